@@ -1,0 +1,223 @@
+"""The Llama decoder's two passes of one-shot sampling: prefill of the shared prefix, and a step of many branches.
+
+Both run the modules of `LlamaForCausalLM` block by block, because the stock forward pass can neither stop the last block
+at the answer position nor let branches read a prefix that is stored once per image.
+
+Shape suffixes: B images, S prefix tokens, D decoder width, M live branches of all images together, A live branches of the
+image that has most, H query heads, K key/value heads, G query heads a key/value head (H = K * G), E head width,
+T tokens a branch has had so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCache:
+    """Keys and values of image and prompt, one pair of [B, K, S, E] tensors a block, stored once per image."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    @property
+    def n_tokens(self) -> int:
+        return self.keys[0].shape[2]
+
+
+@dataclass(slots=True)
+class BranchCache:
+    """Keys and values of the live branches' own tokens, one pair of [M, K, T, E] tensors a block."""
+
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def append(self, block: int, key_MKE: Tensor, value_MKE: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds a token's key and value to every branch and returns all of the block's, [M, K, T, E] each."""
+        key_MK1E, value_MK1E = key_MKE.unsqueeze(2), value_MKE.unsqueeze(2)
+        if block == len(self.keys):
+            self.keys.append(key_MK1E)
+            self.values.append(value_MK1E)
+        else:
+            self.keys[block] = torch.cat((self.keys[block], key_MK1E), dim=2)
+            self.values[block] = torch.cat((self.values[block], value_MK1E), dim=2)
+        return self.keys[block], self.values[block]
+
+    def keep(self, live_M: Tensor) -> None:
+        """Drops every branch but those at the given places."""
+        self.keys = [keys[live_M] for keys in self.keys]
+        self.values = [values[live_M] for values in self.values]
+
+
+@dataclass(frozen=True, slots=True)
+class BranchLayout:
+    """Where each live branch belongs: its image and its place among the image's live branches.
+
+    Linear layers run on the packed branches [M, ...]. Only attention to the prefix needs the branches of an image side by
+    side, as [B, A, ...]; where every image has equally many that is the same memory, otherwise short images are padded.
+    """
+
+    image_M: Tensor
+    place_M: Tensor
+    n_images: int
+    n_places: int
+
+    @classmethod
+    def of(cls, image_M: Tensor, n_images: int) -> BranchLayout:
+        """The layout of branches sorted by image."""
+        n_live_B = torch.bincount(image_M, minlength=n_images)
+        start_B = n_live_B.cumsum(0) - n_live_B
+        place_M = torch.arange(len(image_M), device=image_M.device) - start_B[image_M]
+        return cls(image_M, place_M, n_images, int(n_live_B.max()))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.image_M) == self.n_images * self.n_places
+
+    def side_by_side(self, packed: Tensor) -> Tensor:
+        """[M, ...] -> [B, A, ...], zeros where an image has fewer branches."""
+        shape = (self.n_images, self.n_places, *packed.shape[1:])
+        if self.is_full:
+            return packed.reshape(shape)
+        padded = packed.new_zeros(shape)
+        padded[self.image_M, self.place_M] = packed
+        return padded
+
+    def packed(self, padded: Tensor) -> Tensor:
+        """[B, A, ...] -> [M, ...]."""
+        if self.is_full:
+            return padded.reshape(-1, *padded.shape[2:])
+        return padded[self.image_M, self.place_M]
+
+
+def prefix_mask(n_image_tokens: int, n_tokens: int, device: torch.device | str) -> Tensor:
+    """Boolean [S, S], True where row may attend to column: image tokens see one another, text is causal."""
+    mask_SS = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=device).tril()
+    mask_SS[:n_image_tokens, :n_image_tokens] = True
+    return mask_SS
+
+
+def prefill(decoder: LlamaForCausalLM, embeds_BSD: Tensor, n_image_tokens: int) -> tuple[Tensor, PrefixCache]:
+    """Runs the prefix through the decoder.
+
+    The last block computes keys and values of all tokens but everything else for the answer position alone: nothing reads
+    the other rows.
+
+    Returns:
+        The normalised hidden state at the answer position, [B, D], and the prefix cache.
+    """
+    mask_SS = prefix_mask(n_image_tokens, embeds_BSD.shape[1], embeds_BSD.device)
+    positions_1S = torch.arange(embeds_BSD.shape[1], device=embeds_BSD.device)[None]
+    rotary = decoder.model.rotary_emb(embeds_BSD, positions_1S)
+    cache = PrefixCache([], [])
+    hidden_BSD = embeds_BSD
+    for layer in decoder.model.layers:
+        is_last = layer is decoder.model.layers[-1]
+        query_BHSE, key_BKSE, value_BKSE = _project(layer, hidden_BSD, rotary)
+        cache.keys.append(key_BKSE.contiguous())
+        cache.values.append(value_BKSE.contiguous())
+        if is_last:
+            hidden_BSD, query_BHSE = hidden_BSD[:, -1:], query_BHSE[:, :, -1:]
+        attended = F.scaled_dot_product_attention(
+            query_BHSE,
+            key_BKSE,
+            value_BKSE,
+            attn_mask=None if is_last else mask_SS,
+            scale=layer.self_attn.scaling,
+            enable_gqa=query_BHSE.shape[1] != key_BKSE.shape[1],
+        )
+        hidden_BSD = _finish_block(layer, hidden_BSD, attended.transpose(1, 2).flatten(2))
+    return decoder.model.norm(hidden_BSD[:, -1]), cache
+
+
+def step_branches(
+    decoder: LlamaForCausalLM,
+    token_ids_M: Tensor,
+    position: int,
+    layout: BranchLayout,
+    prefix: PrefixCache,
+    branches: BranchCache,
+) -> Tensor:
+    """Feeds every live branch its latest token and returns the hidden states that predict the next, [M, D].
+
+    A branch attends to its image's prefix and to its own tokens, to nothing else. `position` is the place of the token in
+    the sequence image + prompt + label, the same for all branches.
+    """
+    hidden_MD = decoder.model.embed_tokens(token_ids_M)
+    positions_11 = torch.full((1, 1), position, device=hidden_MD.device)
+    rotary = decoder.model.rotary_emb(hidden_MD, positions_11)
+    for block, layer in enumerate(decoder.model.layers):
+        # One token a branch: the branches take the place of the batch.
+        query_MH1E, key_MK1E, value_MK1E = _project(layer, hidden_MD[:, None], rotary)
+        own_keys_MKTE, own_values_MKTE = branches.append(block, key_MK1E[:, :, 0], value_MK1E[:, :, 0])
+        attended_MHE = attend_from_branches(
+            query_MH1E[:, :, 0] * layer.self_attn.scaling,
+            own_keys_MKTE,
+            own_values_MKTE,
+            prefix.keys[block],
+            prefix.values[block],
+            layout,
+        )
+        hidden_MD = _finish_block(layer, hidden_MD, attended_MHE.flatten(1))
+    return decoder.model.norm(hidden_MD)
+
+
+def attend_from_branches(
+    query_MHE: Tensor,
+    own_keys_MKTE: Tensor,
+    own_values_MKTE: Tensor,
+    prefix_keys_BKSE: Tensor,
+    prefix_values_BKSE: Tensor,
+    layout: BranchLayout,
+) -> Tensor:
+    """Attention of each branch's one (scaled) query to its image's prefix and its own tokens, [M, H, E].
+
+    This is attention under a block mask with the blocks that are masked out never computed: one product of all of an
+    image's queries with its prefix, one small product of each query with its own tokens, one softmax (float32) over both.
+    """
+    n_branches, n_heads, width = query_MHE.shape
+    n_kv_heads, n_prefix = prefix_keys_BKSE.shape[1:3]
+    n_groups = n_heads // n_kv_heads
+    query_MKGE = query_MHE.view(n_branches, n_kv_heads, n_groups, width)
+    own_scores_MKGT = query_MKGE @ own_keys_MKTE.transpose(2, 3)
+
+    query_BAKGE = layout.side_by_side(query_MKGE)
+    n_rows = layout.n_places * n_groups
+    query_BKRE = query_BAKGE.transpose(1, 2).reshape(layout.n_images, n_kv_heads, n_rows, width)
+    scores_BKRS = query_BKRE @ prefix_keys_BKSE.transpose(2, 3)
+    own_scores_BKRT = layout.side_by_side(own_scores_MKGT).transpose(1, 2).flatten(2, 3)
+
+    weights_BKRX = torch.cat((scores_BKRS, own_scores_BKRT), dim=-1).softmax(dim=-1, dtype=torch.float32)
+    weights_BKRX = weights_BKRX.to(query_MHE.dtype)
+    from_prefix_BKRE = weights_BKRX[..., :n_prefix] @ prefix_values_BKSE
+
+    split = (layout.n_images, n_kv_heads, layout.n_places, n_groups, -1)
+    from_prefix_MKGE = layout.packed(from_prefix_BKRE.view(split).transpose(1, 2))
+    own_weights_MKGT = layout.packed(weights_BKRX[..., n_prefix:].reshape(split).transpose(1, 2))
+    return (from_prefix_MKGE + own_weights_MKGT @ own_values_MKTE).reshape(n_branches, n_heads, width)
+
+
+def _project(
+    layer: LlamaDecoderLayer, hidden_BSD: Tensor, rotary: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries [B, H, S, E] and keys, and values [B, K, S, E], of one block."""
+    attention = layer.self_attn
+    normed_BSD = layer.input_layernorm(hidden_BSD)
+    heads = (*normed_BSD.shape[:2], -1, attention.head_dim)
+    query = attention.q_proj(normed_BSD).view(heads).transpose(1, 2)
+    key = attention.k_proj(normed_BSD).view(heads).transpose(1, 2)
+    value = attention.v_proj(normed_BSD).view(heads).transpose(1, 2)
+    query, key = apply_rotary_pos_emb(query, key, *rotary)
+    return query, key, value
+
+
+def _finish_block(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
+    """Output projection, feed-forward and both residuals."""
+    hidden = hidden + layer.self_attn.o_proj(attended)
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))

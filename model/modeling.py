@@ -1,0 +1,120 @@
+"""The recognizer as a transformers model: CLIP encoder -> linear projector -> truncated Llama decoder.
+
+Shape suffixes: B images, C channels, N image tokens (patches), S prefix tokens (image and prompt), L tokens of a whole
+sequence, W encoder width, D decoder width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionModel, GenerationMixin, LlamaForCausalLM, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from model.configuration import RecognizerConfig
+from model.decoder import PrefixCache, prefill, prefix_mask
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What one prefill leaves for sampling: image tokens [B, N, D], answer state [B, D], keys and values of the prefix."""
+
+    image_embeds_BND: Tensor
+    answer_BD: Tensor
+    cache: PrefixCache
+
+
+class RecognizerModel(PreTrainedModel, GenerationMixin):
+    """NXTP: image tokens as a fully visible prefix of a causal decoder that writes labels."""
+
+    config_class = RecognizerConfig
+    config: RecognizerConfig
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _no_split_modules = ["CLIPEncoderLayer", "LlamaDecoderLayer"]
+
+    def __init__(self, config: RecognizerConfig) -> None:
+        config.check()
+        super().__init__(config)
+        self.vision_encoder = CLIPVisionModel(config.vision_config)
+        self.projector = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size, bias=False)
+        self.decoder = LlamaForCausalLM(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.decoder.model.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.decoder.lm_head
+
+    def encode_images(self, pixel_values_BCHW: Tensor) -> Tensor:
+        """Image tokens in the decoder's space, [B, N, D].
+
+        CLIP's post-layernorm and the projection see all tokens, the class token is dropped after them; transformers'
+        encoder applies that norm to the class token only, so it is applied here.
+        """
+        expected = (3, self.config.vision_config.image_size, self.config.vision_config.image_size)
+        if pixel_values_BCHW.ndim != 4 or tuple(pixel_values_BCHW.shape[1:]) != expected:
+            got = list(pixel_values_BCHW.shape)
+            raise ValueError(f"pixel_values has shape {got}; this model takes [batch, {', '.join(map(str, expected))}]")
+        hidden_BXW = self.vision_encoder(pixel_values=pixel_values_BCHW).last_hidden_state
+        return self.projector(self.vision_encoder.post_layernorm(hidden_BXW)[:, 1:])
+
+    def prefill(self, pixel_values_BCHW: Tensor) -> Prefix:
+        """Encodes the images and runs image and prompt through the decoder, once."""
+        image_embeds_BND = self.encode_images(pixel_values_BCHW)
+        prompt_ids = torch.tensor(self.config.prompt_ids, device=image_embeds_BND.device)
+        prompt_BPD = self.get_input_embeddings()(prompt_ids).expand(len(image_embeds_BND), -1, -1)
+        embeds_BSD = torch.cat((image_embeds_BND, prompt_BPD.to(image_embeds_BND.dtype)), dim=1)
+        answer_BD, cache = prefill(self.decoder, embeds_BSD, self.config.n_image_tokens)
+        return Prefix(image_embeds_BND, answer_BD, cache)
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary in float32, [..., D] -> [..., V]."""
+        return self.decoder.lm_head(hidden).float()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        image_embeds: Tensor | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """The plain language-model pass that `generate()` drives.
+
+        `input_ids` [B, L] holds one placeholder an image token first (`placeholder_ids`); on the first pass the
+        placeholders' embeddings are replaced by `image_embeds` [B, N, D].
+        """
+        embeds_BLD = self.get_input_embeddings()(input_ids)
+        mask_11LL = None
+        if image_embeds is not None:
+            n_image, n_tokens = image_embeds.shape[1], input_ids.shape[1]
+            embeds_BLD = torch.cat((image_embeds, embeds_BLD[:, n_image:]), dim=1)
+            hidden_from = prefix_mask(n_image, n_tokens, embeds_BLD.device).logical_not()
+            mask_11LL = torch.zeros(1, 1, n_tokens, n_tokens, dtype=embeds_BLD.dtype, device=embeds_BLD.device)
+            mask_11LL = mask_11LL.masked_fill(hidden_from, torch.finfo(embeds_BLD.dtype).min)
+            mask_11LL = mask_11LL.expand(len(input_ids), -1, -1, -1)
+        return self.decoder(
+            inputs_embeds=embeds_BLD, attention_mask=mask_11LL, past_key_values=past_key_values, **kwargs
+        )
+
+    def placeholder_ids(self, n_images: int) -> Tensor:
+        """Token ids of the prefix for `forward`, [B, S]: the prompt behind one placeholder an image token."""
+        ids = [self.config.prompt_ids[0]] * self.config.n_image_tokens + self.config.prompt_ids
+        return torch.tensor(ids, device=self.device).expand(n_images, -1)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, past_key_values: Any = None, image_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        is_first = past_key_values is None or past_key_values.get_seq_length() == 0
+        return {
+            "input_ids": input_ids if is_first else input_ids[:, -1:],
+            "image_embeds": image_embeds if is_first else None,
+            "past_key_values": past_key_values,
+            "use_cache": kwargs.get("use_cache", True),
+            "logits_to_keep": 1,
+        }

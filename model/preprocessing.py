@@ -1,0 +1,146 @@
+"""From encoded images to pixel values, exactly as the recognizer was trained.
+
+RGB, bicubic with antialiasing to the short side, long side truncated, centre crop with Python's rounding (half to even),
+then CLIP's mean and standard deviation. torchvision and PIL agree with this to the last bit; transformers' CLIP processor
+floors the crop's offset and is one pixel off for some sizes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+MAX_IMAGE_PIXELS = 178_956_970
+_EXIF_ORIENTATION = 0x0112
+# Above this the resized image would be far larger than its crop, so the crop is resampled straight from the source.
+_MAX_RESIZED_PIXELS = 16_000_000
+PREPROCESSOR_FILE = "preprocessor_config.json"
+
+
+class ImageDecodeError(ValueError):
+    """The bytes are no image that can be decoded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImagePreprocessor:
+    """Decodes, crops and normalises images."""
+
+    image_size: int
+    """Height and width of the crop, pixels."""
+    image_mean: tuple[float, float, float] = CLIP_MEAN
+    image_std: tuple[float, float, float] = CLIP_STD
+    honour_exif: bool = True
+    """Turn photographs upright by their EXIF orientation before cropping."""
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    """Larger images are refused before their pixels are decoded (a defence against decompression bombs)."""
+
+    def crop(self, image: Image.Image | bytes) -> np.ndarray:
+        """The model's view of one image, uint8 [image_size, image_size, 3].
+
+        Raises ImageDecodeError for bytes that are no readable image.
+        """
+        opened = open_image(image, self.max_image_pixels) if isinstance(image, bytes) else image
+        try:
+            upright = _upright(opened) if self.honour_exif else opened
+            return np.asarray(resize_and_crop(to_rgb(upright), self.image_size))
+        except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
+            # Pillow's plug-ins raise all of these for damaged pixel data.
+            raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
+
+    def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """uint8 crops [B, H, W, 3] to normalised pixel values [B, 3, H, W], on the crops' device."""
+        mean = torch.tensor(self.image_mean, device=crops_BHWC.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.image_std, device=crops_BHWC.device).view(1, 3, 1, 1)
+        pixels_BCHW = crops_BHWC.permute(0, 3, 1, 2).float() / 255
+        return ((pixels_BCHW - mean) / std).to(dtype)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes preprocessor_config.json."""
+        Path(folder, PREPROCESSOR_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ImagePreprocessor:
+        """Reads preprocessor_config.json; unknown or missing fields are errors."""
+        path = Path(folder, PREPROCESSOR_FILE)
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no {PREPROCESSOR_FILE}; expected a recognizer's folder")
+        fields = json.loads(path.read_text())
+        try:
+            return cls(**{**fields, "image_mean": tuple(fields["image_mean"]), "image_std": tuple(fields["image_std"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} does not describe this preprocessing: {error}") from error
+
+
+def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """The image in these bytes with its header read, pixels not yet decoded.
+
+    Raises ImageDecodeError where the bytes are no image of a known format, or claim more than `max_image_pixels`.
+    """
+    if not data:
+        raise ImageDecodeError("the file is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            # The limit is checked below; Pillow's own warning about large images says the same.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageDecodeError(f"{error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
+        start = data[:16]
+        expected = ", ".join(IMAGE_FORMATS[:-1])
+        raise ImageDecodeError(f"not a readable image (starts with {start!r}); expected one of {expected}") from error
+    if image.width * image.height > max_image_pixels:
+        raise ImageDecodeError(
+            f"{image.width} x {image.height} pixels are {image.width * image.height}; the limit is {max_image_pixels}"
+        )
+    return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in 8-bit RGB. Alpha is dropped, not blended, as in training; 16-bit grey is scaled, not clipped."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image).astype(np.int64)
+        image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        scale = 255.0 if values.max(initial=0) <= 1 else 1.0
+        image = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
+    """Short side to `size` (bicubic), then the centre `size` x `size`."""
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    new_long = int(size * long / short)
+    new_width, new_height = (size, new_long) if width <= height else (new_long, size)
+    left, top = int(round((new_width - size) / 2)), int(round((new_height - size) / 2))
+    if new_width * new_height > _MAX_RESIZED_PIXELS:
+        scale_x, scale_y = width / new_width, height / new_height
+        box = (left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y)
+        return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    if (new_width, new_height) != image.size:
+        image = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned by its EXIF orientation; a damaged EXIF block counts as none."""
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError):
+        return image
+    if orientation not in range(2, 9):
+        return image
+    return ImageOps.exif_transpose(image)

@@ -1,0 +1,145 @@
+"""From sampled branches to ranked labels.
+
+Four rankings (`Ranking`), with the value each one reports as `Label.score`:
+
+- `prob`: product of the branch's token probabilities, its delimiter's included, summed over branches that spell the same
+  label; highest first.
+- `ppl`: perplexity, the inverse geometric mean of the token probabilities; lowest first.
+- `sim`: mean distance sqrt(2 - 2 cos) / 2 between the label's token embeddings and the image tokens; lowest first.
+- `none`: branches in the order they were opened; the score is the first token's probability.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.sampling import Branches
+
+Ranking = Literal["prob", "ppl", "sim", "none"]
+RANKINGS: tuple[str, ...] = get_args(Ranking)
+_LOWEST_FIRST = frozenset({"ppl", "sim"})
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One label of one image.
+
+    text: the label. score: the ranking's value. token_ids, token_probs: the branch's tokens and their probabilities, the
+    delimiter's included; of the most probable branch where several spell the label. finished: False for a branch cut off
+    before it produced a delimiter.
+    """
+
+    text: str
+    score: float
+    token_ids: tuple[int, ...]
+    token_probs: tuple[float, ...]
+    finished: bool
+
+
+def check_ranking(ranking: str) -> None:
+    """Raises ValueError for a ranking that does not exist."""
+    if ranking not in RANKINGS:
+        raise ValueError(f"ranking is {ranking!r}; expected one of {', '.join(RANKINGS)}")
+
+
+def labels_of_branches(
+    branches: Branches, decode: Callable[[tuple[int, ...]], str], delimiter_id: int, ranking: str
+) -> list[list[Label]]:
+    """One label a branch in branch order, unfinished ones included and nothing merged or dropped.
+
+    `decode` turns token ids without the delimiter into text. Scores are the ranking's, for `sim` still to be filled in.
+    """
+    branches = branches.cpu()
+    token_ids, token_probs = branches.token_ids_BKT.tolist(), branches.token_probs_BKT.tolist()
+    n_tokens, finished = branches.n_tokens_BK.tolist(), branches.finished_BK.tolist()
+    images = []
+    for ids_KT, probs_KT, n_K, finished_K in zip(token_ids, token_probs, n_tokens, finished, strict=True):
+        labels = []
+        for ids_T, probs_T, n, is_finished in zip(ids_KT, probs_KT, n_K, finished_K, strict=True):
+            ids, probs = tuple(ids_T[:n]), tuple(probs_T[:n])
+            labels.append(make_label(ids, probs, is_finished, decode, delimiter_id, ranking))
+        images.append(labels)
+    return images
+
+
+def make_label(
+    ids: tuple[int, ...],
+    probs: tuple[float, ...],
+    finished: bool,
+    decode: Callable[[tuple[int, ...]], str],
+    delimiter_id: int,
+    ranking: str,
+) -> Label:
+    """The label of one branch; `sim` scores are filled in by `with_similarity`."""
+    body = ids[:-1] if ids[-1] == delimiter_id else ids
+    return Label(decode(body).strip() if body else "", branch_score(probs, ranking), ids, probs, finished)
+
+
+def branch_score(probs: Sequence[float], ranking: str) -> float:
+    """The ranking's value of one branch, from its token probabilities."""
+    if ranking == "prob":
+        return math.prod(probs)
+    if ranking == "ppl":
+        likelihood = math.prod(probs)
+        return likelihood ** (-1 / len(probs)) if likelihood > 0 else math.inf
+    return probs[0]
+
+
+def with_similarity(images: list[list[Label]], image_embeds_BND: Tensor, embedding_VD: Tensor) -> list[list[Label]]:
+    """The labels with their `sim` scores: distance of their tokens (delimiter included) to the image tokens."""
+    scored = []
+    for labels, image_ND in zip(images, image_embeds_BND, strict=True):
+        distinct = sorted({token_id for label in labels for token_id in label.token_ids})
+        ids = torch.tensor(distinct, dtype=torch.long, device=embedding_VD.device)
+        distances = dict(zip(distinct, token_distances(embedding_VD[ids], image_ND).tolist(), strict=True))
+        scored.append(
+            [replace(label, score=_mean(distances[token_id] for token_id in label.token_ids)) for label in labels]
+        )
+    return scored
+
+
+def token_distances(tokens_TD: Tensor, image_ND: Tensor) -> Tensor:
+    """Mean over image tokens of sqrt(2 - 2 cos) / 2, one value a token, [T] in float32, 0 (alike) to 1 (opposite)."""
+    cosine_TN = F.normalize(tokens_TD.float(), dim=-1) @ F.normalize(image_ND.float(), dim=-1).T
+    return ((2 - 2 * cosine_TN).clamp(min=0).sqrt() / 2).mean(dim=1)
+
+
+def rank(labels: Iterable[Label], ranking: str, keep_unfinished: bool = False) -> list[Label]:
+    """One image's labels, best first: empty ones dropped, those that spell the same merged.
+
+    Unfinished branches are no labels: they are dropped, or with `keep_unfinished` follow the finished ones unmerged.
+    """
+    merged: dict[str, Label] = {}
+    unfinished = []
+    for label in labels:
+        if not label.finished:
+            unfinished.append(label)
+        elif label.text:
+            known = merged.get(label.text)
+            merged[label.text] = label if known is None else _merge(known, label, ranking)
+    ranked = list(merged.values())
+    if ranking != "none":
+        sign = 1 if ranking in _LOWEST_FIRST else -1
+        ranked.sort(key=lambda label: sign * label.score)
+    return ranked + unfinished if keep_unfinished else ranked
+
+
+def _merge(known: Label, other: Label, ranking: str) -> Label:
+    if ranking == "none":
+        return known
+    if ranking in _LOWEST_FIRST:
+        return min(known, other, key=lambda label: label.score)
+    best = max(known, other, key=lambda label: math.prod(label.token_probs))
+    return replace(best, score=known.score + other.score)
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)

@@ -1,0 +1,198 @@
+"""`Recognizer`: images in, ranked labels out. The one class that serving, training and evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, cast, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from model.configuration import RecognizerConfig
+from model.list_decoding import decode_lists
+from model.modeling import RecognizerModel
+from model.preprocessing import PREPROCESSOR_FILE, ImagePreprocessor
+from model.ranking import Label, check_ranking, labels_of_branches, make_label, rank, with_similarity
+from model.sampling import check_top_k, sample_one_shot
+
+Sampling = Literal["one_shot", "greedy", "beam"]
+SAMPLINGS: tuple[str, ...] = get_args(Sampling)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DECODED_LABELS_KEPT = 1 << 17
+
+
+class Tokenizer(Protocol):
+    """What a recognizer needs of a tokenizer."""
+
+    def decode(self, token_ids: list[int], /) -> str: ...
+
+
+class Recognizer:
+    """A recognizer model with its preprocessing and its tokenizer, ready to label images.
+
+    Attributes: `module` (the `RecognizerModel`), `preprocessor`, `tokenizer`.
+    """
+
+    def __init__(self, module: RecognizerModel, preprocessor: ImagePreprocessor, tokenizer: Tokenizer) -> None:
+        image_size = module.config.vision_config.image_size
+        if preprocessor.image_size != image_size:
+            raise ValueError(
+                f"the preprocessor crops to {preprocessor.image_size} px, the encoder takes {image_size} px"
+            )
+        self.module = module.eval()
+        self.preprocessor = preprocessor
+        self.tokenizer = tokenizer
+        # A corpus repeats its labels: most are decoded from the cache.
+        self._decode = lru_cache(_DECODED_LABELS_KEPT)(lambda ids: tokenizer.decode(list(ids)))
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    ) -> Self:
+        """Loads a recognizer's folder (safetensors and json; nothing is unpickled), or one from the Hugging Face hub.
+
+        Args:
+            path: a local folder or a hub id.
+            device: default the first GPU where there is one, else the CPU.
+            dtype: float32, bfloat16 or float16; default the dtype the weights are stored in.
+        """
+        folder = _resolve_folder(path)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        module, report = RecognizerModel.from_pretrained(
+            folder, dtype=_as_dtype(dtype) or "auto", use_safetensors=True, output_loading_info=True
+        )
+        wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
+        if wrong:
+            raise ValueError(f"the weights in {folder} do not fit its config.json; missing or left over: {wrong[:5]}")
+        return cls(
+            cast(RecognizerModel, module).to(device),
+            ImagePreprocessor.from_pretrained(folder),
+            AutoTokenizer.from_pretrained(folder),
+        )
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Writes the folder that `from_pretrained` reads: config.json, model.safetensors, preprocessing and tokenizer."""
+        if not hasattr(self.tokenizer, "save_pretrained"):
+            raise TypeError(f"{type(self.tokenizer).__name__} has no save_pretrained; use a transformers tokenizer")
+        Path(path).mkdir(parents=True, exist_ok=True)
+        self.module.save_pretrained(path)
+        self.preprocessor.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+    @property
+    def config(self) -> RecognizerConfig:
+        return self.module.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.dtype
+
+    def label(
+        self, images: Sequence[Image.Image | bytes], top_k: int = 20, ranking: str = "prob", **options: Any
+    ) -> list[list[Label]]:
+        """Labels of each image, best first.
+
+        Args:
+            images: PIL images or encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF).
+            top_k, ranking, options: as in `label_pixels`.
+
+        Raises ImageDecodeError where bytes are no readable image.
+        """
+        crops = [self.preprocessor.crop(image) for image in images]
+        return self.label_crops(crops, top_k, ranking, **options)
+
+    def label_crops(
+        self, crops: Sequence[np.ndarray], top_k: int = 20, ranking: str = "prob", **options: Any
+    ) -> list[list[Label]]:
+        """Labels of images that `preprocessor.crop` has already cropped, uint8 [H, W, 3] each."""
+        if not crops:
+            return []
+        crops_BHWC = torch.from_numpy(np.stack(crops)).to(self.device)
+        return self.label_pixels(self.preprocessor.normalise(crops_BHWC, self.dtype), top_k, ranking, **options)
+
+    @torch.inference_mode()
+    def label_pixels(
+        self,
+        pixel_values: Tensor,
+        top_k: int = 20,
+        ranking: str = "prob",
+        *,
+        sampling: str = "one_shot",
+        max_label_tokens: int | None = None,
+        keep_unfinished: bool = False,
+    ) -> list[list[Label]]:
+        """Labels of a batch of preprocessed images, best first.
+
+        Args:
+            pixel_values: normalised floats [B, 3, H, W].
+            top_k: branches decoded an image, 1 to 200. Fewer labels come back where branches are empty, spell the same
+                label or do not finish.
+            ranking: "prob", "ppl", "sim" or "none" (model.ranking).
+            sampling: "one_shot", or the paper's baselines "greedy" and "beam", which write one list of top_k labels.
+            max_label_tokens: longest label in tokens, its delimiter not counted; default the model's setting (16).
+            keep_unfinished: also return branches that never closed, behind the others, with `finished=False`.
+        """
+        check_ranking(ranking)
+        check_top_k(top_k, self.config.text_config.vocab_size)
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLINGS)}")
+        max_label_tokens = self.config.max_label_tokens if max_label_tokens is None else max_label_tokens
+        if max_label_tokens < 1:
+            raise ValueError(f"max_label_tokens is {max_label_tokens}; expected 1 or more")
+        if len(pixel_values) == 0:
+            return []
+        pixel_values = pixel_values.to(self.device, self.dtype)
+        if sampling == "one_shot":
+            prefix = self.module.prefill(pixel_values)
+            branches = sample_one_shot(self.module, prefix, top_k, max_label_tokens)
+            image_embeds = prefix.image_embeds_BND
+            images = labels_of_branches(branches, self._decode, self.config.delimiter_id, ranking)
+        else:
+            lists = decode_lists(self.module, pixel_values, cast(Any, sampling), top_k, max_label_tokens)
+            image_embeds = self.module.encode_images(pixel_values) if ranking == "sim" else pixel_values
+            images = [
+                [make_label(*label, self._decode, self.config.delimiter_id, ranking) for label in labels]
+                for labels in lists
+            ]
+        if ranking == "sim":
+            images = with_similarity(images, image_embeds, self.module.get_input_embeddings().weight)
+        return [rank(labels, ranking, keep_unfinished) for labels in images]
+
+    @torch.inference_mode()
+    def first_logits(self, pixel_values: Tensor) -> Tensor:
+        """Logits of the first label token, float32 [B, vocabulary]."""
+        prefix = self.module.prefill(pixel_values.to(self.device, self.dtype))
+        return self.module.token_logits(prefix.answer_BD)
+
+
+def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+        return DTYPES[dtype]
+    return dtype
+
+
+def _resolve_folder(path: str | Path) -> Path:
+    """The local folder of a recognizer; a hub id is downloaded into the hub's cache."""
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() or not (folder / PREPROCESSOR_FILE).is_file():
+            raise FileNotFoundError(
+                f"{folder} is no recognizer: config.json and {PREPROCESSOR_FILE} are expected in it"
+            )
+        return folder
+    if folder.is_absolute() or str(path).count("/") != 1 or str(path).startswith("."):
+        raise FileNotFoundError(f"there is no recognizer folder {path}")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(path)))

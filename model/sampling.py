@@ -1,0 +1,107 @@
+"""One-shot sampling: the top-k labels of an image decoded in parallel from one prefill.
+
+"Object recognition as next token prediction" (Yue et al., CVPR 2024), section 3.3: the k most probable first tokens after
+the prompt open k branches; each is then decoded greedily until it produces the delimiter.
+
+Shape suffixes: B images, K branches an image, M live branches of all images together, T tokens of a branch (the delimiter
+included), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.decoder import BranchCache, BranchLayout, step_branches
+from model.modeling import Prefix, RecognizerModel
+
+MAX_TOP_K = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """Sampled branches, in order of their first token's probability.
+
+    token_ids_BKT, token_probs_BKT: ids (int64) and probabilities (float32), valid up to `n_tokens_BK`; zeros beyond.
+    n_tokens_BK: tokens of each branch, its delimiter included.
+    finished_BK: whether the branch produced the delimiter within the limit.
+    """
+
+    token_ids_BKT: Tensor
+    token_probs_BKT: Tensor
+    n_tokens_BK: Tensor
+    finished_BK: Tensor
+
+    def cpu(self) -> Branches:
+        return Branches(
+            self.token_ids_BKT.cpu(), self.token_probs_BKT.cpu(), self.n_tokens_BK.cpu(), self.finished_BK.cpu()
+        )
+
+
+def top_k_tokens(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Probabilities (softmax over the whole vocabulary) and ids of the k most probable tokens, [B, k] each.
+
+    In float32 whatever the model's dtype: half-precision logits tie, and ties make the choice arbitrary.
+    """
+    log_total_B1 = logits_BV.float().logsumexp(dim=-1, keepdim=True)
+    top_BK, ids_BK = logits_BV.float().topk(k, dim=-1)
+    return (top_BK - log_total_B1).exp(), ids_BK
+
+
+def sample_one_shot(model: RecognizerModel, prefix: Prefix, top_k: int, max_label_tokens: int) -> Branches:
+    """Decodes the top-k labels of every image over the shared prefix.
+
+    Args:
+        prefix: what `model.prefill` returned for the images.
+        top_k: branches an image, 1 to 200.
+        max_label_tokens: a branch that has this many tokens and whose next is not the delimiter is unfinished.
+    """
+    check_top_k(top_k, model.config.text_config.vocab_size)
+    delimiter_id = model.config.delimiter_id
+    probs_BK, ids_BK = top_k_tokens(model.token_logits(prefix.answer_BD), top_k)
+    n_images = len(ids_BK)
+    n_branches = n_images * top_k
+
+    token_ids = ids_BK.new_zeros(n_branches, max_label_tokens + 1)
+    token_probs = probs_BK.new_zeros(n_branches, max_label_tokens + 1)
+    n_tokens = ids_BK.new_ones(n_branches)
+    token_ids[:, 0], token_probs[:, 0] = ids_BK.flatten(), probs_BK.flatten()
+    finished = token_ids[:, 0] == delimiter_id
+
+    cache = BranchCache()
+    live_M = torch.nonzero(~finished)[:, 0]
+    for n_decoded in range(1, max_label_tokens + 1):
+        if len(live_M) == 0:
+            break
+        layout = BranchLayout.of(live_M // top_k, n_images)
+        position = prefix.cache.n_tokens + n_decoded - 1
+        hidden_MD = step_branches(
+            model.decoder, token_ids[live_M, n_decoded - 1], position, layout, prefix.cache, cache
+        )
+        next_probs_M1, next_ids_M1 = top_k_tokens(model.token_logits(hidden_MD), 1)
+        next_ids_M, closes_M = next_ids_M1[:, 0], next_ids_M1[:, 0] == delimiter_id
+        # At the limit only a delimiter is still taken: another token would make the label too long.
+        taken_M = closes_M if n_decoded == max_label_tokens else torch.ones_like(closes_M)
+        token_ids[live_M, n_decoded] = torch.where(taken_M, next_ids_M, 0)
+        token_probs[live_M, n_decoded] = torch.where(taken_M, next_probs_M1[:, 0], 0.0)
+        n_tokens[live_M] += taken_M.long()
+        finished[live_M] = closes_M
+        open_M = torch.nonzero(~closes_M)[:, 0]
+        cache.keep(open_M)
+        live_M = live_M[open_M]
+
+    return Branches(
+        token_ids.view(n_images, top_k, -1),
+        token_probs.view(n_images, top_k, -1),
+        n_tokens.view(n_images, top_k),
+        finished.view(n_images, top_k),
+    )
+
+
+def check_top_k(top_k: int, vocab_size: int) -> None:
+    """Raises ValueError unless top_k is between 1 and 200 (and not above the vocabulary)."""
+    limit = min(MAX_TOP_K, vocab_size)
+    if not 1 <= top_k <= limit:
+        raise ValueError(f"top_k is {top_k}; expected 1 to {limit}")
