@@ -1,10 +1,10 @@
 """The Llama decoder's two passes of one-shot sampling: prefill of the shared prefix, and a step of many branches.
 
-Both run the modules of `LlamaForCausalLM` block by block, because the stock forward pass can neither stop the last block
-at the answer position nor let branches read a prefix that is stored once per image.
+Both run the modules of `LlamaForCausalLM` block by block, because the stock forward pass can neither stop the last
+block at the answer position nor let branches read a prefix that is stored once per image.
 
-Shape suffixes: B images, S prefix tokens, D decoder width, M live branches of all images together, A live branches of the
-image that has most, H query heads, K key/value heads, G query heads a key/value head (H = K * G), E head width,
+Shape suffixes: B images, S prefix tokens, D decoder width, M live branches of all images together, A live branches of
+the image that has most, H query heads, K key/value heads, G query heads a key/value head (H = K * G), E head width,
 T tokens a branch has had so far.
 """
 
@@ -59,8 +59,9 @@ class BranchCache:
 class BranchLayout:
     """Where each live branch belongs: its image and its place among the image's live branches.
 
-    Linear layers run on the packed branches [M, ...]. Only attention to the prefix needs the branches of an image side by
-    side, as [B, A, ...]; where every image has equally many that is the same memory, otherwise short images are padded.
+    Linear layers run on the packed branches [M, ...]. Only attention to the prefix needs the branches of an image side
+    by side, as [B, A, ...]; where every image has equally many that is the same memory, otherwise short images are
+    padded.
     """
 
     image_M: Tensor
@@ -106,8 +107,8 @@ def prefix_mask(n_image_tokens: int, n_tokens: int, device: torch.device | str) 
 def prefill(decoder: LlamaForCausalLM, embeds_BSD: Tensor, n_image_tokens: int) -> tuple[Tensor, PrefixCache]:
     """Runs the prefix through the decoder.
 
-    The last block computes keys and values of all tokens but everything else for the answer position alone: nothing reads
-    the other rows.
+    The last block computes keys and values of all tokens but everything else for the answer position alone: nothing
+    reads the other rows.
 
     Returns:
         The normalised hidden state at the answer position, [B, D], and the prefix cache.
@@ -146,8 +147,8 @@ def step_branches(
 ) -> Tensor:
     """Feeds every live branch its latest token and returns the hidden states that predict the next, [M, D].
 
-    A branch attends to its image's prefix and to its own tokens, to nothing else. `position` is the place of the token in
-    the sequence image + prompt + label, the same for all branches.
+    A branch attends to its image's prefix and to its own tokens, to nothing else. `position` is the place of the token
+    in the sequence image + prompt + label, the same for all branches.
     """
     hidden_MD = decoder.model.embed_tokens(token_ids_M)
     positions_11 = torch.full((1, 1), position, device=hidden_MD.device)
@@ -179,7 +180,8 @@ def attend_from_branches(
     """Attention of each branch's one (scaled) query to its image's prefix and its own tokens, [M, H, E].
 
     This is attention under a block mask with the blocks that are masked out never computed: one product of all of an
-    image's queries with its prefix, one small product of each query with its own tokens, one softmax (float32) over both.
+    image's queries with its prefix, one small product of each query with its own tokens, one softmax (float32) over
+    both.
     """
     n_branches, n_heads, width = query_MHE.shape
     n_kv_heads, n_prefix = prefix_keys_BKSE.shape[1:3]

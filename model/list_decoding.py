@@ -14,6 +14,8 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from model.modeling import RecognizerModel
 
 ListSampling = Literal["greedy", "beam"]
+# Token ids with the delimiter, their probabilities, whether the delimiter was reached.
+ListedLabel = tuple[tuple[int, ...], tuple[float, ...], bool]
 N_BEAMS = 3
 
 
@@ -29,7 +31,7 @@ class EnoughDelimiters(StoppingCriteria):
 
 def decode_lists(
     model: RecognizerModel, pixel_values_BCHW: Tensor, sampling: ListSampling, n_labels: int, max_label_tokens: int
-) -> list[list[tuple[tuple[int, ...], tuple[float, ...], bool]]]:
+) -> list[list[ListedLabel]]:
     """A list of labels an image, in the order they were written: (token ids, probabilities, finished) each.
 
     The ids include the delimiter. Here a label's tokens are conditioned on the labels before it, as in the paper's
@@ -65,11 +67,9 @@ def score_list(model: RecognizerModel, ids_L: Tensor, image_ND: Tensor, n_prefix
     return log_probs_LV.gather(1, ids_L[n_prefix:, None])[:, 0].exp()
 
 
-def split_list(
-    ids: list[int], probs: list[float], delimiter_id: int, n_labels: int
-) -> list[tuple[tuple[int, ...], tuple[float, ...], bool]]:
+def split_list(ids: list[int], probs: list[float], delimiter_id: int, n_labels: int) -> list[ListedLabel]:
     """Cuts a decoded list behind each delimiter, at most `n_labels` of them."""
-    labels = []
+    labels: list[ListedLabel] = []
     start = 0
     for end, token_id in enumerate(ids, start=1):
         if len(labels) == n_labels:

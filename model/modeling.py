@@ -20,7 +20,7 @@ from model.decoder import PrefixCache, prefill, prefix_mask
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What one prefill leaves for sampling: image tokens [B, N, D], answer state [B, D], keys and values of the prefix."""
+    """What one prefill leaves for sampling: image tokens [B, N, D], answer state [B, D], keys and values."""
 
     image_embeds_BND: Tensor
     answer_BD: Tensor

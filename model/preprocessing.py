@@ -1,8 +1,8 @@
 """From encoded images to pixel values, exactly as the recognizer was trained.
 
-RGB, bicubic with antialiasing to the short side, long side truncated, centre crop with Python's rounding (half to even),
-then CLIP's mean and standard deviation. torchvision and PIL agree with this to the last bit; transformers' CLIP processor
-floors the crop's offset and is one pixel off for some sizes.
+RGB, bicubic with antialiasing to the short side, long side truncated, centre crop with Python's rounding (half to
+even), then CLIP's mean and standard deviation. torchvision and PIL agree with this to the last bit; transformers' CLIP
+processor floors the crop's offset and is one pixel off for some sizes.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     short, long = min(width, height), max(width, height)
     new_long = int(size * long / short)
     new_width, new_height = (size, new_long) if width <= height else (new_long, size)
-    left, top = int(round((new_width - size) / 2)), int(round((new_height - size) / 2))
+    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
     if new_width * new_height > _MAX_RESIZED_PIXELS:
         scale_x, scale_y = width / new_width, height / new_height
         box = (left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y)

@@ -45,7 +45,8 @@ def random_recognizer(
         words: what its tokens spell; default w9, w10, ...
         end_share: share of the tokens after which a label ends.
         seed: of the weights.
-        device, dtype: where and in which dtype the weights are made (in place: a large model never passes through the CPU).
+        device, dtype: where and in which dtype the weights are made (in place: a large model never passes through the
+        CPU).
     """
     tokenizer = word_tokenizer(words or [], text.vocab_size)
     ids = tokenizer.get_vocab()
@@ -71,10 +72,10 @@ def random_recognizer(
 def _spread_labels(module: RecognizerModel, end_share: float, seed: int) -> None:
     """Sets the token weights so that labels differ and end: plain random weights close almost no label.
 
-    Embeddings are made large enough to survive the blocks. `end_share` of them get a component along one direction, and the
-    delimiter's output row points along it.
+    Embeddings are made large enough to survive the blocks. `end_share` of them get a component along one direction, and
+    the delimiter's output row points along it.
     """
-    embedding_VD, output_VD = module.get_input_embeddings().weight, module.get_output_embeddings().weight
+    embedding_VD, output_VD = module.decoder.model.embed_tokens.weight, module.decoder.lm_head.weight
     vocab_size, width = embedding_VD.shape
     generator = torch.Generator(device=embedding_VD.device).manual_seed(seed + 1)
 
@@ -86,6 +87,7 @@ def _spread_labels(module: RecognizerModel, end_share: float, seed: int) -> None
     rows_VD = normal(vocab_size, width)
     rows_VD -= (rows_VD @ direction_D)[:, None] * direction_D
     embedding_VD.copy_(rows_VD + ends_V[:, None] * width**0.5 * direction_D)
-    # The hidden state's length is sqrt(width): 10 is far above the largest of vocab_size random logits of deviation 1.5.
+    # The hidden state's length is sqrt(width): 10 is far above the largest of vocab_size random logits of deviation
+    # 1.5.
     output_VD.copy_(1.5 * normal(vocab_size, width) / width**0.5)
     output_VD[module.config.delimiter_id] = 20 * direction_D / width**0.5

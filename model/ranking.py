@@ -2,8 +2,8 @@
 
 Four rankings (`Ranking`), with the value each one reports as `Label.score`:
 
-- `prob`: product of the branch's token probabilities, its delimiter's included, summed over branches that spell the same
-  label; highest first.
+- `prob`: product of the branch's token probabilities, its delimiter's included, summed over branches that spell the
+  same label; highest first.
 - `ppl`: perplexity, the inverse geometric mean of the token probabilities; lowest first.
 - `sim`: mean distance sqrt(2 - 2 cos) / 2 between the label's token embeddings and the image tokens; lowest first.
 - `none`: branches in the order they were opened; the score is the first token's probability.
@@ -31,9 +31,9 @@ _LOWEST_FIRST = frozenset({"ppl", "sim"})
 class Label:
     """One label of one image.
 
-    text: the label. score: the ranking's value. token_ids, token_probs: the branch's tokens and their probabilities, the
-    delimiter's included; of the most probable branch where several spell the label. finished: False for a branch cut off
-    before it produced a delimiter.
+    text: the label. score: the ranking's value. token_ids, token_probs: the branch's tokens and their probabilities,
+    the delimiter's included; of the most probable branch where several spell the label. finished: False for a branch
+    cut off before it produced a delimiter.
     """
 
     text: str

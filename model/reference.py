@@ -68,9 +68,9 @@ def recognizer_from_reference(
 ) -> Recognizer:
     """A recognizer with the weights of a flat state dict that has the public checkpoint's names.
 
-    Sizes are read off the weights; what weights do not tell is given: numbers of heads, RMSNorm's eps, the image size in
-    pixels, the prompt's token ids (from <|image|> to the answer token) and the delimiter's. The model has the weights'
-    dtype. Raises CheckpointError naming every weight that is missing, left over or of the wrong shape.
+    Sizes are read off the weights; what weights do not tell is given: numbers of heads, RMSNorm's eps, the image size
+    in pixels, the prompt's token ids (from <|image|> to the answer token) and the delimiter's. The model has the
+    weights' dtype. Raises CheckpointError naming every weight that is missing, left over or of the wrong shape.
     """
     weights = {name: tensor for name, tensor in state_dict.items() if name not in UNUSED_NAMES}
     config = RecognizerConfig(
@@ -117,7 +117,7 @@ def model_with_weights(config: RecognizerConfig, weights: Mapping[str, Tensor]) 
 
 
 def interleaved_to_half_split(weight: Tensor, n_heads: int) -> Tensor:
-    """Reorders rows of Llama's wq or wk from rotary pairs side by side (Meta) to pairs half a head apart (transformers)."""
+    """Reorders rows of wq or wk: Meta has rotary pairs side by side, transformers half a head apart."""
     rows, width = weight.shape
     head_size = rows // n_heads
     return weight.view(n_heads, head_size // 2, 2, width).transpose(1, 2).reshape(rows, width)

@@ -1,10 +1,10 @@
 """One-shot sampling: the top-k labels of an image decoded in parallel from one prefill.
 
-"Object recognition as next token prediction" (Yue et al., CVPR 2024), section 3.3: the k most probable first tokens after
-the prompt open k branches; each is then decoded greedily until it produces the delimiter.
+"Object recognition as next token prediction" (Yue et al., CVPR 2024), section 3.3: the k most probable first tokens
+after the prompt open k branches; each is then decoded greedily until it produces the delimiter.
 
-Shape suffixes: B images, K branches an image, M live branches of all images together, T tokens of a branch (the delimiter
-included), V vocabulary.
+Shape suffixes: B images, K branches an image, M live branches of all images together, T tokens of a branch (the
+delimiter included), V vocabulary.
 """
 
 from __future__ import annotations
