@@ -1,0 +1,21 @@
+"""Errors that stop a job. Each message is one clear sentence: what was got, what was expected, what to do."""
+
+
+class TagstreamError(Exception):
+    """Bad configuration, bad surroundings or bad code; never bad data, which becomes a rejected row."""
+
+
+class SourceError(TagstreamError):
+    """The source cannot be found, listed or understood."""
+
+
+class StoreError(TagstreamError):
+    """The store cannot be read or written, or holds another run under this name."""
+
+
+class ModelError(TagstreamError):
+    """The model cannot be found or loaded."""
+
+
+class ClusterError(TagstreamError):
+    """Ray cannot run this job with the resources it has."""

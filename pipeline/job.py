@@ -1,0 +1,286 @@
+"""A labelling job: plan, label with Ray Data, commit each shard as soon as it is whole."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from model.fingerprint import fingerprint_folder
+from pipeline.assembly import ShardAssembler, WholeShard
+from pipeline.cluster import PoolPlan, cluster_nodes, local_node, plan_pool, start_ray
+from pipeline.errors import StoreError, TagstreamError
+from pipeline.folder import count_buckets
+from pipeline.labeler import Labeler, LabelerConfig
+from pipeline.labelling import stream_labels
+from pipeline.model_store import fetch_model, model_name
+from pipeline.plan import ShardPlan, plan_shards
+from pipeline.progress import Progress
+from pipeline.settings import LabelSettings, run_fingerprint
+from pipeline.source import Shard, Source, find_source
+from pipeline.store import Store, check_run_name
+from schemas import REJECTED, SCHEMA_VERSION, JobRecord, RunRecord
+
+# Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
+_SHARDS_PER_WAVE = 2000
+_COMMIT_THREADS = 8
+_VERSIONED = ("torch", "transformers", "pillow", "ray", "pyarrow")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelRequest:
+    """One invocation of `tagstream label`."""
+
+    source: str
+    store: str
+    model: str
+    settings: LabelSettings = field(default_factory=LabelSettings)
+    run: str | None = None
+    """Default: the model's name and the run's fingerprint."""
+    address: str | None = None
+    """Of a Ray cluster; default this machine."""
+    verbose: bool = False
+    command: str = ""
+    labeler_class: type[Labeler] = Labeler
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOutcome:
+    """What a job did, and what the user should know about it."""
+
+    record: JobRecord
+    notes: list[str]
+
+
+class LabelJob:
+    """Labels what a source holds and a run does not, and commits it shard by shard."""
+
+    def __init__(self, request: LabelRequest) -> None:
+        self.request = request
+        self.progress = Progress()
+        self._started = time.perf_counter()
+        self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._assembler = ShardAssembler()
+        self._seconds = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
+        self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
+
+    def run(self) -> LabelOutcome:
+        """Does the job. Raises TagstreamError where it cannot be done, KeyboardInterrupt where it was stopped; what was
+        committed until then stays, and the same command goes on from there.
+        """
+        request = self.request
+        self.progress.begin("listing the source")
+        source = find_source(request.source)
+        store = Store(request.store)
+        pool = self._plan_pool()
+        self.record = self._open_run(store, source, pool)
+        plan = plan_shards(store, self.record.run, source, self.record.folder_buckets, request.settings.changed)
+        notes = [*source.notes, *_changed_notes(plan, request.settings.changed)]
+        if not plan.pending:
+            return LabelOutcome(self._job_record(plan, pool, "done"), notes)
+        store.write_job(self._job_record(plan, pool, "running"))
+        self.progress.begin("starting Ray", len(plan.pending))
+        outcome, message = "failed", ""
+        try:
+            start_ray(request.address, request.verbose)
+            self._label(store, plan, pool)
+            outcome = "done"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
+        except BaseException as error:
+            message = str(error)
+            raise
+        finally:
+            record = self._job_record(plan, pool, outcome, message)
+            _write_last_record(store, record, quietly=outcome != "done")
+        return LabelOutcome(record, notes)
+
+    def _plan_pool(self) -> PoolPlan:
+        if self.request.address:
+            start_ray(self.request.address, self.request.verbose)
+            return plan_pool(cluster_nodes(), self.request.settings)
+        return plan_pool([local_node()], self.request.settings)
+
+    def _open_run(self, store: Store, source: Source, pool: PoolPlan) -> RunRecord:
+        """Makes the run or finds it, and refuses to go on with one that was made of something else."""
+        request = self.request
+        if request.run:
+            check_run_name(request.run)
+        self.progress.begin("reading the model")
+        folder = fetch_model(request.model)
+        model_fingerprint = fingerprint_folder(folder)
+        labelling = request.settings.labelling(pool.dtype)
+        fingerprint = run_fingerprint(model_fingerprint, labelling)
+        wanted = RunRecord(
+            run=request.run or f"{model_name(request.model)}-{fingerprint}",
+            schema_version=SCHEMA_VERSION,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=source.given,
+            source_root=source.root,
+            folder_buckets=count_buckets(len(source.images)) if source.images else 0,
+            model=request.model if "://" in request.model else _absolute(request.model),
+            model_fingerprint=model_fingerprint,
+            fingerprint=fingerprint,
+            labelling=labelling,
+            versions=_versions(),
+        )
+        standing = store.read_run(wanted.run) or store.create_run(wanted)
+        _check_same_run(standing, wanted, store.url)
+        return standing
+
+    def _label(self, store: Store, plan: ShardPlan, pool: PoolPlan) -> None:
+        settings = self.request.settings
+        config = LabelerConfig(
+            model=self.request.model if "://" in self.request.model else fetch_model(self.request.model),
+            top_k=settings.top_k,
+            ranking=settings.ranking,
+            sampling=settings.sampling,
+            max_label_tokens=settings.max_label_tokens,
+            honour_exif=settings.honour_exif,
+            dtype=pool.dtype,
+            device=pool.device,
+            n_threads=pool.n_threads,
+        )
+        self.progress.begin("loading the model")
+        for wave in self._waves(plan.pending, settings.limit):
+            rows = stream_labels(wave, pool, config, self.request.labeler_class, settings.no_progress_timeout_s)
+            self._commit_all(store, plan, rows)
+            if self._assembler.n_open:
+                raise TagstreamError(
+                    f"{self._assembler.n_open} shards came back incomplete; run the command again, it labels them anew"
+                )
+
+    def _waves(self, pending: list[Shard], limit: int) -> Iterator[list[Shard]]:
+        """Shards in groups that are labelled one after the other; with a limit no more groups than it takes."""
+        done = 0
+        while done < len(pending):
+            size = _SHARDS_PER_WAVE
+            if limit:
+                missing = limit - self._counts["images"]
+                if missing <= 0:
+                    return
+                # How many images a shard holds is known once one was labelled.
+                size = 1 if not done else max(1, round(missing * done / self._counts["images"]))
+                size = min(size, _SHARDS_PER_WAVE)
+            yield pending[done : done + size]
+            done += size
+
+    def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterator[pa.Table]) -> None:
+        """Commits shards in the background as their rows come in; waits for all of them."""
+        futures: set[Future[None]] = set()
+        with ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit") as committers:
+            for table in rows:
+                n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
+                self.progress.add_rows(table.num_rows, n_rejected)
+                for shard in self._assembler.add(table):
+                    futures.add(committers.submit(self._commit, store, shard, shard.name in plan.relabelled))
+                # Never more whole shards in memory than threads to write them, and the first failure stops the job.
+                while len(futures) > _COMMIT_THREADS or any(future.done() for future in futures):
+                    done, futures = wait_for(futures, return_when="FIRST_COMPLETED")
+                    for future in done:
+                        future.result()
+            for future in futures:
+                future.result()
+
+    def _commit(self, store: Store, shard: WholeShard, replaces: bool) -> None:
+        started = time.perf_counter()
+        metadata = {
+            "fingerprint": self.record.fingerprint,
+            "source_size": shard.source_size,
+            "source_etag": shard.source_etag,
+        }
+        committed = store.commit(self.record.run, shard.name, shard.images, shard.labels, metadata, replace=replaces)
+        with self.progress.lock:
+            for stage, seconds in {**shard.seconds, "write": time.perf_counter() - started}.items():
+                self._seconds[stage] += seconds
+            if committed:
+                self._counts["shards"] += 1
+                self._counts["images"] += shard.images.num_rows
+                self._counts["labelled"] += shard.n_labelled
+                self._counts["labels"] += shard.labels.num_rows
+        self.progress.add_shard(shard.images.num_rows)
+
+    def _job_record(self, plan: ShardPlan, pool: PoolPlan, outcome: str, message: str = "") -> JobRecord:
+        counts, labelling_s = self._counts, self.progress.labelling_s
+        return JobRecord(
+            run=self.record.run,
+            started=self._started_at,
+            outcome=outcome,
+            command=self.request.command,
+            n_shards_source=plan.n_shards,
+            n_shards_done_before=plan.n_done,
+            n_shards_committed=counts["shards"],
+            n_shards_changed=len(plan.changed),
+            n_images=counts["images"],
+            n_labelled=counts["labelled"],
+            n_rejected=counts["images"] - counts["labelled"],
+            n_labels=counts["labels"],
+            seconds=round(time.perf_counter() - self._started, 3),
+            labelling_s=round(labelling_s, 3),
+            images_per_s=round(self.progress.n_images / labelling_s, 2) if labelling_s else 0.0,
+            seconds_by_stage={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
+            workers={"actors": pool.n_actors, "device": pool.device, "batch_size": pool.batch_size},
+            message=message,
+        )
+
+
+def _check_same_run(standing: RunRecord, wanted: RunRecord, store: str) -> None:
+    if standing.schema_version != wanted.schema_version:
+        raise StoreError(
+            f"run {standing.run} in {store} has schema version {standing.schema_version}, this program writes "
+            f"{wanted.schema_version}; use another --run or --store"
+        )
+    if standing.fingerprint != wanted.fingerprint:
+        names = sorted({*standing.labelling, *wanted.labelling})
+        differing = [
+            f"{name} {standing.labelling.get(name)} -> {wanted.labelling.get(name)}"
+            for name in names
+            if standing.labelling.get(name) != wanted.labelling.get(name)
+        ]
+        if standing.model_fingerprint != wanted.model_fingerprint:
+            differing.insert(0, f"model {standing.model} -> {wanted.model} (other weights or preprocessing)")
+        raise StoreError(
+            f"run {standing.run} in {store} was made with other settings ({'; '.join(differing)}); "
+            "leave --run out or give another name to make a new run beside it"
+        )
+    if standing.source_root != wanted.source_root:
+        raise StoreError(
+            f"run {standing.run} in {store} labels {standing.source_root or standing.source}, not "
+            f"{wanted.source_root or wanted.source}; give this source a --run name of its own"
+        )
+
+
+def _changed_notes(plan: ShardPlan, policy: str) -> list[str]:
+    if not plan.changed:
+        return []
+    listed = ", ".join(shard.name for shard in plan.changed[:5]) + (", ..." if len(plan.changed) > 5 else "")
+    done = "they are labelled again" if policy == "relabel" else "their labels are kept; --changed relabel renews them"
+    return [f"{len(plan.changed)} shards changed at the source after they were committed ({listed}); {done}"]
+
+
+def _write_last_record(store: Store, record: JobRecord, quietly: bool) -> None:
+    """Writes the job's final record; while another error is on its way, one more of the store must not hide it."""
+    try:
+        store.write_job(record)
+    except StoreError:
+        if not quietly:
+            raise
+
+
+def _absolute(model: str) -> str:
+    return str(Path(model).resolve()) if Path(model).exists() else model
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in _VERSIONED}
+    return {"python": platform.python_version(), **versions}

@@ -1,0 +1,208 @@
+"""The actor's class: holds one recognizer, turns batches of encoded images into label rows.
+
+It is a plain class. Ray Data hosts it in the labelling pool; a training worker builds the same class and trains its
+`recognizer.module`, so that preprocessing, prompt and sampling cannot differ.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from model import ImageDecodeError, Label, Recognizer
+from model.preprocessing import ImagePreprocessor, open_image
+from pipeline.model_store import fetch_model
+from pipeline.sample import DECODE_STAGE, READ_STAGE
+from schemas import IMAGES, LABELLED, REJECTED, content_hash
+
+LABEL = pa.struct(
+    [("label", pa.string()), ("score", pa.float32()), ("first_token_prob", pa.float32()), ("n_tokens", pa.int16())]
+)
+_IMAGE_FIELDS = [field for field in IMAGES if field.name not in ("image_id", "n_labels")]
+# One row a sample. The last columns are for the commit alone: what a shard's last batch says of it, and seconds of
+# work.
+LABELLED_ROWS = pa.schema(
+    [
+        *_IMAGE_FIELDS,
+        pa.field("labels", pa.list_(LABEL)),
+        pa.field("n_samples", pa.int32()),
+        pa.field("source_size", pa.int64()),
+        pa.field("source_etag", pa.string()),
+        pa.field("read_s", pa.float64()),
+        pa.field("decode_s", pa.float64()),
+        pa.field("infer_s", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelerConfig:
+    """What an actor needs to build its recognizer and label with it."""
+
+    model: str
+    """Local folder, hub id or URL of the model."""
+    top_k: int
+    ranking: str
+    sampling: str
+    max_label_tokens: int
+    honour_exif: bool
+    dtype: str
+    device: str
+    n_threads: int
+    """CPU threads for decoding, and for the model where it runs on the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image as the recognizer sees it, or why it cannot be seen."""
+
+    crop: np.ndarray | None
+    width: int | None = None
+    height: int | None = None
+    content_hash: str | None = None
+    message: str | None = None
+
+
+class Labeler:
+    """Labels batches of encoded images; safe to call from several threads, so that decoding overlaps with labelling."""
+
+    def __init__(self, config: LabelerConfig) -> None:
+        self.config = config
+        self.recognizer = self.load_recognizer(config)
+        self.preprocessor = replace(self.recognizer.preprocessor, honour_exif=config.honour_exif)
+        self._decoders = ThreadPoolExecutor(config.n_threads, thread_name_prefix="decode")
+        self._device = threading.Lock()
+
+    @staticmethod
+    def load_recognizer(config: LabelerConfig) -> Any:
+        """The recognizer, its weights mapped from node-local disk."""
+        import torch
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        if config.device == "cpu":
+            # Ray gives a worker one OpenMP thread a CPU it reserves; the model may use all that are meant for it.
+            os.environ["OMP_NUM_THREADS"] = str(config.n_threads)
+            torch.set_num_threads(config.n_threads)
+        return Recognizer.from_pretrained(fetch_model(config.model), device=config.device, dtype=config.dtype)
+
+    def __call__(self, batches: pa.Table) -> pa.Table:
+        """Labels rows of `pipeline.datasource.BATCHES`; returns rows of `LABELLED_ROWS`."""
+        return pa.concat_tables([self._label_batch(row) for row in _rows(batches)])
+
+    def _label_batch(self, batch: dict[str, Any]) -> pa.Table:
+        started = time.perf_counter()
+        data = batch["data"]
+        decoded = list(self._decoders.map(lambda item: decode(item, self.preprocessor), data))
+        decode_s = time.perf_counter() - started
+        with self._device:
+            started = time.perf_counter()
+            labels = self._label([image.crop for image in decoded if image.crop is not None])
+            infer_s = time.perf_counter() - started
+        return _labelled_rows(batch, decoded, labels, (decode_s, infer_s))
+
+    def _label(self, crops: Sequence[np.ndarray]) -> list[list[Label]]:
+        return self.recognizer.label_crops(
+            crops,
+            self.config.top_k,
+            self.config.ranking,
+            sampling=self.config.sampling,
+            max_label_tokens=self.config.max_label_tokens,
+            keep_unfinished=True,
+        )
+
+
+def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
+    """Decodes and crops one image; damage becomes a message."""
+    if data is None:
+        return DecodedImage(None)
+    digest = content_hash(data)
+    width = height = None
+    try:
+        image = open_image(data, preprocessor.max_image_pixels)
+        width, height = image.size
+        return DecodedImage(preprocessor.crop(image), width, height, digest)
+    except ImageDecodeError as error:
+        return DecodedImage(None, width, height, digest, " ".join(str(error).split()))
+
+
+def _rows(batches: pa.Table) -> list[dict[str, Any]]:
+    """The batches as plain values; image bytes are copied out of Arrow once."""
+    rows = []
+    for row in range(batches.num_rows):
+        samples = batches.column("samples")[row].values
+        values = {name: batches.column(name)[row].as_py() for name in batches.column_names if name != "samples"}
+        columns = {name: samples.field(name).to_pylist() for name in ("data", "error", "message")}
+        kept = {name: samples.field(name) for name in ("key", "caption", "truth")}
+        rows.append({**values, **columns, **kept})
+    return rows
+
+
+def _labelled_rows(
+    batch: dict[str, Any], decoded: list[DecodedImage], labels: list[list[Label]], seconds: tuple[float, float]
+) -> pa.Table:
+    n_rows = len(decoded)
+    remaining = iter(labels)
+    of_image = [next(remaining) if image.crop is not None else [] for image in decoded]
+    finished = [[label for label in image if label.finished] for image in of_image]
+    faults = [_fault(*row) for row in zip(decoded, batch["data"], batch["error"], batch["message"], strict=True)]
+    columns = {
+        "shard": [batch["shard"]] * n_rows,
+        "index": range(batch["first_index"], batch["first_index"] + n_rows),
+        "key": batch["key"],
+        "status": [LABELLED if image.crop is not None else REJECTED for image in decoded],
+        "stage": [stage for stage, _, _ in faults],
+        "error": [error for _, error, _ in faults],
+        "message": [message for _, _, message in faults],
+        "width": [image.width for image in decoded],
+        "height": [image.height for image in decoded],
+        "n_bytes": [None if data is None else len(data) for data in batch["data"]],
+        "content_hash": [image.content_hash for image in decoded],
+        "caption": batch["caption"],
+        "truth": batch["truth"],
+        "n_unfinished": [len(image) - len(done) for image, done in zip(of_image, finished, strict=True)],
+        "labels": _label_lists(finished),
+        "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
+        "source_size": [None] * (n_rows - 1) + [batch["source_size"]],
+        "source_etag": [None] * (n_rows - 1) + [batch["source_etag"]],
+        "read_s": _first_of(n_rows, batch["read_s"]),
+        "decode_s": _first_of(n_rows, seconds[0]),
+        "infer_s": _first_of(n_rows, seconds[1]),
+    }
+    return pa.table([columns[name] for name in LABELLED_ROWS.names], schema=LABELLED_ROWS)
+
+
+def _fault(
+    image: DecodedImage, data: bytes | None, error: str | None, message: str | None
+) -> tuple[str | None, str | None, str | None]:
+    """Stage, error class and message of a sample's fault; an image that cannot be decoded outweighs its side files."""
+    if data is not None and image.crop is None:
+        return DECODE_STAGE, "ImageUnreadable", image.message
+    return (READ_STAGE, error, message) if error else (None, None, None)
+
+
+def _label_lists(images: list[list[Label]]) -> pa.ListArray:
+    flat = [label for image in images for label in image]
+    offsets = np.cumsum([0, *(len(image) for image in images)])
+    arrays = [
+        pa.array([label.text for label in flat], pa.string()),
+        pa.array([label.score for label in flat], pa.float32()),
+        pa.array([label.token_probs[0] for label in flat], pa.float32()),
+        pa.array([len(label.token_ids) for label in flat], pa.int16()),
+    ]
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.StructArray.from_arrays(arrays, fields=list(LABEL))
+    )
+
+
+def _first_of(n_rows: int, value: float) -> list[float]:
+    """A batch's seconds, counted once."""
+    return [value] + [0.0] * (n_rows - 1)

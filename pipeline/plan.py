@@ -1,0 +1,103 @@
+"""Which shards a job has to label: those of the source, less those that are committed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipeline.errors import SourceError
+from pipeline.folder import ImageFile, deal, generation_name
+from pipeline.source import Shard, Source
+from pipeline.store import CommittedShard, Store
+
+# A source file is looked at again when it is not clearly older than its commit; clocks may differ by this much.
+_CLOCK_SKEW_S = 600
+_N_LOOKERS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """A job's work, in order."""
+
+    pending: list[Shard]
+    n_shards: int
+    """All shards of the source, those of former generations of a folder included."""
+    changed: list[Shard]
+    """Shards that changed at the source after they were committed."""
+    relabelled: frozenset[str]
+    """Names of pending shards whose former commit is to be replaced."""
+
+    @property
+    def n_done(self) -> int:
+        return self.n_shards - len(self.pending)
+
+
+def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_policy: str) -> ShardPlan:
+    """Compares the source with the run's commits.
+
+    Raises SourceError where shards changed and the policy is `fail`.
+    """
+    committed = store.committed(run)
+    if source.images:
+        shards, pending = _folder_shards(store, run, source, n_buckets, committed)
+    else:
+        shards = source.shards
+        pending = [shard for shard in shards if shard.name not in committed]
+    changed = find_changed(store, [shard for shard in shards if shard.name in committed], committed)
+    if changed and changed_policy == "fail":
+        raise SourceError(
+            f"{len(changed)} shards changed after they were committed, the first is {changed[0].url}; "
+            "--changed relabel labels them again, --changed keep leaves their labels as they are"
+        )
+    relabelled = changed if changed_policy == "relabel" else []
+    pending = sorted([*pending, *relabelled], key=lambda shard: shard.name)
+    return ShardPlan(pending, len(shards), changed, frozenset(shard.name for shard in relabelled))
+
+
+def find_changed(store: Store, shards: list[Shard], committed: Mapping[str, CommittedShard]) -> list[Shard]:
+    """Committed shards whose file now has another size or etag.
+
+    Only files written at about the time of the commit or later are compared, by reading the commit's footer: that every
+    other is older than its commit is told by the two listings alone.
+    """
+
+    def may_have_changed(shard: Shard) -> bool:
+        commit = committed[shard.name].modified
+        return commit is None or (shard.modified is not None and shard.modified > commit - _CLOCK_SKEW_S)
+
+    def has_changed(shard: Shard) -> bool:
+        version = store.read_version(committed[shard.name])
+        return version.etag != shard.etag or version.size != shard.size
+
+    suspects = [shard for shard in shards if (shard.size, shard.etag) != (None, None) and may_have_changed(shard)]
+    with ThreadPoolExecutor(_N_LOOKERS) as pool:
+        verdicts = list(pool.map(has_changed, suspects))
+    return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
+
+
+def _folder_shards(
+    store: Store, run: str, source: Source, n_buckets: int, committed: Mapping[str, CommittedShard]
+) -> tuple[list[Shard], list[Shard]]:
+    """All shards of a folder, and those still to be labelled: files that no committed generation holds."""
+    shards, pending = [], []
+    for bucket, files in deal(source.images, n_buckets).items():
+        generation = 0
+        while (name := generation_name(bucket, generation)) in committed:
+            keys = store.read_keys(run, name)
+            shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
+            files = [file for file in files if file.key not in keys]
+            generation += 1
+        if files:
+            shards.append(folder_shard(source.root, name, files))
+            pending.append(shards[-1])
+    return shards, pending
+
+
+def folder_shard(root: str, name: str, files: list[ImageFile]) -> Shard:
+    """A folder's shard; its etag is a digest of its files' paths, sizes and modification times."""
+    listing = "\n".join(f"{file.path}\0{file.size}\0{file.modified}" for file in files)
+    etag = hashlib.blake2b(listing.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    size, modified = sum(file.size for file in files), max((file.modified for file in files), default=None)
+    return Shard(name, root, "folder", size, etag, modified, tuple(files))

@@ -1,0 +1,81 @@
+"""What a running job tells of itself; the command draws it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressSnapshot:
+    """A job at one moment."""
+
+    phase: str
+    n_shards: int
+    n_shards_done: int
+    n_images: int
+    n_rejected: int
+    images_per_s: float
+    eta_s: float | None
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counters that the job's threads add to and the live line reads."""
+
+    phase: str = "starting"
+    n_shards: int = 0
+    n_shards_done: int = 0
+    n_images: int = 0
+    n_rejected: int = 0
+    _n_images_of_shards: int = 0
+    _started: float | None = None
+    _last: float | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self, phase: str, n_shards: int | None = None) -> None:
+        with self.lock:
+            self.phase = phase
+            self.n_shards = self.n_shards if n_shards is None else n_shards
+
+    def add_rows(self, n_rows: int, n_rejected: int) -> None:
+        """Counts images that came back from the labelling pool."""
+        with self.lock:
+            self._last = time.perf_counter()
+            self._started = self._started or self._last
+            self.phase = "labelling"
+            self.n_images += n_rows
+            self.n_rejected += n_rejected
+
+    def add_shard(self, n_images: int) -> None:
+        """Counts a committed shard."""
+        with self.lock:
+            self.n_shards_done += 1
+            self._n_images_of_shards += n_images
+
+    @property
+    def labelling_s(self) -> float:
+        """Seconds from the first to the last result."""
+        return (self._last - self._started) if self._started is not None and self._last is not None else 0.0
+
+    def snapshot(self) -> ProgressSnapshot:
+        with self.lock:
+            elapsed_s = time.perf_counter() - self._started if self._started else 0.0
+            rate = self.n_images / elapsed_s if elapsed_s > 0.5 else 0.0
+            return ProgressSnapshot(
+                self.phase,
+                self.n_shards,
+                self.n_shards_done,
+                self.n_images,
+                self.n_rejected,
+                rate,
+                self._eta_s(rate),
+            )
+
+    def _eta_s(self, images_per_s: float) -> float | None:
+        """Remaining seconds, taking the shards to come for as large as those that are done."""
+        if not self.n_shards_done or not images_per_s:
+            return None
+        n_expected = self._n_images_of_shards / self.n_shards_done * self.n_shards
+        return max(0.0, n_expected - self.n_images) / images_per_s

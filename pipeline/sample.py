@@ -1,0 +1,88 @@
+"""A sample as it is read: encoded image bytes with what came along, or the fault that took their place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+READ_STAGE = "read"
+DECODE_STAGE = "decode"
+
+IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+# A larger file is refused unread: one sample must not exhaust a worker's memory.
+MAX_SAMPLE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One input sample.
+
+    `data` is None for a fault, which names its `error` class and `message`. A sample may have both: an image whose
+    caption could not be read is labelled, and says so.
+    """
+
+    key: str
+    data: bytes | None = None
+    caption: str | None = None
+    truth: list[str] | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+def fault(key: str, error: str, message: str) -> Sample:
+    """The row of something that could not be read."""
+    return Sample(key=key, error=error, message=message)
+
+
+def make_sample(key: str, data: bytes, text: bytes | None, description: bytes | None) -> Sample:
+    """A sample from an image and the content of its side files (`.txt`, `.json`), where it has them."""
+    caption, truth, problems = None, None, []
+    if description is not None:
+        try:
+            caption, truth = parse_description(json.loads(description))
+        except (ValueError, RecursionError) as error:
+            problems.append(f".json: {error}")
+    if text is not None:
+        try:
+            caption = text.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            problems.append(f".txt: {error}")
+    if not problems:
+        return Sample(key=key, data=data, caption=caption, truth=truth)
+    message = "the image is labelled without a side file that could not be read: " + "; ".join(problems)
+    return Sample(key=key, data=data, caption=caption, truth=truth, error="SideFileUnreadable", message=message)
+
+
+def parse_description(description: Any) -> tuple[str | None, list[str] | None]:
+    """Caption and truth from a sample's json: `labels` is truth, `captions` (list) or `caption` (string) are captions.
+
+    Raises ValueError where a field has another type.
+    """
+    if not isinstance(description, Mapping):
+        raise ValueError(f"holds a {type(description).__name__}; expected an object")
+    truth = description.get("labels")
+    if truth is not None and not _is_strings(truth):
+        raise ValueError(f"labels is {_shown(truth)}; expected a list of strings")
+    captions = description.get("captions")
+    if captions is not None and not _is_strings(captions):
+        raise ValueError(f"captions is {_shown(captions)}; expected a list of strings")
+    caption = description.get("caption")
+    if caption is not None and not isinstance(caption, str):
+        raise ValueError(f"caption is {_shown(caption)}; expected a string")
+    return ("\n".join(captions) if captions else caption), truth
+
+
+def printable(name: str) -> str:
+    """A file name as valid Unicode: bytes that are no UTF-8 become backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _is_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

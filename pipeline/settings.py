@@ -1,0 +1,97 @@
+"""What a labelling job is asked to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+from model import DTYPES, RANKINGS, SAMPLINGS
+from pipeline.errors import TagstreamError
+
+ChangedPolicy = Literal["keep", "relabel", "fail"]
+CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelSettings:
+    """Settings of `tagstream label`; each can stand in its `--config` file under the same name."""
+
+    top_k: int = 20
+    """Branches decoded an image; fewer labels where they are empty, alike or unfinished."""
+    ranking: str = "prob"
+    """prob, ppl, sim or none."""
+    sampling: str = "one_shot"
+    """one_shot, or the baselines greedy and beam."""
+    max_label_tokens: int = 16
+    honour_exif: bool = True
+    """Turn photographs upright by their EXIF orientation."""
+    dtype: str = "auto"
+    """float32, bfloat16 or float16; auto is bfloat16 on GPUs and float32 on CPUs."""
+    batch_size: int = 0
+    """Images labelled at once; 0 is 64 on GPUs and 16 on CPUs."""
+    actors: int = 0
+    """Labelling actors; 0 is one a GPU, or as many as the CPUs allow."""
+    gpus_per_actor: float = 1.0
+    limit: int = 0
+    """Stop after about this many images, at a shard's end; 0 is all."""
+    changed: str = "keep"
+    """What to do with shards that changed at the source after they were committed: keep, relabel or fail."""
+    no_progress_timeout_s: int = 600
+    """A job whose workers finish nothing for this long is stopped with an error."""
+
+    def __post_init__(self) -> None:
+        _check_choice("ranking", self.ranking, RANKINGS)
+        _check_choice("sampling", self.sampling, SAMPLINGS)
+        _check_choice("dtype", self.dtype, ("auto", *DTYPES))
+        _check_choice("changed", self.changed, CHANGED_POLICIES)
+        _check_range("top_k", self.top_k, 1, 200)
+        _check_range("max_label_tokens", self.max_label_tokens, 1, 256)
+        _check_range("batch_size", self.batch_size, 0, 4096)
+        _check_range("actors", self.actors, 0, 100_000)
+        _check_range("limit", self.limit, 0, None)
+        _check_range("no_progress_timeout_s", self.no_progress_timeout_s, 1, None)
+        if self.gpus_per_actor <= 0:
+            raise TagstreamError(f"gpus_per_actor is {self.gpus_per_actor}; expected a number above 0")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], origin: str) -> Self:
+        """Settings from a parsed file; unknown names and wrong types are errors that name them."""
+        known = {field.name: type(field.default) for field in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise TagstreamError(f"{origin} has an unknown setting {name!r}; known are {', '.join(sorted(known))}")
+            fits = isinstance(value, known[name]) or (known[name] is float and isinstance(value, int))
+            if not fits or (isinstance(value, bool) and known[name] is not bool):
+                expected = known[name].__name__
+                raise TagstreamError(f"{origin}: {name} is {value!r}; expected a value of type {expected}")
+        return cls(**values)
+
+    def labelling(self, dtype: str) -> dict[str, Any]:
+        """The settings that decide the labels, with the dtype as resolved."""
+        return {
+            "top_k": self.top_k,
+            "ranking": self.ranking,
+            "sampling": self.sampling,
+            "max_label_tokens": self.max_label_tokens,
+            "honour_exif": self.honour_exif,
+            "dtype": dtype,
+        }
+
+
+def run_fingerprint(model_fingerprint: str, labelling: Mapping[str, Any]) -> str:
+    """Fingerprint of a run, 12 hex digits: the model's and that of the settings which decide the labels."""
+    described = json.dumps({"model": model_fingerprint, "labelling": labelling}, sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()[:12]
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise TagstreamError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _check_range(name: str, value: int, low: int, high: int | None) -> None:
+    if value < low or (high is not None and value > high):
+        raise TagstreamError(f"{name} is {value}; expected {low} {'or more' if high is None else f'to {high}'}")

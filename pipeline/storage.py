@@ -1,0 +1,104 @@
+"""Files on local disks and object stores, opened with fsspec; whole-file writes that are never seen half done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import StoreError, TagstreamError
+
+# fsspec carries no type information.
+Filesystem = Any
+S3_PROTOCOLS = ("s3://", "s3a://")
+
+
+def open_filesystem(url: str, **options: Any) -> tuple[Filesystem, str]:
+    """The filesystem of a URL or local path, and the path on it.
+
+    S3 listings are not cached: another job may be writing. Raises TagstreamError for an unknown protocol.
+    """
+    if url.startswith(S3_PROTOCOLS):
+        options = {"use_listings_cache": False, **options}
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
+    except (ValueError, ImportError) as error:
+        raise TagstreamError(f"cannot open {url}: {error}") from error
+    if isinstance(filesystem, LocalFileSystem):
+        return filesystem, os.path.normpath(path)
+    return filesystem, path.rstrip("/") or path
+
+
+def read_if_exists(filesystem: Filesystem, path: str) -> bytes | None:
+    """A small file's content, or None where there is none."""
+    try:
+        content: bytes = filesystem.cat_file(path)
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent: bool = False) -> bool:
+    """Writes a file so that readers see all of it or nothing.
+
+    Locally by writing, syncing and renaming a temporary file; object stores put an object atomically.
+
+    Args:
+        if_absent: leave an existing file as it is.
+
+    Returns: whether the file was written.
+    """
+    if isinstance(filesystem, LocalFileSystem):
+        return _write_locally(Path(path), content, if_absent)
+    try:
+        filesystem.pipe_file(path, content, mode="create" if if_absent else "overwrite")
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turns an error of the storage into a StoreError that says what could not be done."""
+    try:
+        yield
+    except TagstreamError:
+        raise
+    except PermissionError as error:
+        raise StoreError(f"cannot {doing}: permission denied ({_reason(error)})") from error
+    except Exception as error:
+        # fsspec's back ends raise errors of their own libraries (botocore, aiohttp, ...).
+        if isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
+            raise StoreError(f"cannot {doing}: {_reason(error)}") from error
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def _write_locally(path: Path, content: bytes, if_absent: bool) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name[:100]}.{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if not if_absent:
+            temporary.replace(path)
+            return True
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,74 @@
+"""The json records beside the tables: what makes a run, and what each job did."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+
+class _JsonRecord:
+    """A dataclass that is written as one json object."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Reads a record; fields that a newer version added are left out."""
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord(_JsonRecord):
+    """`runs/<run>/run.json`: what makes the run. Written once; a run never changes what it is."""
+
+    run: str
+    schema_version: int
+    created: str
+    """UTC, ISO 8601."""
+    source: str
+    """The source as it was given."""
+    source_root: str
+    """What shard names are relative to. A run holds one root, so that a shard's name means one shard."""
+    folder_buckets: int
+    """How many shards a folder of images is cut into; 0 for sources that come in shards."""
+    model: str
+    model_fingerprint: str
+    fingerprint: str
+    """Hash of model_fingerprint, preprocessing and `labelling`: what decides the labels."""
+    labelling: dict[str, Any]
+    """top_k, ranking, sampling, max_label_tokens, dtype, honour_exif."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRecord(_JsonRecord):
+    """`runs/<run>/jobs/<utc-time>.json`: one invocation of `tagstream label`."""
+
+    run: str
+    started: str
+    """UTC, ISO 8601."""
+    outcome: str
+    """done, failed or interrupted."""
+    command: str
+    n_shards_source: int
+    n_shards_done_before: int
+    n_shards_committed: int
+    n_shards_changed: int
+    """Shards that changed at the source after they had been committed."""
+    n_images: int
+    n_labelled: int
+    n_rejected: int
+    n_labels: int
+    seconds: float
+    """Wall clock of the job, start of Ray and loading of the model included."""
+    labelling_s: float
+    """From the first to the last result."""
+    images_per_s: float
+    """Over `labelling_s`."""
+    seconds_by_stage: dict[str, float] = field(default_factory=dict)
+    """Busy seconds of all workers together: read, decode, infer, write."""
+    workers: dict[str, Any] = field(default_factory=dict)
+    message: str = ""

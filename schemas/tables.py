@@ -1,0 +1,44 @@
+"""One pyarrow schema per table of the store."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+LABELLED = "labelled"
+REJECTED = "rejected"
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("stage", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("n_bytes", pa.int64()),
+        pa.field("content_hash", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field("truth", pa.list_(pa.string())),
+        pa.field("n_labels", pa.int16(), nullable=False),
+        pa.field("n_unfinished", pa.int16(), nullable=False),
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("rank", pa.int16(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("first_token_prob", pa.float32(), nullable=False),
+        pa.field("n_tokens", pa.int16(), nullable=False),
+    ]
+)
