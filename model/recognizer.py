@@ -61,7 +61,7 @@ class Recognizer:
             device: default the first GPU where there is one, else the CPU.
             dtype: float32, bfloat16 or float16; default the dtype the weights are stored in.
         """
-        folder = _resolve_folder(path)
+        folder = resolve_folder(path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         module, report = RecognizerModel.from_pretrained(
             folder, dtype=_as_dtype(dtype) or "auto", use_safetensors=True, output_loading_info=True
@@ -76,7 +76,7 @@ class Recognizer:
         )
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Writes the folder that `from_pretrained` reads: config.json, model.safetensors, preprocessing and tokenizer."""
+        """Writes the folder that `from_pretrained` reads: configuration, safetensors, preprocessing, tokenizer."""
         if not hasattr(self.tokenizer, "save_pretrained"):
             raise TypeError(f"{type(self.tokenizer).__name__} has no save_pretrained; use a transformers tokenizer")
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -182,8 +182,8 @@ def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return dtype
 
 
-def _resolve_folder(path: str | Path) -> Path:
-    """The local folder of a recognizer; a hub id is downloaded into the hub's cache."""
+def resolve_folder(path: str | Path) -> Path:
+    """The local folder of a recognizer; a hub id is downloaded into the hub's cache. Raises OSError where there is none."""
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").is_file() or not (folder / PREPROCESSOR_FILE).is_file():

@@ -37,10 +37,10 @@ class PoolPlan:
     batch_size: int
 
 
-def start_ray(address: str | None, verbose: bool) -> None:
+def start_ray(address: str | None, verbose: bool) -> bool:
     """Joins the cluster at `address`, or starts Ray on this machine, quietly unless `verbose`.
 
-    Does nothing where Ray runs in this process already.
+    Returns: whether it did; False where this process has joined or started Ray before.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not verbose:
@@ -50,7 +50,7 @@ def start_ray(address: str | None, verbose: bool) -> None:
     import ray
 
     if ray.is_initialized():
-        return
+        return False
     level = logging.INFO if verbose else logging.ERROR
     options = {"logging_level": level, "log_to_driver": verbose, "configure_logging": verbose}
     try:
@@ -62,8 +62,9 @@ def start_ray(address: str | None, verbose: bool) -> None:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {' '.join(str(error).split())}") from error
-    logging.getLogger("ray").setLevel(level)
-    logging.getLogger("ray.data").setLevel(level)
+    # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
+    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    return True
 
 
 def stop_ray() -> None:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from model.fingerprint import fingerprint_folder
 from pipeline.assembly import ShardAssembler, WholeShard
-from pipeline.cluster import PoolPlan, cluster_nodes, local_node, plan_pool, start_ray
+from pipeline.cluster import PoolPlan, cluster_nodes, local_node, plan_pool, start_ray, stop_ray
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.folder import count_buckets
 from pipeline.labeler import Labeler, LabelerConfig
@@ -69,6 +69,7 @@ class LabelJob:
         self.progress = Progress()
         self._started = time.perf_counter()
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._started_ray = False
         self._assembler = ShardAssembler()
         self._seconds = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
         self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
@@ -77,6 +78,13 @@ class LabelJob:
         """Does the job. Raises TagstreamError where it cannot be done, KeyboardInterrupt where it was stopped; what was
         committed until then stays, and the same command goes on from there.
         """
+        try:
+            return self._run()
+        finally:
+            if self._started_ray:
+                stop_ray()
+
+    def _run(self) -> LabelOutcome:
         request = self.request
         self.progress.begin("listing the source")
         source = find_source(request.source)
@@ -86,12 +94,14 @@ class LabelJob:
         plan = plan_shards(store, self.record.run, source, self.record.folder_buckets, request.settings.changed)
         notes = [*source.notes, *_changed_notes(plan, request.settings.changed)]
         if not plan.pending:
-            return LabelOutcome(self._job_record(plan, pool, "done"), notes)
+            record = self._job_record(plan, pool, "done")
+            store.write_job(record)
+            return LabelOutcome(record, notes)
         store.write_job(self._job_record(plan, pool, "running"))
         self.progress.begin("starting Ray", len(plan.pending))
         outcome, message = "failed", ""
         try:
-            start_ray(request.address, request.verbose)
+            self._start_ray()
             self._label(store, plan, pool)
             outcome = "done"
         except KeyboardInterrupt:
@@ -107,9 +117,12 @@ class LabelJob:
 
     def _plan_pool(self) -> PoolPlan:
         if self.request.address:
-            start_ray(self.request.address, self.request.verbose)
+            self._start_ray()
             return plan_pool(cluster_nodes(), self.request.settings)
         return plan_pool([local_node()], self.request.settings)
+
+    def _start_ray(self) -> None:
+        self._started_ray |= start_ray(self.request.address, self.request.verbose)
 
     def _open_run(self, store: Store, source: Source, pool: PoolPlan) -> RunRecord:
         """Makes the run or finds it, and refuses to go on with one that was made of something else."""

@@ -67,7 +67,8 @@ def _explain(error: BaseException) -> TagstreamError:
         cause = cause.__cause__
     if isinstance(cause, TagstreamError):
         return cause
-    last_line = next((line.strip() for line in reversed(str(cause).splitlines()) if line.strip()), type(cause).__name__)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last_line = lines[-1] if lines else type(error).__name__
     for kind in (ModelError, SourceError, ClusterError):
         if f"{kind.__name__}: " in last_line:
             return kind(last_line.split(f"{kind.__name__}: ", 1)[1])

@@ -42,7 +42,7 @@ def _fetch(model: str) -> Path:
             raise ModelError(f"there is no model at {model}; expected a folder with config.json and *.safetensors")
         versions = sorted((info["name"], info["size"], str(info.get("ETag", ""))) for info in listed)
         name = Path(path).name + "-" + hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
-        folder = _cache_folder() / name
+        folder = cache_folder() / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder) + ".lock"):
             if not folder.is_dir():
@@ -65,5 +65,6 @@ def model_name(model: str) -> str:
     return "".join(character if character.isalnum() or character in "-_." else "-" for character in name)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where this node keeps models: `TAGSTREAM_CACHE`, default ~/.cache/tagstream."""
     return Path(os.environ.get("TAGSTREAM_CACHE") or Path.home() / ".cache" / "tagstream") / "models"

@@ -1,0 +1,59 @@
+"""The command `tagstream`: one verb a module."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from jobs.demo import demo
+from jobs.import_nxtp import import_nxtp
+from jobs.label import label
+from jobs.pack import pack
+from jobs.sql import sql
+from jobs.status import status
+from pipeline.errors import TagstreamError
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tagstream")
+def tagstream() -> None:
+    """Tag image corpora in bulk: labels with probabilities for every image, in Parquet, ready for SQL.
+
+    \b
+    tagstream demo                                    label the images that come along
+    tagstream label s3://bucket/shards --store STORE  label your own
+    tagstream sql STORE "SELECT * FROM labels"        ask
+    """
+
+
+for command in (label, status, sql, demo, pack, import_nxtp):
+    tagstream.add_command(command)
+
+
+def main() -> NoReturn:
+    """Runs the command; every failure is one sentence on stderr and a non-zero exit."""
+    try:
+        code = tagstream(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except TagstreamError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = EXIT_FAILED
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""`tagstream demo`: labels the images that come along, and asks SQL about them."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import click
+
+DEMO_SHARDS = str(files("jobs") / "demo_shards")
+_FIRST_LABELS = """
+    SELECT i.key, i.caption, string_agg(format('{} {:.2f}', l.label, l.score), ', ' ORDER BY l.rank) AS labels
+    FROM images i JOIN labels l USING (run, image_id)
+    WHERE l.rank <= 3
+    GROUP BY i.key, i.caption ORDER BY i.key LIMIT 5
+"""
+_MOST_FREQUENT = """SELECT label, count(*) AS images, round(avg(score), 3) AS mean_score
+FROM labels WHERE rank <= 3 GROUP BY label ORDER BY images DESC, label LIMIT 5"""
+
+
+@click.command(short_help="Label the images that come along and ask SQL about them.")
+@click.option("--store", default="demo-store", show_default=True, help="Where the tables go.")
+def demo(store: str) -> int:
+    """Label the drawn scenes that ship with tagstream, print a few labels and the answer to an SQL query."""
+    from jobs.label import run_job
+    from jobs.sql import print_table
+    from jobs.stand_in import STAND_IN_NOTICE, stand_in_model
+    from pipeline.catalog import open_store, run_query
+    from pipeline.job import LabelRequest
+    from pipeline.settings import LabelSettings
+
+    click.echo(f"Labelling the scenes in {DEMO_SHARDS}")
+    click.echo(STAND_IN_NOTICE)
+    request = LabelRequest(source=DEMO_SHARDS, store=store, model=stand_in_model(), settings=LabelSettings(top_k=10))
+    if run_job(request) is None:
+        return 130
+    connection = open_store(store)
+    click.echo("\nThe first images, their captions and best labels:\n")
+    print_table(run_query(connection, _FIRST_LABELS))
+    click.echo(f'\ntagstream sql {store} "{_MOST_FREQUENT}"\n')
+    print_table(run_query(connection, _MOST_FREQUENT))
+    click.echo("\nNext, your own images (a folder, WebDataset tars or Parquet; local or s3://):")
+    click.echo("  .venv/bin/tagstream label FOLDER --store my-store --model MODEL")
+    click.echo("  .venv/bin/tagstream --help")
+    return 0

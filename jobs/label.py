@@ -1,0 +1,125 @@
+"""`tagstream label`: labels a source into a store."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.job import LabelOutcome, LabelRequest
+
+EXIT_TOO_MANY_REJECTS = 3
+EXIT_INTERRUPTED = 130
+# Flags that are settings too: they win over --config.
+_FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
+
+
+@click.command(short_help="Label a source into a store; again, to resume or to label what is new.")
+@click.argument("source")
+@click.option("--store", required=True, help="Where the tables go: a directory or s3://bucket/prefix.")
+@click.option("--model", help="Recognizer folder, hub id or s3:// folder.  [default: a random stand-in]")
+@click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
+@click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
+@click.option("--limit", type=int, help="Stop at the end of the shard in which this many images are reached.")
+@click.option(
+    "--changed", type=click.Choice(["keep", "relabel", "fail"]), help="Shards changed since.  [default: keep]"
+)
+@click.option("--max-reject-rate", type=click.FloatRange(0, 1), default=1.0, help="Exit 3 above it.  [default: 1.0]")
+@click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
+@click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
+@click.option("--address", help="Ray cluster to join (auto, ray://..., host:port).  [default: this machine]")
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings.")
+@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+def label(source: str, store: str, model: str | None, max_reject_rate: float, config: str | None, **flags: Any) -> int:
+    """Label the images of SOURCE and write labels and images as Parquet to STORE.
+
+    SOURCE is a directory or prefix with *.tar (WebDataset) or *.parquet files, a glob, a pattern {00000..00099}.tar,
+    @FILE with one URL a line, or a folder of images; local or s3://.
+
+    \b
+    tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
+    """
+    from pipeline.job import LabelRequest
+    from pipeline.settings import LabelSettings
+
+    given = {name: flags[name] for name in _FLAG_SETTINGS if flags[name] is not None}
+    origin = config or "the command line"
+    settings = LabelSettings.from_mapping({**_read_config(config), **given}, origin)
+    request = LabelRequest(
+        source=source,
+        store=store,
+        model=model or _stand_in(),
+        settings=settings,
+        run=flags["run"],
+        address=flags["address"],
+        verbose=flags["verbose"],
+        command=shlex.join(["tagstream", *sys.argv[1:]]),
+    )
+    outcome = run_job(request)
+    if outcome is None:
+        return EXIT_INTERRUPTED
+    return judge(outcome, max_reject_rate)
+
+
+def run_job(request: LabelRequest) -> LabelOutcome | None:
+    """Does a labelling job with a live line and says what it did; None where the user stopped it."""
+    from jobs.live_line import LiveLine
+    from pipeline.job import LabelJob
+
+    job = LabelJob(request)
+    try:
+        with LiveLine(job.progress):
+            outcome = job.run()
+    except KeyboardInterrupt:
+        done = job.progress.snapshot().n_shards_done
+        click.echo(f"\nStopped. {done:,} shards of this job are committed; run the same command to go on.", err=True)
+        return None
+    for note in outcome.notes:
+        click.echo(f"Note: {note}.", err=True)
+    _report(outcome, request.store)
+    return outcome
+
+
+def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
+    """The exit code of a job that went through."""
+    record = outcome.record
+    rate = record.n_rejected / record.n_images if record.n_images else 0.0
+    if rate > max_reject_rate:
+        click.echo(f"{rate:.1%} of the images were rejected, more than the {max_reject_rate:.1%} allowed.", err=True)
+        return EXIT_TOO_MANY_REJECTS
+    return 0
+
+
+def _report(outcome: LabelOutcome, store: str) -> None:
+    record = outcome.record
+    if not record.n_shards_committed:
+        click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")
+        return
+    click.echo(
+        f"Labelled {record.n_labelled:,} images in {record.n_shards_committed:,} shards: {record.n_labels:,} labels, "
+        f"{record.n_rejected:,} images rejected, {record.seconds:,.1f} s"
+    )
+    if record.n_rejected:
+        click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
+    click.echo(f"Run {record.run} in {store}")
+
+
+def _read_config(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise click.UsageError(f"{path} is no valid TOML: {error}") from error
+
+
+def _stand_in() -> str:
+    from jobs.stand_in import STAND_IN_NOTICE, stand_in_model
+
+    click.echo(STAND_IN_NOTICE, err=True)
+    return stand_in_model()

@@ -1,0 +1,104 @@
+"""SQL over a store: DuckDB with views of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import StoreError, TagstreamError
+from pipeline.storage import open_filesystem, storage_errors
+from pipeline.store import Store
+from schemas import IMAGES, LABELS
+
+# DuckDB carries no type information.
+Connection = Any
+_READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
+
+
+def open_store(url: str) -> Connection:
+    """A DuckDB connection with views of the store: images, labels, rejects, truth, runs, jobs.
+
+    It reads the store and nothing else of this machine. `s3://` stores are read through fsspec, DuckDB's httpfs
+    extension is not needed. Raises StoreError where there is no store.
+    """
+    store = Store(url)
+    if not store.exists():
+        raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
+    connection = duckdb.connect()
+    root = store.full_url(store.root)
+    if not isinstance(store.filesystem, LocalFileSystem):
+        # With its default cache the filesystem would read whole files for the sake of one column.
+        filesystem, _ = open_filesystem(url, default_cache_type="none")
+        connection.register_filesystem(filesystem)
+    _create_records(connection, store)
+    with storage_errors(f"read the store {url}"):
+        _create_tables(connection, store, root)
+    connection.execute(read_sql("derived"))
+    # The user's SQL sees this store and no other file; a mistyped table name must not find a Python variable.
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute(f"SET allowed_directories = [{_sql_string(root + '/')}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def run_query(connection: Connection, query: str) -> Connection:
+    """Runs one reading query of a user's. Raises TagstreamError with DuckDB's message where it fails or would write."""
+    try:
+        statements = connection.extract_statements(query)
+        if len(statements) != 1:
+            raise TagstreamError(f"got {len(statements)} SQL statements; expected one query")
+        if statements[0].type not in _READING:
+            raise TagstreamError(f"{statements[0].type.name} statements are not run: a store is only read")
+        return connection.execute(query)
+    except duckdb.Error as error:
+        raise TagstreamError(f"the query failed: {error}") from error
+
+
+def query_rows(connection: Connection, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of one of the package's own queries (`pipeline/sql/<name>.sql`)."""
+    result = connection.execute(read_sql(name), dict(parameters))
+    columns = [column[0] for column in result.description or []]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+def read_sql(name: str) -> str:
+    """The text of one of the package's own queries."""
+    return files("pipeline").joinpath("sql", f"{name}.sql").read_text("utf-8")
+
+
+def _create_tables(connection: Connection, store: Store, root: str) -> None:
+    if any(store.committed(run) for run in store.run_names()):
+        globs = {name: _sql_string(f"{root}/{name}/run=*/*.parquet") for name in ("images", "labels")}
+        connection.execute(Template(read_sql("views")).substitute(globs))
+        return
+    # Nothing is committed yet: tables of the right columns and no rows, so that queries work.
+    for name, schema in {"images": IMAGES, "labels": LABELS}.items():
+        _create_table(connection, name, schema.append(pa.field("run", pa.string())).empty_table())
+
+
+def _create_records(connection: Connection, store: Store) -> None:
+    """Tables of the json records; nested fields as json text."""
+    runs = [record for run in store.run_names() if (record := store.read_run(run)) is not None]
+    jobs = [job for run in runs for job in store.read_jobs(run.run)]
+    _create_table(connection, "runs", pa.Table.from_pylist([asdict(record) for record in runs]))
+    _create_table(connection, "jobs", pa.Table.from_pylist([asdict(record) for record in jobs]))
+
+
+def _create_table(connection: Connection, name: str, table: pa.Table) -> None:
+    if not table.num_columns:
+        table = pa.table({"run": pa.array([], pa.string())})
+    connection.register("registered", table)
+    connection.execute(f"CREATE TABLE {name} AS SELECT * FROM registered")
+    connection.unregister("registered")
+
+
+def _sql_string(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,13 @@
+-- Views on `images`.
+
+-- Samples that could not be labelled, and why.
+CREATE VIEW rejects AS
+SELECT run, shard, index, key, stage, error, message, n_bytes, image_id
+FROM images
+WHERE status = 'rejected';
+
+-- One row a given label.
+CREATE VIEW truth AS
+SELECT run, image_id, shard, index, key, unnest(truth) AS label
+FROM images
+WHERE truth IS NOT NULL;

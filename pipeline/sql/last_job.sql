@@ -1,0 +1,6 @@
+-- The newest job of a run.
+SELECT *
+FROM jobs
+WHERE run = $run
+ORDER BY started DESC
+LIMIT 1;
