@@ -1,0 +1,80 @@
+"""What test suites share: one Ray, one S3 server, one tiny recognizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Workers take the environment of the Ray they belong to, so the S3 server's address is set before Ray starts.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+@pytest.fixture(scope="session")
+def coco_mini() -> Path:
+    """Eighty real photographs, where the checkout has them beside it."""
+    folder = Path(os.environ.get("TAGSTREAM_COCO_MINI", ROOT.parent / "shared" / "data" / "coco-mini"))
+    if not folder.is_dir():
+        pytest.skip(f"the photographs are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a recognizer with random weights, 56 px, made in a second and labelling hundreds of images a second."""
+    from transformers import CLIPVisionConfig, LlamaConfig
+
+    from model.random_init import random_recognizer
+
+    recognizer = random_recognizer(
+        vision=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=56,
+            patch_size=14,
+        ),
+        text=LlamaConfig(
+            vocab_size=256, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+        ),
+        seed=7,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    recognizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URL of a bucket on a local S3 server, which s3fs, pyarrow and Ray's workers find through the environment."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    os.environ.update(settings)
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="corpus")
+    yield "s3://corpus"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_ray(s3: str) -> Iterator[None]:
+    """One Ray for all tests that label in this process."""
+    from pipeline.cluster import start_ray, stop_ray
+
+    start_ray(None, verbose=False)
+    yield
+    stop_ray()

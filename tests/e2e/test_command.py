@@ -1,0 +1,69 @@
+"""The command as a user meets it: output, mistakes, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import RunFunction
+from tests.fixtures.corpus import write_tars
+
+
+def test_the_demo_labels_prints_rows_and_answers_sql(tagstream: RunFunction, tmp_path: Path) -> None:
+    result = tagstream("demo", "--store", tmp_path / "store")
+
+    assert result.returncode == 0, result.stderr
+    assert "RANDOM weights" in result.stdout
+    assert "Labelled 128 images in 4 shards" in result.stdout
+    assert "scene-000000" in result.stdout
+    assert "mean_score" in result.stdout
+    assert "Next" in result.stdout
+
+
+def test_label_status_and_sql_tell_one_story(tagstream: RunFunction, tiny_model: Path, tmp_path: Path) -> None:
+    write_tars(tmp_path / "source", 2, 5)
+    labelled = tagstream("label", tmp_path / "source", "--store", "store", "--model", tiny_model, "--top-k", 4)
+    status = tagstream("status", "store")
+    counted = tagstream("sql", "store", "SELECT count(*) AS n FROM labels", "--format", "json")
+
+    assert (labelled.returncode, status.returncode, counted.returncode) == (0, 0, 0), labelled.stderr
+    assert "10 = 10 labelled + 0 rejected, in 2 shards" in status.stdout
+    n_labels = json.loads(counted.stdout)[0]["n"]
+    assert f"{n_labels} labels" in labelled.stdout
+    assert "ray" not in labelled.stderr.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["label", "nowhere", "--store", "store"], 1, "nowhere does not exist"),
+        (["label", ".", "--store", "store", "--model", "no-model"], 1, "there is no"),
+        (["label", "source"], 2, "Missing option '--store'"),
+        (["label", "source", "--store", "store", "--top-k", "0"], 1, "top_k is 0; expected 1 to 200"),
+        (["label", "source", "--store", "store", "--changed", "maybe"], 2, "'maybe' is not one of"),
+        (["label", "source", "--store", "store", "--config", "bad.toml"], 1, "unknown setting 'topk'"),
+        (["status", "nowhere"], 1, "there is no store at nowhere"),
+        (["sql", "nowhere", "SELECT 1"], 1, "there is no store at nowhere"),
+        (["lable"], 2, "No such command 'lable'"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_sentence(
+    tagstream: RunFunction, tmp_path: Path, arguments: list[str], code: int, sentence: str
+) -> None:
+    write_tars(tmp_path / "source", 1, 1)
+    (tmp_path / "bad.toml").write_text("topk = 5\n")
+    result = tagstream(*arguments)
+
+    assert result.returncode == code
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["", "label", "status", "sql", "demo", "pack", "import-nxtp"])
+def test_help_fits_a_screen(tagstream: RunFunction, verb: str) -> None:
+    result = tagstream(*filter(None, [verb]), "--help")
+
+    assert result.returncode == 0
+    assert len(result.stdout.splitlines()) <= 45

@@ -1,0 +1,47 @@
+"""Labelling in this process, and reading back what was stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.catalog import open_store, run_query
+from pipeline.job import LabelJob, LabelOutcome, LabelRequest
+from pipeline.settings import LabelSettings
+
+LabelFunction = Callable[..., LabelOutcome]
+_ORDERED = {"images": 'shard, "index"', "labels": 'shard, "index", rank'}
+
+
+@pytest.fixture
+def label(shared_ray: None, tiny_model: Path) -> LabelFunction:
+    """Labels a source into a store with the tiny recognizer; settings as keywords."""
+
+    def run(source: Any, store: Any, *, run: str | None = None, model: Any = None, **settings: Any) -> LabelOutcome:
+        request = LabelRequest(
+            source=str(source),
+            store=str(store),
+            model=str(model or tiny_model),
+            run=run,
+            settings=LabelSettings(**{"top_k": 5, "batch_size": 8, **settings}),
+        )
+        return LabelJob(request).run()
+
+    return run
+
+
+def read_table(store: Any, name: str) -> pa.Table:
+    """A whole table of the store in its natural order."""
+    query = f"SELECT * FROM {name} ORDER BY run, {_ORDERED[name]}"
+    table: pa.Table = open_store(str(store)).sql(query).to_arrow_table()
+    return table
+
+
+def rows(store: Any, query: str) -> list[tuple[Any, ...]]:
+    """Rows of a query over the store."""
+    fetched: list[tuple[Any, ...]] = run_query(open_store(str(store)), query).fetchall()
+    return fetched

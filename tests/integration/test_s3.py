@@ -1,0 +1,96 @@
+"""Source, store and model on an S3 server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pytest
+from click.testing import CliRunner
+
+from jobs.cli import tagstream
+from tests.fixtures.corpus import write_tars
+from tests.integration.conftest import LabelFunction, read_table, rows
+
+
+@pytest.fixture
+def upload(s3: str, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Puts a local folder under the bucket and returns its URL; every test has a prefix of its own."""
+
+    def put(folder: Path, name: str) -> str:
+        url = f"{s3}/{tmp_path.name}/{name}"
+        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        filesystem.put(f"{folder}/", f"{path}/", recursive=True)
+        return url
+
+    return put
+
+
+def test_a_source_and_a_store_on_s3_give_the_tables_of_local_ones(
+    label: LabelFunction,
+    upload,
+    s3: str,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    write_tars(tmp_path / "source", 3, 5)
+    source, store = upload(tmp_path / "source", "source"), f"{s3}/{tmp_path.name}/store"
+    remote = label(source, store)
+    label(tmp_path / "source", tmp_path / "store")
+
+    assert remote.record.n_images == 15
+    for table in ("images", "labels"):
+        assert read_table(store, table).equals(read_table(tmp_path / "store", table))
+
+
+def test_a_second_job_on_s3_labels_only_what_is_new_or_changed(
+    label: LabelFunction,
+    upload,
+    s3: str,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    write_tars(tmp_path / "source", 2, 3)
+    source, store = upload(tmp_path / "source", "source"), f"{s3}/{tmp_path.name}/store"
+    label(source, store)
+    write_tars(tmp_path / "source", 1, 4)
+    write_tars(tmp_path / "source", 1, 3, first=2)
+    upload(tmp_path / "source", "source")
+    second = label(source, store, changed="relabel")
+
+    assert (second.record.n_shards_changed, second.record.n_shards_committed) == (1, 2)
+    assert rows(store, "SELECT shard, count(*) FROM images GROUP BY ALL ORDER BY ALL") == [
+        ("00000", 4),
+        ("00001", 3),
+        ("00002", 3),
+    ]
+
+
+def test_a_model_on_s3_is_fetched_once(
+    label: LabelFunction,
+    upload,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
+) -> None:
+    monkeypatch.setenv("TAGSTREAM_CACHE", str(tmp_path / "cache"))
+    write_tars(tmp_path / "source", 1, 3)
+    outcome = label(tmp_path / "source", tmp_path / "store", model=upload(tiny_model, "tiny"))
+    local = label(tmp_path / "source", tmp_path / "store")
+
+    assert outcome.record.n_images == 3
+    assert local.record.run == outcome.record.run
+    assert len([path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]) == 1
+
+
+def test_the_command_asks_a_store_on_s3_in_sql(
+    label: LabelFunction,
+    upload,
+    s3: str,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    write_tars(tmp_path / "source", 1, 3)
+    store = f"{s3}/{tmp_path.name}/store"
+    label(upload(tmp_path / "source", "source"), store)
+    query = "SELECT count(*) AS n, count(DISTINCT run) AS runs FROM images"
+    result = CliRunner().invoke(tagstream, ["sql", store, query, "--format", "csv"])
+
+    assert result.output == "n,runs\n3,1\n"
