@@ -101,13 +101,16 @@ class Labeler:
     def _label_batch(self, batch: dict[str, Any]) -> pa.Table:
         started = time.perf_counter()
         data = batch["data"]
-        decoded = list(self._decoders.map(lambda item: decode(item, self.preprocessor), data))
+        decoded = list(self._decoders.map(self._decode, data))
         decode_s = time.perf_counter() - started
         with self._device:
             started = time.perf_counter()
             labels = self._label([image.crop for image in decoded if image.crop is not None])
             infer_s = time.perf_counter() - started
         return _labelled_rows(batch, decoded, labels, (decode_s, infer_s))
+
+    def _decode(self, data: bytes | None) -> DecodedImage:
+        return decode(data, self.preprocessor)
 
     def _label(self, crops: Sequence[np.ndarray]) -> list[list[Label]]:
         return self.recognizer.label_crops(
