@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all a fresh checkout needs: each makes .venv and installs what it uses.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test check clean
 

@@ -8,7 +8,7 @@ import click
 
 DEMO_SHARDS = str(files("jobs") / "demo_shards")
 _FIRST_LABELS = """
-    SELECT i.key, i.caption, string_agg(format('{} {:.2f}', l.label, l.score), ', ' ORDER BY l.rank) AS labels
+    SELECT i.key, i.caption, string_agg(format('{} {:.3f}', l.label, l.score), ', ' ORDER BY l.rank) AS labels
     FROM images i JOIN labels l USING (run, image_id)
     WHERE l.rank <= 3
     GROUP BY i.key, i.caption ORDER BY i.key LIMIT 5

@@ -121,5 +121,5 @@ def _read_config(path: str | None) -> dict[str, Any]:
 def _stand_in() -> str:
     from jobs.stand_in import STAND_IN_NOTICE, stand_in_model
 
-    click.echo(STAND_IN_NOTICE, err=True)
+    click.echo(f"No --model given. {STAND_IN_NOTICE}", err=True)
     return stand_in_model()

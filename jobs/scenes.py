@@ -67,7 +67,7 @@ def draw_scene(seed: int) -> Scene:
         colour = rng.choice(sorted(_COLOURS))
         drawer(draw, x, y, scale, _COLOURS[colour])
         labels.append(thing)
-        phrases.append(f"a {colour} {thing}" if thing in _COLOURED else f"a {thing}")
+        phrases.append(_with_article(f"{colour} {thing}" if thing in _COLOURED else thing))
     image = image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).filter(
         ImageFilter.GaussianBlur(rng.uniform(0, 0.6))
     )
@@ -93,6 +93,10 @@ def write_shards(folder: Path, n_shards: int, n_samples: int, seed: int) -> None
                         "json": json.dumps(description).encode(),
                     }
                 )
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _fill_gradient(draw: Draw, box: tuple[int, int, int, int], colours: tuple[Colour, Colour]) -> None:

@@ -9,10 +9,7 @@ from pathlib import Path
 from model.random_init import random_recognizer
 from pipeline.model_store import cache_folder
 
-STAND_IN_NOTICE = (
-    "No --model given: a small recognizer with RANDOM weights stands in. Everything runs as with a trained one, "
-    "but its labels mean nothing."
-)
+STAND_IN_NOTICE = "The model is a small stand-in with RANDOM weights: everything runs as with a trained one, but its labels mean nothing."
 _NAME = "random-stand-in-1"
 _WORDS = """
 airplane apple backpack ball banana bear bed bench bicycle bird boat book bottle bowl box branch bridge bus cake
@@ -48,6 +45,8 @@ def stand_in_model() -> str:
                 intermediate_size=512,
                 num_hidden_layers=4,
                 num_attention_heads=4,
+                # Large enough that what the image shows reaches the labels.
+                initializer_range=0.08,
             ),
             words=_WORDS,
             end_share=0.7,
