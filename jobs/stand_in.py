@@ -9,7 +9,10 @@ from pathlib import Path
 from model.random_init import random_recognizer
 from pipeline.model_store import cache_folder
 
-STAND_IN_NOTICE = "The model is a small stand-in with RANDOM weights: everything runs as with a trained one, but its labels mean nothing."
+STAND_IN_NOTICE = (
+    "The model is a small stand-in with RANDOM weights: "
+    "everything runs as with a trained one, but its labels mean nothing."
+)
 _NAME = "random-stand-in-1"
 _WORDS = """
 airplane apple backpack ball banana bear bed bench bicycle bird boat book bottle bowl box branch bridge bus cake
