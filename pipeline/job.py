@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ class LabelJob:
             source=source.given,
             source_root=source.root,
             folder_buckets=count_buckets(len(source.images)) if source.images else 0,
-            model=request.model if "://" in request.model else _absolute(request.model),
+            model=as_seen_by_workers(request.model),
             model_fingerprint=model_fingerprint,
             fingerprint=fingerprint,
             labelling=labelling,
@@ -154,7 +155,7 @@ class LabelJob:
     def _label(self, store: Store, plan: ShardPlan, pool: PoolPlan) -> None:
         settings = self.request.settings
         config = LabelerConfig(
-            model=self.request.model if "://" in self.request.model else fetch_model(self.request.model),
+            model=as_seen_by_workers(self.request.model),
             top_k=settings.top_k,
             ranking=settings.ranking,
             sampling=settings.sampling,
@@ -167,7 +168,9 @@ class LabelJob:
         self.progress.begin("loading the model")
         for wave in self._waves(plan.pending, settings.limit):
             rows = stream_labels(wave, pool, config, self.request.labeler_class, settings.no_progress_timeout_s)
-            self._commit_all(store, plan, rows)
+            # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
+            with contextlib.closing(rows):
+                self._commit_all(store, plan, rows)
             if self._assembler.n_open:
                 raise TagstreamError(
                     f"{self._assembler.n_open} shards came back incomplete; run the command again, it labels them anew"
@@ -188,7 +191,7 @@ class LabelJob:
             yield pending[done : done + size]
             done += size
 
-    def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterator[pa.Table]) -> None:
+    def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterable[pa.Table]) -> None:
         """Commits shards in the background as their rows come in; waits for all of them."""
         futures: set[Future[None]] = set()
         with ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit") as committers:
@@ -240,7 +243,7 @@ class LabelJob:
             n_labels=counts["labels"],
             seconds=round(time.perf_counter() - self._started, 3),
             labelling_s=round(labelling_s, 3),
-            images_per_s=round(self.progress.n_images / labelling_s, 2) if labelling_s else 0.0,
+            images_per_s=round(self.progress.images_per_s, 2),
             seconds_by_stage={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
             workers={"actors": pool.n_actors, "device": pool.device, "batch_size": pool.batch_size},
             message=message,
@@ -290,8 +293,9 @@ def _write_last_record(store: Store, record: JobRecord, quietly: bool) -> None:
             raise
 
 
-def _absolute(model: str) -> str:
-    return str(Path(model).resolve()) if Path(model).exists() else model
+def as_seen_by_workers(model: str) -> str:
+    """A model's name for processes with another working directory: folders absolute, URLs and hub ids as they are."""
+    return str(Path(model).resolve()) if "://" not in model and Path(model).is_dir() else model
 
 
 def _versions() -> dict[str, str]:

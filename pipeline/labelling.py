@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pyarrow as pa
 import ray
@@ -28,7 +28,7 @@ def stream_labels(
     config: LabelerConfig,
     labeler_class: type[Labeler],
     no_progress_timeout_s: int,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Reads and labels shards; yields tables of `pipeline.labeler.LABELLED_ROWS` in no particular order.
 
     Raises TagstreamError with one clear sentence for whatever stops the work.

@@ -30,6 +30,7 @@ class Progress:
     n_images: int = 0
     n_rejected: int = 0
     _n_images_of_shards: int = 0
+    _n_first: int = 0
     _started: float | None = None
     _last: float | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -43,7 +44,8 @@ class Progress:
         """Counts images that came back from the labelling pool."""
         with self.lock:
             self._last = time.perf_counter()
-            self._started = self._started or self._last
+            if self._started is None:
+                self._started, self._n_first = self._last, n_rows
             self.phase = "labelling"
             self.n_images += n_rows
             self.n_rejected += n_rejected
@@ -59,10 +61,14 @@ class Progress:
         """Seconds from the first to the last result."""
         return (self._last - self._started) if self._started is not None and self._last is not None else 0.0
 
+    @property
+    def images_per_s(self) -> float:
+        """Images a second from the first result to the last; the first are left out, since their work came before."""
+        return (self.n_images - self._n_first) / self.labelling_s if self.labelling_s else 0.0
+
     def snapshot(self) -> ProgressSnapshot:
         with self.lock:
-            elapsed_s = time.perf_counter() - self._started if self._started else 0.0
-            rate = self.n_images / elapsed_s if elapsed_s > 0.5 else 0.0
+            rate = self.images_per_s
             return ProgressSnapshot(
                 self.phase,
                 self.n_shards,

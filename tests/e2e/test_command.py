@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def test_the_demo_labels_prints_rows_and_answers_sql(tagstream: RunFunction, tmp
 
 def test_label_status_and_sql_tell_one_story(tagstream: RunFunction, tiny_model: Path, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 2, 5)
-    labelled = tagstream("label", tmp_path / "source", "--store", "store", "--model", tiny_model, "--top-k", 4)
+    shutil.copytree(tiny_model, tmp_path / "tiny")
+    labelled = tagstream("label", "source", "--store", "store", "--model", "tiny", "--top-k", 4)
     status = tagstream("status", "store")
     counted = tagstream("sql", "store", "SELECT count(*) AS n FROM labels", "--format", "json")
 
