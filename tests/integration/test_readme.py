@@ -1,0 +1,49 @@
+"""What the README shows is true: its queries run, its settings exist, its commands are commands."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import tagstream
+from pipeline.catalog import open_store, run_query
+from pipeline.settings import LabelSettings
+from tests.conftest import ROOT
+from tests.fixtures.corpus import write_tars
+from tests.integration.conftest import LabelFunction
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_query_runs(label: LabelFunction, tmp_path: Path) -> None:
+    write_tars(tmp_path / "source", 1, 4)
+    label(tmp_path / "source", tmp_path / "store")
+    connection = open_store(str(tmp_path / "store"))
+    queries = [query for block in blocks("sql") for query in block.split(";") if query.strip()]
+
+    assert len(queries) >= 3
+    for query in queries:
+        assert run_query(connection, query).description
+
+
+def test_every_setting_of_the_example_file_exists() -> None:
+    (example,) = blocks("toml")
+    assert LabelSettings.from_mapping(tomllib.loads(example), "the example") == LabelSettings()
+
+
+@pytest.mark.parametrize("verb", sorted(set(re.findall(r"(?:`|bin/)tagstream ([a-z-]+)", README))))
+def test_every_command_is_a_command(verb: str) -> None:
+    assert verb in tagstream.commands
+
+
+def test_every_flag_is_a_flag() -> None:
+    known = {flag for command in tagstream.commands.values() for option in command.params for flag in option.opts}
+    of_other_programs = {"--device", "--help"}
+    assert set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", README)) - of_other_programs - known == set()
