@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, rotate_half
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +120,11 @@ def prefill(decoder: LlamaForCausalLM, embeds_BSD: Tensor, n_image_tokens: int) 
     hidden_BSD = embeds_BSD
     for layer in decoder.model.layers:
         is_last = layer is decoder.model.layers[-1]
-        query_BHSE, key_BKSE, value_BKSE = _project(layer, hidden_BSD, rotary)
+        query_BHSE, key_BKSE, value_BKSE = _project(layer, hidden_BSD, rotary, 1 if is_last else None)
         cache.keys.append(key_BKSE.contiguous())
         cache.values.append(value_BKSE.contiguous())
         if is_last:
-            hidden_BSD, query_BHSE = hidden_BSD[:, -1:], query_BHSE[:, :, -1:]
+            hidden_BSD = hidden_BSD[:, -1:]
         attended = F.scaled_dot_product_attention(
             query_BHSE,
             key_BKSE,
@@ -206,17 +206,25 @@ def attend_from_branches(
 
 
 def _project(
-    layer: LlamaDecoderLayer, hidden_BSD: Tensor, rotary: tuple[Tensor, Tensor]
+    layer: LlamaDecoderLayer, hidden_BSD: Tensor, rotary: tuple[Tensor, Tensor], n_queries: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotated queries [B, H, S, E] and keys, and values [B, K, S, E], of one block."""
+    """Rotated queries [B, H, S, E] (of the last `n_queries` tokens) and keys, and values [B, K, S, E], of one block."""
     attention = layer.self_attn
     normed_BSD = layer.input_layernorm(hidden_BSD)
-    heads = (*normed_BSD.shape[:2], -1, attention.head_dim)
-    query = attention.q_proj(normed_BSD).view(heads).transpose(1, 2)
-    key = attention.k_proj(normed_BSD).view(heads).transpose(1, 2)
-    value = attention.v_proj(normed_BSD).view(heads).transpose(1, 2)
-    query, key = apply_rotary_pos_emb(query, key, *rotary)
-    return query, key, value
+    first_query = 0 if n_queries is None else normed_BSD.shape[1] - n_queries
+    cos_1SE, sin_1SE = rotary
+
+    def heads(projected_BSX: Tensor) -> Tensor:
+        return projected_BSX.view(*projected_BSX.shape[:2], -1, attention.head_dim).transpose(1, 2)
+
+    query = heads(attention.q_proj(normed_BSD[:, first_query:]))
+    key, value = heads(attention.k_proj(normed_BSD)), heads(attention.v_proj(normed_BSD))
+    query = _rotated(query, cos_1SE[:, first_query:], sin_1SE[:, first_query:])
+    return query, _rotated(key, cos_1SE, sin_1SE), value
+
+
+def _rotated(heads_BHSE: Tensor, cos_1SE: Tensor, sin_1SE: Tensor) -> Tensor:
+    return heads_BHSE * cos_1SE[:, None] + rotate_half(heads_BHSE) * sin_1SE[:, None]
 
 
 def _finish_block(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:

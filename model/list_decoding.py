@@ -12,10 +12,9 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from model.modeling import RecognizerModel
+from model.sampling import SampledLabel
 
 ListSampling = Literal["greedy", "beam"]
-# Token ids with the delimiter, their probabilities, whether the delimiter was reached.
-ListedLabel = tuple[tuple[int, ...], tuple[float, ...], bool]
 N_BEAMS = 3
 
 
@@ -30,14 +29,13 @@ class EnoughDelimiters(StoppingCriteria):
 
 
 def decode_lists(
-    model: RecognizerModel, pixel_values_BCHW: Tensor, sampling: ListSampling, n_labels: int, max_label_tokens: int
-) -> list[list[ListedLabel]]:
+    model: RecognizerModel, image_embeds_BND: Tensor, sampling: ListSampling, n_labels: int, max_label_tokens: int
+) -> list[list[SampledLabel]]:
     """A list of labels an image, in the order they were written: (token ids, probabilities, finished) each.
 
     The ids include the delimiter. Here a label's tokens are conditioned on the labels before it, as in the paper's
     comparison of sampling methods. The last label is unfinished where the list was cut off inside it.
     """
-    image_embeds_BND = model.encode_images(pixel_values_BCHW)
     prefix_ids_BL = model.placeholder_ids(len(image_embeds_BND))
     n_prefix, delimiter_id = prefix_ids_BL.shape[1], model.config.delimiter_id
     sequences_BL = model.generate(
@@ -67,9 +65,9 @@ def score_list(model: RecognizerModel, ids_L: Tensor, image_ND: Tensor, n_prefix
     return log_probs_LV.gather(1, ids_L[n_prefix:, None])[:, 0].exp()
 
 
-def split_list(ids: list[int], probs: list[float], delimiter_id: int, n_labels: int) -> list[ListedLabel]:
+def split_list(ids: list[int], probs: list[float], delimiter_id: int, n_labels: int) -> list[SampledLabel]:
     """Cuts a decoded list behind each delimiter, at most `n_labels` of them."""
-    labels: list[ListedLabel] = []
+    labels: list[SampledLabel] = []
     start = 0
     for end, token_id in enumerate(ids, start=1):
         if len(labels) == n_labels:

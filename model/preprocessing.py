@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -23,6 +24,15 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 MAX_IMAGE_PIXELS = 178_956_970
 _EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Above this the resized image would be far larger than its crop, so the crop is resampled straight from the source.
 _MAX_RESIZED_PIXELS = 16_000_000
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -51,6 +61,8 @@ class ImagePreprocessor:
         Raises ImageDecodeError for bytes that are no readable image.
         """
         opened = open_image(image, self.max_image_pixels) if isinstance(image, bytes) else image
+        if 0 in opened.size:
+            raise ImageDecodeError(f"the image has no pixels ({opened.width} x {opened.height})")
         try:
             upright = _upright(opened) if self.honour_exif else opened
             return np.asarray(resize_and_crop(to_rgb(upright), self.image_size))
@@ -136,11 +148,16 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation; a damaged EXIF block counts as none."""
+    """The image turned by its EXIF orientation; a damaged EXIF block counts as none.
+
+    ImageOps.exif_transpose also writes the other tags anew, and fails where one of them is damaged.
+    """
+    # Decoded first: getexif() decodes a PNG by the way, where damage would pass for damaged EXIF; and Pillow turns a
+    # TIFF itself when it decodes it.
+    image.load()
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError):
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
         return image
-    if orientation not in range(2, 9):
-        return image
-    return ImageOps.exif_transpose(image)
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)

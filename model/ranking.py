@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.sampling import Branches
-
 Ranking = Literal["prob", "ppl", "sim", "none"]
 RANKINGS: tuple[str, ...] = get_args(Ranking)
 _LOWEST_FIRST = frozenset({"ppl", "sim"})
@@ -47,26 +45,6 @@ def check_ranking(ranking: str) -> None:
     """Raises ValueError for a ranking that does not exist."""
     if ranking not in RANKINGS:
         raise ValueError(f"ranking is {ranking!r}; expected one of {', '.join(RANKINGS)}")
-
-
-def labels_of_branches(
-    branches: Branches, decode: Callable[[tuple[int, ...]], str], delimiter_id: int, ranking: str
-) -> list[list[Label]]:
-    """One label a branch in branch order, unfinished ones included and nothing merged or dropped.
-
-    `decode` turns token ids without the delimiter into text. Scores are the ranking's, for `sim` still to be filled in.
-    """
-    branches = branches.cpu()
-    token_ids, token_probs = branches.token_ids_BKT.tolist(), branches.token_probs_BKT.tolist()
-    n_tokens, finished = branches.n_tokens_BK.tolist(), branches.finished_BK.tolist()
-    images = []
-    for ids_KT, probs_KT, n_K, finished_K in zip(token_ids, token_probs, n_tokens, finished, strict=True):
-        labels = []
-        for ids_T, probs_T, n, is_finished in zip(ids_KT, probs_KT, n_K, finished_K, strict=True):
-            ids, probs = tuple(ids_T[:n]), tuple(probs_T[:n])
-            labels.append(make_label(ids, probs, is_finished, decode, delimiter_id, ranking))
-        images.append(labels)
-    return images
 
 
 def make_label(

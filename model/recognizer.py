@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, cast, get_args
@@ -17,13 +18,21 @@ from model.configuration import RecognizerConfig
 from model.list_decoding import decode_lists
 from model.modeling import RecognizerModel
 from model.preprocessing import PREPROCESSOR_FILE, ImagePreprocessor
-from model.ranking import Label, check_ranking, labels_of_branches, make_label, rank, with_similarity
-from model.sampling import check_top_k, sample_one_shot
+from model.ranking import Label, check_ranking, make_label, rank, with_similarity
+from model.sampling import Branches, SampledLabel, check_top_k, sample_one_shot
 
 Sampling = Literal["one_shot", "greedy", "beam"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DECODED_LABELS_KEPT = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class SampledBatch:
+    """What sampling found for a batch: branches (in the CPU's memory) and image tokens [B, N, D] (on the device)."""
+
+    branches: Branches | list[list[SampledLabel]]
+    image_embeds_BND: Tensor
 
 
 class Tokenizer(Protocol):
@@ -108,18 +117,8 @@ class Recognizer:
         Raises ImageDecodeError where bytes are no readable image.
         """
         crops = [self.preprocessor.crop(image) for image in images]
-        return self.label_crops(crops, top_k, ranking, **options)
+        return self.label_pixels(self.pixel_values(crops), top_k, ranking, **options)
 
-    def label_crops(
-        self, crops: Sequence[np.ndarray], top_k: int = 20, ranking: str = "prob", **options: Any
-    ) -> list[list[Label]]:
-        """Labels of images that `preprocessor.crop` has already cropped, uint8 [H, W, 3] each."""
-        if not crops:
-            return []
-        crops_BHWC = torch.from_numpy(np.stack(crops)).to(self.device)
-        return self.label_pixels(self.preprocessor.normalise(crops_BHWC, self.dtype), top_k, ranking, **options)
-
-    @torch.inference_mode()
     def label_pixels(
         self,
         pixel_values: Tensor,
@@ -142,30 +141,53 @@ class Recognizer:
             keep_unfinished: also return branches that never closed, behind the others, with `finished=False`.
         """
         check_ranking(ranking)
+        sampled = self.sample(pixel_values, top_k, sampling=sampling, max_label_tokens=max_label_tokens)
+        return self.rank(sampled, ranking, keep_unfinished=keep_unfinished)
+
+    @torch.inference_mode()
+    def sample(
+        self, pixel_values: Tensor, top_k: int, *, sampling: str = "one_shot", max_label_tokens: int | None = None
+    ) -> SampledBatch:
+        """The device's half of `label_pixels`: token ids and probabilities of each image's branches, not yet ranked.
+
+        A caller that labels batch after batch ranks one while the device samples the next.
+        """
         check_top_k(top_k, self.config.text_config.vocab_size)
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLINGS)}")
         max_label_tokens = self.config.max_label_tokens if max_label_tokens is None else max_label_tokens
         if max_label_tokens < 1:
             raise ValueError(f"max_label_tokens is {max_label_tokens}; expected 1 or more")
-        if len(pixel_values) == 0:
-            return []
         pixel_values = pixel_values.to(self.device, self.dtype)
+        if len(pixel_values) == 0:
+            return SampledBatch([], pixel_values)
         if sampling == "one_shot":
             prefix = self.module.prefill(pixel_values)
-            branches = sample_one_shot(self.module, prefix, top_k, max_label_tokens)
-            image_embeds = prefix.image_embeds_BND
-            images = labels_of_branches(branches, self._decode, self.config.delimiter_id, ranking)
-        else:
-            lists = decode_lists(self.module, pixel_values, cast(Any, sampling), top_k, max_label_tokens)
-            image_embeds = self.module.encode_images(pixel_values) if ranking == "sim" else pixel_values
-            images = [
-                [make_label(*label, self._decode, self.config.delimiter_id, ranking) for label in labels]
-                for labels in lists
-            ]
+            branches = sample_one_shot(self.module, prefix, top_k, max_label_tokens).cpu()
+            return SampledBatch(branches, prefix.image_embeds_BND)
+        image_embeds = self.module.encode_images(pixel_values)
+        lists = decode_lists(self.module, image_embeds, cast(Any, sampling), top_k, max_label_tokens)
+        return SampledBatch(lists, image_embeds)
+
+    def rank(self, sampled: SampledBatch, ranking: str = "prob", *, keep_unfinished: bool = False) -> list[list[Label]]:
+        """Turns sampled branches into each image's labels, best first; `ranking` and the rest as in `label_pixels`."""
+        check_ranking(ranking)
+        listed = sampled.branches.to_lists() if isinstance(sampled.branches, Branches) else sampled.branches
+        images = [
+            [make_label(*branch, self._decode, self.config.delimiter_id, ranking) for branch in branches]
+            for branches in listed
+        ]
         if ranking == "sim":
-            images = with_similarity(images, image_embeds, self.module.get_input_embeddings().weight)
+            with torch.inference_mode():
+                embedding_VD = self.module.get_input_embeddings().weight
+                images = with_similarity(images, sampled.image_embeds_BND, embedding_VD)
         return [rank(labels, ranking, keep_unfinished) for labels in images]
+
+    def pixel_values(self, crops: Sequence[np.ndarray]) -> Tensor:
+        """Crops of `preprocessor.crop`, uint8 [H, W, 3] each, as the pixel values [B, 3, H, W] that `sample` takes."""
+        size = self.preprocessor.image_size
+        stacked = np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8)
+        return self.preprocessor.normalise(torch.from_numpy(stacked).to(self.device), self.dtype)
 
     @torch.inference_mode()
     def first_logits(self, pixel_values: Tensor) -> Tensor:
@@ -183,7 +205,7 @@ def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def resolve_folder(path: str | Path) -> Path:
-    """The local folder of a recognizer; a hub id is downloaded into the hub's cache. Raises OSError where there is none."""
+    """The local folder of a recognizer; a hub id is downloaded into the hub's cache. Raises OSError without one."""
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").is_file() or not (folder / PREPROCESSOR_FILE).is_file():

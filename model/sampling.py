@@ -18,6 +18,8 @@ from model.decoder import BranchCache, BranchLayout, step_branches
 from model.modeling import Prefix, RecognizerModel
 
 MAX_TOP_K = 200
+# Token ids with the delimiter, their probabilities, whether the delimiter was reached.
+SampledLabel = tuple[tuple[int, ...], tuple[float, ...], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,17 @@ class Branches:
     n_tokens_BK: Tensor
     finished_BK: Tensor
 
+    def to_lists(self) -> list[list[SampledLabel]]:
+        """For each image its branches: token ids, their probabilities, whether the branch finished."""
+        columns = (self.token_ids_BKT, self.token_probs_BKT, self.n_tokens_BK, self.finished_BK)
+        return [
+            [
+                (tuple(ids[:n_tokens]), tuple(probs[:n_tokens]), finished)
+                for ids, probs, n_tokens, finished in zip(*image, strict=True)
+            ]
+            for image in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+
     def cpu(self) -> Branches:
         return Branches(
             self.token_ids_BKT.cpu(), self.token_probs_BKT.cpu(), self.n_tokens_BK.cpu(), self.finished_BK.cpu()
@@ -43,11 +56,15 @@ class Branches:
 def top_k_tokens(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Probabilities (softmax over the whole vocabulary) and ids of the k most probable tokens, [B, k] each.
 
-    In float32 whatever the model's dtype: half-precision logits tie, and ties make the choice arbitrary.
+    In float32 whatever the model's dtype: half-precision logits tie, and ties make the choice arbitrary. Overwrites
+    float32 logits: another tensor of their size would cost more time than the sum itself.
     """
-    log_total_B1 = logits_BV.float().logsumexp(dim=-1, keepdim=True)
-    top_BK, ids_BK = logits_BV.float().topk(k, dim=-1)
-    return (top_BK - log_total_B1).exp(), ids_BK
+    logits_BV = logits_BV.float()
+    # For one token max() reads the logits once; topk() selects and sorts.
+    top_BK, ids_BK = logits_BV.max(dim=-1, keepdim=True) if k == 1 else logits_BV.topk(k, dim=-1)
+    highest_B1 = top_BK[:, :1]
+    total_B1 = logits_BV.sub_(highest_B1).exp_().sum(dim=-1, keepdim=True)
+    return (top_BK - highest_B1).exp() / total_B1, ids_BK
 
 
 def sample_one_shot(model: RecognizerModel, prefix: Prefix, top_k: int, max_label_tokens: int) -> Branches:

@@ -105,21 +105,20 @@ class Labeler:
         decode_s = time.perf_counter() - started
         with self._device:
             started = time.perf_counter()
-            labels = self._label([image.crop for image in decoded if image.crop is not None])
+            sampled = self._sample([image.crop for image in decoded if image.crop is not None])
             infer_s = time.perf_counter() - started
+        # Ranked outside the lock: the device samples the next batch meanwhile.
+        labels = self.recognizer.rank(sampled, self.config.ranking, keep_unfinished=True)
         return _labelled_rows(batch, decoded, labels, (decode_s, infer_s))
 
     def _decode(self, data: bytes | None) -> DecodedImage:
         return decode(data, self.preprocessor)
 
-    def _label(self, crops: Sequence[np.ndarray]) -> list[list[Label]]:
-        return self.recognizer.label_crops(
-            crops,
-            self.config.top_k,
-            self.config.ranking,
-            sampling=self.config.sampling,
-            max_label_tokens=self.config.max_label_tokens,
-            keep_unfinished=True,
+    def _sample(self, crops: Sequence[np.ndarray]) -> Any:
+        config = self.config
+        pixel_values = self.recognizer.pixel_values(crops)
+        return self.recognizer.sample(
+            pixel_values, config.top_k, sampling=config.sampling, max_label_tokens=config.max_label_tokens
         )
 
 

@@ -53,8 +53,14 @@ class FreeRecognizer:
 
     preprocessor = ImagePreprocessor(image_size=224)
 
-    def label_crops(self, crops: list[np.ndarray], *arguments: Any, **options: Any) -> list[list[Label]]:
-        return [[Label("thing", 0.5, (5, 6), (0.5, 1.0), True)]] * len(crops)
+    def pixel_values(self, crops: list[np.ndarray]) -> int:
+        return len(crops)
+
+    def sample(self, n_images: int, *arguments: Any, **options: Any) -> int:
+        return n_images
+
+    def rank(self, n_images: int, *arguments: Any, **options: Any) -> list[list[Label]]:
+        return [[Label("thing", 0.5, (5, 6), (0.5, 1.0), True)]] * n_images
 
 
 class DecodingLabeler(Labeler):
@@ -131,11 +137,11 @@ def bare_rate(model: Path, shards: Path, n_images: int, batch_size: int) -> floa
     with tarfile.open(sorted(shards.iterdir())[0]) as archive:
         members = [archive.extractfile(member) for member in archive.getmembers()[:batch_size]]
         crops = [recognizer.preprocessor.crop(member.read()) for member in members if member is not None]
-    recognizer.label_crops(crops, TOP_K)
+    recognizer.label_pixels(recognizer.pixel_values(crops), TOP_K)
     n_batches = max(3, n_images // batch_size)
     started = time.perf_counter()
     for _ in range(n_batches):
-        recognizer.label_crops(crops, TOP_K)
+        recognizer.label_pixels(recognizer.pixel_values(crops), TOP_K)
     return n_batches * len(crops) / (time.perf_counter() - started)
 
 

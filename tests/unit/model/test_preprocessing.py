@@ -1,0 +1,309 @@
+"""Decoding, cropping and normalising: exactly the training recipe, and ImageDecodeError for what cannot be read."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from model import ImageDecodeError, ImagePreprocessor, preprocessing
+from model.preprocessing import CLIP_MEAN, CLIP_STD, resize_and_crop
+
+SIZE = 28
+ORIENTATION = 0x0112
+PREPROCESSOR = ImagePreprocessor(image_size=SIZE)
+# How a camera must have stored an upright image for each EXIF orientation: the inverse of what a viewer does.
+STORED_AS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def plain_crop(image: Image.Image, size: int) -> np.ndarray:
+    """The training recipe in its plainest form."""
+    width, height = image.size
+    if width <= height:
+        image = image.resize((size, int(size * height / width)), Image.Resampling.BICUBIC)
+    else:
+        image = image.resize((int(size * width / height), size), Image.Resampling.BICUBIC)
+    left = round((image.width - size) / 2)
+    top = round((image.height - size) / 2)
+    return np.asarray(image)[top : top + size, left : left + size]
+
+
+def encoded(image: Image.Image, image_format: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def with_orientation(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+def png_chunk(kind: bytes, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header claims a size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0")) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(width=st.integers(1, 90), height=st.integers(1, 90))
+def test_a_crop_equals_the_plain_recipe(width, height):
+    image = noise(width, height)
+    assert np.array_equal(PREPROCESSOR.crop(image), plain_crop(image, SIZE))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (640, 427), (427, 640), (225, 224), (224, 227)])
+def test_a_crop_at_full_size_equals_the_plain_recipe(size):
+    image = noise(*size)
+    assert np.array_equal(ImagePreprocessor(image_size=224).crop(image), plain_crop(image, 224))
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is():
+    image = noise(SIZE, SIZE)
+    assert np.array_equal(PREPROCESSOR.crop(image), np.asarray(image))
+
+
+def test_half_a_pixel_of_offset_is_rounded_to_even():
+    image = noise(SIZE + 3, SIZE)
+    assert np.array_equal(PREPROCESSOR.crop(image), np.asarray(image)[:, 2 : 2 + SIZE])
+
+
+def test_encoded_bytes_and_the_decoded_image_give_one_crop():
+    image = noise(50, 40)
+    assert np.array_equal(PREPROCESSOR.crop(encoded(image)), PREPROCESSOR.crop(image))
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", sorted(STORED_AS))
+def test_a_photograph_is_turned_upright_by_its_orientation(image_format, orientation):
+    upright = noise(50, 40)
+    turn = STORED_AS[orientation]
+    stored = upright if turn is None else upright.transpose(turn)
+    # At quality 100 and full colour resolution, JPEG is off by a few levels; a wrong turn of noise by about 85.
+    options = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
+    data = encoded(stored, image_format, exif=with_orientation(orientation), **options[image_format])
+    difference = PREPROCESSOR.crop(data).astype(int) - PREPROCESSOR.crop(upright)
+    assert np.abs(difference).max() <= (6 if image_format == "JPEG" else 0)
+
+
+def test_orientation_is_ignored_on_request():
+    stored = noise(50, 40)
+    preprocessor = ImagePreprocessor(image_size=SIZE, honour_exif=False)
+    assert np.array_equal(preprocessor.crop(encoded(stored, exif=with_orientation(6))), preprocessor.crop(stored))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_ignored(orientation):
+    image = noise(50, 40)
+    data = encoded(image, exif=with_orientation(orientation))
+    assert np.array_equal(PREPROCESSOR.crop(data), PREPROCESSOR.crop(image))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("block", [b"garbage!", b"M", b"MM\0*", b"MM\0*\0\0\0\x08\0"])
+def test_a_damaged_exif_block_counts_as_none(block):
+    image = noise(50, 40)
+    data = encoded(image, exif=b"Exif\0\0" + block)
+    assert np.array_equal(PREPROCESSOR.crop(data), PREPROCESSOR.crop(image))
+
+
+@pytest.mark.parametrize("kind", [1, 2, 7])
+def test_orientation_is_honoured_beside_a_tag_of_the_wrong_type(kind):
+    upright = noise(50, 40)
+    x_resolution = struct.pack(">HHI4s", 0x011A, kind, 4, b"72\0\0")
+    orientation = struct.pack(">HHIHH", ORIENTATION, 3, 1, 6, 0)
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + orientation + x_resolution + bytes(4)
+    data = encoded(upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
+    assert np.array_equal(PREPROCESSOR.crop(data), PREPROCESSOR.crop(upright))
+
+
+def test_alpha_is_dropped_and_not_blended():
+    colours = noise(50, 40)
+    image = colours.copy()
+    image.putalpha(Image.fromarray(np.arange(2000, dtype=np.uint8).reshape(40, 50)))
+    assert np.array_equal(PREPROCESSOR.crop(encoded(image)), PREPROCESSOR.crop(colours))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "PA"])
+def test_every_mode_is_converted_to_rgb(mode):
+    image = noise(50, 40).convert("RGBA" if mode == "PA" else "RGB").convert(mode)
+    assert np.array_equal(PREPROCESSOR.crop(image), PREPROCESSOR.crop(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P"])
+def test_every_mode_is_read_from_a_file(mode):
+    image = noise(50, 40).convert(mode)
+    assert np.array_equal(PREPROCESSOR.crop(encoded(image)), PREPROCESSOR.crop(image))
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+def test_a_transparent_palette_colour_keeps_its_colour():
+    image = noise(50, 40).convert("P")
+    data = encoded(image, transparency=bytes(range(256)))
+    assert np.array_equal(PREPROCESSOR.crop(data), PREPROCESSOR.crop(image))
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped():
+    levels = np.random.default_rng(0).integers(0, 65536, (40, 50)).astype(np.uint16)
+    scaled = Image.fromarray((levels // 256).astype(np.uint8)).convert("RGB")
+    assert np.array_equal(PREPROCESSOR.crop(encoded(Image.fromarray(levels))), PREPROCESSOR.crop(scaled))
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_a_float_image_may_range_to_1_or_to_255(white):
+    levels = np.random.default_rng(0).integers(0, 256, (40, 50)).astype(np.uint8)
+    values = (levels / np.float32(255) * np.float32(white)).astype(np.float32)
+    difference = PREPROCESSOR.crop(encoded(Image.fromarray(values), "TIFF")).astype(int)
+    difference -= PREPROCESSOR.crop(Image.fromarray(levels))
+    # A value just under a whole level is cut down to the level below.
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_float_image_of_no_numbers_is_black():
+    values = np.full((40, 50), np.nan, dtype=np.float32)
+    assert PREPROCESSOR.crop(encoded(Image.fromarray(values), "TIFF")).max() == 0
+
+
+def test_a_cmyk_jpeg_is_converted_to_rgb():
+    image = Image.new("CMYK", (50, 40), (0, 255, 255, 0))
+    # Red, up to JPEG's rounding.
+    assert np.abs(PREPROCESSOR.crop(encoded(image, "JPEG")).astype(int) - (255, 0, 0)).max() <= 4
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP"])
+def test_an_animation_shows_its_first_frame(image_format):
+    red, blue = Image.new("RGB", (50, 40), "red"), Image.new("RGB", (50, 40), "blue")
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    data = encoded(red, image_format, save_all=True, append_images=[blue, blue], **options)
+    assert np.array_equal(PREPROCESSOR.crop(data), PREPROCESSOR.crop(red))
+
+
+@pytest.mark.parametrize("size", [(1, 200), (200, 1), (3, 500), (500, 3)])
+def test_resampling_only_the_crop_is_close_to_the_exact_resize(monkeypatch, size):
+    image = noise(*size)
+    exact = np.asarray(resize_and_crop(image, SIZE)).astype(int)
+    monkeypatch.setattr(preprocessing, "_MAX_RESIZED_PIXELS", 0)
+    assert np.abs(np.asarray(resize_and_crop(image, SIZE)) - exact).mean() < 1
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (1, 60000), (60000, 1)])
+def test_an_extreme_strip_is_never_resized_in_full(monkeypatch, size):
+    resize, n_pixels = Image.Image.resize, []
+
+    def recording_resize(image, new_size, *args, **kwargs):
+        n_pixels.append(new_size[0] * new_size[1])
+        return resize(image, new_size, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", recording_resize)
+    assert ImagePreprocessor(image_size=224).crop(noise(*size)).shape == (224, 224, 3)
+    assert max(n_pixels) <= 16_000_000
+
+
+def test_empty_bytes_are_refused():
+    with pytest.raises(ImageDecodeError, match=r"the file is empty \(0 bytes\)"):
+        PREPROCESSOR.crop(b"")
+
+
+@pytest.mark.parametrize("data", [b"plain text", b"<!DOCTYPE html><html></html>", b"\0" * 100, b"\xff\xd8\xff"])
+def test_bytes_that_are_no_image_are_refused_with_how_they_start(data):
+    with pytest.raises(ImageDecodeError, match=r"not a readable image .*expected one of JPEG, PNG") as raised:
+        PREPROCESSOR.crop(data)
+    assert repr(data[:16]) in str(raised.value)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
+def test_a_truncated_file_is_refused(image_format, share):
+    data = encoded(noise(50, 40), image_format)
+    with pytest.raises(ImageDecodeError, match=r"\w+ \w+"):
+        PREPROCESSOR.crop(data[: int(len(data) * share)])
+
+
+def test_a_png_with_damaged_pixel_data_is_refused():
+    data = bytearray(encoded(noise(50, 40)))
+    data[data.index(b"IDAT") + 1000] ^= 0xFF
+    with pytest.raises(ImageDecodeError, match="broken"):
+        PREPROCESSOR.crop(bytes(data))
+
+
+def test_a_header_that_claims_a_giant_image_is_refused():
+    with pytest.raises(ImageDecodeError, match="10000000000 pixels"):
+        PREPROCESSOR.crop(png_claiming(100_000, 100_000))
+
+
+def test_an_image_above_the_limit_is_refused_before_its_pixels_are_decoded():
+    # The claimed pixels are not in the file: decoding them would give another error.
+    with pytest.raises(ImageDecodeError, match="9000 x 9000 pixels are 81000000; the limit is 1000000"):
+        ImagePreprocessor(image_size=SIZE, max_image_pixels=1_000_000).crop(png_claiming(9000, 9000))
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(ImageDecodeError, match=r"the image has no pixels \(0 x 5\)"):
+        PREPROCESSOR.crop(Image.new("RGB", (0, 5)))
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(data=st.data(), image_format=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]))
+def test_damaged_files_raise_nothing_but_image_decode_error(data, image_format):
+    damaged = bytearray(encoded(noise(20, 20), image_format, exif=with_orientation(6)))
+    for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=4)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    try:
+        crop = PREPROCESSOR.crop(bytes(damaged))
+    except ImageDecodeError:
+        return
+    assert crop.shape == (SIZE, SIZE, 3)
+
+
+def test_normalised_pixels_have_clips_mean_and_deviation():
+    crop = np.full((1, 2, 2, 3), 51, dtype=np.uint8)
+    pixels = PREPROCESSOR.normalise(torch.from_numpy(crop))
+    expected = [(0.2 - mean) / std for mean, std in zip(CLIP_MEAN, CLIP_STD, strict=True)]
+    # Float32 arithmetic.
+    assert pixels[0, :, 1, 1].tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_normalising_moves_channels_to_the_front():
+    crops = torch.from_numpy(np.stack([np.asarray(noise(SIZE, SIZE, seed)) for seed in range(2)]))
+    assert PREPROCESSOR.normalise(crops).shape == (2, 3, SIZE, SIZE)
+
+
+def test_a_saved_preprocessor_loads_equal(tmp_path):
+    preprocessor = ImagePreprocessor(image_size=SIZE, honour_exif=False, max_image_pixels=1000)
+    preprocessor.save_pretrained(tmp_path)
+    assert ImagePreprocessor.from_pretrained(tmp_path) == preprocessor
+
+
+def test_an_unknown_field_of_a_saved_preprocessor_is_refused(tmp_path):
+    PREPROCESSOR.save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "do_rescale": True}))
+    with pytest.raises(ValueError, match="do_rescale"):
+        ImagePreprocessor.from_pretrained(tmp_path)

@@ -1,0 +1,275 @@
+"""The recognizer as a user holds it: folders, images in, labels out."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model import (
+    DTYPES,
+    RANKINGS,
+    SAMPLINGS,
+    ImageDecodeError,
+    ImagePreprocessor,
+    Label,
+    Recognizer,
+    RecognizerConfig,
+)
+
+WEIGHT = "decoder.model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def folder(recognizer, tmp_path_factory):
+    """The folder of a saved recognizer, not to be changed."""
+    path = tmp_path_factory.mktemp("recognizer")
+    recognizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def own_folder(recognizer, tmp_path):
+    """The folder of a saved recognizer that the test may change."""
+    recognizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def edit_weights(own_folder):
+    """A function that applies a change to the saved weights and returns their folder."""
+
+    def edit(change):
+        weights = load_file(own_folder / "model.safetensors")
+        change(weights)
+        save_file(weights, own_folder / "model.safetensors", metadata={"format": "pt"})
+        return own_folder
+
+    return edit
+
+
+def png(image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_saved_recognizer_loads_with_the_same_labels(recognizer, folder, make_pixels):
+    pixels = make_pixels(3)
+    assert Recognizer.from_pretrained(folder).label_pixels(pixels) == recognizer.label_pixels(pixels)
+
+
+def test_a_saved_recognizer_loads_with_the_same_preprocessing(recognizer, folder):
+    assert Recognizer.from_pretrained(folder).preprocessor == recognizer.preprocessor
+
+
+def test_a_saved_recognizer_keeps_prompt_and_delimiter(recognizer, folder):
+    loaded, config = Recognizer.from_pretrained(folder).config, recognizer.config
+    assert (loaded.prompt_ids, loaded.delimiter_id) == (config.prompt_ids, config.delimiter_id)
+
+
+def test_a_recognizers_folder_holds_safetensors_and_json_only(folder):
+    suffixes = {path.suffix for path in folder.iterdir()}
+    assert suffixes == {".json", ".safetensors"}
+
+
+def test_weights_in_a_pickle_are_not_loaded(own_folder):
+    weights = load_file(own_folder / "model.safetensors")
+    (own_folder / "model.safetensors").unlink()
+    torch.save(weights, own_folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        Recognizer.from_pretrained(own_folder)
+
+
+@pytest.mark.parametrize("name", sorted(DTYPES))
+def test_a_folder_loads_in_the_dtype_asked_for(folder, make_pixels, name):
+    loaded = Recognizer.from_pretrained(folder, dtype=name)
+    assert {parameter.dtype for parameter in loaded.module.parameters()} == {DTYPES[name]}
+
+
+@pytest.mark.parametrize("name", sorted(DTYPES))
+def test_every_dtype_gives_labels(folder, make_pixels, name):
+    assert all(Recognizer.from_pretrained(folder, dtype=name).label_pixels(make_pixels(2)))
+
+
+def test_a_folder_loads_in_the_dtype_it_was_saved_in(build_recognizer, tmp_path):
+    build_recognizer(dtype=torch.bfloat16).save_pretrained(tmp_path)
+    assert Recognizer.from_pretrained(tmp_path).dtype == torch.bfloat16
+
+
+def test_an_unknown_dtype_is_refused(folder):
+    with pytest.raises(ValueError, match="dtype is 'int8'; expected one of float32, bfloat16, float16"):
+        Recognizer.from_pretrained(folder, dtype="int8")
+
+
+def test_a_missing_weight_is_named(edit_weights):
+    broken = edit_weights(lambda weights: weights.pop(WEIGHT))
+    with pytest.raises(ValueError, match=WEIGHT):
+        Recognizer.from_pretrained(broken)
+
+
+def test_a_left_over_weight_is_named(edit_weights):
+    broken = edit_weights(lambda weights: weights.update({"decoder.surplus.weight": torch.zeros(1)}))
+    with pytest.raises(ValueError, match=r"decoder\.surplus\.weight"):
+        Recognizer.from_pretrained(broken)
+
+
+def test_a_weight_of_the_wrong_shape_is_refused(edit_weights):
+    broken = edit_weights(lambda weights: weights.update({WEIGHT: torch.zeros(3, 3)}))
+    with pytest.raises((ValueError, RuntimeError), match=r"size|shape|mismatch"):
+        Recognizer.from_pretrained(broken)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_folder_without_its_json_is_refused(own_folder, name):
+    (own_folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        Recognizer.from_pretrained(own_folder)
+
+
+def test_a_folder_without_weights_is_refused(own_folder):
+    (own_folder / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        Recognizer.from_pretrained(own_folder)
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./no-such-folder", "no-such-folder"])
+def test_a_folder_that_does_not_exist_is_refused(path):
+    with pytest.raises(FileNotFoundError, match=f"there is no recognizer folder {path}"):
+        Recognizer.from_pretrained(path)
+
+
+def test_a_preprocessor_of_another_size_is_refused(recognizer):
+    with pytest.raises(ValueError, match="the preprocessor crops to 56 px, the encoder takes 28 px"):
+        Recognizer(recognizer.module, ImagePreprocessor(image_size=56), recognizer.tokenizer)
+
+
+def test_a_tokenizer_that_cannot_be_saved_is_refused(recognizer, tmp_path):
+    unsaved = Recognizer(recognizer.module, recognizer.preprocessor, object())
+    with pytest.raises(TypeError, match="object has no save_pretrained"):
+        unsaved.save_pretrained(tmp_path)
+
+
+def test_pixels_of_another_size_are_refused_with_both_shapes(recognizer, make_pixels):
+    with pytest.raises(ValueError, match=r"shape \[2, 3, 56, 56\]; this model takes \[batch, 3, 28, 28\]"):
+        recognizer.label_pixels(make_pixels(2, image_size=56))
+
+
+def test_pixels_without_a_batch_dimension_are_refused(recognizer, make_pixels):
+    with pytest.raises(ValueError, match=r"shape \[3, 28, 28\]"):
+        recognizer.label_pixels(make_pixels(1)[0])
+
+
+def test_no_images_give_no_labels(recognizer):
+    assert recognizer.label([]) == []
+
+
+def test_no_pixels_give_no_labels(recognizer, make_pixels):
+    assert recognizer.label_pixels(make_pixels(0)) == []
+
+
+def test_an_image_and_its_bytes_get_the_same_labels(recognizer, make_image):
+    images = [make_image(50, 40, seed) for seed in range(2)]
+    assert recognizer.label([png(image) for image in images]) == recognizer.label(images)
+
+
+def test_images_and_bytes_may_be_mixed(recognizer, make_image):
+    first, second = make_image(50, 40, 0), make_image(40, 50, 1)
+    assert recognizer.label([first, png(second)]) == recognizer.label([first, second])
+
+
+def test_images_get_the_labels_of_their_normalised_crops(recognizer, make_image):
+    images = [make_image(50, 40, seed) for seed in range(2)]
+    crops_BHWC = torch.from_numpy(np.stack([recognizer.preprocessor.crop(image) for image in images]))
+    pixels = recognizer.preprocessor.normalise(crops_BHWC)
+    assert recognizer.label(images) == recognizer.label_pixels(pixels)
+
+
+def test_crops_get_the_labels_of_their_images(recognizer, make_image):
+    images = [make_image(50, 40, seed) for seed in range(2)]
+    crops = [recognizer.preprocessor.crop(image) for image in images]
+    assert recognizer.label_pixels(recognizer.pixel_values(crops)) == recognizer.label(images)
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+def test_pixel_values_have_the_models_dtype(folder, make_image, dtype):
+    recognizer = Recognizer.from_pretrained(folder, dtype=dtype)
+    assert recognizer.pixel_values([recognizer.preprocessor.crop(make_image(50, 40))]).dtype == DTYPES[dtype]
+
+
+def test_no_crops_give_no_pixel_values(recognizer):
+    assert recognizer.pixel_values([]).shape == (0, 3, 28, 28)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_sampling_and_ranking_apart_give_the_same_labels(recognizer, make_pixels, sampling, ranking):
+    pixels = make_pixels(2)
+    sampled = recognizer.sample(pixels, 5, sampling=sampling)
+    assert recognizer.rank(sampled, ranking) == recognizer.label_pixels(pixels, 5, ranking, sampling=sampling)
+
+
+def test_an_unreadable_image_is_an_image_decode_error(recognizer, make_image):
+    with pytest.raises(ImageDecodeError, match="not a readable image"):
+        recognizer.label([make_image(50, 40), b"no image"])
+
+
+def test_different_images_get_different_labels(recognizer, make_pixels):
+    first, second = recognizer.label_pixels(make_pixels(2))
+    assert {label.text for label in first} != {label.text for label in second}
+
+
+@pytest.mark.parametrize("image_size", [28, 56])
+@pytest.mark.parametrize("n_blocks", [1, 2, 4])
+def test_every_size_gives_labels(build_recognizer, make_pixels, image_size, n_blocks):
+    recognizer = build_recognizer(image_size=image_size, n_blocks=n_blocks)
+    assert all(recognizer.label_pixels(make_pixels(2, image_size=image_size)))
+
+
+def test_labels_are_spelled_by_the_tokenizer(recognizer, make_pixels):
+    for label in recognizer.label_pixels(make_pixels(1))[0]:
+        assert label.text == recognizer.tokenizer.decode(list(label.token_ids[:-1]))
+
+
+def test_a_label_has_one_probability_a_token(recognizer, make_pixels):
+    labels = recognizer.label_pixels(make_pixels(1))[0]
+    assert all(isinstance(label, Label) and len(label.token_ids) == len(label.token_probs) for label in labels)
+
+
+def test_the_models_own_token_limit_is_the_default(build_recognizer, make_pixels):
+    recognizer, pixels = build_recognizer(), make_pixels(2)
+    recognizer.config.max_label_tokens = 2
+    assert recognizer.label_pixels(pixels) == recognizer.label_pixels(pixels, max_label_tokens=2)
+
+
+def test_a_recognizer_does_not_train(recognizer):
+    assert not recognizer.module.training
+
+
+def test_labelling_twice_gives_the_same_labels(recognizer, make_pixels):
+    pixels = make_pixels(2)
+    assert recognizer.label_pixels(pixels) == recognizer.label_pixels(pixels)
+
+
+def test_first_logits_are_float32_over_the_vocabulary(build_recognizer, make_pixels):
+    logits_BV = build_recognizer(dtype=torch.bfloat16).first_logits(make_pixels(2))
+    assert (logits_BV.dtype, logits_BV.shape) == (torch.float32, (2, 64))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt_ids": []}, "prompt_ids is empty"),
+        ({"prompt_ids": [1, 99]}, r"token ids \[99\] lie outside the decoder's vocabulary of 64"),
+        ({"delimiter_id": -1}, r"token ids \[-1\] lie outside"),
+        ({"max_label_tokens": 0}, "max_label_tokens is 0; expected 1 or more"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(recognizer, fields, message):
+    sound = json.loads(recognizer.config.to_json_string(use_diff=False))
+    with pytest.raises(ValueError, match=message):
+        RecognizerConfig(**{**sound, **fields}).check()

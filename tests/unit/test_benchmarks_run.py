@@ -1,0 +1,58 @@
+"""The benchmark scripts run, on tiny models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_script(name: str, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, f"tests/benchmarks/{name}.py", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """A finished comparison with recomputation, and its record."""
+    path = tmp_path_factory.mktemp("benchmark") / "record.md"
+    finished = run_script("one_shot", "--small", "--out", str(path))
+    return finished, path.read_text() if path.is_file() else ""
+
+
+def table_rows(record: str) -> list[list[str]]:
+    lines = [line for line in record.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_comparison_prints_what_it_records(comparison):
+    finished, record = comparison
+    assert finished.returncode == 0, finished.stderr
+    assert record in finished.stdout
+
+
+def test_the_comparison_has_a_row_for_each_number_of_branches(comparison):
+    header, _, *rows = table_rows(comparison[1])
+    assert header[0] == "k"
+    assert [row[0] for row in rows] == ["2", "5"]
+
+
+def test_one_shot_and_recomputation_write_the_same_tokens(comparison):
+    header, _, *rows = table_rows(comparison[1])
+    assert [row[header.index("same tokens")] for row in rows] == ["yes", "yes"]
+
+
+def test_the_record_says_where_and_how_it_was_measured(comparison):
+    for item in ("hardware", "date", "Python", "commit", "command"):
+        assert f"- {item}" in comparison[1]
+
+
+def test_the_sweep_has_a_row_for_each_batch_size_and_number_of_branches():
+    finished = run_script("one_shot", "--small", "--sweep")
+    header, _, *rows = table_rows(finished.stdout)
+    assert header[:2] == ["batch", "k"]
+    assert [row[:2] for row in rows] == [["1", "2"], ["2", "2"], ["1", "5"], ["2", "5"]]
