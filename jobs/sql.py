@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _ROWS_AT_ONCE = 1000
 _MAX_TABLE_ROWS = 200
+_MAX_CELL_CHARACTERS = 100
 
 
 @click.command(short_help="Ask a store in SQL.")
@@ -50,7 +53,7 @@ def print_table(result: Connection) -> None:
     rows = result.fetchmany(_MAX_TABLE_ROWS + 1)
     shown = [[_cell(value) for value in row] for row in rows[:_MAX_TABLE_ROWS]]
     widths = [max(len(row[i]) for row in [columns, *shown]) for i in range(len(columns))]
-    is_number = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+    is_number = [any(isinstance(row[i], int | float | Decimal) for row in rows) for i in range(len(columns))]
     for row in [columns, ["-" * width for width in widths], *shown]:
         cells = zip(row, widths, is_number, strict=True)
         line = "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells)
@@ -66,22 +69,48 @@ def _cell(value: Any) -> str:
         return f"{value:.5g}"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     # One row a line, and nothing of a caption may steer the terminal.
-    return "".join(character if character.isprintable() else " " for character in text)
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return text if len(text) <= _MAX_CELL_CHARACTERS else text[: _MAX_CELL_CHARACTERS - 3] + "..."
 
 
 def _print_csv(result: Connection) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(_columns(result))
     for row in _rows(result):
-        writer.writerow([json.dumps(value) if isinstance(value, list | dict) else value for value in row])
+        writer.writerow([_json(value) if isinstance(value, list | dict) else value for value in row])
 
 
 def _print_json(result: Connection) -> None:
-    columns = _columns(result)
+    columns = _distinct(_columns(result))
     separator = "["
     for row in _rows(result):
-        click.echo(
-            separator + json.dumps(dict(zip(columns, row, strict=True)), default=str, ensure_ascii=False), nl=False
-        )
+        click.echo(separator + _json(dict(zip(columns, row, strict=True))), nl=False)
         separator = ",\n "
     click.echo("]" if separator != "[" else "[]")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), default=str, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """A value as json has it: numbers are numbers, and what is no number is null."""
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _distinct(columns: list[str]) -> list[str]:
+    """Column names for one object; those of a name that others have too are numbered: run, run_1."""
+    names: list[str] = []
+    for column in columns:
+        number, name = 0, column
+        while name in names:
+            number += 1
+            name = f"{column}_{number}"
+        names.append(name)
+    return names

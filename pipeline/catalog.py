@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -15,11 +16,14 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.storage import open_filesystem, storage_errors
 from pipeline.store import Store
-from schemas import IMAGES, LABELS
+from schemas import IMAGES, LABELS, JobRecord, RunRecord
 
 # DuckDB carries no type information.
 Connection = Any
-_READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
+# EXPLAIN ANALYZE does what it explains.
+_EXPLAIN = re.compile(r"\s*explain\b(\s+analyze\b)?(\s*\([^)]*\))?", re.IGNORECASE)
+_WILDCARD = re.compile(r"[*?\[]")
+_RECORD_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
 
 
 def open_store(url: str) -> Connection:
@@ -38,12 +42,17 @@ def open_store(url: str) -> Connection:
         filesystem, _ = open_filesystem(url, default_cache_type="none")
         connection.register_filesystem(filesystem)
     _create_records(connection, store)
-    with storage_errors(f"read the store {url}"):
-        _create_tables(connection, store, root)
+    try:
+        with storage_errors(f"read the store {url}"):
+            _create_tables(connection, store, root)
+    except duckdb.Error as error:
+        raise StoreError(f"the store {url} cannot be read: {_first_line(error)}") from error
     connection.execute(read_sql("derived"))
     # The user's SQL sees this store and no other file; a mistyped table name must not find a Python variable.
     connection.execute("SET python_enable_replacements = false")
-    connection.execute(f"SET allowed_directories = [{_sql_string(root + '/')}]")
+    # The views' patterns are held against this list before they are expanded.
+    allowed = ", ".join(_sql_string(folder + "/") for folder in (root, _as_pattern(root)))
+    connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
@@ -52,14 +61,21 @@ def open_store(url: str) -> Connection:
 def run_query(connection: Connection, query: str) -> Connection:
     """Runs one reading query of a user's. Raises TagstreamError with DuckDB's message where it fails or would write."""
     try:
-        statements = connection.extract_statements(query)
-        if len(statements) != 1:
-            raise TagstreamError(f"got {len(statements)} SQL statements; expected one query")
-        if statements[0].type not in _READING:
-            raise TagstreamError(f"{statements[0].type.name} statements are not run: a store is only read")
+        (statement,) = _statements(connection, query, 1)
+        if statement.type == duckdb.StatementType.EXPLAIN:
+            (statement,) = _statements(connection, _EXPLAIN.sub("", statement.query, count=1), 1)
+        if statement.type != duckdb.StatementType.SELECT:
+            raise TagstreamError(f"{statement.type.name} statements are not run: a store is only read")
         return connection.execute(query)
     except duckdb.Error as error:
         raise TagstreamError(f"the query failed: {error}") from error
+
+
+def _statements(connection: Connection, query: str, n_expected: int) -> list[Any]:
+    statements: list[Any] = connection.extract_statements(query)
+    if len(statements) != n_expected:
+        raise TagstreamError(f"got {len(statements)} SQL statements; expected one query")
+    return statements
 
 
 def query_rows(connection: Connection, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -76,7 +92,7 @@ def read_sql(name: str) -> str:
 
 def _create_tables(connection: Connection, store: Store, root: str) -> None:
     if any(store.committed(run) for run in store.run_names()):
-        globs = {name: _sql_string(f"{root}/{name}/run=*/*.parquet") for name in ("images", "labels")}
+        globs = {name: _sql_string(f"{_as_pattern(root)}/{name}/run=*/*.parquet") for name in ("images", "labels")}
         connection.execute(Template(read_sql("views")).substitute(globs))
         return
     # Nothing is committed yet: tables of the right columns and no rows, so that queries work.
@@ -85,19 +101,32 @@ def _create_tables(connection: Connection, store: Store, root: str) -> None:
 
 
 def _create_records(connection: Connection, store: Store) -> None:
-    """Tables of the json records; nested fields as json text."""
+    """Tables of the json records; their nested objects are structs."""
     runs = [record for run in store.run_names() if (record := store.read_run(run)) is not None]
     jobs = [job for run in runs for job in store.read_jobs(run.run)]
-    _create_table(connection, "runs", pa.Table.from_pylist([asdict(record) for record in runs]))
-    _create_table(connection, "jobs", pa.Table.from_pylist([asdict(record) for record in jobs]))
+    for name, kind, records in (("runs", RunRecord, runs), ("jobs", JobRecord, jobs)):
+        if records:
+            table = pa.Table.from_pylist([asdict(record) for record in records])
+        else:
+            # Without records nested objects have no fields, which a struct cannot be without.
+            columns = [(field.name, _RECORD_TYPES.get(str(field.type), pa.string())) for field in fields(kind)]
+            table = pa.schema(columns).empty_table()
+        _create_table(connection, name, table)
 
 
 def _create_table(connection: Connection, name: str, table: pa.Table) -> None:
-    if not table.num_columns:
-        table = pa.table({"run": pa.array([], pa.string())})
     connection.register("registered", table)
     connection.execute(f"CREATE TABLE {name} AS SELECT * FROM registered")
     connection.unregister("registered")
+
+
+def _as_pattern(path: str) -> str:
+    """A pattern that matches this path alone."""
+    return _WILDCARD.sub(r"[\g<0>]", path)
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _sql_string(text: str) -> str:

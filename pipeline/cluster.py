@@ -14,6 +14,7 @@ from pipeline.settings import LabelSettings
 
 _MAX_CPUS_PER_ACTOR = 8
 _CPUS_PER_CPU_ACTOR = 4
+_GPU_PARTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,29 +95,56 @@ def plan_pool(nodes: list[Node], settings: LabelSettings) -> PoolPlan:
 
     Raises ClusterError where that is impossible: Ray would wait for ever without a word (ray-project/ray#44687).
     """
-    n_cpus, n_gpus = sum(node.n_cpus for node in nodes), sum(node.n_gpus for node in nodes)
-    if n_gpus:
-        slots = sum(int(node.n_gpus / settings.gpus_per_actor) for node in nodes)
-        n_actors = settings.actors or slots
-        spare = min((node.n_cpus - 1) / (node.n_gpus / settings.gpus_per_actor) for node in nodes if node.n_gpus)
-        cpus = max(1, min(_MAX_CPUS_PER_ACTOR, int(spare / 2)))
-        plan = PoolPlan(n_actors, cpus, settings.gpus_per_actor, "cuda", "bfloat16", cpus, 64)
-    else:
-        cpus = max(1, min(_CPUS_PER_CPU_ACTOR - 1, min((node.n_cpus for node in nodes if node.n_cpus), default=1) - 1))
-        slots = sum(node.n_cpus // cpus for node in nodes)
-        n_actors = settings.actors or max(1, sum((node.n_cpus - 1) // _CPUS_PER_CPU_ACTOR for node in nodes))
-        # The model may use the CPUs that reading leaves idle: reading costs little beside labelling.
-        plan = PoolPlan(n_actors, cpus, 0.0, "cpu", "float32", max(1, n_cpus // n_actors), 16)
-    if plan.n_actors > slots or plan.n_actors * plan.cpus_per_actor + 1 > n_cpus:
+    with_gpus = [node for node in nodes if node.n_gpus]
+    gpus = settings.gpus_per_actor if with_gpus else 0.0
+    cpus = _cpus_beside_gpu(with_gpus, gpus) if with_gpus else _cpus_of_cpu_actor(nodes)
+    n_cpus = sum(node.n_cpus for node in nodes)
+    # An actor lives on one node, with all that it reserves.
+    slots = [min(_gpu_slots(node, gpus), node.n_cpus // cpus) for node in nodes]
+    most = min(sum(slots), (n_cpus - 1) // cpus)
+    if not with_gpus:
+        slots = [min(n, max(1, (node.n_cpus - 1) // _CPUS_PER_CPU_ACTOR)) for node, n in zip(nodes, slots, strict=True)]
+    n_actors = settings.actors or min(most, sum(slots))
+    if not 0 < n_actors <= most:
+        n_gpus = sum(node.n_gpus for node in nodes)
         raise ClusterError(
-            f"{plan.n_actors} labelling actors of {plan.cpus_per_actor} CPUs and {plan.gpus_per_actor:g} GPUs do not "
-            f"fit the cluster's {n_cpus} CPUs and {n_gpus} GPUs with one CPU left for reading; use fewer --actors"
+            f"{max(1, n_actors)} labelling actors of {cpus} CPUs and {gpus:g} GPUs do not fit {len(nodes)} nodes with "
+            f"{n_cpus} CPUs and {n_gpus} GPUs and one CPU left for reading; at most {most} do, see --actors"
         )
-    dtype = plan.dtype if settings.dtype == "auto" else settings.dtype
-    batch_size = settings.batch_size or plan.batch_size
+    auto_dtype, batch_size = ("bfloat16", 64) if with_gpus else ("float32", 16)
     return PoolPlan(
-        plan.n_actors, plan.cpus_per_actor, plan.gpus_per_actor, plan.device, dtype, plan.n_threads, batch_size
+        n_actors=n_actors,
+        cpus_per_actor=cpus,
+        gpus_per_actor=gpus,
+        device="cuda" if with_gpus else "cpu",
+        dtype=auto_dtype if settings.dtype == "auto" else settings.dtype,
+        # On CPUs the model may use those that reading leaves idle: reading costs little beside labelling.
+        n_threads=cpus if with_gpus else min(n_cpus // n_actors, max(node.n_cpus for node in nodes)),
+        batch_size=settings.batch_size or batch_size,
     )
+
+
+def _gpu_slots(node: Node, gpus_per_actor: float) -> int:
+    """How many actors the GPUs of a node take; a share of a GPU is never split over two. Without GPUs no limit."""
+    if not gpus_per_actor:
+        return sys.maxsize
+    if gpus_per_actor >= 1:
+        return node.n_gpus // int(gpus_per_actor)
+    # Ray counts in ten-thousandths of a GPU.
+    return node.n_gpus * (_GPU_PARTS // max(1, round(gpus_per_actor * _GPU_PARTS)))
+
+
+def _cpus_beside_gpu(nodes: list[Node], gpus_per_actor: float) -> int:
+    """CPUs for an actor with a GPU: half of its share on the tightest node, the rest reads."""
+    slots = {node: _gpu_slots(node, gpus_per_actor) for node in nodes}
+    share = min(((node.n_cpus - 1) / n_slots for node, n_slots in slots.items() if n_slots), default=0)
+    return max(1, min(_MAX_CPUS_PER_ACTOR, int(share / 2)))
+
+
+def _cpus_of_cpu_actor(nodes: list[Node]) -> int:
+    """CPUs for an actor without a GPU: such that the smallest node with more than one CPU takes it and reads."""
+    smallest = min((node.n_cpus for node in nodes if node.n_cpus > 1), default=1)
+    return max(1, min(_CPUS_PER_CPU_ACTOR - 1, smallest - 1))
 
 
 @contextlib.contextmanager

@@ -10,11 +10,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from pipeline.sample import IMAGE_SUFFIXES, MAX_SAMPLE_BYTES, Sample, fault, make_sample, printable
-from pipeline.storage import Filesystem
+from pipeline.sample import (
+    IMAGE_SUFFIXES,
+    MAX_SAMPLE_BYTES,
+    MAX_SIDE_FILE_BYTES,
+    Sample,
+    fault,
+    make_sample,
+    printable,
+)
+from pipeline.storage import Filesystem, read_if_exists
 
 _FILES_PER_BUCKET = 500
+
+
+class FileVersion(NamedTuple):
+    """What a listing tells of a file's content."""
+
+    size: int
+    etag: str | None
+    """Changes when the content does."""
+    modified: float
+    """Seconds since the epoch; when the file was written, or moved here if that was later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +42,13 @@ class ImageFile:
 
     path: str
     """Relative to the folder."""
-    size: int
-    modified: float
-    """Seconds since the epoch."""
-    has_text: bool
-    has_description: bool
+    version: FileVersion
+    text: str | None = None
+    """Path of its `.txt`."""
+    description: str | None = None
+    """Path of its `.json`."""
+    problems: tuple[str, ...] = ()
+    """Of side files that are left out."""
 
     @property
     def key(self) -> str:
@@ -35,8 +56,14 @@ class ImageFile:
         return printable(self.path)
 
 
-def is_image_name(name: str) -> bool:
-    return suffix_of(name) in IMAGE_SUFFIXES and not name.rsplit("/", 1)[-1].startswith(".")
+def is_image_name(path: str) -> bool:
+    """Whether a path below a folder is that of an image; hidden files and folders hold none."""
+    return suffix_of(path) in IMAGE_SUFFIXES and not is_hidden(path)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether any part of a relative path begins with a dot."""
+    return path.startswith(".") or "/." in path
 
 
 def suffix_of(name: str) -> str:
@@ -45,12 +72,26 @@ def suffix_of(name: str) -> str:
     return base.rsplit(".", 1)[1].lower() if "." in base else ""
 
 
-def image_files(listing: dict[str, tuple[int, float]]) -> list[ImageFile]:
-    """The images among a listing {relative path: (size in bytes, modification time)}, sorted by path."""
+def image_files(listing: dict[str, FileVersion]) -> list[ImageFile]:
+    """The images among files given by their path relative to the folder, sorted by path."""
+    side_files: dict[str, dict[str, str]] = {}
+    problems: dict[str, list[str]] = {}
+    for path in sorted(listing):
+        stem, suffix, size = path.rpartition(".")[0], suffix_of(path), listing[path].size
+        if suffix not in ("txt", "json"):
+            continue
+        if size > MAX_SIDE_FILE_BYTES:
+            problem = f"{printable(path)} has {size} bytes; the limit is {MAX_SIDE_FILE_BYTES}"
+            problems.setdefault(stem, []).append(problem)
+        else:
+            side_files.setdefault(stem, {})[suffix] = path
     files = []
     for path in sorted(filter(is_image_name, listing)):
-        stem = path.rsplit(".", 1)[0]
-        files.append(ImageFile(path, *listing[path], f"{stem}.txt" in listing, f"{stem}.json" in listing))
+        stem = path.rpartition(".")[0]
+        beside = side_files.get(stem, {})
+        files.append(
+            ImageFile(path, listing[path], beside.get("txt"), beside.get("json"), tuple(problems.get(stem, ())))
+        )
     return files
 
 
@@ -76,16 +117,16 @@ def generation_name(bucket: str, generation: int) -> str:
 def read_files(filesystem: Filesystem, root: str, files: Iterable[ImageFile]) -> Iterator[Sample]:
     """The images of a bucket as samples; a file that vanished since it was listed becomes a fault row."""
     for file in files:
-        path, stem = f"{root}/{file.path}", f"{root}/{file.path.rsplit('.', 1)[0]}"
-        if file.size > MAX_SAMPLE_BYTES:
-            message = f"the file has {file.size} bytes; the limit is {MAX_SAMPLE_BYTES}"
+        if file.version.size > MAX_SAMPLE_BYTES:
+            message = f"the file has {file.version.size} bytes; the limit is {MAX_SAMPLE_BYTES}"
             yield fault(file.key, "MemberTooLarge", message)
             continue
-        try:
-            data = filesystem.cat_file(path)
-            text = filesystem.cat_file(f"{stem}.txt") if file.has_text else None
-            description = filesystem.cat_file(f"{stem}.json") if file.has_description else None
-        except FileNotFoundError as error:
-            yield fault(file.key, "FileVanished", f"listed, but no longer there when it was read: {error}")
+        data = read_if_exists(filesystem, f"{root}/{file.path}")
+        if data is None:
+            yield fault(file.key, "FileVanished", "it was listed, but is no longer there")
             continue
-        yield make_sample(file.key, data, text, description)
+        text, description = (
+            None if path is None else read_if_exists(filesystem, f"{root}/{path}")
+            for path in (file.text, file.description)
+        )
+        yield make_sample(file.key, data, text, description, file.problems)

@@ -186,7 +186,7 @@ class LabelJob:
                 if missing <= 0:
                     return
                 # How many images a shard holds is known once one was labelled.
-                size = 1 if not done else max(1, round(missing * done / self._counts["images"]))
+                size = 1 if not done else max(1, round(missing * done / max(1, self._counts["images"])))
                 size = min(size, _SHARDS_PER_WAVE)
             yield pending[done : done + size]
             done += size

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -15,6 +17,7 @@ from pipeline.errors import ModelError
 from pipeline.storage import open_filesystem, storage_errors
 
 _MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
+_MAX_NAME_CHARACTERS = 60
 
 
 def fetch_model(model: str) -> str:
@@ -35,13 +38,12 @@ def fetch_model(model: str) -> str:
 def _fetch(model: str) -> Path:
     with storage_errors(f"read the model {model}"):
         filesystem, path = open_filesystem(model)
-        listed = [
-            info for info in filesystem.find(path, detail=True).values() if info["name"].endswith(_MODEL_SUFFIXES)
-        ]
-        if not any(info["name"].endswith("/config.json") for info in listed):
+        found = filesystem.find(path, maxdepth=1, detail=True).values()
+        listed = [info for info in found if info["name"].endswith(_MODEL_SUFFIXES)]
+        if not any(Path(info["name"]).name == "config.json" for info in listed):
             raise ModelError(f"there is no model at {model}; expected a folder with config.json and *.safetensors")
-        versions = sorted((info["name"], info["size"], str(info.get("ETag", ""))) for info in listed)
-        name = Path(path).name + "-" + hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
+        versions = sorted((info["name"], info["size"], _version(info)) for info in listed)
+        name = model_name(model) + "-" + hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
         folder = cache_folder() / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder) + ".lock"):
@@ -49,20 +51,25 @@ def _fetch(model: str) -> Path:
                 # Downloaded beside and renamed: a folder that exists is whole.
                 partial = folder.parent / f".{name}.{uuid.uuid4().hex}"
                 try:
+                    partial.mkdir()
                     for info in listed:
-                        target = partial / info["name"].removeprefix(path).lstrip("/")
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        filesystem.get_file(info["name"], str(target))
+                        filesystem.get_file(info["name"], str(partial / Path(info["name"]).name))
                     partial.rename(folder)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
+def _version(info: dict[str, Any]) -> str:
+    """What changes when a listed file does: the object store's etag, elsewhere the time it was written."""
+    known = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime"))
+    return str(next((value for value in known if value), ""))
+
+
 def model_name(model: str) -> str:
-    """A short name for a model, as it appears in a run's name."""
-    name = Path(model.rstrip("/")).name or "model"
-    return "".join(character if character.isalnum() or character in "-_." else "-" for character in name)
+    """A short name for a model, as it appears in a run's name: ASCII letters, digits, and behind them `.`, `_`, `-`."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", Path(model.rstrip("/")).name)
+    return name.lstrip("._-")[:_MAX_NAME_CHARACTERS] or "model"
 
 
 def cache_folder() -> Path:

@@ -13,18 +13,22 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
 from pipeline.sample import MAX_SAMPLE_BYTES, Sample, fault, parse_description
+from pipeline.storage import WatchedStream
 
 _IMAGE_COLUMNS = ("bytes", "image", "image_bytes", "jpg", "jpeg", "png", "webp")
 _KEY_COLUMNS = ("key", "__key__", "image_id", "id", "path", "file_name", "filename")
 _CAPTION_COLUMNS = ("caption", "captions", "text", "txt")
 _TRUTH_COLUMNS = ("labels",)
 _ROWS_AT_ONCE = 64
+_READ_BYTES = 8 << 20
+# Arrow raises OSError for damaged pages; `WatchedStream` tells it from one of the storage.
+_DAMAGE = (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError)
 
 
 def image_column(schema: pa.Schema, file: str) -> str:
     """Name of the column with the image bytes; SourceError where there is none."""
     for name in _IMAGE_COLUMNS:
-        if name in schema.names and _holds_bytes(schema.field(name).type):
+        if schema.names.count(name) == 1 and _holds_bytes(schema.field(name).type):
             return name
     have = ", ".join(f"{field.name}: {field.type}" for field in schema)
     raise SourceError(
@@ -34,54 +38,119 @@ def image_column(schema: pa.Schema, file: str) -> str:
 
 
 def read_parquet(stream: IO[bytes], file: str) -> Iterator[Sample]:
-    """Every row of the file as a sample, in order; damage ends it with a fault row of empty key."""
+    """Every row of the file as a sample, in order. Rows that cannot be read are one fault row of empty key for each
+    damaged row group.
+    """
+    watched = WatchedStream(stream)
     try:
-        parquet = pq.ParquetFile(stream)
+        # Not a whole row group at once, which may be gigabytes of images.
+        parquet = pq.ParquetFile(watched, buffer_size=_READ_BYTES, pre_buffer=False)
         image = image_column(parquet.schema_arrow, file)
-    except (pa.ArrowInvalid, SourceError) as error:
+    except (*_DAMAGE, SourceError) as error:
+        if watched.failure is not None:
+            raise
         yield fault("", "ParquetUnreadable", f"not a readable Parquet file with images: {_sentence(error)}")
         return
     columns = _side_columns(parquet.schema_arrow)
-    wanted = [image, *columns.values()]
-    row, keys = 0, set[int]()
-    try:
-        for batch in parquet.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted, use_threads=False):
-            for values in batch.to_pylist():
-                sample = _row_sample(values, image, columns, row)
+    keys, row = set[int](), 0
+    for group in range(parquet.num_row_groups):
+        end = row + parquet.metadata.row_group(group).num_rows
+        try:
+            for values in _row_values(parquet, group, [image, *columns.values()]):
+                yield _once(_row_sample(values, image, columns, row), keys)
                 row += 1
-                if sample.data is not None and hash(sample.key) in keys:
-                    sample = fault(sample.key, "DuplicateKey", "the key has an image already; this one is left out")
-                keys.add(hash(sample.key))
-                yield sample
-    except (pa.ArrowException, OverflowError) as error:
-        yield fault("", "ParquetDamaged", f"the file cannot be read on behind row {row}: {_sentence(error)}")
-        return
-    if row == 0:
+        except _DAMAGE as error:
+            if watched.failure is not None:
+                raise
+            message = f"rows {row} to {end - 1} (row group {group}) cannot be read: {_sentence(error)}"
+            yield fault("", "ParquetDamaged", message)
+        row = end
+    if parquet.metadata.num_rows == 0:
         yield fault("", "EmptyShard", "the file holds no rows")
+
+
+def _row_values(parquet: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a row group; text that is no UTF-8 is given as bytes."""
+    batches = parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False)
+    for batch in batches:
+        values = [_plain_values(batch.column(name)) for name in columns]
+        for row in zip(*values, strict=True):
+            yield dict(zip(columns, row, strict=True))
+
+
+def _plain_values(column: pa.Array) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return [_plain_value(scalar) for scalar in column]
+
+
+def _plain_value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        if isinstance(scalar, pa.StructScalar):
+            return {name: _plain_value(scalar[name]) for name in scalar}
+        if isinstance(scalar, pa.DictionaryScalar):
+            return _plain_value(scalar.value)
+        if isinstance(scalar, pa.ListScalar):
+            return [_plain_value(item) for item in scalar.values]
+        return scalar.as_buffer().to_pybytes()
+
+
+def _once(sample: Sample, keys: set[int]) -> Sample:
+    """The sample, or a fault where its key has an image already."""
+    if sample.data is None:
+        return sample
+    known = hash(sample.key)
+    if known in keys:
+        return fault(sample.key, "DuplicateKey", "the key has an image already; this one is left out")
+    keys.add(known)
+    return sample
 
 
 def _holds_bytes(data_type: pa.DataType) -> bool:
     if pa.types.is_struct(data_type):
         return data_type.get_field_index("bytes") >= 0 and _holds_bytes(data_type.field("bytes").type)
-    return bool(pa.types.is_binary(data_type) or pa.types.is_large_binary(data_type))
+    if pa.types.is_dictionary(data_type):
+        return _holds_bytes(data_type.value_type)
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(is_kind(data_type) for is_kind in kinds)
+
+
+def _holds_text(data_type: pa.DataType) -> bool:
+    if pa.types.is_dictionary(data_type):
+        return _holds_text(data_type.value_type)
+    return any(
+        is_kind(data_type) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    )
+
+
+def _holds_texts(data_type: pa.DataType) -> bool:
+    lists = (
+        pa.types.is_list,
+        pa.types.is_large_list,
+        pa.types.is_fixed_size_list,
+        pa.types.is_list_view,
+        pa.types.is_large_list_view,
+    )
+    return _holds_text(data_type.value_type if any(is_kind(data_type) for is_kind in lists) else data_type)
 
 
 def _side_columns(schema: pa.Schema) -> dict[str, str]:
     """Which column is the key, the caption and the truth; those that the file lacks are left out."""
 
-    def is_text(name: str) -> bool:
-        data_type = schema.field(name).type
-        is_list = pa.types.is_list(data_type) or pa.types.is_large_list(data_type)
-        data_type = data_type.value_type if is_list else data_type
-        return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
+    def is_key(data_type: pa.DataType) -> bool:
+        return _holds_text(data_type) or bool(pa.types.is_integer(data_type))
 
-    def is_key(name: str) -> bool:
-        return is_text(name) or bool(pa.types.is_integer(schema.field(name).type))
-
-    roles = {"key": (_KEY_COLUMNS, is_key), "caption": (_CAPTION_COLUMNS, is_text), "truth": (_TRUTH_COLUMNS, is_text)}
+    roles = {
+        "key": (_KEY_COLUMNS, is_key),
+        "caption": (_CAPTION_COLUMNS, _holds_texts),
+        "truth": (_TRUTH_COLUMNS, _holds_texts),
+    }
     found = {}
     for role, (names, fits) in roles.items():
-        match = next((name for name in names if name in schema.names and fits(name)), None)
+        match = next((name for name in names if schema.names.count(name) == 1 and fits(schema.field(name).type)), None)
         if match is not None:
             found[role] = match
     return found
@@ -91,6 +160,8 @@ def _row_sample(values: dict[str, Any], image: str, columns: dict[str, str], row
     value = values[image]
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     named = values.get(columns["key"]) if "key" in columns else path
+    if isinstance(named, bytes):
+        named = named.decode("utf-8", "backslashreplace")
     # Rows without a name of their own are named by their place, which a Parquet file never shifts.
     key = str(named) if named not in (None, "") else f"{row:08d}"
     if data is None:
@@ -110,7 +181,7 @@ def _row_sample(values: dict[str, Any], image: str, columns: dict[str, str], row
 
 
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | bytes) else value
 
 
 def _sentence(error: BaseException) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.errors import SourceError
 from pipeline.folder import ImageFile, deal, generation_name
 from pipeline.source import Shard, Source
-from pipeline.store import CommittedShard, Store
+from pipeline.store import CommittedShards, Store
 
 # A source file is looked at again when it is not clearly older than its commit; clocks may differ by this much.
 _CLOCK_SKEW_S = 600
@@ -37,9 +36,14 @@ class ShardPlan:
 def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_policy: str) -> ShardPlan:
     """Compares the source with the run's commits.
 
-    Raises SourceError where shards changed and the policy is `fail`.
+    Raises SourceError where shards changed and the policy is `fail`, and where the run holds shards of another kind.
     """
     committed = store.committed(run)
+    if source.images and not n_buckets:
+        raise SourceError(
+            f"{source.given} is a folder of images now, and run {run} labels its shards; give the images a --run name "
+            "of their own"
+        )
     if source.images:
         shards, pending = _folder_shards(store, run, source, n_buckets, committed)
     else:
@@ -56,7 +60,7 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
     return ShardPlan(pending, len(shards), changed, frozenset(shard.name for shard in relabelled))
 
 
-def find_changed(store: Store, shards: list[Shard], committed: Mapping[str, CommittedShard]) -> list[Shard]:
+def find_changed(store: Store, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
     """Committed shards whose file now has another size or etag.
 
     Only files written at about the time of the commit or later are compared, by reading the commit's footer: that every
@@ -78,7 +82,7 @@ def find_changed(store: Store, shards: list[Shard], committed: Mapping[str, Comm
 
 
 def _folder_shards(
-    store: Store, run: str, source: Source, n_buckets: int, committed: Mapping[str, CommittedShard]
+    store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards
 ) -> tuple[list[Shard], list[Shard]]:
     """All shards of a folder, and those still to be labelled: files that no committed generation holds."""
     shards, pending = [], []
@@ -96,8 +100,11 @@ def _folder_shards(
 
 
 def folder_shard(root: str, name: str, files: list[ImageFile]) -> Shard:
-    """A folder's shard; its etag is a digest of its files' paths, sizes and modification times."""
-    listing = "\n".join(f"{file.path}\0{file.size}\0{file.modified}" for file in files)
+    """A folder's shard; its etag is a digest of its files' paths, sizes and etags."""
+    listing = "\n".join(f"{file.path}\0{file.version.size}\0{file.version.etag}" for file in files)
     etag = hashlib.blake2b(listing.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-    size, modified = sum(file.size for file in files), max((file.modified for file in files), default=None)
+    size, modified = (
+        sum(file.version.size for file in files),
+        max((file.version.modified for file in files), default=None),
+    )
     return Shard(name, root, "folder", size, etag, modified, tuple(files))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ DECODE_STAGE = "decode"
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 # A larger file is refused unread: one sample must not exhaust a worker's memory.
 MAX_SAMPLE_BYTES = 256 << 20
+MAX_SIDE_FILE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,9 +37,15 @@ def fault(key: str, error: str, message: str) -> Sample:
     return Sample(key=key, error=error, message=message)
 
 
-def make_sample(key: str, data: bytes, text: bytes | None, description: bytes | None) -> Sample:
-    """A sample from an image and the content of its side files (`.txt`, `.json`), where it has them."""
-    caption, truth, problems = None, None, []
+def make_sample(
+    key: str, data: bytes, text: bytes | None, description: bytes | None, problems: Sequence[str] = ()
+) -> Sample:
+    """A sample from an image and the content of its side files (`.txt`, `.json`), where it has them.
+
+    Args:
+        problems: what is known to be wrong with a side file that is not given.
+    """
+    caption, truth, problems = None, None, list(problems)
     if description is not None:
         try:
             caption, truth = parse_description(json.loads(description))
@@ -46,7 +53,7 @@ def make_sample(key: str, data: bytes, text: bytes | None, description: bytes | 
             problems.append(f".json: {error}")
     if text is not None:
         try:
-            caption = text.decode("utf-8").strip()
+            caption = text.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             problems.append(f".txt: {error}")
     if not problems:
@@ -71,12 +78,18 @@ def parse_description(description: Any) -> tuple[str | None, list[str] | None]:
     caption = description.get("caption")
     if caption is not None and not isinstance(caption, str):
         raise ValueError(f"caption is {_shown(caption)}; expected a string")
-    return ("\n".join(captions) if captions else caption), truth
+    caption = "\n".join(captions) if captions else caption
+    return caption and _valid(caption), truth and [_valid(label) for label in truth]
 
 
 def printable(name: str) -> str:
     """A file name as valid Unicode: bytes that are no UTF-8 become backslash escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _valid(text: str) -> str:
+    """Text as valid Unicode: json may hold half of a surrogate pair, which no table can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_strings(value: Any) -> bool:

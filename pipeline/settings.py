@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -53,8 +54,11 @@ class LabelSettings:
         _check_range("actors", self.actors, 0, 100_000)
         _check_range("limit", self.limit, 0, None)
         _check_range("no_progress_timeout_s", self.no_progress_timeout_s, 1, None)
-        if self.gpus_per_actor <= 0:
-            raise TagstreamError(f"gpus_per_actor is {self.gpus_per_actor}; expected a number above 0")
+        share = self.gpus_per_actor
+        if not (0 < share <= 1 or (1 < share < math.inf and share == int(share))):
+            raise TagstreamError(
+                f"gpus_per_actor is {share}; expected a whole number, or a share of one GPU: above 0 and below 1"
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], origin: str) -> Self:

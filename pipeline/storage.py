@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StoreError, TagstreamError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # fsspec carries no type information.
 Filesystem = Any
@@ -33,6 +37,46 @@ def open_filesystem(url: str, **options: Any) -> tuple[Filesystem, str]:
     if isinstance(filesystem, LocalFileSystem):
         return filesystem, os.path.normpath(path)
     return filesystem, path.rstrip("/") or path
+
+
+class WatchedStream(io.RawIOBase):
+    """A stored file that remembers a failure of its storage.
+
+    Decoders raise OSError for damaged content too. A storage that fails is no property of the file, and reading it
+    again may succeed: `failure` tells the two apart.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.failure: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        with self._watched():
+            data = self._stream.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with self._watched():
+            return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def read_if_exists(filesystem: Filesystem, path: str) -> bytes | None:

@@ -8,12 +8,14 @@ STORE/images/run=<run>/<shard>.parquet      its existence is the shard's commit
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,13 +28,15 @@ from schemas import SCHEMA_VERSION, JobRecord, RunRecord
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SUFFIX = ".parquet"
 _METADATA_PREFIX = "tagstream."
+# File systems end a name at 255 bytes.
+_MAX_STEM_CHARACTERS = 200
+_KEPT_OF_LONG_STEM = 160
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedShard:
     """What a listing tells of a committed shard."""
 
-    name: str
     path: str
     modified: float | None
     """When it was committed, seconds since the epoch."""
@@ -44,6 +48,22 @@ class ShardVersion:
 
     size: int | None
     etag: str | None
+
+
+class CommittedShards:
+    """The committed shards of a run, found by name."""
+
+    def __init__(self, by_file: Mapping[str, CommittedShard]) -> None:
+        self._by_file = by_file
+
+    def __len__(self) -> int:
+        return len(self._by_file)
+
+    def __contains__(self, shard: str) -> bool:
+        return file_name(shard) in self._by_file
+
+    def __getitem__(self, shard: str) -> CommittedShard:
+        return self._by_file[file_name(shard)]
 
 
 class Store:
@@ -99,29 +119,40 @@ class Store:
     def read_jobs(self, run: str) -> list[JobRecord]:
         """Records of the run's jobs, oldest first."""
         with storage_errors(f"read the jobs of run {run} in the store {self.url}"):
-            paths = sorted(self.filesystem.glob(f"{self.root}/runs/{run}/jobs/*.json"))
-            contents = self.filesystem.cat(paths) if paths else {}
-            return [JobRecord.from_json(contents[path]) for path in sorted(contents)]
-
-    def committed(self, run: str) -> dict[str, CommittedShard]:
-        """Committed shards of a run by name: one listing, no file is opened."""
-        with storage_errors(f"read the store {self.url}"):
-            folder = f"{self.root}/images/run={run}"
             try:
-                infos = self.filesystem.ls(folder, detail=True)
+                listed = self.filesystem.ls(f"{self.root}/runs/{run}/jobs", detail=False)
             except FileNotFoundError:
-                return {}
-            shards = {}
-            for info in infos:
-                file = PurePosixPath(info["name"]).name
-                if info["type"] == "file" and file.endswith(_SUFFIX) and not file.startswith("."):
-                    name = unquote(file.removesuffix(_SUFFIX))
-                    shards[name] = CommittedShard(name, info["name"], _modified(info))
-            return shards
+                return []
+            paths = sorted(path for path in listed if path.endswith(".json") and not _is_hidden(path))
+            # Not cat(), which would take brackets in a name for a pattern.
+            contents = self.filesystem.cat_ranges(paths, None, None, on_error="raise") if paths else []
+        jobs = []
+        for path, content in zip(paths, contents, strict=True):
+            try:
+                jobs.append(JobRecord.from_json(content))
+            except (ValueError, TypeError) as error:
+                raise StoreError(f"{path} is damaged: {error}; delete it") from error
+        return jobs
+
+    def committed(self, run: str) -> CommittedShards:
+        """Committed shards of a run: one listing, no file is opened."""
+        with storage_errors(f"read the store {self.url}"):
+            try:
+                infos = self.filesystem.ls(f"{self.root}/images/run={run}", detail=True)
+            except FileNotFoundError:
+                infos = []
+            names = [PurePosixPath(info["name"]).name for info in infos]
+            return CommittedShards(
+                {
+                    name: CommittedShard(info["name"], _modified(info))
+                    for name, info in zip(names, infos, strict=True)
+                    if info["type"] == "file" and name.endswith(_SUFFIX) and not _is_hidden(name)
+                }
+            )
 
     def read_version(self, shard: CommittedShard) -> ShardVersion:
         """Which version of its source a committed shard was made from; reads the file's footer."""
-        with storage_errors(f"read {shard.path}"), self.filesystem.open(shard.path, "rb") as file:
+        with _reading(shard.path), self.filesystem.open(shard.path, "rb") as file:
             metadata = pq.ParquetFile(file).schema_arrow.metadata or {}
         size = metadata.get(f"{_METADATA_PREFIX}source_size".encode(), b"").decode()
         etag = metadata.get(f"{_METADATA_PREFIX}source_etag".encode(), b"").decode()
@@ -129,7 +160,8 @@ class Store:
 
     def read_keys(self, run: str, shard: str) -> set[str]:
         """Keys of all samples of a committed shard."""
-        with storage_errors(f"read shard {shard}"), self.filesystem.open(self.images_path(run, shard), "rb") as file:
+        path = self.images_path(run, shard)
+        with _reading(path), self.filesystem.open(path, "rb") as file:
             return set(pq.read_table(file, columns=["key"]).column("key").to_pylist())
 
     def commit(
@@ -155,10 +187,10 @@ class Store:
             return write_whole(self.filesystem, images_path, _encode(images, described), if_absent=not replace)
 
     def images_path(self, run: str, shard: str) -> str:
-        return f"{self.root}/images/run={run}/{_file_name(shard)}"
+        return f"{self.root}/images/run={run}/{file_name(shard)}"
 
     def labels_path(self, run: str, shard: str) -> str:
-        return f"{self.root}/labels/run={run}/{_file_name(shard)}"
+        return f"{self.root}/labels/run={run}/{file_name(shard)}"
 
     def full_url(self, path: str) -> str:
         """A path of this store as something to open elsewhere."""
@@ -174,9 +206,34 @@ def check_run_name(run: str) -> None:
         raise StoreError(f"run name {run!r} cannot be used; expected letters, digits, '.', '_', '-', at most 100")
 
 
-def _file_name(shard: str) -> str:
-    """A shard's file: its name with everything but plain characters escaped, so that '/' is never taken for '-'."""
-    return quote(shard, safe="+ =,@()") + _SUFFIX
+def file_name(shard: str) -> str:
+    """A shard's file, another one for each name.
+
+    Everything but plain characters is escaped, so that '/' is never taken for '-'; so is a first dot or underscore,
+    which tools take for a sign of files to pass over. Of a long name the beginning and a digest are kept; `!` is never
+    part of an escaped name.
+    """
+    stem = quote(shard, safe="+ =,@()")
+    if stem.startswith((".", "_")):
+        stem = f"%{ord(stem[0]):02X}{stem[1:]}"
+    if not stem or len(stem) > _MAX_STEM_CHARACTERS:
+        digest = hashlib.blake2b(shard.encode(), digest_size=16).hexdigest()
+        stem = f"{stem[:_KEPT_OF_LONG_STEM]}!{digest}"
+    return stem + _SUFFIX
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turns what goes wrong with a committed file into a StoreError."""
+    try:
+        with storage_errors(f"read {path}"):
+            yield
+    except pa.ArrowException as error:
+        raise StoreError(f"{path} is damaged: {error}; delete it, and its shard is labelled again") from error
+
+
+def _is_hidden(path: str) -> bool:
+    return PurePosixPath(path).name.startswith(".")
 
 
 def _encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:

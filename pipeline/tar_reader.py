@@ -1,46 +1,109 @@
 """Samples of a WebDataset tar.
 
 webdataset's naming rule groups members into samples. Its reader is not used: it stops at the first fault and loses
-every readable sample behind it (and with a truncated archive those before it); here each fault becomes one row.
+every readable sample behind it (and with a truncated archive those before it); here each fault becomes one row, and
+reading goes on behind a damaged header at the next good one.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 from webdataset.tariterators import base_plus_ext
 
-from pipeline.sample import IMAGE_SUFFIXES, MAX_SAMPLE_BYTES, Sample, fault, make_sample, printable
+from pipeline.sample import (
+    IMAGE_SUFFIXES,
+    MAX_SAMPLE_BYTES,
+    MAX_SIDE_FILE_BYTES,
+    Sample,
+    fault,
+    make_sample,
+    printable,
+)
+from pipeline.storage import WatchedStream
 
 _SIDE_SUFFIXES = frozenset({"txt", "json"})
-_MAX_SIDE_FILE_BYTES = 16 << 20
+# The storage is read in large pieces, tarfile gets small ones: it copies what is left of a piece at each read.
 _BUFFER_BYTES = 1 << 20
-# Not OSError: a storage that fails is no property of the archive, and reading it again may succeed.
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
+_PIECE_BYTES = 32 << 10
+# More than any header that names a member needs, and any member can have: a forged header must not exhaust memory or
+# keep a reader busy for ever.
+_MAX_EXTENDED_HEADER_BYTES = 1 << 20
+_MAX_MEMBER_BYTES = 1 << 40
+_EXTENDED_HEADERS = frozenset(
+    {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+)
+# What tarfile and the decompressors raise for damage; `WatchedStream` tells it from an OSError of the storage.
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+# What tarfile raises for a header that makes no sense.
+_BAD_HEADER = (tarfile.HeaderError, ValueError, LookupError, OverflowError, RecursionError)
 
 
 class ArchiveDamagedError(tarfile.ReadError):
-    """A header that tarfile would silently take for the end of the archive."""
+    """An archive that cannot be read on."""
 
 
-class _StrictTarInfo(tarfile.TarInfo):
-    """Reports a damaged header in the middle of an archive, where tarfile ends the iteration without a word."""
+class _Gap(NamedTuple):
+    """A place where no member could be read."""
+
+    offset: int
+    reason: str
+
+
+class _Archive(tarfile.TarFile):
+    """An archive that is read over damaged headers, and over end markers: tars may be concatenated.
+
+    Attributes: `marker_seen`, whether the last block was an end marker; `gap`, where the blocks that are no members
+    began.
+    """
+
+    marker_seen = False
+    gap: _Gap | None = None
+
+    def take_gap(self) -> _Gap | None:
+        gap, self.gap = self.gap, None
+        return gap
+
+
+class _Header(tarfile.TarInfo):
+    """Tells of a damaged header, where tarfile ends the archive without a word."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        assert isinstance(archive, _Archive)
+        offset = archive.fileobj.tell()
         try:
-            return super().fromtarfile(archive)
+            header = super().fromtarfile(archive)
+            _check_size(header)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            archive.marker_seen = True
             raise
-        except tarfile.HeaderError as error:
-            if archive.offset == 0:
-                raise
-            raise ArchiveDamagedError(_damage_message(error, archive.offset)) from error
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
+            if offset and archive.gap is None and not archive.marker_seen:
+                message = f"it stops at byte {offset} without an end marker and may be cut"
+                raise ArchiveDamagedError(message) from None
+            raise
+        except _BAD_HEADER as error:
+            archive.gap = archive.gap or _Gap(offset, _sentence(error))
+            archive.marker_seen = False
+            # tarfile goes on with the next block.
+            raise tarfile.InvalidHeaderError(str(error)) from error  # type: ignore[attr-defined]
+        archive.marker_seen = False
+        return header
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        _check_size(header)
+        return header
 
 
 @dataclass(slots=True)
@@ -51,95 +114,182 @@ class _Group:
     images: list[bytes] = field(default_factory=list)
     side_files: dict[str, bytes] = field(default_factory=dict)
     faults: list[Sample] = field(default_factory=list)
+    """Of images."""
+    problems: list[str] = field(default_factory=list)
+    """Of side files."""
     names: list[str] = field(default_factory=list)
+    is_beside_gap: bool = False
 
 
 def read_tar(stream: IO[bytes]) -> Iterator[Sample]:
     """Every sample of the archive in order, each fault in its place.
 
-    A sample is the run of members that share a key (the path up to the first dot of the file name). Never raises for
-    damage: an archive that cannot be read on ends with a fault row of empty key.
+    A sample is the run of members that share a key (the path up to the first dot of the file name); hidden files, and
+    files without a suffix, belong to none. Never raises for damage: what cannot be read is a fault row of empty key.
     """
-    labelled: set[int] = set()
-    group: _Group | None = None
+    watched = WatchedStream(stream)
+    reader = _Reader()
     try:
-        with tarfile.open(fileobj=stream, mode="r|*", bufsize=_BUFFER_BYTES, tarinfo=_StrictTarInfo) as archive:
+        content = _decompressed(watched)
+        with _Archive.open(
+            fileobj=content, mode="r|", bufsize=_PIECE_BYTES, tarinfo=_Header, ignore_zeros=True
+        ) as archive:
             for member in archive:
                 # TarFile keeps every member it has seen: 12 MB per 100,000.
                 archive.members.clear()  # type: ignore[attr-defined]
-                key, suffix = base_plus_ext(printable(member.name))
-                if not key or not suffix or not (member.isreg() or member.islnk() or member.issym()):
-                    continue
-                if group is not None and key != group.key:
-                    yield from _finish(group, labelled)
-                    group = None
-                group = group or _Group(key)
-                _add_member(group, archive, member, suffix.lower())
+                reader.skip(archive.take_gap(), member.offset)
+                yield from reader.add(archive, member)
+            reader.skip(archive.take_gap(), None)
     except _DAMAGE as error:
-        # A group that has no image yet is what the damage cut off: the archive's row stands for it.
-        if group is not None and group.images:
-            yield from _finish(group, labelled)
-        yield fault("", *_describe(error, group))
-        return
-    if group is not None:
-        yield from _finish(group, labelled)
-    else:
-        yield fault("", "EmptyShard", "the archive holds no samples")
+        if watched.failure is not None:
+            raise
+        reader.stop(_sentence(error))
+    yield from reader.finish()
 
 
-def _add_member(group: _Group, archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> None:
-    name = printable(member.name)
-    group.names.append(name)
-    is_image = suffix in IMAGE_SUFFIXES
-    if not is_image and suffix not in _SIDE_SUFFIXES:
-        return
-    if not member.isreg():
-        group.faults.append(fault(group.key, "LinkMember", f"{name} is a link; expected a regular file"))
-        return
-    limit = MAX_SAMPLE_BYTES if is_image else _MAX_SIDE_FILE_BYTES
-    if member.size > limit:
-        message = f"{name} has {member.size} bytes; the limit is {limit}"
-        group.faults.append(fault(group.key, "MemberTooLarge", message))
-        return
-    extracted = archive.extractfile(member)
-    data = extracted.read() if extracted is not None else b""
-    if len(data) != member.size:
-        raise ArchiveDamagedError(f"{name} ends after {len(data)} of {member.size} bytes")
-    if is_image:
-        group.images.append(data)
-    else:
-        group.side_files.setdefault(suffix, data)
+class _Reader:
+    """Puts members together to samples."""
 
+    def __init__(self) -> None:
+        self._labelled: set[int] = set()
+        self._group: _Group | None = None
+        self._gaps: list[Sample] = []
+        """Rows of gaps within or behind the group."""
+        self._is_behind_gap = False
+        self._is_empty = True
 
-def _finish(group: _Group, labelled: set[int]) -> Iterator[Sample]:
-    """The rows of a complete group: its sample, then one row for each image too many, then its faults."""
-    key, known = group.key, hash(group.key)
-    names = ", ".join(group.names[:6])
-    for data in group.images:
-        if known in labelled:
-            yield fault(key, "DuplicateKey", f"the key has an image already; this one is left out ({names})")
-            continue
-        labelled.add(known)
-        yield make_sample(key, data, group.side_files.get("txt"), group.side_files.get("json"))
-    yield from group.faults
-    if not group.images and not group.faults:
-        if known in labelled:
+    def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Sample]:
+        """Takes the next member; yields the rows of the sample that ends before it."""
+        name = printable(member.name)
+        key, suffix = base_plus_ext(name)
+        is_hidden = name.rsplit("/", 1)[-1].startswith(".")
+        if not key or not suffix or is_hidden or not (member.isreg() or member.islnk() or member.issym()):
+            return
+        if self._group is None or key != self._group.key:
+            yield from self._end_group()
+        if self._group is None:
+            self._group = _Group(key, is_beside_gap=self._is_behind_gap)
+        self._is_empty = self._is_behind_gap = False
+        self._group.names.append(name)
+        _add_member(self._group, archive, member, suffix.lower())
+
+    def skip(self, gap: _Gap | None, end: int | None) -> None:
+        """Notes what could not be read in front of the member that begins at `end`."""
+        if gap is None:
+            return
+        until = "its end" if end is None else f"byte {end}"
+        message = f"from byte {gap.offset} to {until} the archive holds no readable member: {gap.reason}"
+        self._note_gap(message, gap.reason if end is None else None)
+
+    def stop(self, reason: str) -> None:
+        """Notes that the archive cannot be read on."""
+        self._note_gap(f"the archive cannot be read on: {reason}", reason)
+
+    def finish(self) -> Iterator[Sample]:
+        """The rows of the last sample."""
+        if self._is_empty and not self._gaps:
+            yield fault("", "EmptyShard", "the archive holds no samples")
+        yield from self._end_group()
+
+    def _note_gap(self, message: str, reason_at_end: str | None) -> None:
+        """Adds a gap's row, behind the group in which it lies."""
+        if self._is_empty and reason_at_end is not None:
+            self._gaps.append(fault("", "ArchiveUnreadable", f"not a readable tar archive: {reason_at_end}"))
+            return
+        last_seen = "" if self._group is None else f"; the last sample in front of it is {self._group.key!r}"
+        self._gaps.append(fault("", "ArchiveDamaged", message + last_seen))
+        self._is_behind_gap = True
+        if self._group is not None:
+            self._group.is_beside_gap = True
+
+    def _end_group(self) -> Iterator[Sample]:
+        """The rows of the group and of the gaps in it."""
+        if self._group is not None:
+            yield from self._rows(self._group)
+        yield from self._gaps
+        self._group, self._gaps = None, []
+
+    def _rows(self, group: _Group) -> Iterator[Sample]:
+        """The rows of a complete group: its sample, then one row for each image too many, then its faults."""
+        key, known = group.key, hash(group.key)
+        names = ", ".join(group.names[:6])
+        for data in group.images:
+            if known in self._labelled:
+                yield fault(key, "DuplicateKey", f"the key has an image already; this one is left out ({names})")
+                continue
+            self._labelled.add(known)
+            text, description = group.side_files.get("txt"), group.side_files.get("json")
+            yield make_sample(key, data, text, description, group.problems)
+        yield from group.faults
+        # The image of a group beside a gap is lost in it: the gap's row stands for it.
+        if group.images or group.faults or group.is_beside_gap:
+            return
+        if known in self._labelled:
             message = f"{names} came after the sample of this key was complete; members of a sample must be neighbours"
             yield fault(key, "SplitSample", message)
         else:
             yield fault(key, "NoImage", f"the sample holds no image, only {names}")
 
 
-def _describe(error: BaseException, group: _Group | None) -> tuple[str, str]:
-    """Error class and message of an archive that cannot be read on."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    behind = f"; the last sample seen is {group.key!r}" if group is not None else ""
-    if isinstance(error, tarfile.ReadError | EOFError) and group is None:
-        return "ArchiveUnreadable", f"not a readable tar archive: {text}"
-    return "ArchiveDamaged", f"the archive cannot be read on: {text}{behind}"
+def _add_member(group: _Group, archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> None:
+    is_image = suffix in IMAGE_SUFFIXES
+    if not is_image and suffix not in _SIDE_SUFFIXES:
+        return
+    limit = MAX_SAMPLE_BYTES if is_image else MAX_SIDE_FILE_BYTES
+    name = group.names[-1]
+    error, message = None, ""
+    if not member.isreg():
+        error, message = "LinkMember", f"{name} is a link; expected a regular file"
+    elif member.size > limit:
+        error, message = "MemberTooLarge", f"{name} has {member.size} bytes; the limit is {limit}"
+    if error and is_image:
+        group.faults.append(fault(group.key, error, message))
+    elif error:
+        group.problems.append(message)
+    else:
+        data = _content(archive, member)
+        if is_image:
+            group.images.append(data)
+        else:
+            group.side_files.setdefault(suffix, data)
 
 
-def _damage_message(error: Any, offset: int) -> str:
-    if isinstance(error, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
-        return f"it stops at byte {offset} without an end marker and may be cut"
-    return f"bad member header at byte {offset} ({error})"
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    extracted = archive.extractfile(member)
+    data = extracted.read() if extracted is not None else b""
+    if len(data) != member.size:
+        raise ArchiveDamagedError(f"{printable(member.name)} ends after {len(data)} of {member.size} bytes")
+    return data
+
+
+class _Chunks:
+    """A stream whose reads may be short: what was decompressed in front of damage is not lost with it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.read = stream.read1
+
+
+def _decompressed(watched: WatchedStream) -> Any:
+    """The archive's own bytes, whatever it is compressed with and however it is named.
+
+    tarfile would take the first of several compressed parts, as parallel compressors write them, for the whole.
+    """
+    stream = io.BufferedReader(watched, _BUFFER_BYTES)
+    start = stream.peek(10)
+    if start.startswith(b"\x1f\x8b"):
+        return _Chunks(gzip.GzipFile(fileobj=stream))
+    if start.startswith(b"BZh") and start[4:10] == b"1AY&SY":
+        return _Chunks(bz2.BZ2File(stream))
+    if start.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00\x80")):
+        return _Chunks(lzma.LZMAFile(stream))
+    return _Chunks(stream)
+
+
+def _check_size(header: tarfile.TarInfo) -> None:
+    limit = _MAX_EXTENDED_HEADER_BYTES if header.type in _EXTENDED_HEADERS else _MAX_MEMBER_BYTES
+    if not 0 <= header.size <= limit:
+        raise tarfile.InvalidHeaderError(f"a header claims {header.size} bytes")  # type: ignore[attr-defined]
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

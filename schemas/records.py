@@ -15,9 +15,12 @@ class _JsonRecord:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Reads a record; fields that a newer version added are left out."""
+        """Reads a record; fields that a newer version added are left out. Raises ValueError or TypeError for others."""
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"holds a {type(values).__name__}; expected an object")
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+        return cls(**{name: value for name, value in values.items() if name in known})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
