@@ -7,7 +7,6 @@ It is a plain class. Ray Data hosts it in the labelling pool; a training worker 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,10 +75,12 @@ class Labeler:
 
     def __init__(self, config: LabelerConfig) -> None:
         self.config = config
-        self.recognizer = self.load_recognizer(config)
+        # One thread does all of the model's work. On CPUs each thread that computes brings OpenMP threads of its own;
+        # as soon as those outnumber the cores they sleep between steps, and a fifth of the speed is gone.
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self.recognizer = self._device.submit(self.load_recognizer, config).result()
         self.preprocessor = replace(self.recognizer.preprocessor, honour_exif=config.honour_exif)
         self._decoders = ThreadPoolExecutor(config.n_threads, thread_name_prefix="decode")
-        self._device = threading.Lock()
 
     @staticmethod
     def load_recognizer(config: LabelerConfig) -> Any:
@@ -103,23 +104,24 @@ class Labeler:
         data = batch["data"]
         decoded = list(self._decoders.map(self._decode, data))
         decode_s = time.perf_counter() - started
-        with self._device:
-            started = time.perf_counter()
-            sampled = self._sample([image.crop for image in decoded if image.crop is not None])
-            infer_s = time.perf_counter() - started
-        # Ranked outside the lock: the device samples the next batch meanwhile.
+        crops = [image.crop for image in decoded if image.crop is not None]
+        sampled, infer_s = self._device.submit(self._sample, crops).result()
+        # Ranked here: the device samples the next batch meanwhile.
         labels = self.recognizer.rank(sampled, self.config.ranking, keep_unfinished=True)
         return _labelled_rows(batch, decoded, labels, (decode_s, infer_s))
 
     def _decode(self, data: bytes | None) -> DecodedImage:
         return decode(data, self.preprocessor)
 
-    def _sample(self, crops: Sequence[np.ndarray]) -> Any:
+    def _sample(self, crops: Sequence[np.ndarray]) -> tuple[Any, float]:
+        """What the device finds in these images, and the seconds it took."""
+        started = time.perf_counter()
         config = self.config
         pixel_values = self.recognizer.pixel_values(crops)
-        return self.recognizer.sample(
+        sampled = self.recognizer.sample(
             pixel_values, config.top_k, sampling=config.sampling, max_label_tokens=config.max_label_tokens
         )
+        return sampled, time.perf_counter() - started
 
 
 def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:

@@ -36,6 +36,8 @@ def stream_labels(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
+    # Reading a worker's memory maps again and again costs more than its batches are worth.
+    context.memory_usage_poll_interval_s = None
     context.target_max_block_size = _BLOCK_BYTES[pool.device]
     context.execution_no_progress_timeout_s = no_progress_timeout_s
     dataset = ray.data.read_datasource(ShardDatasource(shards, pool.batch_size), override_num_blocks=len(shards))
