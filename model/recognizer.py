@@ -137,8 +137,8 @@ class Recognizer:
                 label or do not finish.
             ranking: "prob", "ppl", "sim" or "none" (model.ranking).
             sampling: "one_shot", or the paper's baselines "greedy" and "beam", which write one list of top_k labels.
-            max_label_tokens: longest label in tokens, its delimiter not counted; default the model's setting (16). Lists of
-                the baselines may have top_k times as many together.
+            max_label_tokens: longest label in tokens, its delimiter not counted; default the model's setting (16). The
+                lists of the baselines may have top_k times as many together.
             keep_unfinished: also return branches that never closed, behind the others, with `finished=False`.
         """
         check_ranking(ranking)

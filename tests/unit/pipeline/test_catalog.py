@@ -156,7 +156,7 @@ class TestConfinement:
         [
             "SELECT * FROM read_text('/etc/passwd')",
             "SELECT * FROM read_csv('/etc/passwd')",
-            "SELECT * FROM '/etc/passwd'",
+            "SELECT * FROM '/etc/passwd.csv'",
             "SELECT * FROM read_text('{root}/../secret.txt')",
             "SELECT * FROM read_text('{root}-other/secret.txt')",
             "SELECT * FROM glob('/etc/*')",
@@ -263,9 +263,9 @@ class TestS3:
     ) -> None:
         import s3fs
 
-        images, labels = shard_tables("large", 200)
+        images, labels = shard_tables("large", 500)
         generator = random.Random(0)
-        captions = pa.array(generator.randbytes(5000).hex() for _ in range(200))
+        captions = pa.array(generator.randbytes(5000).hex() for _ in range(500))
         images = images.set_column(images.column_names.index("caption"), IMAGES.field("caption"), captions)
         remote.commit(RUN, "large", images, labels, {}, replace=False)
         size = remote.filesystem.size(remote.images_path(RUN, "large"))
@@ -278,6 +278,7 @@ class TestS3:
             return content
 
         monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
-        assert rows(remote, "SELECT sum(n_labels) FROM images") == [(408,)]
-        assert size > 1_000_000
+        assert rows(remote, "SELECT sum(n_labels) FROM images") == [(1008,)]
+        # DuckDB reads files of up to a megabyte whole.
+        assert size > 2 << 20
         assert 0 < sum(fetched) < size // 20
