@@ -129,7 +129,8 @@ def test_weights_keep_their_dtype(recognizer, public_weights):
 
 
 def test_the_temperature_of_clip_is_left_out(recognizer, public_weights):
-    load({**public_weights, "vision_encoder.logit_scale": torch.tensor(1.0)}, recognizer)
+    loaded = load({**public_weights, "vision_encoder.logit_scale": torch.tensor(1.0)}, recognizer)
+    assert not any("logit_scale" in name for name in loaded.module.state_dict())
 
 
 @pytest.mark.parametrize(
