@@ -85,14 +85,14 @@ class TestViews:
         ]
 
     @pytest.mark.parametrize(
-        "name", ["it's", 'quo"te', "a[1]", "st*r", "q?x", "{b}", "$dollar", "sp ace", "größe", "%41"]
+        ("name", "lookalike"),
+        [("a[1]", "a1"), ("st*r", "stXr"), ("q?x", "qXx"), ("{b}", "b"), ("%41", "A"), ("it's", "its")]
+        + [(name, "other") for name in ('quo"te', "$dollar", "sp ace", "größe")],
     )
-    def test_the_path_of_a_store_may_hold_any_character(self, tmp_path: Path, name: str) -> None:
+    def test_the_path_of_a_store_may_hold_any_character(self, tmp_path: Path, name: str, lookalike: str) -> None:
         store = Store(str(tmp_path / name))
-        fill(store)
-        # What a pattern might match in its place.
-        for other in ("a1", "stXr", "qXx", "b", "A"):
-            fill(Store(str(tmp_path / other)))
+        for filled in (store, Store(str(tmp_path / lookalike))):
+            fill(filled)
         assert rows(store, "SELECT count(*) FROM images") == [(4,)]
 
 
@@ -171,9 +171,6 @@ class TestConfinement:
         assert "disabled by configuration" in refusal(store, query.replace("{root}", store.root))
 
     @pytest.mark.parametrize(
-        "prefix", ["", "EXPLAIN ", "explain  analyze ", "EXPLAIN (FORMAT json) ", "EXPLAIN ANALYZE (FORMAT json) "]
-    )
-    @pytest.mark.parametrize(
         "statement",
         [
             "COPY (SELECT 1) TO '{root}/evil.parquet'",
@@ -185,10 +182,11 @@ class TestConfinement:
             "SET threads = 1",
         ],
     )
-    def test_a_statement_that_writes_is_refused(self, store: Store, prefix: str, statement: str) -> None:
+    def test_a_statement_that_writes_is_refused_and_so_is_its_explanation(self, store: Store, statement: str) -> None:
         connection = open_store(store.url)
-        with pytest.raises(TagstreamError):
-            run_query(connection, prefix + statement.replace("{root}", store.root))
+        for prefix in ("", "EXPLAIN ", "explain  analyze ", "EXPLAIN (FORMAT json) ", "EXPLAIN ANALYZE (FORMAT json) "):
+            with pytest.raises(TagstreamError):
+                run_query(connection, prefix + statement.replace("{root}", store.root))
         assert run_query(connection, "SELECT count(*) FROM runs").fetchall() == [(1,)]
         assert not list(Path(store.root).rglob("evil*"))
 
@@ -249,9 +247,10 @@ class TestS3:
         return store
 
     def test_a_store_is_read_as_a_local_one(self, remote: Store, store: Store) -> None:
+        there, here = open_store(remote.url), open_store(store.url)
         for name in ("images", "labels", "runs", "jobs", "truth"):
             query = f"SELECT * FROM {name} ORDER BY ALL"
-            assert rows(remote, query) == rows(store, query)
+            assert run_query(there, query).fetchall() == run_query(here, query).fetchall()
 
     def test_another_object_of_the_bucket_cannot_be_read(self, remote: Store, s3: str, tmp_path: Path) -> None:
         filesystem, path = open_filesystem(f"{s3}/{tmp_path.name}/secret.txt")

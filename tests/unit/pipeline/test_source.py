@@ -263,6 +263,15 @@ def bucket(s3: str, tmp_path: Path) -> Callable[..., str]:
     return put
 
 
+@pytest.fixture(scope="module")
+def three_thousand(s3: str) -> str:
+    """URL of a prefix with three thousand shards."""
+    # Not put by requests, which would take longer than all these tests.
+    for number in range(3000):
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object("corpus", f"three-thousand/{number:04}.tar", b"x")
+    return f"{s3}/three-thousand"
+
+
 class TestS3:
     """The same on S3."""
 
@@ -291,13 +300,6 @@ class TestS3:
         source = find_source(bucket("a.jpg", "sub/b.jpg", "sub/b.txt"))
         assert [(file.path, file.text) for file in source.images] == [("a.jpg", None), ("sub/b.jpg", "sub/b.txt")]
         assert len({file.version.etag for file in source.images}) == 1
-
-    @pytest.fixture(scope="class")
-    def three_thousand(self, s3: str) -> str:
-        # Not by requests, which would take longer than all these tests.
-        for number in range(3000):
-            s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object("corpus", f"three-thousand/{number:04}.tar", b"x")
-        return f"{s3}/three-thousand"
 
     @pytest.mark.parametrize(("form", "n_requests"), [("{url}", 6), ("{url}/*.tar", 9), ("{url}/{0000..2999}.tar", 3)])
     def test_three_thousand_shards_cost_few_requests(

@@ -20,11 +20,24 @@ def test_the_readme_describes_every_column_with_its_type(title, schema):
     assert described == types
 
 
-def test_image_ids_stay_what_they_are():
+@pytest.mark.parametrize(
+    ("shard", "key", "repetition", "pinned"),
+    [
+        ("a", "b", 0, -17643764250920285),
+        ("train/00000", "größe", 0, -8984216159483697034),
+        ("a", "b", 1, -1017436334517011497),
+        ("", "", 0, -7712737833812065720),
+    ],
+)
+def test_image_ids_stay_what_they_are(shard, key, repetition, pinned):
     # Pinned: a store that was written before must still be joined with one that is written later.
-    assert image_id("a", "b") == -17643764250920285
-    assert image_id("a", "b", 1) != image_id("a", "b")
-    assert image_id("ab", "") != image_id("a", "b")
+    assert image_id(shard, key, repetition) == pinned
+
+
+def test_image_ids_tell_shards_keys_and_repetitions_apart():
+    samples = [("a", "b"), ("ab", ""), ("", "ab"), ("b", "a"), ("a", "b", 1), ("a", "b", 2), ("a", "b1")]
+    assert len({image_id(*sample) for sample in samples}) == len(samples)
+    assert all(-(1 << 63) <= image_id(*sample) < 1 << 63 for sample in samples)
 
 
 def test_a_content_hash_is_a_blake2b_of_the_bytes():
@@ -37,3 +50,9 @@ def test_a_record_survives_json_and_fields_of_a_newer_version(kind):
     record = kind(**{field.name: samples.get(str(field.type), {"a": 1}) for field in fields(kind)})
     newer = record.to_json().replace("{", '{"field_of_tomorrow": 1,', 1)
     assert kind.from_json(newer) == record
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"text"', "{", "{}"])
+def test_what_is_no_record_is_an_error(text):
+    with pytest.raises((ValueError, TypeError)):
+        RunRecord.from_json(text)
