@@ -19,7 +19,7 @@ FROM labels WHERE rank <= 3 GROUP BY label ORDER BY images DESC, label LIMIT 5""
 
 @click.command(short_help="Label the images that come along and ask SQL about them.")
 @click.option("--store", default="demo-store", show_default=True, help="Where the tables go.")
-def demo(store: str) -> int:
+def demo(store: str) -> None:
     """Label the drawn scenes that ship with tagstream, print a few labels and the answer to an SQL query."""
     from jobs.label import run_job
     from jobs.sql import print_table
@@ -31,8 +31,7 @@ def demo(store: str) -> int:
     click.echo(f"Labelling the scenes in {DEMO_SHARDS}")
     click.echo(STAND_IN_NOTICE)
     request = LabelRequest(source=DEMO_SHARDS, store=store, model=stand_in_model(), settings=LabelSettings(top_k=10))
-    if run_job(request) is None:
-        return 130
+    run_job(request)
     connection = open_store(store)
     click.echo("\nThe first images, their captions and best labels:\n")
     print_table(run_query(connection, _FIRST_LABELS))
@@ -41,4 +40,3 @@ def demo(store: str) -> int:
     click.echo("\nNext, your own images (a folder, WebDataset tars or Parquet; local or s3://):")
     click.echo("  .venv/bin/tagstream label FOLDER --store my-store --model MODEL")
     click.echo("  .venv/bin/tagstream --help")
-    return 0

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pipeline.job import LabelOutcome, LabelRequest
 
 EXIT_TOO_MANY_REJECTS = 3
-EXIT_INTERRUPTED = 130
 # Flags that are settings too: they win over --config.
 _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 
@@ -60,14 +59,11 @@ def label(source: str, store: str, model: str | None, max_reject_rate: float, co
         verbose=flags["verbose"],
         command=shlex.join(["tagstream", *sys.argv[1:]]),
     )
-    outcome = run_job(request)
-    if outcome is None:
-        return EXIT_INTERRUPTED
-    return judge(outcome, max_reject_rate)
+    return judge(run_job(request), max_reject_rate)
 
 
-def run_job(request: LabelRequest) -> LabelOutcome | None:
-    """Does a labelling job with a live line and says what it did; None where the user stopped it."""
+def run_job(request: LabelRequest) -> LabelOutcome:
+    """Does a labelling job with a live line and says what it did; where the user stops it, how to go on."""
     from jobs.live_line import LiveLine
     from pipeline.job import LabelJob
 
@@ -78,7 +74,7 @@ def run_job(request: LabelRequest) -> LabelOutcome | None:
     except KeyboardInterrupt:
         done = job.progress.snapshot().n_shards_done
         click.echo(f"\nStopped. {done:,} shards of this job are committed; run the same command to go on.", err=True)
-        return None
+        raise
     for note in outcome.notes:
         click.echo(f"Note: {note}.", err=True)
     _report(outcome, request.store)

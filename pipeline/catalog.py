@@ -14,7 +14,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StoreError, TagstreamError
-from pipeline.storage import open_filesystem, storage_errors
+from pipeline.storage import full_url, open_filesystem, storage_errors
 from pipeline.store import Store
 from schemas import IMAGES, LABELS, JobRecord, RunRecord
 
@@ -36,7 +36,7 @@ def open_store(url: str) -> Connection:
     if not store.exists():
         raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
     connection = duckdb.connect()
-    root = store.full_url(store.root)
+    root = full_url(store.filesystem, store.root)
     if not isinstance(store.filesystem, LocalFileSystem):
         # With its default cache the filesystem would read whole files for the sake of one column.
         filesystem, _ = open_filesystem(url, default_cache_type="none")
@@ -61,9 +61,9 @@ def open_store(url: str) -> Connection:
 def run_query(connection: Connection, query: str) -> Connection:
     """Runs one reading query of a user's. Raises TagstreamError with DuckDB's message where it fails or would write."""
     try:
-        (statement,) = _statements(connection, query, 1)
+        statement = _only_statement(connection, query)
         if statement.type == duckdb.StatementType.EXPLAIN:
-            (statement,) = _statements(connection, _EXPLAIN.sub("", statement.query, count=1), 1)
+            statement = _only_statement(connection, _EXPLAIN.sub("", statement.query, count=1))
         if statement.type != duckdb.StatementType.SELECT:
             raise TagstreamError(f"{statement.type.name} statements are not run: a store is only read")
         return connection.execute(query)
@@ -71,11 +71,11 @@ def run_query(connection: Connection, query: str) -> Connection:
         raise TagstreamError(f"the query failed: {error}") from error
 
 
-def _statements(connection: Connection, query: str, n_expected: int) -> list[Any]:
-    statements: list[Any] = connection.extract_statements(query)
-    if len(statements) != n_expected:
+def _only_statement(connection: Connection, query: str) -> Any:
+    statements = connection.extract_statements(query)
+    if len(statements) != 1:
         raise TagstreamError(f"got {len(statements)} SQL statements; expected one query")
-    return statements
+    return statements[0]
 
 
 def query_rows(connection: Connection, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, one_line
 from pipeline.settings import LabelSettings
 
 _MAX_CPUS_PER_ACTOR = 8
@@ -62,7 +62,7 @@ def start_ray(address: str | None, verbose: bool) -> bool:
                 ray.init(num_cpus=_local_cpus(), include_dashboard=False, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-        raise ClusterError(f"cannot reach {where}: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"cannot reach {where}: {one_line(error)}") from error
     # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
     return True

@@ -19,3 +19,8 @@ class ModelError(TagstreamError):
 
 class ClusterError(TagstreamError):
     """Ray cannot run this job with the resources it has."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text as part of a sentence; its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from model import ImageDecodeError, Label, Recognizer
 from model.preprocessing import ImagePreprocessor, open_image
+from pipeline.errors import one_line
 from pipeline.model_store import fetch_model
 from pipeline.sample import DECODE_STAGE, READ_STAGE
 from schemas import IMAGES, LABELLED, REJECTED, content_hash
@@ -135,7 +136,7 @@ def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
         width, height = image.size
         return DecodedImage(preprocessor.crop(image), width, height, digest)
     except ImageDecodeError as error:
-        return DecodedImage(None, width, height, digest, " ".join(str(error).split()))
+        return DecodedImage(None, width, height, digest, one_line(error))
 
 
 def _rows(batches: pa.Table) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from model.recognizer import resolve_folder
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, one_line
 from pipeline.storage import open_filesystem, storage_errors
 
 _MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
@@ -31,7 +31,7 @@ def fetch_model(model: str) -> str:
         try:
             return str(resolve_folder(model))
         except (OSError, ValueError) as error:
-            raise ModelError(f"there is no model {model}: {' '.join(str(error).split())}") from error
+            raise ModelError(f"there is no model {model}: {one_line(error)}") from error
     return str(_fetch(model))
 
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, one_line
 from pipeline.sample import MAX_SAMPLE_BYTES, Sample, fault, parse_description
 from pipeline.storage import WatchedStream
 
@@ -49,7 +49,7 @@ def read_parquet(stream: IO[bytes], file: str) -> Iterator[Sample]:
     except (*_DAMAGE, SourceError) as error:
         if watched.failure is not None:
             raise
-        yield fault("", "ParquetUnreadable", f"not a readable Parquet file with images: {_sentence(error)}")
+        yield fault("", "ParquetUnreadable", f"not a readable Parquet file with images: {one_line(error)}")
         return
     columns = _side_columns(parquet.schema_arrow)
     keys, row = set[int](), 0
@@ -62,7 +62,7 @@ def read_parquet(stream: IO[bytes], file: str) -> Iterator[Sample]:
         except _DAMAGE as error:
             if watched.failure is not None:
                 raise
-            message = f"rows {row} to {end - 1} (row group {group}) cannot be read: {_sentence(error)}"
+            message = f"rows {row} to {end - 1} (row group {group}) cannot be read: {one_line(error)}"
             yield fault("", "ParquetDamaged", message)
         row = end
     if parquet.metadata.num_rows == 0:
@@ -182,7 +182,3 @@ def _row_sample(values: dict[str, Any], image: str, columns: dict[str, str], row
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | bytes) else value
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -19,7 +19,7 @@ from fsspec.utils import get_protocol
 from pipeline.errors import SourceError, TagstreamError
 from pipeline.folder import FileVersion, ImageFile, image_files, is_hidden, is_image_name
 from pipeline.sample import printable
-from pipeline.storage import Filesystem, open_filesystem, storage_errors
+from pipeline.storage import Filesystem, full_url, modified_s, open_filesystem, storage_errors
 
 ShardKind = Literal["tar", "parquet", "folder"]
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -127,7 +127,7 @@ def _find_directory_or_file(given: str) -> Source:
 
 
 def _directory_source(given: str, filesystem: Filesystem, path: str) -> Source:
-    root = _full_url(filesystem, path)
+    root = full_url(filesystem, path)
     found = _visible(filesystem, root, filesystem.find(path, detail=True).values())
     entries = {name: entry for name, entry in found.items() if entry is not None}
     links = [name for name, entry in found.items() if entry is None]
@@ -228,7 +228,7 @@ def _visible(
     """Files by their path below the root, without hidden ones and those of stores; None for links to no file."""
     found = {}
     for info in infos:
-        name = _full_url(filesystem, info["name"]).removeprefix(root).lstrip("/")
+        name = full_url(filesystem, info["name"]).removeprefix(root).lstrip("/")
         if info["type"] != "directory" and (with_hidden or not is_hidden(name)) and not _STORED.fullmatch(name):
             found[name] = _entry(filesystem, info)
     return found
@@ -264,7 +264,7 @@ def _look_up_group(urls: list[str]) -> list[tuple[str, _Entry | None]]:
         folders = sorted({posixpath.dirname(path) for path in paths})
         listings = pool.map(lambda folder: _list_folder(filesystem, folder), folders)
         known = {entry.url: entry for listing in listings for entry in listing}
-    wanted = [_full_url(filesystem, path) for path in dict.fromkeys(paths)]
+    wanted = [full_url(filesystem, path) for path in dict.fromkeys(paths)]
     return [(url, known.get(url)) for url in wanted]
 
 
@@ -279,7 +279,7 @@ def _list_folder(filesystem: Filesystem, folder: str) -> list[_Entry]:
 
 def _entry(filesystem: Filesystem, info: dict[str, Any]) -> _Entry | None:
     """A listed file; None for what is none, such as a link that leads nowhere."""
-    url = _full_url(filesystem, info["name"])
+    url = full_url(filesystem, info["name"])
     if isinstance(filesystem, LocalFileSystem):
         # A listing tells of a link itself, not of the file it leads to.
         try:
@@ -291,16 +291,7 @@ def _entry(filesystem: Filesystem, info: dict[str, Any]) -> _Entry | None:
         # A file moved into place keeps its old modification time; its status change says when it arrived.
         return _Entry(url, status.st_size, f"{status.st_mtime:.6f}", max(status.st_mtime, status.st_ctime))
     etag = info.get("ETag") or info.get("etag")
-    modified = info.get("LastModified") or info.get("mtime")
-    if modified is not None and not isinstance(modified, int | float):
-        modified = modified.timestamp()
-    return _Entry(url, info.get("size"), etag and str(etag).strip('"'), modified)
-
-
-def _full_url(filesystem: Filesystem, path: str) -> str:
-    if isinstance(filesystem, LocalFileSystem):
-        return str(Path(path))
-    return str(filesystem.unstrip_protocol(path))
+    return _Entry(url, info.get("size"), etag and str(etag).strip('"'), modified_s(info))
 
 
 def _root_of_pattern(pattern: str) -> str:
@@ -311,4 +302,4 @@ def _root_of_pattern(pattern: str) -> str:
         filesystem, path = open_filesystem(folder or ".")
     except TagstreamError as error:
         raise SourceError(f"cannot understand the source {pattern}: {error}") from error
-    return _full_url(filesystem, path)
+    return full_url(filesystem, path)

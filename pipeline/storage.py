@@ -6,14 +6,14 @@ import contextlib
 import io
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import StoreError, TagstreamError
+from pipeline.errors import StoreError, TagstreamError, one_line
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -107,6 +107,19 @@ def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent:
     return True
 
 
+def full_url(filesystem: Filesystem, path: str) -> str:
+    """A path of the filesystem as something to open elsewhere."""
+    return str(Path(path)) if isinstance(filesystem, LocalFileSystem) else str(filesystem.unstrip_protocol(path))
+
+
+def modified_s(info: Mapping[str, Any]) -> float | None:
+    """When a listed file was written, seconds since the epoch; None where the listing does not tell."""
+    modified = info.get("LastModified") or info.get("mtime")
+    if modified is None or isinstance(modified, int | float):
+        return modified
+    return float(modified.timestamp())
+
+
 @contextlib.contextmanager
 def storage_errors(doing: str) -> Iterator[None]:
     """Turns an error of the storage into a StoreError that says what could not be done."""
@@ -115,17 +128,12 @@ def storage_errors(doing: str) -> Iterator[None]:
     except TagstreamError:
         raise
     except PermissionError as error:
-        raise StoreError(f"cannot {doing}: permission denied ({_reason(error)})") from error
+        raise StoreError(f"cannot {doing}: permission denied ({one_line(error)})") from error
     except Exception as error:
         # fsspec's back ends raise errors of their own libraries (botocore, aiohttp, ...).
         if isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
-            raise StoreError(f"cannot {doing}: {_reason(error)}") from error
+            raise StoreError(f"cannot {doing}: {one_line(error)}") from error
         raise
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
 
 
 def _write_locally(path: Path, content: bytes, if_absent: bool) -> bool:

@@ -19,10 +19,9 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StoreError
-from pipeline.storage import open_filesystem, read_if_exists, storage_errors, write_whole
+from pipeline.storage import modified_s, open_filesystem, read_if_exists, storage_errors, write_whole
 from schemas import SCHEMA_VERSION, JobRecord, RunRecord
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -144,7 +143,7 @@ class Store:
             names = [PurePosixPath(info["name"]).name for info in infos]
             return CommittedShards(
                 {
-                    name: CommittedShard(info["name"], _modified(info))
+                    name: CommittedShard(info["name"], modified_s(info))
                     for name, info in zip(names, infos, strict=True)
                     if info["type"] == "file" and name.endswith(_SUFFIX) and not _is_hidden(name)
                 }
@@ -192,10 +191,6 @@ class Store:
     def labels_path(self, run: str, shard: str) -> str:
         return f"{self.root}/labels/run={run}/{file_name(shard)}"
 
-    def full_url(self, path: str) -> str:
-        """A path of this store as something to open elsewhere."""
-        return path if isinstance(self.filesystem, LocalFileSystem) else str(self.filesystem.unstrip_protocol(path))
-
     def _run_path(self, run: str) -> str:
         return f"{self.root}/runs/{run}/run.json"
 
@@ -241,10 +236,3 @@ def _encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     described = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
     pq.write_table(described, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
-
-
-def _modified(info: Mapping[str, Any]) -> float | None:
-    modified = info.get("LastModified") or info.get("mtime")
-    if modified is None or isinstance(modified, int | float):
-        return modified
-    return float(modified.timestamp())

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple, Self
 
 from webdataset.tariterators import base_plus_ext
 
+from pipeline.errors import one_line
 from pipeline.sample import (
     IMAGE_SUFFIXES,
     MAX_SAMPLE_BYTES,
@@ -92,7 +93,7 @@ class _Header(tarfile.TarInfo):
                 raise ArchiveDamagedError(message) from None
             raise
         except _BAD_HEADER as error:
-            archive.gap = archive.gap or _Gap(offset, _sentence(error))
+            archive.gap = archive.gap or _Gap(offset, one_line(error))
             archive.marker_seen = False
             # tarfile goes on with the next block.
             raise tarfile.InvalidHeaderError(str(error)) from error  # type: ignore[attr-defined]
@@ -143,7 +144,7 @@ def read_tar(stream: IO[bytes]) -> Iterator[Sample]:
     except _DAMAGE as error:
         if watched.failure is not None:
             raise
-        reader.stop(_sentence(error))
+        reader.stop(one_line(error))
     yield from reader.finish()
 
 
@@ -289,7 +290,3 @@ def _check_size(header: tarfile.TarInfo) -> None:
     limit = _MAX_EXTENDED_HEADER_BYTES if header.type in _EXTENDED_HEADERS else _MAX_MEMBER_BYTES
     if not 0 <= header.size <= limit:
         raise tarfile.InvalidHeaderError(f"a header claims {header.size} bytes")  # type: ignore[attr-defined]
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

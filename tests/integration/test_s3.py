@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -12,9 +13,11 @@ from jobs.cli import tagstream
 from tests.fixtures.corpus import write_tars
 from tests.integration.conftest import LabelFunction, read_table, rows
 
+UploadFunction = Callable[[Path, str], str]
+
 
 @pytest.fixture
-def upload(s3: str, tmp_path: Path):  # type: ignore[no-untyped-def]
+def upload(s3: str, tmp_path: Path) -> UploadFunction:
     """Puts a local folder under the bucket and returns its URL; every test has a prefix of its own."""
 
     def put(folder: Path, name: str) -> str:
@@ -28,9 +31,9 @@ def upload(s3: str, tmp_path: Path):  # type: ignore[no-untyped-def]
 
 def test_a_source_and_a_store_on_s3_give_the_tables_of_local_ones(
     label: LabelFunction,
-    upload,
+    upload: UploadFunction,
     s3: str,
-    tmp_path: Path,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
 ) -> None:
     write_tars(tmp_path / "source", 3, 5)
     source, store = upload(tmp_path / "source", "source"), f"{s3}/{tmp_path.name}/store"
@@ -44,9 +47,9 @@ def test_a_source_and_a_store_on_s3_give_the_tables_of_local_ones(
 
 def test_a_second_job_on_s3_labels_only_what_is_new_or_changed(
     label: LabelFunction,
-    upload,
+    upload: UploadFunction,
     s3: str,
-    tmp_path: Path,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
 ) -> None:
     write_tars(tmp_path / "source", 2, 3)
     source, store = upload(tmp_path / "source", "source"), f"{s3}/{tmp_path.name}/store"
@@ -66,10 +69,10 @@ def test_a_second_job_on_s3_labels_only_what_is_new_or_changed(
 
 def test_a_model_on_s3_is_fetched_once(
     label: LabelFunction,
-    upload,
+    upload: UploadFunction,
     tiny_model: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TAGSTREAM_CACHE", str(tmp_path / "cache"))
     write_tars(tmp_path / "source", 1, 3)
@@ -83,9 +86,9 @@ def test_a_model_on_s3_is_fetched_once(
 
 def test_the_command_asks_a_store_on_s3_in_sql(
     label: LabelFunction,
-    upload,
+    upload: UploadFunction,
     s3: str,
-    tmp_path: Path,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
 ) -> None:
     write_tars(tmp_path / "source", 1, 3)
     store = f"{s3}/{tmp_path.name}/store"
