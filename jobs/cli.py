@@ -9,11 +9,13 @@ from typing import NoReturn
 import click
 
 from jobs.demo import demo
+from jobs.demo_corpus import demo_corpus
 from jobs.import_nxtp import import_nxtp
 from jobs.label import label
 from jobs.pack import pack
 from jobs.sql import sql
 from jobs.status import status
+from jobs.train import train
 from pipeline.errors import TagstreamError
 
 EXIT_FAILED = 1
@@ -32,7 +34,7 @@ def tagstream() -> None:
     """
 
 
-for command in (label, status, sql, demo, pack, import_nxtp):
+for command in (label, status, sql, demo, pack, import_nxtp, demo_corpus, train):
     tagstream.add_command(command)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from jobs.config_file import read_config
 
 if TYPE_CHECKING:
     from pipeline.job import LabelOutcome, LabelRequest
@@ -45,10 +45,11 @@ def label(source: str, store: str, model: str | None, max_reject_rate: float, co
     """
     from pipeline.job import LabelRequest
     from pipeline.settings import LabelSettings
+    from pipeline.settings_file import read_settings
 
     given = {name: flags[name] for name in _FLAG_SETTINGS if flags[name] is not None}
     origin = config or "the command line"
-    settings = LabelSettings.from_mapping({**_read_config(config), **given}, origin)
+    settings = read_settings(LabelSettings, {**read_config(config), **given}, origin)
     request = LabelRequest(
         source=source,
         store=store,
@@ -64,12 +65,12 @@ def label(source: str, store: str, model: str | None, max_reject_rate: float, co
 
 def run_job(request: LabelRequest) -> LabelOutcome:
     """Does a labelling job with a live line and says what it did; where the user stops it, how to go on."""
-    from jobs.live_line import LiveLine
+    from jobs.live_line import LiveLine, describe
     from pipeline.job import LabelJob
 
     job = LabelJob(request)
     try:
-        with LiveLine(job.progress):
+        with LiveLine(lambda elapsed_s: describe(job.progress.snapshot(), elapsed_s)):
             outcome = job.run()
     except KeyboardInterrupt:
         done = job.progress.snapshot().n_shards_done
@@ -103,15 +104,6 @@ def _report(outcome: LabelOutcome, store: str) -> None:
     if record.n_rejected:
         click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
     click.echo(f"Run {record.run} in {store}")
-
-
-def _read_config(path: str | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path} is no valid TOML: {error}") from error
 
 
 def _stand_in() -> str:

@@ -6,20 +6,25 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from pipeline.progress import Progress, ProgressSnapshot
+from pipeline.progress import ProgressSnapshot
 
 _REDRAW_S = 0.25
 _PLAIN_S = 5.0
 
 
 class LiveLine:
-    """Draws a job's progress on stderr while the context lasts."""
+    """Draws a job's progress on stderr while the context lasts.
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    Args:
+        describe: the line after so many seconds.
+    """
+
+    def __init__(self, describe: Callable[[float], str]) -> None:
+        self._describe = describe
         self._is_terminal = sys.stderr.isatty()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._draw, daemon=True, name="live-line")
@@ -38,7 +43,7 @@ class LiveLine:
     def _draw(self) -> None:
         last = ""
         while not self._stop.wait(_REDRAW_S if self._is_terminal else _PLAIN_S):
-            line = describe(self._progress.snapshot(), time.monotonic() - self._started)
+            line = self._describe(time.monotonic() - self._started)
             if self._is_terminal:
                 self._write("\r\x1b[2K" + line[: shutil.get_terminal_size().columns - 1])
             elif line != last:
@@ -52,7 +57,7 @@ class LiveLine:
 
 
 def describe(at: ProgressSnapshot, elapsed_s: float) -> str:
-    """The line itself."""
+    """The line of a labelling job."""
     if not at.n_images:
         return f"{at.phase} ... {clock(elapsed_s)}"
     parts = [

@@ -1,212 +1,192 @@
-"""Drawn scenes with known content: the images that the demo labels.
+"""Scenes with known content, composed from the pictograms of an emoji font: the corpus that the demo model knows.
 
-They are made, not photographed, so that they can ship with the project under its own licence. A scene is a place with a
-few things in it; its labels are the names of all of them.
+They are composed, not photographed, so that any number of them can be made and some can ship with the project. A scene
+depends on nothing but its seed and the font's version.
 """
 
 from __future__ import annotations
 
 import io
-import json
-import math
-import random
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
-import webdataset as wds
-from PIL import Image, ImageDraw, ImageFilter
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-Colour = tuple[int, int, int]
-Draw = ImageDraw.ImageDraw
+SCENE_PX = 192
+MAX_OBJECTS = 6
+_MIN_COLOURS = 8
+_FONT_PX = 109  # the one size at which the font holds its bitmaps
+_MIN_VISIBLE_SHARE = 0.65
+_MAX_LAYOUTS = 50
+_MAX_ROTATION_DEG = 30
+# Shortest and longest side of an object, as a share of the scene's, by the number of objects.
+_SIDE_SHARES = {1: (0.35, 0.8), 2: (0.3, 0.6), 3: (0.28, 0.5), 4: (0.26, 0.45), 5: (0.25, 0.4), 6: (0.25, 0.38)}
+# Names that take no article; plurals are told by their ending.
+_UNCOUNTED = frozenset("broccoli cheese coffee corn DNA garlic popcorn soap spaghetti sushi yarn".split())
+_SINGULAR_IN_S = frozenset("bus cactus compass compact disc hibiscus lotus octopus rhinoceros hippopotamus".split())
+_SILENT = ("hour", "umb")
+_OPENINGS = ("", "", "", "a picture of ", "there is ", "I can see ", "look at ")
 
-WIDTH, HEIGHT = 320, 240
-# Drawn larger and scaled down, for smooth edges.
-_OVERSAMPLING = 2
-_JPEG_QUALITY = 85
-_COLOURS: dict[str, Colour] = {
-    "red": (205, 45, 40),
-    "blue": (40, 90, 200),
-    "yellow": (240, 205, 60),
-    "green": (50, 140, 60),
-    "orange": (235, 130, 40),
-    "purple": (130, 60, 160),
-    "white": (240, 240, 240),
-    "black": (40, 40, 45),
-}
+Pictograms = Mapping[str, Image.Image]
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A drawn image with what is in it."""
+    """An encoded JPEG with what is in it: `labels` in alphabetical order, and a caption."""
 
-    image: Image.Image
+    jpeg: bytes
     labels: list[str]
     caption: str
 
 
-def draw_scene(seed: int) -> Scene:
-    """A scene that depends on nothing but its seed."""
-    rng = random.Random(seed)
-    place = rng.choice(sorted(_PLACES))
-    upper, lower, shown = _PLACES[place]
-    size = (WIDTH * _OVERSAMPLING, HEIGHT * _OVERSAMPLING)
-    image = Image.new("RGB", size)
-    draw = ImageDraw.Draw(image)
-    horizon = round(size[1] * rng.uniform(0.5, 0.65))
-    _fill_gradient(draw, (0, 0, size[0], horizon), upper)
-    _fill_gradient(draw, (0, horizon, size[0], size[1]), lower)
-    labels = list(shown)
-    phrases = []
-    things = rng.sample(sorted(_THINGS), k=rng.randint(1, 4))
-    for thing, slot in zip(things, rng.sample(range(4), k=len(things)), strict=True):
-        drawer, is_aloft = _THINGS[thing]
-        scale = size[1] * rng.uniform(0.14, 0.24)
-        x = size[0] * (slot + rng.uniform(0.35, 0.65)) / 4
-        y = horizon * rng.uniform(0.25, 0.6) if is_aloft else horizon + (size[1] - horizon) * rng.uniform(0.1, 0.5)
-        colour = rng.choice(sorted(_COLOURS))
-        drawer(draw, x, y, scale, _COLOURS[colour])
-        labels.append(thing)
-        phrases.append(_with_article(f"{colour} {thing}" if thing in _COLOURED else thing))
-    image = image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).filter(
-        ImageFilter.GaussianBlur(rng.uniform(0, 0.6))
-    )
-    return Scene(image, sorted(labels), f"{' and '.join(phrases)} {place}")
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An object of a scene: RGBA pixels, and where their upper left corner lies."""
+
+    pixels: Image.Image
+    left: int
+    top: int
 
 
-def write_shards(folder: Path, n_shards: int, n_samples: int, seed: int) -> None:
-    """Writes scenes as WebDataset tars `scenes-00000.tar`, ...; the same seed gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for shard in range(n_shards):
-        with wds.TarWriter(str(folder / f"scenes-{shard:05d}.tar"), mtime=0, encoder=False) as writer:
-            for place in range(n_samples):
-                number = shard * n_samples + place
-                scene = draw_scene(seed * 1_000_003 + number)
-                jpeg = io.BytesIO()
-                scene.image.save(jpeg, "JPEG", quality=_JPEG_QUALITY)
-                description = {"captions": [scene.caption], "labels": scene.labels}
-                writer.write(
-                    {
-                        "__key__": f"scene-{number:06d}",
-                        "jpg": jpeg.getvalue(),
-                        "txt": scene.caption.encode(),
-                        "json": json.dumps(description).encode(),
-                    }
-                )
+@cache
+def pictogram_names() -> dict[str, str]:
+    """Everyday name -> character, of everything the corpus shows."""
+    names = {}
+    for line in (files("jobs") / "pictograms.txt").read_text("utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            unicode_name, _, everyday = (part.strip() for part in line.partition("="))
+            names[everyday or unicode_name.lower()] = unicodedata.lookup(unicode_name)
+    return names
 
 
-def _with_article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+def read_pictograms(font: Path) -> dict[str, Image.Image]:
+    """Everyday name -> RGBA image cut to its content.
+
+    Args:
+        font: NotoColorEmoji.ttf (Debian: fonts-noto-color-emoji).
+
+    Raises ValueError where the font lacks a pictogram.
+    """
+    try:
+        loaded = ImageFont.truetype(str(font), _FONT_PX)
+    except OSError as error:
+        raise ValueError(f"{font} is no font that can be read: {error}; expected Noto Color Emoji") from error
+    pictograms = {}
+    for name, character in pictogram_names().items():
+        canvas = Image.new("RGBA", (_FONT_PX * 2, _FONT_PX * 2))
+        ImageDraw.Draw(canvas).text((0, 0), character, font=loaded, embedded_color=True)
+        box = canvas.getbbox()
+        # A font of outlines would draw in the one colour of the pen, or boxes for what it lacks.
+        if box is None or len(canvas.getcolors(canvas.width * canvas.height) or ()) < _MIN_COLOURS:
+            raise ValueError(f"{font} has no pictogram for {name}; expected Noto Color Emoji 2.042 or newer")
+        pictograms[name] = canvas.crop(box)
+    return pictograms
 
 
-def _fill_gradient(draw: Draw, box: tuple[int, int, int, int], colours: tuple[Colour, Colour]) -> None:
-    left, top, right, bottom = box
-    for y in range(top, bottom):
-        share = (y - top) / max(1, bottom - top)
-        mixed = tuple(round(a + (b - a) * share) for a, b in zip(*colours, strict=True))
-        draw.line((left, y, right, y), fill=mixed)
+def draw_scene(pictograms: Pictograms, seed: Sequence[int], max_objects: int = MAX_OBJECTS) -> Scene:
+    """A scene of one to `max_objects` different pictograms.
+
+    Args:
+        pictograms: RGBA images by name.
+        seed: the corpus's seed and the scene's number.
+        max_objects: 1 to 6.
+    """
+    rng = np.random.default_rng(seed)
+    n_objects = int(rng.integers(1, max_objects + 1))
+    names = [str(name) for name in rng.choice(sorted(pictograms), n_objects, replace=False)]
+    image = _background(rng)
+    for placed in _layout([pictograms[name] for name in names], rng):
+        image.paste(placed.pixels, (placed.left, placed.top), placed.pixels)
+    buffer = io.BytesIO()
+    _lit(image, rng).save(buffer, "JPEG", quality=int(rng.integers(55, 96)))
+    return Scene(buffer.getvalue(), sorted(names), _caption(names, rng))
 
 
-def _shade(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (min(255, round(part * factor)) for part in colour)
-    return red, green, blue
+def _background(rng: np.random.Generator) -> Image.Image:
+    """Two colours, mixed by a gradient, soft noise, stripes or patches."""
+    low, high = rng.integers(0, 256, (2, 3)) * 0.75 + 32
+    down, right = np.mgrid[0:SCENE_PX, 0:SCENE_PX] / SCENE_PX
+    angle = rng.uniform(0, 2 * np.pi)
+    along = np.cos(angle) * right + np.sin(angle) * down
+    kind = rng.integers(4)
+    if kind == 0:
+        share = (along - along.min()) / np.ptp(along)
+    elif kind == 1:
+        share = (np.sin(along * rng.uniform(10, 60)) + 1) / 2 * rng.uniform(0.3, 1)
+    else:
+        coarse = rng.random((int(rng.integers(2, 16)),) * 2)
+        coarse = coarse if kind == 2 else coarse.round()
+        resampling = Image.Resampling.BICUBIC if kind == 2 else Image.Resampling.NEAREST
+        share = np.asarray(Image.fromarray(np.uint8(coarse * 255)).resize((SCENE_PX, SCENE_PX), resampling)) / 255
+    mixed = low + (high - low) * share[:, :, None]
+    return Image.fromarray(np.uint8(np.clip(mixed, 0, 255)))
 
 
-def _ball(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    draw.ellipse((x - r / 2, y - r / 2, x + r / 2, y + r / 2), fill=colour, outline=_shade(colour, 0.6), width=3)
-    draw.arc((x - r / 4, y - r / 2, x + r / 4, y + r / 2), 0, 360, fill=_shade(colour, 0.6), width=3)
+def _layout(pictograms: list[Image.Image], rng: np.random.Generator) -> list[_Placed]:
+    """Sizes, turns and places such that enough of every object can be seen; the best found, if none is."""
+    best: tuple[float, list[_Placed]] = (-1.0, [])
+    for _ in range(_MAX_LAYOUTS):
+        placed = [_place(pictogram, len(pictograms), rng) for pictogram in pictograms]
+        visible = min(_visible_shares(placed))
+        if visible > best[0]:
+            best = (visible, placed)
+        if visible >= _MIN_VISIBLE_SHARE:
+            break
+    return best[1]
 
 
-def _house(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    draw.rectangle((x - r * 0.7, y - r * 0.9, x + r * 0.7, y), fill=(225, 210, 185))
-    draw.polygon([(x - r * 0.9, y - r * 0.9), (x, y - r * 1.6), (x + r * 0.9, y - r * 0.9)], fill=colour)
-    draw.rectangle((x - r * 0.15, y - r * 0.5, x + r * 0.15, y), fill=(95, 60, 40))
-    draw.rectangle((x + r * 0.3, y - r * 0.7, x + r * 0.55, y - r * 0.45), fill=(150, 200, 235))
+def _place(pictogram: Image.Image, n_objects: int, rng: np.random.Generator) -> _Placed:
+    side = SCENE_PX * rng.uniform(*_SIDE_SHARES[n_objects])
+    scale = side / max(pictogram.size)
+    width, height = (max(1, round(length * scale)) for length in pictogram.size)
+    pixels = pictogram.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if rng.random() < 0.5:
+        pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    turn = rng.uniform(-_MAX_ROTATION_DEG, _MAX_ROTATION_DEG)
+    pixels = pixels.rotate(turn, Image.Resampling.BICUBIC, expand=True)
+    # Up to a fifth of an object lies outside.
+    left, top = (int(rng.uniform(-0.2 * length, SCENE_PX - 0.8 * length)) for length in pixels.size)
+    return _Placed(pixels, left, top)
 
 
-def _tree(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    draw.rectangle((x - r * 0.12, y - r * 0.9, x + r * 0.12, y), fill=(100, 70, 45))
-    for dx, dy in ((-0.35, -1.0), (0.35, -1.0), (0.0, -1.4)):
-        box = (x + (dx - 0.5) * r, y + (dy - 0.5) * r, x + (dx + 0.5) * r, y + (dy + 0.5) * r)
-        draw.ellipse(box, fill=(45, 120, 50))
+def _visible_shares(placed: list[_Placed]) -> list[float]:
+    """What part of each object's pixels shows, behind those placed after it and within the scene."""
+    owner = np.full((SCENE_PX, SCENE_PX), -1)
+    n_pixels = []
+    for number, thing in enumerate(placed):
+        solid = np.asarray(thing.pixels.getchannel("A")) > 127
+        n_pixels.append(max(1, int(solid.sum())))
+        top, left = max(0, thing.top), max(0, thing.left)
+        inside = solid[top - thing.top :, left - thing.left :][: SCENE_PX - top, : SCENE_PX - left]
+        region = owner[top : top + inside.shape[0], left : left + inside.shape[1]]
+        region[inside] = number
+    return [float((owner == number).sum() / n) for number, n in enumerate(n_pixels)]
 
 
-def _car(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    draw.rounded_rectangle((x - r, y - r * 0.6, x + r, y - r * 0.15), radius=r * 0.12, fill=colour)
-    draw.polygon(
-        [(x - r * 0.6, y - r * 0.6), (x - r * 0.35, y - r), (x + r * 0.4, y - r), (x + r * 0.65, y - r * 0.6)],
-        fill=_shade(colour, 0.8),
-    )
-    draw.rectangle((x - r * 0.3, y - r * 0.92, x + r * 0.3, y - r * 0.65), fill=(170, 215, 240))
-    for wheel in (-0.55, 0.55):
-        box = (x + (wheel - 0.22) * r, y - r * 0.35, x + (wheel + 0.22) * r, y + r * 0.09)
-        draw.ellipse(box, fill=(30, 30, 30), outline=(140, 140, 140), width=4)
+def _lit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Light and camera: brightness, tint, contrast, a little blur and noise."""
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7)))
+    pixels = np.asarray(image, np.float64)
+    tint = rng.uniform(0.75, 1.15) * rng.uniform(0.93, 1.07, 3)
+    pixels = (pixels - 128) * rng.uniform(0.75, 1.1) + 128
+    pixels = pixels * tint + rng.normal(0, rng.uniform(0, 8), pixels.shape)
+    return Image.fromarray(np.uint8(np.clip(pixels, 0, 255)))
 
 
-def _boat(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    draw.polygon([(x - r, y - r * 0.4), (x + r, y - r * 0.4), (x + r * 0.6, y), (x - r * 0.6, y)], fill=colour)
-    draw.rectangle((x - 3, y - r * 1.6, x + 3, y - r * 0.4), fill=(90, 65, 45))
-    draw.polygon([(x + 6, y - r * 1.55), (x + 6, y - r * 0.5), (x + r * 0.8, y - r * 0.5)], fill=(245, 245, 240))
+def _caption(names: list[str], rng: np.random.Generator) -> str:
+    """One sentence that names everything, as a person would."""
+    things = [_with_article(name) for name in names]
+    listed = things[0] if len(things) == 1 else ", ".join(things[:-1]) + " and " + things[-1]
+    return str(rng.choice(_OPENINGS)) + listed
 
 
-def _flower(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    draw.line((x, y, x, y - r), fill=(40, 120, 45), width=6)
-    for petal in range(6):
-        angle = petal * math.pi / 3
-        cx, cy = x + math.cos(angle) * r * 0.25, y - r + math.sin(angle) * r * 0.25
-        draw.ellipse((cx - r * 0.2, cy - r * 0.2, cx + r * 0.2, cy + r * 0.2), fill=colour)
-    draw.ellipse((x - r * 0.15, y - r * 1.15, x + r * 0.15, y - r * 0.85), fill=(250, 200, 40))
-
-
-def _cloud(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    for dx, dy, size in ((-0.6, 0.1, 0.5), (0.0, -0.1, 0.65), (0.6, 0.1, 0.5)):
-        draw.ellipse(
-            (x + (dx - size) * r, y + (dy - size * 0.6) * r, x + (dx + size) * r, y + (dy + size * 0.6) * r),
-            fill=(240, 240, 245),
-        )
-
-
-def _sun(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    for ray in range(12):
-        angle = ray * math.pi / 6
-        end = (x + math.cos(angle) * r * 0.8, y + math.sin(angle) * r * 0.8)
-        draw.line((x, y, *end), fill=(255, 215, 90), width=5)
-    draw.ellipse((x - r * 0.45, y - r * 0.45, x + r * 0.45, y + r * 0.45), fill=(255, 205, 50))
-
-
-def _kite(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    draw.line((x, y + r * 0.6, x - r * 0.5, y + r * 1.5), fill=(60, 60, 60), width=3)
-    corners = [(x, y - r * 0.7), (x + r * 0.5, y), (x, y + r * 0.6), (x - r * 0.5, y)]
-    draw.polygon(corners, fill=colour, outline=_shade(colour, 0.6))
-    draw.line((*corners[0], *corners[2]), fill=_shade(colour, 0.6), width=3)
-
-
-def _balloon(draw: Draw, x: float, y: float, r: float, colour: Colour) -> None:
-    draw.line((x, y + r * 0.6, x, y + r * 1.4), fill=(70, 70, 70), width=3)
-    draw.ellipse((x - r * 0.5, y - r * 0.6, x + r * 0.5, y + r * 0.6), fill=colour)
-    draw.ellipse((x - r * 0.25, y - r * 0.4, x - r * 0.05, y - r * 0.1), fill=_shade(colour, 1.5))
-
-
-# Name -> (how it is drawn, whether it hangs in the air).
-_THINGS: dict[str, tuple[Callable[[Draw, float, float, float, Colour], None], bool]] = {
-    "ball": (_ball, False),
-    "balloon": (_balloon, True),
-    "boat": (_boat, False),
-    "car": (_car, False),
-    "cloud": (_cloud, True),
-    "flower": (_flower, False),
-    "house": (_house, False),
-    "kite": (_kite, True),
-    "sun": (_sun, True),
-    "tree": (_tree, False),
-}
-_COLOURED = frozenset({"ball", "balloon", "boat", "car", "flower", "house", "kite"})
-# Phrase -> (colours above the horizon, colours below it, what the place itself shows).
-_PLACES: dict[str, tuple[tuple[Colour, Colour], tuple[Colour, Colour], tuple[str, ...]]] = {
-    "on the grass": (((110, 170, 235), (200, 225, 245)), ((95, 165, 75), (60, 120, 50)), ("grass", "sky")),
-    "on the beach": (((90, 180, 230), (215, 235, 240)), ((235, 215, 165), (205, 175, 120)), ("beach", "sky")),
-    "by the sea": (((120, 175, 225), (205, 225, 240)), ((45, 115, 170), (20, 70, 120)), ("sea", "sky")),
-    "in the snow": (((165, 185, 210), (220, 228, 238)), ((245, 248, 252), (210, 220, 235)), ("sky", "snow")),
-    "at night": (((15, 20, 50), (40, 50, 95)), ((30, 45, 40), (15, 25, 25)), ("night", "sky")),
-    "in the desert": (((150, 195, 235), (240, 225, 200)), ((225, 175, 105), (185, 130, 70)), ("desert", "sky")),
-}
+def _with_article(name: str) -> str:
+    is_plural = name.endswith("s") and not name.endswith("ss") and name not in _SINGULAR_IN_S
+    if is_plural or name in _UNCOUNTED:
+        return name
+    return f"{'an' if name[0] in 'aeioAEIO' or name.startswith(_SILENT) else 'a'} {name}"

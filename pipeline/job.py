@@ -146,7 +146,7 @@ class LabelJob:
             model_fingerprint=model_fingerprint,
             fingerprint=fingerprint,
             labelling=labelling,
-            versions=_versions(),
+            versions=installed_versions(),
         )
         standing = store.read_run(wanted.run) or store.create_run(wanted)
         _check_same_run(standing, wanted, store.url)
@@ -298,6 +298,7 @@ def as_seen_by_workers(model: str) -> str:
     return str(Path(model).resolve()) if "://" not in model and Path(model).is_dir() else model
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Versions of what decides the labels."""
     versions = {name: importlib.metadata.version(name) for name in _VERSIONED}
     return {"python": platform.python_version(), **versions}

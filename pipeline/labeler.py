@@ -81,7 +81,7 @@ class Labeler:
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self.recognizer = self._device.submit(self.load_recognizer, config).result()
         self.preprocessor = replace(self.recognizer.preprocessor, honour_exif=config.honour_exif)
-        self._decoders = ThreadPoolExecutor(config.n_threads, thread_name_prefix="decode")
+        self.decoders = ThreadPoolExecutor(config.n_threads, thread_name_prefix="decode")
 
     @staticmethod
     def load_recognizer(config: LabelerConfig) -> Any:
@@ -103,7 +103,7 @@ class Labeler:
     def _label_batch(self, batch: dict[str, Any]) -> pa.Table:
         started = time.perf_counter()
         data = batch["data"]
-        decoded = list(self._decoders.map(self._decode, data))
+        decoded = list(self.decoders.map(self._decode, data))
         decode_s = time.perf_counter() - started
         crops = [image.crop for image in decoded if image.crop is not None]
         sampled, infer_s = self._device.submit(self._sample, crops).result()

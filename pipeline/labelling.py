@@ -59,10 +59,10 @@ def stream_labels(
     try:
         yield from labelled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
     except RayError as error:
-        raise _explain(error) from error
+        raise explain(error) from error
 
 
-def _explain(error: BaseException) -> TagstreamError:
+def explain(error: BaseException) -> TagstreamError:
     """The error that a user should see for one that came out of Ray."""
     cause: BaseException = error
     while cause.__cause__ is not None:

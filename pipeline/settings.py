@@ -6,11 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from model import DTYPES, RANKINGS, SAMPLINGS
 from pipeline.errors import TagstreamError
+from pipeline.settings_file import check_choice, check_range
 
 ChangedPolicy = Literal["keep", "relabel", "fail"]
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
@@ -44,34 +45,21 @@ class LabelSettings:
     """A job whose workers finish nothing for this long is stopped with an error."""
 
     def __post_init__(self) -> None:
-        _check_choice("ranking", self.ranking, RANKINGS)
-        _check_choice("sampling", self.sampling, SAMPLINGS)
-        _check_choice("dtype", self.dtype, ("auto", *DTYPES))
-        _check_choice("changed", self.changed, CHANGED_POLICIES)
-        _check_range("top_k", self.top_k, 1, 200)
-        _check_range("max_label_tokens", self.max_label_tokens, 1, 256)
-        _check_range("batch_size", self.batch_size, 0, 4096)
-        _check_range("actors", self.actors, 0, 100_000)
-        _check_range("limit", self.limit, 0, None)
-        _check_range("no_progress_timeout_s", self.no_progress_timeout_s, 1, None)
+        check_choice("ranking", self.ranking, RANKINGS)
+        check_choice("sampling", self.sampling, SAMPLINGS)
+        check_choice("dtype", self.dtype, ("auto", *DTYPES))
+        check_choice("changed", self.changed, CHANGED_POLICIES)
+        check_range("top_k", self.top_k, 1, 200)
+        check_range("max_label_tokens", self.max_label_tokens, 1, 256)
+        check_range("batch_size", self.batch_size, 0, 4096)
+        check_range("actors", self.actors, 0, 100_000)
+        check_range("limit", self.limit, 0)
+        check_range("no_progress_timeout_s", self.no_progress_timeout_s, 1)
         share = self.gpus_per_actor
         if not (0 < share <= 1 or (1 < share < math.inf and share == int(share))):
             raise TagstreamError(
                 f"gpus_per_actor is {share}; expected a whole number, or a share of one GPU: above 0 and below 1"
             )
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], origin: str) -> Self:
-        """Settings from a parsed file; unknown names and wrong types are errors that name them."""
-        known = {field.name: type(field.default) for field in fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise TagstreamError(f"{origin} has an unknown setting {name!r}; known are {', '.join(sorted(known))}")
-            fits = isinstance(value, known[name]) or (known[name] is float and isinstance(value, int))
-            if not fits or (isinstance(value, bool) and known[name] is not bool):
-                expected = known[name].__name__
-                raise TagstreamError(f"{origin}: {name} is {value!r}; expected a value of type {expected}")
-        return cls(**values)
 
     def labelling(self, dtype: str) -> dict[str, Any]:
         """The settings that decide the labels, with the dtype as resolved."""
@@ -89,13 +77,3 @@ def run_fingerprint(model_fingerprint: str, labelling: Mapping[str, Any]) -> str
     """Fingerprint of a run, 12 hex digits: the model's and that of the settings which decide the labels."""
     described = json.dumps({"model": model_fingerprint, "labelling": labelling}, sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:12]
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise TagstreamError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
-
-
-def _check_range(name: str, value: int, low: int, high: int | None) -> None:
-    if value < low or (high is not None and value > high):
-        raise TagstreamError(f"{name} is {value}; expected {low} {'or more' if high is None else f'to {high}'}")

@@ -107,9 +107,14 @@ def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent:
     return True
 
 
+def is_local(filesystem: Filesystem) -> bool:
+    """Whether files can be renamed in place."""
+    return isinstance(filesystem, LocalFileSystem)
+
+
 def full_url(filesystem: Filesystem, path: str) -> str:
     """A path of the filesystem as something to open elsewhere."""
-    return str(Path(path)) if isinstance(filesystem, LocalFileSystem) else str(filesystem.unstrip_protocol(path))
+    return str(Path(path)) if is_local(filesystem) else str(filesystem.unstrip_protocol(path))
 
 
 def modified_s(info: Mapping[str, Any]) -> float | None:

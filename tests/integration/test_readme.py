@@ -11,6 +11,7 @@ import pytest
 from jobs.cli import tagstream
 from pipeline.catalog import open_store, run_query
 from pipeline.settings import LabelSettings
+from pipeline.settings_file import read_settings
 from tests.conftest import ROOT
 from tests.fixtures.corpus import write_tars
 from tests.integration.conftest import LabelFunction
@@ -35,7 +36,7 @@ def test_every_query_runs(label: LabelFunction, tmp_path: Path) -> None:
 
 def test_every_setting_of_the_example_file_exists() -> None:
     (example,) = blocks("toml")
-    assert LabelSettings.from_mapping(tomllib.loads(example), "the example") == LabelSettings()
+    assert read_settings(LabelSettings, tomllib.loads(example), "the example") == LabelSettings()
 
 
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"(?:`|bin/)tagstream ([a-z-]+)", README))))

@@ -75,7 +75,7 @@ def draw(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> str:
     monkeypatch.setenv("COLUMNS", "20")
     progress = Progress()
     progress.begin("loading the model of a long name")
-    with LiveLine(progress):
+    with LiveLine(lambda elapsed_s: describe(progress.snapshot(), elapsed_s)):
         deadline = time.monotonic() + 5
         while not terminal.getvalue() and time.monotonic() < deadline:
             time.sleep(0.005)

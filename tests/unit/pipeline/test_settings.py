@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.errors import TagstreamError
 from pipeline.settings import LabelSettings, run_fingerprint
+from pipeline.settings_file import read_settings
 
 DEFAULTS = LabelSettings()
 # Another value for each setting, of those that decide the labels and of those that do not.
@@ -54,20 +55,20 @@ class TestFromAFile:
             changed = "fail"
             no_progress_timeout_s = 60
         """
-        settings = LabelSettings.from_mapping(tomllib.loads(text), "label.toml")
+        settings = read_settings(LabelSettings, tomllib.loads(text), "label.toml")
         assert asdict(settings) == {**DECIDING, **OTHERS}
 
     def test_what_a_file_leaves_out_has_its_default(self) -> None:
-        assert LabelSettings.from_mapping({}, "label.toml") == DEFAULTS
+        assert read_settings(LabelSettings, {}, "label.toml") == DEFAULTS
 
     def test_a_whole_number_may_stand_for_a_fraction(self) -> None:
-        assert LabelSettings.from_mapping({"gpus_per_actor": 2}, "label.toml").gpus_per_actor == 2
+        assert read_settings(LabelSettings, {"gpus_per_actor": 2}, "label.toml").gpus_per_actor == 2
 
     def test_an_unknown_setting_is_refused_and_the_known_ones_are_named(self) -> None:
         with pytest.raises(
             TagstreamError, match=r"label\.toml has an unknown setting 'topk'; known are actors, .*top_k"
         ):
-            LabelSettings.from_mapping({"topk": 5}, "label.toml")
+            read_settings(LabelSettings, {"topk": 5}, "label.toml")
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -86,7 +87,7 @@ class TestFromAFile:
     )
     def test_a_value_of_another_type_is_refused(self, name: str, value: Any) -> None:
         with pytest.raises(TagstreamError, match=rf"label\.toml: {name} is .*; expected a value of type"):
-            LabelSettings.from_mapping({name: value}, "label.toml")
+            read_settings(LabelSettings, {name: value}, "label.toml")
 
 
 class TestRanges:

@@ -1,0 +1,114 @@
+"""`tagstream train`: trains a recognizer with the class that serves it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.config_file import read_config
+
+if TYPE_CHECKING:
+    from pipeline.training.progress import TrainProgress
+
+_PRESETS = files("jobs") / "presets"
+
+
+@click.command(short_help="Train a recognizer; --resume goes on where a run stopped.")
+@click.argument("source")
+@click.option("--out", required=True, help="Folder for the model and its checkpoints; local or s3://.")
+@click.option("--preset", help="Settings that come along: demo, nxtp-g3m, nxtp-g70m, nxtp-imagenet.")
+@click.option("--init", help="Recognizer to start from.  [default: a new one, sizes by preset]")
+@click.option("--val", help="Labelled source to measure recall on.")
+@click.option("--teacher", help="Recognizer whose confident labels are learned instead of the source's own.")
+@click.option("--min-score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="What is confident.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
+@click.option("--address", help="Ray cluster to join.  [default: this machine]")
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings; wins over --preset.")
+@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+def train(source: str, out: str, preset: str | None, config: str | None, **flags: Any) -> None:
+    """Train a recognizer on the labels (or nouns of captions) of SOURCE, in any form that `label` takes.
+
+    OUT becomes a model folder with metrics.parquet, training.png and a model card; its checkpoints are below it.
+
+    \b
+    tagstream train corpus/train --val corpus/val --out my-model --preset demo
+    """
+    from jobs.live_line import LiveLine
+    from pipeline.settings_file import read_settings
+    from pipeline.training.job import TrainJob, TrainRequest
+    from pipeline.training.settings import TrainSettings
+
+    given = read_config(config)
+    read_settings(TrainSettings, given, config or "the command line")
+    settings = read_settings(TrainSettings, merged(_read_preset(preset), given), f"preset {preset} with {config}")
+    request = TrainRequest(
+        source=source,
+        out=out,
+        settings=settings,
+        init=flags["init"],
+        val=flags["val"],
+        teacher=flags["teacher"],
+        min_score=flags["min_score"],
+        n_workers=flags["workers"],
+        resume=flags["resume"],
+        address=flags["address"],
+        verbose=flags["verbose"],
+        command=shlex.join(["tagstream", *sys.argv[1:]]),
+    )
+    job = TrainJob(request)
+    try:
+        with LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)):
+            state = job.run()
+    except KeyboardInterrupt:
+        steps = job.checkpoints.steps()
+        kept = f"the checkpoint of step {steps[-1]:,} is kept; " if steps else "no checkpoint was written yet; "
+        click.echo(f"\nStopped. {kept}the same command with --resume goes on.", err=True)
+        raise
+    recall = "" if state.best_recall is None else f", recall@10 {state.best_recall:.3f} at step {state.best_step:,}"
+    click.echo(f"Trained {state.step:,} steps in {state.seconds:,.0f} s{recall}: {out}")
+
+
+def describe(at: TrainProgress, elapsed_s: float) -> str:
+    """The live line."""
+    from jobs.live_line import clock
+
+    if not at.step:
+        return f"{at.phase} ... {clock(elapsed_s)}"
+    parts = [f"step {at.step:,}/{at.n_steps:,}"]
+    if at.loss is not None:
+        parts.append(f"loss {at.loss:.3f}")
+    parts.append(f"{at.images_per_s:,.0f} images/s")
+    if at.recall_10 is not None:
+        parts.append(f"recall@10 {at.recall_10:.3f}")
+    parts.append(f"{clock(elapsed_s)} gone")
+    if at.eta_s is not None:
+        parts.append(f"{clock(at.eta_s)} to go")
+    if at.phase != "training":
+        parts.append(at.phase)
+    return " · ".join(parts)
+
+
+def merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset with what is given put over it, table by table."""
+    tables = {
+        name: {**preset[name], **value}
+        for name, value in given.items()
+        if isinstance(value, Mapping) and isinstance(preset.get(name), Mapping)
+    }
+    return {**preset, **given, **tables}
+
+
+def _read_preset(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    known = sorted(path.name.removesuffix(".toml") for path in _PRESETS.iterdir() if path.name.endswith(".toml"))
+    if name not in known:
+        raise click.UsageError(f"there is no preset {name}; expected one of {', '.join(known)}")
+    return tomllib.loads((_PRESETS / f"{name}.toml").read_text("utf-8"))

@@ -1,0 +1,64 @@
+"""Settings as frozen dataclasses, read from TOML: unknown names and wrong types are errors that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from pipeline.errors import TagstreamError
+
+S = TypeVar("S")
+
+
+def read_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
+    """Settings of a class from a parsed file.
+
+    Args:
+        cls: a dataclass whose fields all have defaults of type bool, int, float, str or tuple of str, or are such
+            dataclasses themselves (a table in the file).
+        values: what the file holds.
+        origin: the file, for messages.
+
+    Raises TagstreamError for names and types that do not fit, and whatever the class itself refuses.
+    """
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    given = {}
+    for name, value in values.items():
+        if name not in known:
+            raise TagstreamError(f"{origin} has an unknown setting {name!r}; known are {', '.join(sorted(known))}")
+        if is_dataclass(hints[name]) and isinstance(value, Mapping):
+            given[name] = read_settings(hints[name], value, f"{origin}, table {name}")
+        else:
+            given[name] = _checked(name, value, _default(known[name]), origin)
+    return cls(**given)
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
+    expected = type(default)
+    if expected is tuple:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise TagstreamError(f"{origin}: {name} is {value!r}; expected a list of strings")
+    fits = isinstance(value, expected) or (expected is float and isinstance(value, int))
+    if not fits or (isinstance(value, bool) and expected is not bool):
+        kind = "table" if is_dataclass(expected) else f"value of type {expected.__name__}"
+        raise TagstreamError(f"{origin}: {name} is {value!r}; expected a {kind}")
+    return float(value) if expected is float else value
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises TagstreamError unless the value is one of the choices."""
+    if value not in choices:
+        raise TagstreamError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def check_range(name: str, value: float, low: float, high: float | None = None) -> None:
+    """Raises TagstreamError unless the value lies between the limits, both included."""
+    if not value >= low or (high is not None and value > high):
+        raise TagstreamError(f"{name} is {value}; expected {low} {'or more' if high is None else f'to {high}'}")

@@ -1,0 +1,1 @@
+"""Training: Ray Data feeds the labelling actors' class, whose recognizer learns."""

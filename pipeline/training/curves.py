@@ -1,0 +1,48 @@
+"""The curves of a training run as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+_LOSS, _RATE, _RECALLS = "#1f5fa8", "#7a7a7a", {1: "#c2571a", 5: "#8a6fb0", 10: "#2e7d4f"}
+
+
+def draw_curves(metrics: pa.Table, path: Path) -> None:
+    """Draws loss, learning rate and recall over the steps, one below the other."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    steps = metrics.column("step").to_numpy()
+    figure, (loss, recall, rate) = pyplot.subplots(
+        3, 1, figsize=(8, 8), sharex=True, height_ratios=(3, 3, 1), layout="constrained"
+    )
+    loss.plot(steps, metrics.column("label_loss").to_numpy(), color=_LOSS, linewidth=1.2, label="labels")
+    if metrics.column("denoise_loss").null_count < metrics.num_rows:
+        denoise = metrics.column("denoise_loss").to_numpy(zero_copy_only=False)
+        loss.plot(steps, denoise, color=_RATE, linewidth=1.2, label="denoising")
+        loss.legend(frameon=False)
+    loss.set_ylabel("loss (nats a token)")
+    for k, colour in _RECALLS.items():
+        measured = metrics.filter(metrics.column(f"recall_{k}").is_valid())
+        recall.plot(
+            measured.column("step").to_numpy(),
+            measured.column(f"recall_{k}").to_numpy(),
+            color=colour,
+            marker=".",
+            label=f"at {k}",
+        )
+    recall.set_ylabel("recall")
+    recall.set_ylim(0, 1)
+    recall.legend(frameon=False, loc="lower right")
+    rate.plot(steps, metrics.column("learning_rate").to_numpy(), color=_RATE, linewidth=1.2)
+    rate.set_ylabel("learning rate")
+    rate.set_xlabel("step")
+    for axes in (loss, recall, rate):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,250 @@
+"""Training jobs in this process and in workers: they learn, label as serving does, and go on after a stop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from ray import cloudpickle
+
+from model import Recognizer
+from pipeline.errors import StoreError, TagstreamError
+from pipeline.labeler import Labeler
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.job import TrainJob, TrainRequest, source_shards
+from pipeline.training.settings import ModelSizes, TrainSettings
+from pipeline.training.trainer import Trainer, TrainPlan
+from tests.fixtures.corpus import write_coloured_tars
+from tests.integration.conftest import LabelFunction, rows
+
+# Workers do not find the tests' modules.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+SIZES = ModelSizes(
+    image_size=28,
+    patch_size=14,
+    vision_width=32,
+    vision_blocks=1,
+    vision_heads=2,
+    decoder_width=32,
+    decoder_blocks=2,
+    decoder_heads=2,
+    vocab_size=320,
+)
+SETTINGS = {
+    "steps": 60,
+    "batch_size": 16,
+    "learning_rate": 6e-3,
+    "warmup_steps": 5,
+    "log_every": 1,
+    "eval_every": 20,
+    "eval_images": 40,
+    "checkpoint_every": 20,
+    "shuffle_buffer": 50,
+    "model": SIZES,
+}
+TrainFunction = Callable[..., TrainJob]
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus with `train` and `val`."""
+    folder = tmp_path_factory.mktemp("colours")
+    write_coloured_tars(folder / "train", 3, 50, seed=1)
+    write_coloured_tars(folder / "val", 1, 40, seed=2)
+    return folder
+
+
+@pytest.fixture
+def train(shared_ray: None, colours: Path) -> TrainFunction:
+    """Trains on the colours; settings as keywords."""
+
+    def run(out: Any, *, request: dict[str, Any] | None = None, **settings: Any) -> TrainJob:
+        job = TrainJob(
+            TrainRequest(
+                **{
+                    "source": str(colours / "train"),
+                    "val": str(colours / "val"),
+                    "out": str(out),
+                    "settings": TrainSettings(**{**SETTINGS, **settings}),
+                    **(request or {}),
+                }
+            )
+        )
+        job.run()
+        return job
+
+    return run
+
+
+def metrics(out: Any) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = pq.read_table(Path(str(out)) / "metrics.parquet").to_pydict()
+    return columns
+
+
+def plan_of(out: Any, model: Any, colours: Path, **settings: Any) -> TrainPlan:
+    return TrainPlan(
+        out=str(out),
+        start_model=str(model),
+        shards=source_shards(str(colours / "train")),
+        val_shards=source_shards(str(colours / "val")),
+        settings=TrainSettings(**{**SETTINGS, **settings}),
+        device="cpu",
+        n_threads=1,
+    )
+
+
+def test_a_model_from_scratch_learns_and_its_folder_is_complete(train: TrainFunction, tmp_path: Path) -> None:
+    train(tmp_path / "model")
+    logged = metrics(tmp_path / "model")
+    assert logged["step"] == list(range(1, 61))
+    assert logged["label_loss"][-1] < 0.3 * logged["label_loss"][0]
+    recalls = [recall for recall in logged["recall_1"] if recall is not None]
+    # Four colours, the same for training and validation.
+    assert recalls[-1] > 0.95
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "README.md", "metrics.parquet", "training.png"} <= names
+    steps = Checkpoints(str(tmp_path / "model")).steps()
+    assert steps[-2:] == [40, 60]
+
+
+def test_labels_made_by_the_trainer_equal_those_of_the_saved_folder(
+    train: TrainFunction, label: LabelFunction, colours: Path, tmp_path: Path
+) -> None:
+    job = train(tmp_path / "model", steps=20, eval_every=100)
+    trainer = Trainer(
+        plan_of(tmp_path / "model", "unused", colours, steps=20, eval_every=100), 0, 1, lambda report: None
+    )
+    images = [sample for shard in source_shards(str(colours / "val")) for sample in read_images(shard)]
+    by_trainer = [
+        [(found.text, found.score) for found in labels if found.finished]
+        for labels in trainer.labeler.recognizer.label(images, top_k=5)
+    ]
+    label(colours / "val", tmp_path / "store", model=tmp_path / "model")
+    stored = rows(tmp_path / "store", 'SELECT "index", label, score FROM labels ORDER BY "index", rank')
+
+    assert job.checkpoints.steps() == [20]
+    by_command = [[(text, score) for index, text, score in stored if index == number] for number in range(len(images))]
+    assert [[text for text, _ in of_image] for of_image in by_command] == [
+        [text for text, _ in of_image] for of_image in by_trainer
+    ]
+    # Other batches, other order of additions.
+    for stored_image, trained_image in zip(by_command, by_trainer, strict=True):
+        assert [score for _, score in stored_image] == pytest.approx([score for _, score in trained_image], rel=1e-4)
+
+
+def read_images(shard: Any) -> list[bytes]:
+    from pipeline.datasource import read_batches
+
+    tables = list(read_batches(shard, 64))
+    return [sample["data"] for table in tables for row in table.column("samples").to_pylist() for sample in row]
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(train: TrainFunction, colours: Path, tmp_path: Path) -> None:
+    train(tmp_path / "whole")
+
+    class StoppedError(Exception):
+        pass
+
+    def stop_at_33(report: dict[str, Any]) -> None:
+        if report.get("step") == 33:
+            raise StoppedError
+
+    plan = plan_of(tmp_path / "stopped", tmp_path / "whole" / "initial", colours)
+    with pytest.raises(StoppedError):
+        Trainer(plan, 0, 1, stop_at_33).run()
+    assert Checkpoints(str(tmp_path / "stopped")).steps() == [20]
+    train(tmp_path / "stopped", request={"resume": True, "init": str(tmp_path / "whole" / "initial")})
+
+    whole, resumed = metrics(tmp_path / "whole"), metrics(tmp_path / "stopped")
+    # Not merely close: the same numbers, since order, draws and arithmetic are the same.
+    for column in ("step", "label_loss", "learning_rate", "gradient_norm", "recall_10"):
+        assert resumed[column] == whole[column]
+    weights = [Recognizer.from_pretrained(tmp_path / name).module.state_dict() for name in ("whole", "stopped")]
+    assert all(bool((weights[0][name] == weights[1][name]).all()) for name in weights[0])
+
+
+def test_a_folder_with_a_run_is_not_trained_over(train: TrainFunction, tmp_path: Path) -> None:
+    train(tmp_path / "model", steps=20)
+    with pytest.raises(StoreError, match="--resume"):
+        train(tmp_path / "model", steps=20)
+
+
+def test_a_run_is_not_resumed_with_other_settings(train: TrainFunction, tmp_path: Path) -> None:
+    train(tmp_path / "model", steps=20)
+    with pytest.raises(StoreError, match=r"learning_rate 0.006 -> 0.1"):
+        train(tmp_path / "model", request={"resume": True}, steps=20, learning_rate=0.1)
+
+
+def test_a_source_without_labels_is_an_error_that_says_so(train: TrainFunction, tmp_path: Path) -> None:
+    with pytest.raises(TagstreamError, match="no labels to learn a vocabulary from"):
+        train(tmp_path / "model", targets="captions")
+
+
+def test_training_to_and_from_object_storage_works(train: TrainFunction, s3: str, tmp_path: Path) -> None:
+    out = f"{s3}/{tmp_path.name}/model"
+    train(out, steps=20, eval_every=20, checkpoint_every=10)
+    assert Checkpoints(out).steps() == [10, 20]
+    train(out, request={"resume": True}, steps=20, eval_every=20, checkpoint_every=10)
+
+
+def test_a_teachers_confident_labels_are_learned(train: TrainFunction, colours: Path, tmp_path: Path) -> None:
+    train(tmp_path / "teacher", steps=100)
+    write_unlabelled(colours, tmp_path / "unlabelled")
+    train(
+        tmp_path / "student",
+        request={
+            "source": str(tmp_path / "unlabelled"),
+            "init": str(tmp_path / "teacher" / "initial"),
+            "teacher": str(tmp_path / "teacher"),
+            "min_score": 0.4,
+        },
+    )
+    recalls = [recall for recall in metrics(tmp_path / "student")["recall_1"] if recall is not None]
+    assert recalls[-1] > 0.95
+
+
+def write_unlabelled(colours: Path, folder: Path) -> None:
+    from tests.fixtures.corpus import tar_bytes
+
+    folder.mkdir()
+    for shard in source_shards(str(colours / "train")):
+        members = [(f"{number:04d}.jpg", data) for number, data in enumerate(read_images(shard))]
+        (folder / f"{shard.name}.tar").write_bytes(tar_bytes(members))
+
+
+def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoint(
+    train: TrainFunction, colours: Path, tmp_path: Path
+) -> None:
+    import os
+
+    marker = tmp_path / "died"
+
+    class Dying(Labeler):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self._n_calls = 0
+            encode_images = self.recognizer.module.encode_images
+
+            def counting(pixel_values: Any) -> Any:
+                self._n_calls += 1
+                if self._n_calls == 26 and not marker.exists():
+                    marker.touch()
+                    os._exit(1)
+                return encode_images(pixel_values)
+
+            self.recognizer.module.encode_images = counting
+
+    train(
+        tmp_path / "model",
+        request={"n_workers": 2, "labeler_class": Dying},
+        steps=30,
+        eval_every=10,
+        checkpoint_every=10,
+    )
+    assert marker.exists()
+    assert metrics(tmp_path / "model")["step"] == list(range(1, 31))
