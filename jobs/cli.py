@@ -16,6 +16,7 @@ from jobs.pack import pack
 from jobs.sql import sql
 from jobs.status import status
 from jobs.train import train
+from jobs.truncate import truncate
 from pipeline.errors import TagstreamError
 
 EXIT_FAILED = 1
@@ -34,7 +35,7 @@ def tagstream() -> None:
     """
 
 
-for command in (label, status, sql, demo, pack, import_nxtp, demo_corpus, train):
+for command in (label, status, sql, demo, pack, import_nxtp, demo_corpus, train, truncate):
     tagstream.add_command(command)
 
 

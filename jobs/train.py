@@ -71,8 +71,11 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
         kept = f"the checkpoint of step {steps[-1]:,} is kept; " if steps else "no checkpoint was written yet; "
         click.echo(f"\nStopped. {kept}the same command with --resume goes on.", err=True)
         raise
-    recall = "" if state.best_recall is None else f", recall@10 {state.best_recall:.3f} at step {state.best_step:,}"
-    click.echo(f"Trained {state.step:,} steps in {state.seconds:,.0f} s{recall}: {out}")
+    click.echo(f"Trained {state.step:,} steps in {state.seconds:,.0f} s: {out}")
+    for row in state.metrics:
+        if row["step"] == state.best_step:
+            recalls = ", ".join(f"{row[f'recall_{k}']:.3f} at {k}" for k in (1, 5, 10))
+            click.echo(f"Its weights are those of step {state.best_step:,}, the best: recall {recalls}")
 
 
 def describe(at: TrainProgress, elapsed_s: float) -> str:

@@ -40,6 +40,7 @@ class TrainingState:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     best_step: int | None = None
     best_recall: float | None = None
+    """Mean of the recalls at 1, 5 and 10 of the best step."""
     seconds: float = 0.0
     """Time spent training."""
 
@@ -76,9 +77,7 @@ class Checkpoints:
             values = json.loads(content)
             return TrainingState(**{**values, "positions": [Position(**position) for position in values["positions"]]})
         except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(
-                f"{path} is damaged: {one_line(error)}; delete this checkpoint and resume again"
-            ) from error
+            raise StoreError(f"{path} is damaged: {one_line(error)}; delete it and resume again") from error
 
     def read_tensors(self, step: int) -> dict[str, Tensor]:
         """The optimizer's and the denoiser's tensors."""
@@ -89,9 +88,7 @@ class Checkpoints:
             try:
                 return load_file(local)
             except SafetensorError as error:
-                raise StoreError(
-                    f"{path} is damaged: {one_line(error)}; delete this checkpoint and resume again"
-                ) from error
+                raise StoreError(f"{path} is damaged: {one_line(error)}; delete it and resume again") from error
 
     def write(self, recognizer: Any, state: TrainingState, tensors: Mapping[str, Tensor]) -> None:
         """Writes a checkpoint whole. Raises StoreError, leaving nothing behind, where it cannot."""
@@ -159,9 +156,10 @@ class Checkpoints:
 
     def _delete(self, path: str) -> None:
         # Its mark first: what is deleted by half must not pass for whole.
-        for part in (f"{path}/{STATE_FILE}", path):
-            if self._filesystem.exists(part):
-                self._filesystem.rm(part, recursive=True)
+        if self._filesystem.exists(f"{path}/{STATE_FILE}"):
+            self._filesystem.rm_file(f"{path}/{STATE_FILE}")
+        if self._filesystem.exists(path):
+            self._filesystem.rm(path, recursive=True)
 
 
 def upload_folder(filesystem: Any, folder: Path, target: str, last: str) -> None:

@@ -178,8 +178,11 @@ class Trainer:
         self._report({"phase": "evaluating"})
         self.labeler.recognizer.module.eval()
         recall = self._evaluation.measure(self.labeler, self._total)
-        if recall[10] is not None and (self.state.best_recall is None or recall[10] > self.state.best_recall):
-            self.state = replace(self.state, best_step=step, best_recall=recall[10])
+        measured = [value for value in recall.values() if value is not None]
+        # One k alone may be reached early, and then tells the models after it apart no more.
+        mean = sum(measured) / len(measured) if measured else None
+        if mean is not None and (self.state.best_recall is None or mean >= self.state.best_recall):
+            self.state = replace(self.state, best_step=step, best_recall=mean)
         return {f"recall_{k}": value for k, value in recall.items()}
 
     def _log(self, step: int, recalls: dict[str, float | None]) -> None:

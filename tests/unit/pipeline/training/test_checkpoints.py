@@ -374,3 +374,32 @@ class TestOptimizer:
             learner.optimizer, learner.names, {"denoiser//head.weight": torch.ones(2), "scaler//x": torch.ones(1)}
         )
         assert not learner.optimizer.state
+
+
+def test_a_folder_named_like_a_pattern_has_its_checkpoints(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path / "a[1]*"))
+    write(checkpoints, 10, 20)
+    assert checkpoints.steps() == [10, 20]
+
+
+def test_local_checkpoints_can_be_read_by_others(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path))
+    write(checkpoints, 10)
+    assert Path(checkpoints.folder(10)).stat().st_mode & 0o777 == 0o755
+
+
+def test_what_a_killed_process_left_is_cleared_by_the_next_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / ".writing-abc").mkdir(parents=True)
+    (tmp_path / "checkpoints" / ".writing-abc" / "model.safetensors").write_bytes(b"half")
+    checkpoints = Checkpoints(str(tmp_path))
+    write(checkpoints, 10)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000010"]
+
+
+@pytest.mark.parametrize(("file", "read"), [("training.json", "read_state"), ("training.safetensors", "read_tensors")])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, file: str, read: str) -> None:
+    checkpoints = Checkpoints(str(tmp_path))
+    write(checkpoints, 10)
+    Path(checkpoints.folder(10), file).write_bytes(b"{")
+    with pytest.raises(StoreError, match=f"step-00000010/{file} is damaged: .*; delete it and resume"):
+        getattr(checkpoints, read)(10)

@@ -135,7 +135,7 @@ class TestCard:
         self, card, state: TrainingState, step: int
     ) -> None:
         text = card(state, step)
-        assert "None was made during training" in text
+        assert "None was made of these weights" in text
         assert " at 10" not in text
 
     def test_its_settings_are_json_that_reads_back(self, card) -> None:
