@@ -20,7 +20,7 @@ FROM labels WHERE rank <= 3 GROUP BY label ORDER BY images DESC, label LIMIT 5""
 @click.command(short_help="Label the images that come along and ask SQL about them.")
 @click.option("--store", default="demo-store", show_default=True, help="Where the tables go.")
 def demo(store: str) -> None:
-    """Label the drawn scenes that ship with tagstream, print a few labels and the answer to an SQL query."""
+    """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query."""
     from jobs.label import run_job
     from jobs.sql import print_table
     from jobs.stand_in import STAND_IN_NOTICE, stand_in_model

@@ -98,14 +98,15 @@ class Trainer:
         step, waiting_since = self.state.step, time.perf_counter()
         for batch in batches:
             self._meter.waited_s += time.perf_counter() - waiting_since
-            self._step(step, batch)
+            self.step(step, batch)
             step += 1
             self._after_step(step, batch.position)
             if step == self.settings.steps:
                 return
             waiting_since = time.perf_counter()
 
-    def _step(self, step: int, batch: StepBatch) -> None:
+    def step(self, step: int, batch: StepBatch) -> None:
+        """One step of the optimizer, with this worker's share of the batch."""
         rate = learning_rate(
             step,
             peak=self.settings.learning_rate,

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from one_shot_baseline import TokenIds, recompute_branches
 from one_shot_flops import branch_flops, encode_flops, fed_tokens, prefill_flops, recompute_flops
-from one_shot_report import environment, markdown_table
+from record import environment, markdown_table
 
 from model import Recognizer
 from model.random_init import random_recognizer

@@ -10,12 +10,8 @@ nothing.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import io
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -24,7 +20,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 from PIL import Image
+from record import environment
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from model import ImagePreprocessor, Label, Recognizer
@@ -245,11 +241,13 @@ def report(
             ("no recognizer, no decoding", jobs["ReadingLabeler"]),
         )
     )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     verdict = "reached" if ratio >= GOAL else f"missed by {GOAL - ratio:.2f}"
     return f"""# Pipeline: `tagstream label` against the bare recognizer
 
 {n_images:,} JPEGs of {mean_bytes / 1024:.0f} KB (512 x 384) in shards of {_SHARD_IMAGES}, top-k {TOP_K}.
-{_environment()}
+
+{environment(device, f"python {' '.join(sys.argv)}")}
 
 - bare recognizer on decoded batches: {bare:,.1f} images/s (mean of before and after)
 - decoding and cropping: {per_core:,.0f} images/s on one core
@@ -263,18 +261,6 @@ def report(
 
 Seconds are busy seconds of all workers; decoding overlaps with labelling.
 """
-
-
-def _environment() -> str:
-    names = ("torch", "transformers", "ray", "pyarrow", "pillow")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{len(os.sched_getaffinity(0))} CPU cores"
-    return (
-        f"{device}, {platform.machine()}; Python {platform.python_version()}, {versions}; "
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}.\n"
-        f"Command: `python {' '.join(sys.argv)}`"
-    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def test_the_demo_labels_prints_rows_and_answers_sql(tagstream: RunFunction, tmp
 
     assert result.returncode == 0, result.stderr
     assert "RANDOM weights" in result.stdout
-    assert "Labelled 128 images in 4 shards" in result.stdout
+    assert "Labelled 200 images in 4 shards" in result.stdout
     assert "scene-000000" in result.stdout
     assert "mean_score" in result.stdout
     assert "Next" in result.stdout

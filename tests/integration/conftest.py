@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,21 @@ _ORDERED = {"images": 'shard, "index"', "labels": 'shard, "index", rank'}
 @pytest.fixture
 def label(shared_ray: None, tiny_model: Path) -> LabelFunction:
     """Labels a source into a store with the tiny recognizer; settings as keywords."""
+    return partial(label_with, tiny_model)
 
-    def run(source: Any, store: Any, *, run: str | None = None, model: Any = None, **settings: Any) -> LabelOutcome:
-        request = LabelRequest(
-            source=str(source),
-            store=str(store),
-            model=str(model or tiny_model),
-            run=run,
-            settings=LabelSettings(**{"top_k": 5, "batch_size": 8, **settings}),
-        )
-        return LabelJob(request).run()
 
-    return run
+def label_with(
+    tiny_model: Path, source: Any, store: Any, *, run: str | None = None, model: Any = None, **settings: Any
+) -> LabelOutcome:
+    """One labelling job in this process."""
+    request = LabelRequest(
+        source=str(source),
+        store=str(store),
+        model=str(model or tiny_model),
+        run=run,
+        settings=LabelSettings(**{"top_k": 5, "batch_size": 8, **settings}),
+    )
+    return LabelJob(request).run()
 
 
 def read_table(store: Any, name: str) -> pa.Table:

@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.cli import tagstream
+from jobs.label import judge
+from pipeline.job import LabelOutcome
 from tests.fixtures.corpus import jpeg, sample_members, shard_bytes, tar_bytes, write_tars
-from tests.integration.conftest import LabelFunction, rows
+from tests.integration.conftest import LabelFunction, label_with, rows
 
 TEXT_NAMED_JPG = b"<html><body>404 Not Found</body></html>"
 
@@ -48,12 +50,18 @@ def bad_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_readable_sample_is_labelled_and_each_fault_is_one_row(
-    label: LabelFunction, bad_source: Path, tmp_path: Path
-) -> None:
-    outcome = label(bad_source, tmp_path / "store")
+@pytest.fixture(scope="module")
+def bad_outcome(shared_ray: None, tiny_model: Path, bad_source: Path) -> LabelOutcome:
+    return label_with(tiny_model, bad_source, bad_source.parent / "bad-store")
 
-    found = rows(tmp_path / "store", 'SELECT shard, key, status, stage, error FROM images ORDER BY shard, "index"')
+
+@pytest.fixture(scope="module")
+def bad_store(bad_source: Path, bad_outcome: LabelOutcome) -> Path:
+    return bad_source.parent / "bad-store"
+
+
+def test_each_readable_sample_is_labelled_and_each_fault_is_one_row(bad_store: Path, bad_outcome: LabelOutcome) -> None:
+    found = rows(bad_store, 'SELECT shard, key, status, stage, error FROM images ORDER BY shard, "index"')
     assert found == [
         *[("00000", f"{number:06d}", "labelled", None, None) for number in range(4)],
         ("empty", "", "rejected", "read", "ArchiveUnreadable"),
@@ -70,40 +78,33 @@ def test_each_readable_sample_is_labelled_and_each_fault_is_one_row(
         ("truncated", "000004", "labelled", None, None),
         ("truncated", "", "rejected", "read", "ArchiveDamaged"),
     ]
-    assert (outcome.record.n_labelled, outcome.record.n_rejected) == (9, 8)
-    assert rows(tmp_path / "store", "SELECT count(*) FROM rejects WHERE coalesce(message, '') = ''") == [(0,)]
+    assert (bad_outcome.record.n_labelled, bad_outcome.record.n_rejected) == (9, 8)
+    assert rows(bad_store, "SELECT count(*) FROM rejects WHERE coalesce(message, '') = ''") == [(0,)]
 
 
-def test_image_ids_are_unique_where_keys_repeat(label: LabelFunction, bad_source: Path, tmp_path: Path) -> None:
-    label(bad_source, tmp_path / "store")
-
-    assert rows(tmp_path / "store", "SELECT count(*) = count(DISTINCT image_id) FROM images") == [(True,)]
+def test_image_ids_are_unique_where_keys_repeat(bad_store: Path) -> None:
+    assert rows(bad_store, "SELECT count(*) = count(DISTINCT image_id) FROM images") == [(True,)]
     (mismatched,) = rows(
-        tmp_path / "store",
+        bad_store,
         "WITH counted AS (SELECT image_id, count(*) AS n FROM labels GROUP BY ALL) "
         "SELECT count(*) FROM images LEFT JOIN counted USING (image_id) WHERE n_labels != coalesce(n, 0)",
     )
     assert mismatched == (0,)
 
 
-@pytest.mark.parametrize(("allowed", "code"), [("1.0", 0), ("0.1", 3)])
-def test_the_exit_code_tells_of_too_many_rejects(
-    shared_ray: None, tiny_model: Path, bad_source: Path, tmp_path: Path, allowed: str, code: int
+def test_too_many_rejects_have_an_exit_code_of_their_own(
+    shared_ray: None, tiny_model: Path, bad_source: Path, tmp_path: Path
 ) -> None:
-    arguments = [
-        "label",
-        bad_source,
-        "--store",
-        tmp_path / "store",
-        "--model",
-        tiny_model,
-        "--max-reject-rate",
-        allowed,
-    ]
-    result = CliRunner().invoke(tagstream, [str(argument) for argument in arguments], standalone_mode=False)
+    options = ["--store", tmp_path / "store", "--model", tiny_model, "--max-reject-rate", 0.1]
+    arguments = [str(argument) for argument in ("label", bad_source, *options)]
+    result = CliRunner().invoke(tagstream, arguments, standalone_mode=False)
 
-    assert result.return_value == code
+    assert result.return_value == 3
     assert "8 images rejected" in result.stdout
+
+
+def test_rejects_within_the_limit_are_no_failure(bad_outcome: LabelOutcome) -> None:
+    assert judge(bad_outcome, 1.0) == 0
 
 
 def test_a_parquet_file_without_images_is_one_row(label: LabelFunction, tmp_path: Path) -> None:

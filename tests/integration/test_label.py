@@ -5,15 +5,39 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ModelError, SourceError, StoreError
+from pipeline.job import LabelOutcome
 from schemas import IMAGES, LABELS
 from tests.fixtures.corpus import shard_bytes, write_tars
-from tests.integration.conftest import LabelFunction, read_table, rows
+from tests.integration.conftest import LabelFunction, label_with, read_table, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A source and the store that one job made of it; tests that write work on a copy of the store."""
+
+    source: Path
+    store: Path
+    outcome: LabelOutcome
+    n_images: int
+
+    def copy_store(self, folder: Path) -> Path:
+        return Path(shutil.copytree(self.store, folder / "store"))
+
+
+@pytest.fixture(scope="module")
+def labelled(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Labelled:
+    """Three shards of eleven images, labelled."""
+    folder = tmp_path_factory.mktemp("labelled")
+    write_tars(folder / "source", 3, 11)
+    outcome = label_with(tiny_model, folder / "source", folder / "store")
+    return Labelled(folder / "source", folder / "store", outcome, 33)
 
 
 def test_real_photographs_are_labelled_with_their_captions_and_truth(
@@ -29,52 +53,45 @@ def test_real_photographs_are_labelled_with_their_captions_and_truth(
     assert "cake" in images[0]["truth"]
 
 
-def test_ranks_have_no_gaps_and_scores_descend(label: LabelFunction, tmp_path: Path) -> None:
-    write_tars(tmp_path / "source", 2, 10)
-    label(tmp_path / "source", tmp_path / "store")
-
+def test_ranks_have_no_gaps_and_scores_descend(labelled: Labelled) -> None:
     per_image = rows(
-        tmp_path / "store",
+        labelled.store,
         "SELECT list(rank ORDER BY rank), list(score ORDER BY rank), any_value(n_labels) "
         "FROM labels JOIN images USING (run, image_id) GROUP BY image_id",
     )
-    assert len(per_image) == 20
+    assert len(per_image) == labelled.n_images
     for ranks, scores, n_labels in per_image:
         assert ranks == list(range(1, n_labels + 1))
         assert scores == sorted(scores, reverse=True)
 
 
-def test_every_file_has_the_schema_and_names_what_it_was_made_from(label: LabelFunction, tmp_path: Path) -> None:
-    write_tars(tmp_path / "source", 1, 4)
-    outcome = label(tmp_path / "source", tmp_path / "store")
-
-    run = outcome.record.run
+def test_every_file_has_the_schema_and_names_what_it_was_made_from(labelled: Labelled) -> None:
+    run = labelled.outcome.record.run
     for name, schema in {"images": IMAGES, "labels": LABELS}.items():
-        stored = pq.read_schema(tmp_path / "store" / name / f"run={run}" / "00000.parquet")
+        stored = pq.read_schema(labelled.store / name / f"run={run}" / "00000.parquet")
         assert stored.equals(schema, check_metadata=False)
-        size = (tmp_path / "source" / "00000.tar").stat().st_size
+        size = (labelled.source / "00000.tar").stat().st_size
         assert stored.metadata[b"tagstream.source_size"] == str(size).encode()
         assert run.endswith(stored.metadata[b"tagstream.fingerprint"].decode())
 
 
-def test_two_independent_stores_of_one_source_are_equal_row_for_row(label: LabelFunction, tmp_path: Path) -> None:
-    write_tars(tmp_path / "source", 3, 11)
-    for store in ("a", "b"):
-        label(tmp_path / "source", tmp_path / store)
+def test_two_independent_stores_of_one_source_are_equal_row_for_row(
+    label: LabelFunction, labelled: Labelled, tmp_path: Path
+) -> None:
+    label(labelled.source, tmp_path / "store")
 
     for table in ("images", "labels"):
-        assert read_table(tmp_path / "a", table).equals(read_table(tmp_path / "b", table))
+        assert read_table(tmp_path / "store", table).equals(read_table(labelled.store, table))
 
 
-def test_the_same_command_again_finds_nothing_to_do(label: LabelFunction, tmp_path: Path) -> None:
-    write_tars(tmp_path / "source", 2, 4)
-    first = label(tmp_path / "source", tmp_path / "store")
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.parquet")}
-    second = label(tmp_path / "source", tmp_path / "store")
+def test_the_same_command_again_finds_nothing_to_do(label: LabelFunction, labelled: Labelled, tmp_path: Path) -> None:
+    store = labelled.copy_store(tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")}
+    second = label(labelled.source, store)
 
-    assert (second.record.n_shards_committed, second.record.n_shards_done_before) == (0, 2)
-    assert second.record.run == first.record.run
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.parquet")} == files
+    assert (second.record.n_shards_committed, second.record.n_shards_done_before) == (0, 3)
+    assert second.record.run == labelled.outcome.record.run
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")} == files
 
 
 def test_only_a_new_shard_is_labelled(label: LabelFunction, tmp_path: Path) -> None:
@@ -96,29 +113,22 @@ def test_a_limit_stops_at_the_end_of_a_shard_and_the_rest_follows(label: LabelFu
     assert (rest.record.n_shards_committed, rest.record.n_images) == (2, 12)
 
 
-@pytest.mark.parametrize(("policy", "n_committed", "n_images"), [("keep", 0, 8), ("relabel", 1, 9)])
-def test_a_changed_shard_is_reported_and_relabelled_on_request(
-    label: LabelFunction, tmp_path: Path, policy: str, n_committed: int, n_images: int
-) -> None:
+def test_a_changed_shard_is_refused_kept_or_relabelled_as_asked(label: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 2, 4)
     label(tmp_path / "source", tmp_path / "store")
     (tmp_path / "source" / "00001.tar").write_bytes(shard_bytes(9, 5))
-    second = label(tmp_path / "source", tmp_path / "store", changed=policy)
-
-    assert second.record.n_shards_changed == 1
-    assert second.record.n_shards_committed == n_committed
-    assert "1 shards changed" in second.notes[0]
-    assert rows(tmp_path / "store", "SELECT count(*), sum(n_labels) FROM images")[0][0] == n_images
-    (stored,) = rows(tmp_path / "store", "SELECT (SELECT sum(n_labels) FROM images) = (SELECT count(*) FROM labels)")
-    assert stored == (True,)
-
-
-def test_a_changed_shard_fails_the_job_where_that_is_asked_for(label: LabelFunction, tmp_path: Path) -> None:
-    write_tars(tmp_path / "source", 1, 4)
-    label(tmp_path / "source", tmp_path / "store")
-    (tmp_path / "source" / "00000.tar").write_bytes(shard_bytes(9, 5))
     with pytest.raises(SourceError, match="1 shards changed after they were committed"):
         label(tmp_path / "source", tmp_path / "store", changed="fail")
+    kept = label(tmp_path / "source", tmp_path / "store", changed="keep")
+    n_kept = rows(tmp_path / "store", "SELECT count(*) FROM images")
+    renewed = label(tmp_path / "source", tmp_path / "store", changed="relabel")
+
+    assert [job.record.n_shards_changed for job in (kept, renewed)] == [1, 1]
+    assert [job.record.n_shards_committed for job in (kept, renewed)] == [0, 1]
+    assert all("1 shards changed" in job.notes[0] for job in (kept, renewed))
+    assert (n_kept, rows(tmp_path / "store", "SELECT count(*) FROM images")) == ([(8,)], [(9,)])
+    (stored,) = rows(tmp_path / "store", "SELECT (SELECT sum(n_labels) FROM images) = (SELECT count(*) FROM labels)")
+    assert stored == (True,)
 
 
 def test_a_copied_store_and_source_are_not_taken_for_changed(label: LabelFunction, tmp_path: Path) -> None:
@@ -133,29 +143,28 @@ def test_a_copied_store_and_source_are_not_taken_for_changed(label: LabelFunctio
     assert (again.record.n_shards_changed, again.record.n_shards_committed) == (0, 0)
 
 
-def test_another_setting_makes_another_run_beside_the_first(label: LabelFunction, tmp_path: Path) -> None:
-    write_tars(tmp_path / "source", 1, 4)
-    label(tmp_path / "source", tmp_path / "store", top_k=5)
-    label(tmp_path / "source", tmp_path / "store", top_k=3)
+def test_another_setting_makes_another_run_beside_the_first(
+    label: LabelFunction, labelled: Labelled, tmp_path: Path
+) -> None:
+    store = labelled.copy_store(tmp_path)
+    label(labelled.source, store, top_k=3)
 
-    per_run = rows(tmp_path / "store", "SELECT count(*), max(n_labels) FROM images GROUP BY run ORDER BY 2")
-    assert [n_images for n_images, _ in per_run] == [4, 4]
-    assert per_run[0][1] <= 3
+    per_run = rows(store, "SELECT count(*), max(n_labels) FROM images GROUP BY run ORDER BY 2")
+    assert [n_images for n_images, _ in per_run] == [labelled.n_images] * 2
+    assert per_run[0][1] <= 3 < per_run[1][1]
 
 
-def test_a_named_run_refuses_another_fingerprint(label: LabelFunction, tmp_path: Path) -> None:
-    write_tars(tmp_path / "source", 1, 2)
-    label(tmp_path / "source", tmp_path / "store", run="mine", top_k=5)
+def test_a_named_run_refuses_another_fingerprint(label: LabelFunction, labelled: Labelled) -> None:
     with pytest.raises(StoreError, match=r"made with other settings \(top_k 5 -> 3\)"):
-        label(tmp_path / "source", tmp_path / "store", run="mine", top_k=3)
+        label(labelled.source, labelled.store, run=labelled.outcome.record.run, top_k=3)
 
 
-def test_a_run_refuses_another_source_whose_shards_have_the_same_names(label: LabelFunction, tmp_path: Path) -> None:
-    write_tars(tmp_path / "source", 1, 2)
+def test_a_run_refuses_another_source_whose_shards_have_the_same_names(
+    label: LabelFunction, labelled: Labelled, tmp_path: Path
+) -> None:
     write_tars(tmp_path / "other", 1, 2)
-    label(tmp_path / "source", tmp_path / "store")
     with pytest.raises(StoreError, match="a --run name of its own"):
-        label(tmp_path / "other", tmp_path / "store")
+        label(tmp_path / "other", labelled.store)
 
 
 def test_a_store_that_cannot_be_written_is_one_sentence(label: LabelFunction, tmp_path: Path) -> None:
@@ -181,11 +190,9 @@ def test_a_model_that_breaks_in_the_worker_stops_the_job_with_its_reason(
         label(tmp_path / "source", tmp_path / "store", model=tmp_path / "broken")
 
 
-def test_a_job_leaves_a_record_with_its_split_of_time(label: LabelFunction, tmp_path: Path) -> None:
-    write_tars(tmp_path / "source", 2, 8)
-    label(tmp_path / "source", tmp_path / "store")
-    (job,) = rows(tmp_path / "store", "SELECT outcome, n_images, seconds_by_stage, images_per_s FROM jobs")
+def test_a_job_leaves_a_record_with_its_split_of_time(labelled: Labelled) -> None:
+    (job,) = rows(labelled.store, "SELECT outcome, n_images, seconds_by_stage, images_per_s FROM jobs")
 
-    assert job[:2] == ("done", 16)
+    assert job[:2] == ("done", labelled.n_images)
     assert set(job[2]) == {"read", "decode", "infer", "write"}
     assert all(seconds > 0 for seconds in job[2].values())

@@ -12,6 +12,7 @@ from jobs.cli import tagstream
 from pipeline.catalog import open_store, run_query
 from pipeline.settings import LabelSettings
 from pipeline.settings_file import read_settings
+from pipeline.training.settings import TrainSettings
 from tests.conftest import ROOT
 from tests.fixtures.corpus import write_tars
 from tests.integration.conftest import LabelFunction
@@ -34,9 +35,10 @@ def test_every_query_runs(label: LabelFunction, tmp_path: Path) -> None:
         assert run_query(connection, query).description
 
 
-def test_every_setting_of_the_example_file_exists() -> None:
-    (example,) = blocks("toml")
-    assert read_settings(LabelSettings, tomllib.loads(example), "the example") == LabelSettings()
+def test_every_setting_of_the_example_files_exists() -> None:
+    labelling, training = (tomllib.loads(example) for example in blocks("toml"))
+    assert read_settings(LabelSettings, labelling, "the example") == LabelSettings()
+    assert read_settings(TrainSettings, training, "the example").corruption.mask_share == 0.15
 
 
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"(?:`|bin/)tagstream ([a-z-]+)", README))))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.fixtures.corpus import jpeg, shard_bytes, write_parquet, write_tars
 from tests.integration.conftest import LabelFunction, rows
 
@@ -41,16 +39,15 @@ def test_tars_of_the_same_name_in_different_directories_stay_apart(label: LabelF
     ]
 
 
-@pytest.mark.parametrize(("as_struct", "first_key"), [(False, "k0"), (True, "0.jpg")])
-def test_parquet_with_image_bytes_is_labelled(
-    label: LabelFunction, tmp_path: Path, as_struct: bool, first_key: str
-) -> None:
-    write_parquet(tmp_path / "source" / "part-0.parquet", 20, as_struct)
+def test_parquet_with_image_bytes_is_labelled_in_both_forms(label: LabelFunction, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "source" / "plain.parquet", 20, as_struct=False)
+    write_parquet(tmp_path / "source" / "struct.parquet", 20, as_struct=True)
     label(tmp_path / "source", tmp_path / "store")
 
-    stored = rows(tmp_path / "store", 'SELECT key, caption, status FROM images ORDER BY "index"')
-    assert len(stored) == 20
-    assert stored[0] == (first_key, "caption 0", "labelled")
+    stored = rows(tmp_path / "store", 'SELECT shard, key, caption, status FROM images ORDER BY shard, "index"')
+    assert len(stored) == 40
+    assert stored[0] == ("plain", "k0", "caption 0", "labelled")
+    assert stored[20] == ("struct", "0.jpg", "caption 0", "labelled")
 
 
 def test_images_added_to_a_folder_are_labelled_and_the_others_left_alone(label: LabelFunction, tmp_path: Path) -> None:

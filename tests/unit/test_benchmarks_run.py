@@ -56,3 +56,14 @@ def test_the_sweep_has_a_row_for_each_batch_size_and_number_of_branches():
     header, _, *rows = table_rows(finished.stdout)
     assert header[:2] == ["batch", "k"]
     assert [row[:2] for row in rows] == [["1", "2"], ["2", "2"], ["1", "5"], ["2", "5"]]
+
+
+def test_the_training_benchmark_sets_the_job_against_the_bare_step():
+    finished = run_script("training", "--small", "--steps", "20")
+    assert finished.returncode == 0, finished.stderr
+    assert [row[0].split(",")[0] for row in table_rows(finished.stdout)[2:]] == [
+        "bare step on batches in memory",
+        "the same",
+        "the job",
+    ]
+    assert "of the bare step; goal 0.95" in finished.stdout

@@ -75,7 +75,7 @@ def gradients_of(model: str, out: str, images: list[Example], rank: int, n_ranks
     plan = TrainPlan(out=out, start_model=model, shards=[], val_shards=[], settings=settings, device="cpu", n_threads=1)
     trainer = GradientTrainer(plan, rank, n_ranks, lambda report: None)
     maker = BatchMaker(trainer.labeler, settings, rank, n_ranks)
-    trainer._step(0, maker.make(0, images, Position()))
+    trainer.step(0, maker.make(0, images, Position()))
     return trainer.gradients
 
 
@@ -127,7 +127,7 @@ def test_what_is_corrupted_depends_on_seed_and_step_alone(model: str, tmp_path: 
             out=str(tmp_path), start_model=model, shards=[], val_shards=[], settings=settings, device="cpu", n_threads=1
         )
         trainer = GradientTrainer(plan, 0, 1, lambda report: None)
-        trainer._step(step, BatchMaker(trainer.labeler, settings, 0, 1).make(step, examples(), Position()))
+        trainer.step(step, BatchMaker(trainer.labeler, settings, 0, 1).make(step, examples(), Position()))
         return trainer._meter.label_sum, trainer._meter.denoise
 
     assert losses(3) == losses(3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -9,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-import transformers
 
 ROOT = Path(__file__).resolve().parents[2]
+_MEASURED = ("model", "pipeline", "jobs", "schemas", "tests/benchmarks")
+_VERSIONED = ("torch", "transformers", "ray", "pyarrow", "pillow")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -25,11 +28,20 @@ def environment(device: str, command: str) -> str:
         [
             f"- hardware: {hardware(device)}",
             f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            f"- Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}",
+            f"- Python {platform.python_version()}, {versions()}",
             f"- commit: {commit()}",
             f"- command: `{command}`",
         ]
     )
+
+
+def versions() -> str:
+    """Versions of those libraries that are there: the recognizer is measured without Ray too."""
+    found = []
+    for name in _VERSIONED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found)
 
 
 def hardware(device: str) -> str:
@@ -51,7 +63,7 @@ def commit() -> str:
     """The commit of the working tree, marked where the measured code differs from it."""
     try:
         commit_id = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--", "model", "tests/benchmarks")
+        changed = git("status", "--porcelain", "--", *_MEASURED)
     except (OSError, subprocess.CalledProcessError):
         return "unknown (no git repository)"
     return f"{commit_id} with uncommitted changes" if changed else commit_id

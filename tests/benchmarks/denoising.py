@@ -1,0 +1,163 @@
+"""What denoising brings: the demo's model trained with and without it, on clean and on degraded scenes.
+
+    tagstream demo-corpus --out corpus/train --images 40000 --seed 1
+    tagstream demo-corpus --out corpus/val --images 1000 --seed 2
+    python tests/benchmarks/denoising.py corpus/train corpus/val [--init MODEL] [--steps 3000] [--seeds 3] [--out FILE]
+
+Both variants start from the same weights and see the same images in the same order; a seed decides both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import statistics
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+from PIL import Image, ImageFilter
+from record import environment
+
+from model import Recognizer
+from model.denoising import Corruption
+from pipeline.cluster import start_ray, stop_ray
+from pipeline.datasource import read_batches
+from pipeline.recall import RecallSum
+from pipeline.settings_file import read_settings
+from pipeline.training.job import TrainJob, TrainRequest, source_shards
+from pipeline.training.settings import TrainSettings
+
+VARIANTS = {
+    "plain": Corruption(),
+    "denoising": Corruption(mask_share=0.15, noise_share=0.15, noise_std=0.5, label_share=0.1, weight=0.1),
+}
+_BATCH = 32
+Degrade = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+def add_noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    pixels = np.asarray(image, np.float64) + rng.normal(0, 40, (image.height, image.width, 3))
+    return Image.fromarray(np.uint8(pixels.clip(0, 255)))
+
+
+def blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(2.5))
+
+
+def occlude(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Eight grey squares, an eighth of the side each: about a ninth of the scene."""
+    covered, side = image.copy(), image.width // 8
+    for left, top in rng.integers(0, image.width - side, (8, 2)):
+        covered.paste((128, 128, 128), (int(left), int(top), int(left) + side, int(top) + side))
+    return covered
+
+
+def darken(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A fifth of the light, with the noise of a small sensor."""
+    pixels = np.asarray(image, np.float64) * 0.2 + rng.normal(0, 4, (image.height, image.width, 3))
+    return Image.fromarray(np.uint8(pixels.clip(0, 255)))
+
+
+CONDITIONS: dict[str, Degrade] = {
+    "clean": lambda image, rng: image,
+    "noise": add_noise,
+    "blur": blur,
+    "occlusion": occlude,
+    "low light": darken,
+}
+
+
+def recalls(model: Path, val: str, n_images: int) -> dict[str, float]:
+    """Recall@10 under each condition."""
+    recognizer = Recognizer.from_pretrained(model)
+    scenes = [
+        (Image.open(io.BytesIO(sample["data"])).convert("RGB"), sample["truth"])
+        for shard in source_shards(val)
+        for table in read_batches(shard, _BATCH)
+        for sample in table.column("samples").to_pylist()[0]
+    ][:n_images]
+    found = {}
+    for condition, degrade in CONDITIONS.items():
+        recall = RecallSum()
+        for start in range(0, len(scenes), _BATCH):
+            batch = scenes[start : start + _BATCH]
+            images = [degrade(image, np.random.default_rng(start + place)) for place, (image, _) in enumerate(batch)]
+            for labels, (_, truth) in zip(recognizer.label(images, top_k=10), batch, strict=True):
+                recall.add([label.text for label in labels], truth)
+        found[condition] = recall.mean(10) or 0.0
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("train")
+    parser.add_argument("val")
+    parser.add_argument("--init", help="a model both start from; default a new one a seed")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--val-images", type=int, default=1000)
+    parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
+    options = parser.parse_args()
+    preset = tomllib.loads((files("jobs") / "presets" / "demo.toml").read_text("utf-8"))
+    preset |= {"steps": options.steps, "checkpoint_every": options.steps, "eval_every": options.steps}
+    preset |= {"warmup_steps": min(preset["warmup_steps"], options.steps // 4), "dtype": "float32"}
+    start_ray(None, verbose=False)
+    measured: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in range(options.seeds):
+            init = options.init
+            for variant, corruption in VARIANTS.items():
+                settings = read_settings(TrainSettings, {**preset, "seed": seed}, "preset demo")
+                out = Path(scratch) / f"{variant}-{seed}"
+                request = TrainRequest(
+                    source=options.train,
+                    out=str(out),
+                    init=init,
+                    settings=dataclasses.replace(settings, corruption=corruption),
+                )
+                TrainJob(request).run()
+                init = init or str(out / "initial")
+                measured[variant].append(recalls(out, options.val, options.val_images))
+                print(f"seed {seed}, {variant}: {measured[variant][-1]}", file=sys.stderr)
+    stop_ray()
+    text = report(options, measured)
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+
+
+def report(options: argparse.Namespace, measured: dict[str, list[dict[str, float]]]) -> str:
+    """The result as Markdown."""
+    rows = []
+    for condition in CONDITIONS:
+        cells = [[result[condition] for result in measured[variant]] for variant in VARIANTS]
+        differences = [b - a for a, b in zip(*cells, strict=True)]
+        rows.append(f"| {condition} | " + " | ".join(spread(values) for values in (*cells, differences)) + " |")
+    table = "\n".join(rows)
+    return f"""# Denoising: recall@10 with and without it
+
+{environment("cpu", f"python {' '.join(sys.argv)}")}
+- model: the demo preset's, {options.steps:,} steps, {options.seeds} seeds, from {options.init or "random weights"}
+- denoising: {VARIANTS["denoising"]}
+- {options.val_images:,} scenes; mean over the seeds, lowest to highest
+
+| scenes | plain | denoising | difference, seed by seed |
+|---|---|---|---|
+{table}
+"""
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""`tagstream train` as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.conftest import RunFunction
+from tests.e2e.test_interruption import start
+from tests.fixtures.corpus import write_coloured_tars
+
+CONFIG = """
+steps = 400
+batch_size = 16
+learning_rate = 6e-3
+warmup_steps = 5
+log_every = 1
+eval_every = 200
+eval_images = 40
+checkpoint_every = 20
+shuffle_buffer = 50
+model = {image_size = 28, patch_size = 14, vision_width = 32, vision_blocks = 1, vision_heads = 2, decoder_width = 32,
+         decoder_blocks = 2, decoder_heads = 2, vocab_size = 320}
+"""
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[object]:
+    """A small training job on an easy corpus."""
+    write_coloured_tars(tmp_path / "train", 3, 50, seed=1)
+    write_coloured_tars(tmp_path / "val", 1, 40, seed=2)
+    (tmp_path / "config.toml").write_text(CONFIG.replace("\n         ", " "))
+    return [
+        "train",
+        tmp_path / "train",
+        "--val",
+        tmp_path / "val",
+        "--out",
+        tmp_path / "model",
+        "--config",
+        tmp_path / "config.toml",
+    ]
+
+
+def test_a_killed_job_resumes_to_its_end_and_what_it_made_labels(
+    tagstream: RunFunction, environment: dict[str, str], arguments: list[object], tmp_path: Path
+) -> None:
+    process = start(environment, arguments)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "model" / "checkpoints" / "step-00000040" / "training.json").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no checkpoint was written in time"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    again = tagstream(*arguments)
+    resumed = tagstream(*arguments, "--resume")
+    labelled = tagstream("label", tmp_path / "val", "--store", tmp_path / "store", "--model", tmp_path / "model")
+
+    assert again.returncode == 1
+    assert "--resume" in again.stderr
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Trained 400 steps" in resumed.stdout
+    assert "recall 1.000 at 1" in resumed.stdout
+    metrics = pq.read_table(tmp_path / "model" / "metrics.parquet").to_pydict()
+    assert metrics["step"] == list(range(1, 401))
+    assert labelled.returncode == 0, labelled.stderr
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert str(tmp_path / "train") in card
+
+
+def test_an_unknown_preset_is_named_with_those_there_are(tagstream: RunFunction, arguments: list[object]) -> None:
+    result = tagstream(*arguments, "--preset", "nxtp")
+    assert result.returncode == 2
+    assert "expected one of demo, nxtp-g3m, nxtp-g70m, nxtp-imagenet" in result.stderr
