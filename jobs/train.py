@@ -40,14 +40,15 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
     \b
     tagstream train corpus/train --val corpus/val --out my-model --preset demo
     """
+    # Before the imports that take seconds: a slip of the pen is answered at once.
+    of_preset, given = _read_preset(preset), read_config(config)
     from jobs.live_line import LiveLine
     from pipeline.settings_file import read_settings
     from pipeline.training.job import TrainJob, TrainRequest
     from pipeline.training.settings import TrainSettings
 
-    given = read_config(config)
     read_settings(TrainSettings, given, config or "the command line")
-    settings = read_settings(TrainSettings, merged(_read_preset(preset), given), f"preset {preset} with {config}")
+    settings = read_settings(TrainSettings, merged(of_preset, given), f"preset {preset} with {config}")
     request = TrainRequest(
         source=source,
         out=out,

