@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,8 @@ from jobs.config_file import read_config
 if TYPE_CHECKING:
     from pipeline.training.progress import TrainProgress
 
+# Of the extra `train`: for Ray Train itself, and for the curves.
+_NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 _PRESETS = files("jobs") / "presets"
 
 
@@ -42,6 +45,7 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
     """
     # Before the imports that take seconds: a slip of the pen is answered at once.
     of_preset, given = _read_preset(preset), read_config(config)
+    _check_installed()
     from jobs.live_line import LiveLine
     from pipeline.settings_file import read_settings
     from pipeline.training.job import TrainJob, TrainRequest
@@ -97,6 +101,15 @@ def describe(at: TrainProgress, elapsed_s: float) -> str:
     if at.phase != "training":
         parts.append(at.phase)
     return " · ".join(parts)
+
+
+def _check_installed() -> None:
+    """Raises ClickException now for what would be missed at the start, or worse, at the end of a long training."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise click.ClickException(
+            f"training needs packages that are not installed: {', '.join(missing)}; pip install 'tagstream[train]'"
+        )
 
 
 def merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,13 +36,15 @@ def draw_curves(metrics: pa.Table, path: Path) -> None:
             label=f"at {k}",
         )
     recall.set_ylabel("recall")
-    recall.set_ylim(0, 1)
-    recall.legend(frameon=False, loc="lower right")
+    recall.set_ylim(0, 1.15)
+    recall.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    recall.legend(frameon=False, loc="upper left", ncols=len(_RECALLS))
     rate.plot(steps, metrics.column("learning_rate").to_numpy(), color=_RATE, linewidth=1.2)
     rate.set_ylabel("learning rate")
     rate.set_xlabel("step")
     for axes in (loss, recall, rate):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
+    figure.align_ylabels()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

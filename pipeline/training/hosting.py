@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 import ray.train
+import torch
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -71,6 +72,8 @@ def _fit_here(plan: TrainPlan, progress: TrainProgress) -> None:
 
 def _train_worker(config: dict[str, Any]) -> None:
     """One data-parallel worker's life."""
+    if config["plan"].device == "cuda":
+        torch.cuda.set_device(ray.train.torch.get_device())
     context = ray.train.get_context()
     rank, reports = context.get_world_rank(), config["reports"]
 

@@ -59,6 +59,12 @@ class TrainRequest:
     command: str = ""
     labeler_class: type[Labeler] = Labeler
 
+    def described(self) -> dict[str, Any]:
+        """All that decides the result, as plain values."""
+        sources = {"source": self.source, "init": self.init, "teacher": self.teacher}
+        placed = {name: value and as_seen_by_workers(value) for name, value in sources.items()}
+        return {**placed, "min_score": self.min_score, **self.settings.described()}
+
 
 class TrainJob:
     """Trains a recognizer and leaves its folder, its metrics and its card in `out`."""
@@ -96,6 +102,7 @@ class TrainJob:
             shards=shards,
             val_shards=val_shards,
             settings=request.settings,
+            asked=request.described(),
             device=pool.device,
             n_threads=pool.n_threads if not request.n_workers else max(1, pool.n_threads // request.n_workers),
             teacher=self._teacher_plan(pool),
@@ -119,7 +126,7 @@ class TrainJob:
             return
         if not steps:
             return
-        standing, wanted = self.checkpoints.read_state(steps[-1]).settings, request.settings.described()
+        standing, wanted = self.checkpoints.read_state(steps[-1]).settings, request.described()
         differing = [
             f"{name} {standing.get(name)} -> {wanted[name]}"
             for name in wanted

@@ -42,6 +42,8 @@ class TrainPlan:
     shards: list[Shard]
     val_shards: list[Shard]
     settings: TrainSettings
+    asked: dict[str, Any]
+    """All that decides the result, as plain values; a run is resumed with the same alone."""
     device: str
     n_threads: int
     teacher: TeacherPlan | None = None
@@ -242,7 +244,7 @@ class Trainer:
         return state
 
     def _first_state(self) -> TrainingState:
-        return TrainingState(step=0, positions=[Position()] * self._n_ranks, settings=self.settings.described())
+        return TrainingState(step=0, positions=[Position()] * self._n_ranks, settings=self.plan.asked)
 
     def _restore_tensors(self, step: int) -> None:
         tensors = self.checkpoints.read_tensors(step)
@@ -330,7 +332,7 @@ class Trainer:
         """Values summed over all workers."""
         if self._n_ranks == 1:
             return values
-        total = torch.tensor(values, dtype=torch.float64, device="cpu" if self.plan.device == "cpu" else None)
+        total = torch.tensor(values, dtype=torch.float64, device=self.labeler.recognizer.device)
         dist.all_reduce(total)
         return total.tolist()
 

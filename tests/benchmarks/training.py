@@ -66,6 +66,7 @@ def bare_rate(scratch: Path, model: str, settings: TrainSettings, n_steps: int) 
         shards=shards,
         val_shards=[],
         settings=settings,
+        asked=settings.described(),
         device=device,
         n_threads=torch.get_num_threads(),
     )

@@ -91,12 +91,15 @@ def metrics(out: Any) -> dict[str, list[Any]]:
 
 
 def plan_of(out: Any, model: Any, colours: Path, **settings: Any) -> TrainPlan:
+    asked = TrainSettings(**{**SETTINGS, **settings})
+    request = TrainRequest(source=str(colours / "train"), out=str(out), init=str(model), settings=asked)
     return TrainPlan(
         out=str(out),
         start_model=str(model),
         shards=source_shards(str(colours / "train")),
         val_shards=source_shards(str(colours / "val")),
-        settings=TrainSettings(**{**SETTINGS, **settings}),
+        settings=asked,
+        asked=request.described(),
         device="cpu",
         n_threads=1,
     )
@@ -172,6 +175,11 @@ def test_a_folder_with_a_run_is_not_trained_over(train: TrainFunction, trained: 
 def test_a_run_is_not_resumed_with_other_settings(train: TrainFunction, trained: Path) -> None:
     with pytest.raises(StoreError, match=r"learning_rate 0.006 -> 0.1"):
         train(trained, request={"resume": True}, learning_rate=0.1)
+
+
+def test_a_run_is_not_resumed_on_another_source(train: TrainFunction, trained: Path, colours: Path) -> None:
+    with pytest.raises(StoreError, match=r"source .*train -> .*val"):
+        train(trained, request={"resume": True, "source": str(colours / "val")})
 
 
 def test_a_source_without_labels_is_an_error_that_says_so(train: TrainFunction, tmp_path: Path) -> None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import jobs.train as train_module
+from jobs.cli import tagstream
 from jobs.train import describe, merged
 from pipeline.training.progress import TrainProgress
 
@@ -24,6 +31,14 @@ def test_what_is_given_wins_over_the_preset_name_by_name() -> None:
         "model": {"image_size": 64, "vocab_size": 2048},
         "corruption": {"weight": 0.5},
     }
+
+
+def test_a_missing_package_is_named_before_the_work_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(train_module, "_NEEDED", ("numpy", "no_such_package"))
+    result = CliRunner().invoke(tagstream, ["train", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "not installed: no_such_package; pip install 'tagstream[train]'" in result.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_line_tells_of_steps_loss_rate_recall_and_time() -> None:

@@ -72,7 +72,9 @@ class GradientTrainer(Trainer):
 def gradients_of(model: str, out: str, images: list[Example], rank: int, n_ranks: int, micro: int = 0) -> Any:
     torch.set_num_threads(1)
     settings = TrainSettings(batch_size=N_IMAGES, micro_batch_size=micro, prompts="fixed", max_labels=8)
-    plan = TrainPlan(out=out, start_model=model, shards=[], val_shards=[], settings=settings, device="cpu", n_threads=1)
+    plan = TrainPlan(
+        out=out, start_model=model, shards=[], val_shards=[], settings=settings, asked={}, device="cpu", n_threads=1
+    )
     trainer = GradientTrainer(plan, rank, n_ranks, lambda report: None)
     maker = BatchMaker(trainer.labeler, settings, rank, n_ranks)
     trainer.step(0, maker.make(0, images, Position()))
@@ -124,7 +126,14 @@ def test_what_is_corrupted_depends_on_seed_and_step_alone(model: str, tmp_path: 
     def losses(step: int) -> tuple[float, float]:
         settings = TrainSettings(batch_size=N_IMAGES, prompts="fixed", corruption=corruption)
         plan = TrainPlan(
-            out=str(tmp_path), start_model=model, shards=[], val_shards=[], settings=settings, device="cpu", n_threads=1
+            out=str(tmp_path),
+            start_model=model,
+            shards=[],
+            val_shards=[],
+            settings=settings,
+            asked={},
+            device="cpu",
+            n_threads=1,
         )
         trainer = GradientTrainer(plan, 0, 1, lambda report: None)
         trainer.step(step, BatchMaker(trainer.labeler, settings, 0, 1).make(step, examples(), Position()))
