@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/tagstream demo --store demo-store
 
 test: check
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ _MAX_ROTATION_DEG = 30
 # Shortest and longest side of an object, as a share of the scene's, by the number of objects.
 _SIDE_SHARES = {1: (0.35, 0.8), 2: (0.3, 0.6), 3: (0.28, 0.5), 4: (0.26, 0.45), 5: (0.25, 0.4), 6: (0.25, 0.38)}
 # Names that take no article; plurals are told by their ending.
-_UNCOUNTED = frozenset("broccoli cheese coffee corn DNA garlic popcorn soap spaghetti sushi yarn".split())
+_UNCOUNTED = frozenset("broccoli cheese coffee corn cutlery DNA garlic popcorn soap spaghetti sushi yarn".split())
 _SINGULAR_IN_S = frozenset("bus cactus compass compact disc hibiscus lotus octopus rhinoceros hippopotamus".split())
 _SILENT = ("hour", "umb")
 _OPENINGS = ("", "", "", "a picture of ", "there is ", "I can see ", "look at ")
