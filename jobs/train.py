@@ -51,8 +51,8 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
     from pipeline.training.job import TrainJob, TrainRequest
     from pipeline.training.settings import TrainSettings
 
-    read_settings(TrainSettings, given, config or "the command line")
-    settings = read_settings(TrainSettings, merged(of_preset, given), f"preset {preset} with {config}")
+    origin = " with ".join(filter(None, (preset and f"preset {preset}", config)))
+    settings = read_settings(TrainSettings, merged(of_preset, given), origin)
     request = TrainRequest(
         source=source,
         out=out,

@@ -145,7 +145,8 @@ class TrainJob:
         filesystem, path = open_filesystem(self.request.out)
         target = f"{path.rstrip('/')}/{_INITIAL}"
         with storage_errors(f"write the first model to {self.request.out}"):
-            if not filesystem.exists(f"{target}/config.json"):
+            # One that a job of other settings left, before its first checkpoint, is not taken over.
+            if not self.request.resume or not filesystem.exists(f"{target}/config.json"):
                 with tempfile.TemporaryDirectory() as folder:
                     self._new_model(shards, Path(folder))
                     filesystem.makedirs(target, exist_ok=True)

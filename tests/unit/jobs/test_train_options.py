@@ -65,3 +65,20 @@ def test_during_an_evaluation_the_line_says_so() -> None:
 
 def test_before_the_first_step_the_line_tells_what_the_job_does() -> None:
     assert describe(TrainProgress(n_steps=1200, phase="loading the model"), 7.0) == "loading the model ... 0:07"
+
+
+def test_a_wrong_setting_is_named_with_where_it_came_from(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[corruption]\nweight = 'much'\n")
+    options = ["--out", str(tmp_path / "out"), "--preset", "demo", "--config", str(tmp_path / "mine.toml")]
+    result = CliRunner().invoke(tagstream, ["train", str(tmp_path), *options])
+    assert str(result.exception).startswith(
+        f"preset demo with {tmp_path}/mine.toml, table corruption: weight is 'much'"
+    )
+
+
+def test_a_setting_is_judged_together_with_those_of_the_preset(tmp_path: Path) -> None:
+    # 1000 is a multiple of the preset's checkpoint_every, as 750 is not.
+    (tmp_path / "mine.toml").write_text("eval_every = 750\n")
+    options = ["--out", str(tmp_path / "out"), "--preset", "demo", "--config", str(tmp_path / "mine.toml")]
+    result = CliRunner().invoke(tagstream, ["train", str(tmp_path), *options])
+    assert "eval_every is 750, checkpoint_every 500" in str(result.exception)
