@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.config_file import read_config
+from jobs.config_file import read_config, read_preset
 
 if TYPE_CHECKING:
     from pipeline.training.progress import TrainProgress
 
 # Of the extra `train`: for Ray Train itself, and for the curves.
 _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
-_PRESETS = files("jobs") / "presets"
 
 
 @click.command(short_help="Train a recognizer; --resume goes on where a run stopped.")
@@ -44,7 +41,7 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
     tagstream train corpus/train --val corpus/val --out my-model --preset demo
     """
     # Before the imports that take seconds: a slip of the pen is answered at once.
-    of_preset, given = _read_preset(preset), read_config(config)
+    of_preset, given = read_preset(preset), read_config(config)
     _check_installed()
     from jobs.live_line import LiveLine
     from pipeline.settings_file import read_settings
@@ -120,12 +117,3 @@ def merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         if isinstance(value, Mapping) and isinstance(preset.get(name), Mapping)
     }
     return {**preset, **given, **tables}
-
-
-def _read_preset(name: str | None) -> dict[str, Any]:
-    if name is None:
-        return {}
-    known = sorted(path.name.removesuffix(".toml") for path in _PRESETS.iterdir() if path.name.endswith(".toml"))
-    if name not in known:
-        raise click.UsageError(f"there is no preset {name}; expected one of {', '.join(known)}")
-    return tomllib.loads((_PRESETS / f"{name}.toml").read_text("utf-8"))

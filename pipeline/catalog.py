@@ -11,10 +11,9 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StoreError, TagstreamError
-from pipeline.storage import full_url, open_filesystem, storage_errors
+from pipeline.storage import full_url, is_local, open_filesystem, storage_errors
 from pipeline.store import Store
 from schemas import IMAGES, LABELS, JobRecord, RunRecord
 
@@ -37,7 +36,7 @@ def open_store(url: str) -> Connection:
         raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
     connection = duckdb.connect()
     root = full_url(store.filesystem, store.root)
-    if not isinstance(store.filesystem, LocalFileSystem):
+    if not is_local(store.filesystem):
         # With its default cache the filesystem would read whole files for the sake of one column.
         filesystem, _ = open_filesystem(url, default_cache_type="none")
         connection.register_filesystem(filesystem)

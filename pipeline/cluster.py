@@ -75,6 +75,22 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
+@contextlib.contextmanager
+def joined_ray(address: str | None, verbose: bool) -> Iterator[None]:
+    """Ray, joined or started as by `start_ray`, and left again where this did it."""
+    did_start = start_ray(address, verbose)
+    try:
+        yield
+    finally:
+        if did_start:
+            stop_ray()
+
+
+def available_nodes(address: str | None) -> list[Node]:
+    """What there is to work on: the nodes of the cluster that was joined, or this machine."""
+    return cluster_nodes() if address else [local_node()]
+
+
 def local_node() -> Node:
     """What this machine offers to a Ray that is started on it, found without starting it."""
     import torch

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from model.fingerprint import fingerprint_folder
 from pipeline.assembly import ShardAssembler, WholeShard
-from pipeline.cluster import PoolPlan, cluster_nodes, local_node, plan_pool, start_ray, stop_ray
+from pipeline.cluster import PoolPlan, available_nodes, joined_ray, plan_pool
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.folder import count_buckets
 from pipeline.labeler import Labeler, LabelerConfig
@@ -70,7 +70,7 @@ class LabelJob:
         self.progress = Progress()
         self._started = time.perf_counter()
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._started_ray = False
+        self._ray = contextlib.ExitStack()
         self._assembler = ShardAssembler()
         self._seconds = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
         self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
@@ -79,11 +79,8 @@ class LabelJob:
         """Does the job. Raises TagstreamError where it cannot be done, KeyboardInterrupt where it was stopped; what was
         committed until then stays, and the same command goes on from there.
         """
-        try:
+        with self._ray:
             return self._run()
-        finally:
-            if self._started_ray:
-                stop_ray()
 
     def _run(self) -> LabelOutcome:
         request = self.request
@@ -119,11 +116,10 @@ class LabelJob:
     def _plan_pool(self) -> PoolPlan:
         if self.request.address:
             self._start_ray()
-            return plan_pool(cluster_nodes(), self.request.settings)
-        return plan_pool([local_node()], self.request.settings)
+        return plan_pool(available_nodes(self.request.address), self.request.settings)
 
     def _start_ray(self) -> None:
-        self._started_ray |= start_ray(self.request.address, self.request.verbose)
+        self._ray.enter_context(joined_ray(self.request.address, self.request.verbose))
 
     def _open_run(self, store: Store, source: Source, pool: PoolPlan) -> RunRecord:
         """Makes the run or finds it, and refuses to go on with one that was made of something else."""
@@ -154,17 +150,8 @@ class LabelJob:
 
     def _label(self, store: Store, plan: ShardPlan, pool: PoolPlan) -> None:
         settings = self.request.settings
-        config = LabelerConfig(
-            model=as_seen_by_workers(self.request.model),
-            top_k=settings.top_k,
-            ranking=settings.ranking,
-            sampling=settings.sampling,
-            max_label_tokens=settings.max_label_tokens,
-            honour_exif=settings.honour_exif,
-            dtype=pool.dtype,
-            device=pool.device,
-            n_threads=pool.n_threads,
-        )
+        model = as_seen_by_workers(self.request.model)
+        config = LabelerConfig.of(model, settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads)
         self.progress.begin("loading the model")
         for wave in self._waves(plan.pending, settings.limit):
             rows = stream_labels(wave, pool, config, self.request.labeler_class, settings.no_progress_timeout_s)

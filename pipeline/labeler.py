@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from model.preprocessing import ImagePreprocessor, open_image
 from pipeline.errors import one_line
 from pipeline.model_store import fetch_model
 from pipeline.sample import DECODE_STAGE, READ_STAGE
+from pipeline.settings import LabelSettings
 from schemas import IMAGES, LABELLED, REJECTED, content_hash
 
 LABEL = pa.struct(
@@ -59,6 +60,12 @@ class LabelerConfig:
     n_threads: int
     """CPU threads for decoding, and for the model where it runs on the CPU."""
 
+    @classmethod
+    def of(cls, model: str, settings: LabelSettings, *, dtype: str, device: str, n_threads: int) -> Self:
+        """Labelling with these settings, where the dtype is resolved."""
+        labelling = settings.labelling(dtype)
+        return cls(model=model, device=device, n_threads=n_threads, **labelling)
+
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
@@ -81,7 +88,7 @@ class Labeler:
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self.recognizer = self._device.submit(self.load_recognizer, config).result()
         self.preprocessor = replace(self.recognizer.preprocessor, honour_exif=config.honour_exif)
-        self.decoders = ThreadPoolExecutor(config.n_threads, thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(config.n_threads, thread_name_prefix="decode")
 
     @staticmethod
     def load_recognizer(config: LabelerConfig) -> Any:
@@ -103,13 +110,17 @@ class Labeler:
     def _label_batch(self, batch: dict[str, Any]) -> pa.Table:
         started = time.perf_counter()
         data = batch["data"]
-        decoded = list(self.decoders.map(self._decode, data))
+        decoded = self.decode_images(data)
         decode_s = time.perf_counter() - started
         crops = [image.crop for image in decoded if image.crop is not None]
         sampled, infer_s = self._device.submit(self._sample, crops).result()
         # Ranked here: the device samples the next batch meanwhile.
         labels = self.recognizer.rank(sampled, self.config.ranking, keep_unfinished=True)
         return _labelled_rows(batch, decoded, labels, (decode_s, infer_s))
+
+    def decode_images(self, images: Iterable[bytes | None]) -> list[DecodedImage]:
+        """Decodes and crops encoded images, in threads; damage becomes a message."""
+        return list(self._decoders.map(self._decode, images))
 
     def _decode(self, data: bytes | None) -> DecodedImage:
         return decode(data, self.preprocessor)

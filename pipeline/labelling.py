@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 
 from pipeline.cluster import PoolPlan
@@ -41,9 +42,18 @@ def stream_labels(
     context.target_max_block_size = _BLOCK_BYTES[pool.device]
     context.execution_no_progress_timeout_s = no_progress_timeout_s
     dataset = ray.data.read_datasource(ShardDatasource(shards, pool.batch_size), override_num_blocks=len(shards))
-    labelled = dataset.map_batches(
+    labelled = map_on_pool(dataset, labeler_class, (config,), pool)
+    try:
+        yield from labelled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    except RayError as error:
+        raise explain(error) from error
+
+
+def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple[Any, ...], pool: PoolPlan) -> Dataset:
+    """Rows of `pipeline.datasource.BATCHES` handed to a pool of labelling actors, made with these arguments."""
+    return dataset.map_batches(
         labeler_class,
-        fn_constructor_args=(config,),
+        fn_constructor_args=arguments,
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -56,10 +66,6 @@ def stream_labels(
             enable_true_multi_threading=True,
         ),
     )
-    try:
-        yield from labelled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-    except RayError as error:
-        raise explain(error) from error
 
 
 def explain(error: BaseException) -> TagstreamError:

@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import webdataset
-from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.captions import Annotation, Annotations, match_files, read_captions
 from pipeline.errors import TagstreamError
 from pipeline.folder import is_image_name, suffix_of
 from pipeline.sample import IMAGE_SUFFIXES
-from pipeline.storage import Filesystem, open_filesystem, storage_errors
+from pipeline.storage import Filesystem, is_local, open_filesystem, storage_errors
 
 DEFAULT_SHARD_SIZE = 1000
 _SIDE_SUFFIXES = ("txt", "json")
@@ -222,8 +221,8 @@ def _open_whole(filesystem: Filesystem, path: str) -> Iterator[IO[bytes]]:
     Written beside its place and renamed; for an object store written to the local disk and uploaded, because closing a
     half-written upload would publish it.
     """
-    is_local = isinstance(filesystem, LocalFileSystem)
-    parent = Path(path).parent if is_local else Path(tempfile.gettempdir())
+    can_rename = is_local(filesystem)
+    parent = Path(path).parent if can_rename else Path(tempfile.gettempdir())
     parent.mkdir(parents=True, exist_ok=True)
     temporary = parent / f".{Path(path).name}.{uuid.uuid4().hex}.tmp"
     try:
@@ -231,7 +230,7 @@ def _open_whole(filesystem: Filesystem, path: str) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        if is_local:
+        if can_rename:
             temporary.replace(path)
         else:
             filesystem.put_file(str(temporary), path)

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from braceexpand import braceexpand
-from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
 from pipeline.errors import SourceError, TagstreamError
 from pipeline.folder import FileVersion, ImageFile, image_files, is_hidden, is_image_name
 from pipeline.sample import printable
-from pipeline.storage import Filesystem, full_url, modified_s, open_filesystem, storage_errors
+from pipeline.storage import Filesystem, full_url, is_local, modified_s, open_filesystem, storage_errors
 
 ShardKind = Literal["tar", "parquet", "folder"]
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -258,7 +257,7 @@ def _look_up_group(urls: list[str]) -> list[tuple[str, _Entry | None]]:
         return [(url, _Entry(url, None, None, None)) for url in urls]
     filesystem, _ = open_filesystem(urls[0])
     paths = [str(filesystem._strip_protocol(url)) for url in urls]
-    if isinstance(filesystem, LocalFileSystem):
+    if is_local(filesystem):
         paths = [os.path.normpath(path) for path in paths]
     with ThreadPoolExecutor(16) as pool:
         folders = sorted({posixpath.dirname(path) for path in paths})
@@ -280,7 +279,7 @@ def _list_folder(filesystem: Filesystem, folder: str) -> list[_Entry]:
 def _entry(filesystem: Filesystem, info: dict[str, Any]) -> _Entry | None:
     """A listed file; None for what is none, such as a link that leads nowhere."""
     url = full_url(filesystem, info["name"])
-    if isinstance(filesystem, LocalFileSystem):
+    if is_local(filesystem):
         # A listing tells of a link itself, not of the file it leads to.
         try:
             status = Path(url).stat()

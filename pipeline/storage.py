@@ -34,7 +34,7 @@ def open_filesystem(url: str, **options: Any) -> tuple[Filesystem, str]:
         filesystem, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
         raise TagstreamError(f"cannot open {url}: {error}") from error
-    if isinstance(filesystem, LocalFileSystem):
+    if is_local(filesystem):
         return filesystem, os.path.normpath(path)
     return filesystem, path.rstrip("/") or path
 
@@ -98,7 +98,7 @@ def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent:
 
     Returns: whether the file was written.
     """
-    if isinstance(filesystem, LocalFileSystem):
+    if is_local(filesystem):
         return _write_locally(Path(path), content, if_absent)
     try:
         filesystem.pipe_file(path, content, mode="create" if if_absent else "overwrite")

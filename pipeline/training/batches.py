@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from model.label_tokens import label_token_ids, prompt_token_ids
 from model.objective import PARAPHRASES, PackedLabels, pack_published, pack_restarting
 from pipeline.errors import TagstreamError
-from pipeline.labeler import Labeler, decode
+from pipeline.labeler import Labeler
 from pipeline.training.examples import Example, ExampleStream, Position
 from pipeline.training.settings import TrainSettings
 
@@ -80,8 +80,7 @@ class BatchMaker:
     def make(self, step: int, examples: Sequence[Example], behind: Position) -> StepBatch:
         """One step's batch. Images that cannot be decoded are left out and counted."""
         rng = np.random.default_rng([self._settings.seed, step, self._rank])
-        crop = partial(decode, preprocessor=self._labeler.preprocessor)
-        decoded = list(self._labeler.decoders.map(crop, (example.data for example in examples)))
+        decoded = self._labeler.decode_images(example.data for example in examples)
         readable = [
             (image.crop, example) for image, example in zip(decoded, examples, strict=True) if image.crop is not None
         ]

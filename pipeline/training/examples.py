@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 
 from pipeline.cluster import PoolPlan
 from pipeline.datasource import ShardDatasource
 from pipeline.errors import TagstreamError
 from pipeline.labeler import LabelerConfig
-from pipeline.labelling import explain
+from pipeline.labelling import explain, map_on_pool
 from pipeline.nouns import nouns_of
 from pipeline.sample import Sample
 from pipeline.source import Shard
@@ -169,21 +168,8 @@ def read_tables(shards: list[Shard], teacher: TeacherPlan | None = None) -> Iter
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     if teacher is not None:
-        dataset = _taught(dataset, teacher)
+        dataset = map_on_pool(dataset, Teacher, (teacher.config, teacher.min_score), teacher.pool)
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
     except RayError as error:
         raise explain(error) from error
-
-
-def _taught(dataset: Dataset, teacher: TeacherPlan) -> Dataset:
-    return dataset.map_batches(
-        Teacher,
-        fn_constructor_args=(teacher.config, teacher.min_score),
-        batch_size=1,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        num_cpus=teacher.pool.cpus_per_actor,
-        num_gpus=teacher.pool.gpus_per_actor or None,
-        compute=ActorPoolStrategy(size=teacher.pool.n_actors),
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -13,9 +13,8 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from model.configuration import DEFAULT_MAX_LABEL_TOKENS
 from model.from_scratch import new_recognizer, train_tokenizer
-from pipeline.cluster import PoolPlan, cluster_nodes, local_node, plan_pool, start_ray, stop_ray
+from pipeline.cluster import PoolPlan, available_nodes, joined_ray, plan_pool
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.folder import count_buckets, deal
 from pipeline.job import as_seen_by_workers, installed_versions
@@ -73,28 +72,25 @@ class TrainJob:
         self.request = request
         self.progress = TrainProgress(n_steps=request.settings.steps)
         self.checkpoints = Checkpoints(request.out)
-        self._started_ray = False
 
     def run(self) -> TrainingState:
         """Does the job. Raises TagstreamError where it cannot be done, KeyboardInterrupt where it was stopped; the last
         whole checkpoint stays, and `resume` goes on from there.
         """
-        try:
-            return self._run()
-        finally:
-            if self._started_ray:
-                stop_ray()
-
-    def _run(self) -> TrainingState:
         request, progress = self.request, self.progress
         progress.begin("listing the source")
         self._check_out()
         shards = source_shards(request.source)
         val_shards = source_shards(request.val) if request.val else []
         progress.begin("starting Ray")
-        self._started_ray = start_ray(request.address, request.verbose)
-        nodes = cluster_nodes() if request.address else [local_node()]
-        pool = plan_pool(nodes, LabelSettings())
+        with joined_ray(request.address, request.verbose):
+            self._train(shards, val_shards)
+        progress.begin("writing the model")
+        return self._finish()
+
+    def _train(self, shards: list[Shard], val_shards: list[Shard]) -> None:
+        request, progress = self.request, self.progress
+        pool = plan_pool(available_nodes(request.address), LabelSettings())
         progress.begin("preparing the model")
         plan = TrainPlan(
             out=as_url(request.out),
@@ -110,8 +106,6 @@ class TrainJob:
         )
         progress.begin("loading the model")
         fit(plan, request.n_workers, pool, progress)
-        progress.begin("writing the model")
-        return self._finish()
 
     def _check_out(self) -> None:
         """A run goes on only where asked to, and only with the settings it began with."""
@@ -163,35 +157,18 @@ class TrainJob:
                 f"no labels to learn a vocabulary from in the first {_VOCABULARY_IMAGES:,} images of "
                 f"{self.request.source}; give a model to start from with --init"
             )
-        sizes = settings.model
-        new_recognizer(
-            tokenizer=train_tokenizer(labels, sizes.vocab_size),
-            image_size=sizes.image_size,
-            patch_size=sizes.patch_size,
-            vision_width=sizes.vision_width,
-            vision_blocks=sizes.vision_blocks,
-            vision_heads=sizes.vision_heads,
-            decoder_width=sizes.decoder_width,
-            decoder_blocks=sizes.decoder_blocks,
-            decoder_heads=sizes.decoder_heads,
-            seed=settings.seed,
-        ).save_pretrained(folder)
+        sizes = asdict(settings.model)
+        tokenizer = train_tokenizer(labels, sizes.pop("vocab_size"))
+        new_recognizer(tokenizer=tokenizer, seed=settings.seed, **sizes).save_pretrained(folder)
 
     def _teacher_plan(self, pool: PoolPlan) -> TeacherPlan | None:
         request = self.request
         if request.teacher is None:
             return None
         fetch_model(request.teacher)
-        config = LabelerConfig(
-            model=as_seen_by_workers(request.teacher),
-            top_k=20,
-            ranking="prob",
-            sampling="one_shot",
-            max_label_tokens=DEFAULT_MAX_LABEL_TOKENS,
-            honour_exif=True,
-            dtype=pool.dtype,
-            device=pool.device,
-            n_threads=pool.n_threads,
+        model = as_seen_by_workers(request.teacher)
+        config = LabelerConfig.of(
+            model, LabelSettings(), dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
         return TeacherPlan(config, pool, request.min_score)
 

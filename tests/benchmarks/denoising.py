@@ -15,9 +15,7 @@ import io
 import statistics
 import sys
 import tempfile
-import tomllib
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -26,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from record import environment
 
+from jobs.config_file import read_preset
 from model import Recognizer
 from model.denoising import Corruption
 from pipeline.cluster import start_ray, stop_ray
@@ -106,7 +105,7 @@ def main() -> None:
     parser.add_argument("--val-images", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
     options = parser.parse_args()
-    preset = tomllib.loads((files("jobs") / "presets" / "demo.toml").read_text("utf-8"))
+    preset = read_preset("demo")
     preset |= {"steps": options.steps, "checkpoint_every": options.steps, "eval_every": options.steps}
     preset |= {"warmup_steps": min(preset["warmup_steps"], options.steps // 4), "dtype": "float32"}
     start_ray(None, verbose=False)

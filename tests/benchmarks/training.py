@@ -15,7 +15,6 @@ import statistics
 import sys
 import tempfile
 import time
-import tomllib
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from record import environment
 
+from jobs.config_file import read_preset
 from pipeline.cluster import start_ray, stop_ray
 from pipeline.settings_file import read_settings
 from pipeline.training.batches import BatchMaker
@@ -41,7 +41,7 @@ _READY_BATCHES = 4
 
 
 def settings_of(n_steps: int, small: bool) -> TrainSettings:
-    preset = tomllib.loads((files("jobs") / "presets" / "demo.toml").read_text("utf-8"))
+    preset = read_preset("demo")
     preset |= {"steps": n_steps, "log_every": _LOG_EVERY, "checkpoint_every": n_steps, "eval_every": n_steps}
     if small:
         preset["model"] |= {"vision_width": 32, "vision_blocks": 1, "vision_heads": 1, "decoder_width": 32}

@@ -19,20 +19,14 @@ from pipeline.training.job import TrainJob, TrainRequest, source_shards
 from pipeline.training.settings import ModelSizes, TrainSettings
 from pipeline.training.trainer import Trainer, TrainPlan
 from tests.fixtures.corpus import write_coloured_tars
+from tests.fixtures.models import TINY_SIZES
 from tests.integration.conftest import LabelFunction, rows
 
 # Workers do not find the tests' modules.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SIZES = ModelSizes(
-    image_size=28,
-    patch_size=14,
-    vision_width=32,
-    vision_blocks=1,
-    vision_heads=2,
-    decoder_width=32,
-    decoder_blocks=2,
-    decoder_heads=2,
+    **TINY_SIZES,
     vocab_size=320,
 )
 SETTINGS = {

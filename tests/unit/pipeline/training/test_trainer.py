@@ -19,6 +19,7 @@ from pipeline.training.batches import BatchMaker
 from pipeline.training.examples import Example, Position
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import Trainer, TrainPlan
+from tests.fixtures.models import TINY_SIZES
 
 N_IMAGES = 8
 # The same sums in another order.
@@ -30,14 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("model")
     new_recognizer(
         tokenizer=train_tokenizer(["red", "green", "traffic light"] * 20, 400),
-        image_size=28,
-        patch_size=14,
-        vision_width=32,
-        vision_blocks=1,
-        vision_heads=2,
-        decoder_width=32,
-        decoder_blocks=2,
-        decoder_heads=2,
+        **TINY_SIZES,
         seed=0,
     ).save_pretrained(folder)
     return str(folder)
