@@ -90,19 +90,28 @@ def new_recognizer(
 
 @torch.no_grad()
 def _initialise(module: RecognizerModel) -> None:
-    """Larger weights than transformers', which suit widths of thousands and let a narrow model learn late.
+    """Weights with which the image reaches the answer from the first step.
 
-    Matrices get a deviation of 1 / sqrt(inputs), those that write to the residual stream half of it; positions and
-    tokens are of the size of what they are added to or stand beside.
+    The encoder's blocks add nothing at first. The decoder's attention passes on the mean of what a token sees: its
+    values and outputs are the identity, its MLPs add nothing, and tokens are small beside the image. Logits so begin as
+    a linear function of the mean patch; with random blocks in between, a small recognizer learns the labels'
+    frequencies for tens of thousands of images before it heeds the image.
     """
     embeddings = module.vision_encoder.embeddings
-    nn.init.normal_(embeddings.position_embedding.weight, std=0.3)
     matrices = [embeddings.patch_embedding, module.projector]
+    for layer in module.vision_encoder.encoder.layers:
+        attention = layer.self_attn
+        matrices += [attention.q_proj, attention.k_proj, attention.v_proj, layer.mlp.fc1]
+        nn.init.zeros_(attention.out_proj.weight)
+        nn.init.zeros_(layer.mlp.fc2.weight)
     for layer in module.decoder.model.layers:
-        matrices += [part for part in layer.modules() if isinstance(part, nn.Linear)]
+        attention = layer.self_attn
+        matrices += [attention.q_proj, attention.k_proj, layer.mlp.gate_proj, layer.mlp.up_proj]
+        nn.init.eye_(attention.v_proj.weight)
+        nn.init.eye_(attention.o_proj.weight)
+        nn.init.zeros_(layer.mlp.down_proj.weight)
     for matrix in matrices:
         nn.init.normal_(matrix.weight, std=matrix.weight[0].numel() ** -0.5)
-    for layer in module.decoder.model.layers:
-        for writer in (layer.self_attn.o_proj, layer.mlp.down_proj):
-            writer.weight *= 0.5
-    nn.init.normal_(module.decoder.model.embed_tokens.weight, std=0.5)
+    nn.init.normal_(embeddings.position_embedding.weight, std=0.3)
+    nn.init.normal_(module.decoder.model.embed_tokens.weight, std=0.05)
+    nn.init.normal_(module.decoder.lm_head.weight, std=0.02)

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -168,34 +168,36 @@ def upload_folder(filesystem: Any, folder: Path, target: str, last: str) -> None
         filesystem.put_file(str(path), f"{target}/{path.name}")
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:
-    """An optimizer's state as flat tensors, `<parameter>//<name of the state>`.
+def optimizer_tensors(optimizers: Iterable[torch.optim.Optimizer], names: Mapping[int, str]) -> dict[str, Tensor]:
+    """The optimizers' state as flat tensors, `<parameter>//<name of the state>`; each parameter belongs to one of them.
 
     Args:
         names: names of the parameters by their id().
     """
     return {
         f"{names[id(parameter)]}//{key}": value
+        for optimizer in optimizers
         for parameter, values in optimizer.state.items()
         for key, value in values.items()
         if isinstance(value, Tensor)
     }
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: Mapping[int, str], tensors: Mapping[str, Tensor]
+def restore_optimizers(
+    optimizers: Iterable[torch.optim.Optimizer], names: Mapping[int, str], tensors: Mapping[str, Tensor]
 ) -> None:
     """Puts the tensors of `optimizer_tensors` back."""
     by_parameter: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         parameter, _, key = name.partition("//")
         by_parameter.setdefault(parameter, {})[key] = tensor
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            for key, tensor in by_parameter.get(names[id(parameter)], {}).items():
-                # The count of steps stays on the CPU, as AdamW makes it.
-                device = "cpu" if key == "step" and not group.get("fused") else parameter.device
-                optimizer.state[parameter][key] = tensor.to(device)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                for key, tensor in by_parameter.get(names[id(parameter)], {}).items():
+                    # The count of steps stays on the CPU, as AdamW makes it.
+                    device = "cpu" if key == "step" and not group.get("fused") else parameter.device
+                    optimizer.state[parameter][key] = tensor.to(device)
 
 
 def _name(step: int) -> str:

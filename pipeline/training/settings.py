@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from model import DTYPES
 from model.denoising import Corruption
+from model.optimization import Optimizer
 from pipeline.errors import TagstreamError
 from pipeline.nouns import NOISE_WORDS
 from pipeline.settings_file import check_choice, check_range
@@ -59,6 +60,8 @@ class TrainSettings:
     """Images a step, of all workers and micro-batches together."""
     micro_batch_size: int = 0
     """Images a worker computes at once; 0 is its whole share of the batch."""
+    optimizer: Optimizer = "adamw"
+    """adamw; or muon: Muon for the matrices of the blocks, AdamW for all else."""
     learning_rate: float = 1e-3
     """Its peak: after the warm-up it falls to zero along half a cosine."""
     warmup_steps: int = 100
@@ -107,6 +110,7 @@ class TrainSettings:
         check_choice("precision", self.precision, ("auto", *DTYPES))
         check_choice("dtype", self.dtype, tuple(DTYPES))
         check_choice("objective", self.objective, get_args(Form))
+        check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_choice("targets", self.targets, get_args(Targets))
         check_choice("prompts", self.prompts, get_args(Prompts))
         for name in ("steps", "batch_size", "max_labels", "log_every", "eval_every", "eval_images", "checkpoint_every"):

@@ -16,15 +16,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from model.configuration import DEFAULT_MAX_LABEL_TOKENS
 from model.objective import pack_restarting
-from model.optimization import choose_trainable, learning_rate, parameter_groups, train_rows_only
+from model.optimization import choose_trainable, learning_rate, make_optimizers, train_rows_only
 from model.training_module import Losses, TrainingModule
 from pipeline.errors import TagstreamError
 from pipeline.labeler import Labeler, LabelerConfig
+from pipeline.settings import LabelSettings
 from pipeline.source import Shard
 from pipeline.training.batches import BatchMaker, MicroBatch, StepBatch
-from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizer
+from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizers
 from pipeline.training.evaluation import Evaluation
 from pipeline.training.examples import ExampleStream, Position, TeacherPlan
 from pipeline.training.settings import TrainSettings
@@ -80,7 +80,13 @@ class Trainer:
         self.module = TrainingModule(self.labeler.recognizer.module, self.settings.corruption)
         self._choose_trainable()
         self._names = {id(parameter): name for name, parameter in self.module.named_parameters()}
-        self.optimizer = self._make_optimizer()
+        self.optimizers = make_optimizers(
+            [self.module],
+            self.settings.optimizer,
+            weight_decay=self.settings.weight_decay,
+            betas=(self.settings.beta1, self.settings.beta2),
+            eps=self.settings.eps,
+        )
         self._scaler = torch.amp.GradScaler(plan.device, enabled=self._precision == "float16")
         if whole:
             self._restore_tensors(whole[-1])
@@ -115,8 +121,9 @@ class Trainer:
             warmup_steps=self.settings.warmup_steps,
             n_steps=self.settings.steps,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         n_images, n_targets = self._total([batch.n_images, batch.n_targets])
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step * self._n_ranks + self._rank)
         micro_batches = batch.micro_batches or [self._empty_batch()]
@@ -152,18 +159,22 @@ class Trainer:
         return n_images * self.labeler.recognizer.config.n_image_tokens * share
 
     def _apply_gradients(self, step: int) -> float:
-        self._scaler.unscale_(self.optimizer)
+        for optimizer in self.optimizers:
+            self._scaler.unscale_(optimizer)
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         limit = self.settings.clip_norm or math.inf
         norm = float(nn.utils.clip_grad_norm_(parameters, limit))
-        if not math.isfinite(norm) and not self._scaler.is_enabled():
+        if math.isfinite(norm):
+            for optimizer in self.optimizers:
+                self._scaler.step(optimizer)
+        elif not self._scaler.is_enabled():
             raise TagstreamError(
                 f"the gradient of step {step} is not finite; resume from the last checkpoint with a lower "
                 "learning_rate, or precision float32"
             )
-        self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         return norm
 
     def _after_step(self, step: int, position: Position) -> None:
@@ -179,7 +190,6 @@ class Trainer:
 
     def _evaluate(self, step: int) -> dict[str, float | None]:
         self._report({"phase": "evaluating"})
-        self.labeler.recognizer.module.eval()
         recall = self._evaluation.measure(self.labeler, self._total)
         measured = [value for value in recall.values() if value is not None]
         # One k alone may be reached early, and then tells the models after it apart no more.
@@ -200,7 +210,7 @@ class Trainer:
             "denoise_loss": denoise / max(1, meter.n_steps) / self._n_ranks
             if self.module.denoiser is not None
             else None,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizers[0].param_groups[0]["lr"],
             "gradient_norm": meter.gradient_norm,
             "images_per_s": n_images / elapsed_s,
             "steps_per_s": meter.n_steps / elapsed_s,
@@ -223,14 +233,13 @@ class Trainer:
         )
         if self._rank == 0:
             tensors = {
-                **optimizer_tensors(self.optimizer, self._names),
+                **optimizer_tensors(self.optimizers, self._names),
                 **{f"scaler//{name}": torch.tensor(value) for name, value in self._scaler.state_dict().items()},
             }
             if self.module.denoiser is not None:
                 tensors |= {f"denoiser//{name}": value for name, value in self.module.denoiser.state_dict().items()}
-            best = self.state.best_step
             self.checkpoints.write(self.labeler.recognizer, self.state, tensors)
-            self.checkpoints.prune(self.settings.keep_checkpoints, best)
+            self.checkpoints.prune(self.settings.keep_checkpoints, self.state.best_step)
         if self._n_ranks > 1:
             dist.barrier()
 
@@ -252,7 +261,7 @@ class Trainer:
             name.partition("//")[2]: value.item() for name, value in tensors.items() if name.startswith("scaler//")
         }
         denoiser = {name.partition("//")[2]: value for name, value in tensors.items() if name.startswith("denoiser//")}
-        restore_optimizer(self.optimizer, self._names, tensors)
+        restore_optimizers(self.optimizers, self._names, tensors)
         if scaler:
             self._scaler.load_state_dict(scaler)
         if self.module.denoiser is not None:
@@ -270,27 +279,10 @@ class Trainer:
                 raise TagstreamError(f"embedding_rows names tokens that the model does not have: {unknown}")
             train_rows_only(recognizer.decoder.model.embed_tokens, [known[token] for token in rows])
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        settings = self.settings
-        return torch.optim.AdamW(
-            parameter_groups([self.module], settings.weight_decay),
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-            fused=True,
-        )
-
     def _labeler_config(self, model: str) -> LabelerConfig:
-        return LabelerConfig(
-            model=model,
-            top_k=max(Evaluation.ks),
-            ranking="prob",
-            sampling="one_shot",
-            max_label_tokens=DEFAULT_MAX_LABEL_TOKENS,
-            honour_exif=True,
-            dtype="float32",
-            device=self.plan.device,
-            n_threads=self.plan.n_threads,
+        settings = LabelSettings(top_k=max(Evaluation.ks))
+        return LabelerConfig.of(
+            model, settings, dtype="float32", device=self.plan.device, n_threads=self.plan.n_threads
         )
 
     @property

@@ -124,14 +124,31 @@ class TestRecognizer:
         layer = module.decoder.model.layers[0]
         expected = {
             module.projector: 1 / 8,
+            module.vision_encoder.encoder.layers[0].mlp.fc1: 1 / 8,
             layer.self_attn.q_proj: 1 / 8,
-            layer.self_attn.o_proj: 1 / 16,
-            layer.mlp.down_proj: 0.5 * layer.mlp.down_proj.in_features**-0.5,
-            module.get_input_embeddings(): 0.5,
+            layer.mlp.up_proj: 1 / 8,
+            module.get_input_embeddings(): 0.05,
         }
         for matrix, deviation in expected.items():
             # 4,096 draws or more: a deviation of the deviation of 1.1 %.
             assert matrix.weight.std().item() == pytest.approx(deviation, rel=0.06)
+
+    def test_the_encoders_blocks_add_nothing_at_first(self, new: Recognizer, make_pixels) -> None:
+        encoder = new.module.vision_encoder
+        patches = encoder.pre_layrnorm(encoder.embeddings(make_pixels(3)))
+        assert torch.equal(encoder(pixel_values=make_pixels(3)).last_hidden_state, patches)
+
+    def test_the_answer_begins_as_the_mean_of_what_it_sees(self, build_new: BuildNew, make_pixels) -> None:
+        module = build_new(decoder_blocks=1).module
+        with torch.no_grad():
+            module.decoder.model.layers[0].self_attn.q_proj.weight.zero_()
+            image_BND = module.encode_images(make_pixels(3))
+            prompt_PD = module.get_input_embeddings()(torch.tensor(module.config.prompt_ids))
+            seen_BSD = torch.cat((image_BND, prompt_PD.expand(3, -1, -1)), dim=1)
+            normed_BSD = seen_BSD / (seen_BSD.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+            expected_BD = normed_BSD.mean(1) + prompt_PD[-1]
+            expected_BD /= (expected_BD.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+            torch.testing.assert_close(module.prefill(make_pixels(3)).answer_BD, expected_BD, rtol=1e-4, atol=1e-5)
 
     def test_it_labels_the_same_after_it_was_saved_and_loaded(
         self, new: Recognizer, make_pixels, tmp_path: Path

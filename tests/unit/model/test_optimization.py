@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model import Recognizer
-from model.optimization import choose_trainable, learning_rate, parameter_groups, train_rows_only
+from model.optimization import choose_trainable, learning_rate, make_optimizers, parameter_groups, train_rows_only
 
 DECAY = 0.5
 SCHEDULE = {"peak": 2e-3, "warmup_steps": 10, "n_steps": 110}
@@ -153,6 +153,51 @@ class TestGroups:
         for name, value in values_of(block).items():
             factor = 1 - 0.1 * DECAY if name in ("patches.weight", "head.weight") else 1.0
             torch.testing.assert_close(value, before[name] * factor, rtol=1e-6, atol=0)
+
+
+class TestOptimizers:
+    """Which parameters Muon updates, and which AdamW."""
+
+    def owners(self, module: nn.Module, name: str) -> dict[str, str]:
+        """Class of the optimizer by the name of the parameter."""
+        optimizers = make_optimizers([module], name, weight_decay=DECAY, betas=(0.9, 0.98), eps=1e-6)
+        names = {id(parameter): key for key, parameter in module.named_parameters()}
+        owned = [
+            (names[id(parameter)], type(optimizer).__name__)
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
+        assert len(dict(owned)) == len(owned)
+        return dict(owned)
+
+    def test_adamw_has_all_parameters_unless_asked_otherwise(self, recognizer: Recognizer) -> None:
+        owners = self.owners(recognizer.module, "adamw")
+        assert owners == {name: "AdamW" for name, _ in recognizer.module.named_parameters()}
+
+    def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest(self, recognizer: Recognizer) -> None:
+        owners = self.owners(recognizer.module, "muon")
+        assert owners.keys() == dict(recognizer.module.named_parameters()).keys()
+        by_muon = {name for name, owner in owners.items() if owner == "Muon"}
+        assert by_muon == {
+            name for name, value in recognizer.module.named_parameters() if ".layers." in name and value.ndim == 2
+        }
+        for part in ("q_proj", "out_proj", "fc1", "o_proj", "gate_proj", "down_proj"):
+            assert any(f".{part}.weight" in name for name in by_muon)
+
+    def test_muon_leaves_what_is_frozen_alone(self, recognizer: Recognizer) -> None:
+        choose_trainable(recognizer.module, ["projector.*"])
+        try:
+            assert self.owners(recognizer.module, "muon") == {"projector.weight": "AdamW"}
+        finally:
+            choose_trainable(recognizer.module, ["*"])
+
+    def test_muon_alone_is_enough_where_only_hidden_matrices_learn(self, recognizer: Recognizer) -> None:
+        choose_trainable(recognizer.module, ["*.q_proj.weight"])
+        try:
+            assert set(self.owners(recognizer.module, "muon").values()) == {"Muon"}
+        finally:
+            choose_trainable(recognizer.module, ["*"])
 
 
 class TestSchedule:

@@ -17,7 +17,7 @@ from model import Recognizer
 from pipeline.errors import StoreError
 from pipeline.model_store import fetch_model
 from pipeline.storage import open_filesystem
-from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizer
+from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizers
 from pipeline.training.examples import Position
 from pipeline.training.settings import TrainSettings
 
@@ -296,22 +296,26 @@ class TestFailure:
 
 
 class Learner:
-    """A small network that learns with AdamW what an optimizer keeps of every kind of parameter."""
+    """A small network that learns what optimizers keep of every kind of parameter."""
 
-    def __init__(self, seed: int, *, fused: bool) -> None:
+    def __init__(self, seed: int, optimizer: str) -> None:
         torch.manual_seed(seed)
         self.module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
         self.module[3].bias.requires_grad_(False)
         self.names = {id(parameter): name for name, parameter in self.module.named_parameters()}
-        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        hidden = [self.module[1].weight] if optimizer == "muon" else []
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Muon(hidden, lr=0.05)] if hidden else []
+        parameters = [value for value in self.module.parameters() if value.requires_grad and value not in set(hidden)]
         groups = [{"params": parameters[:2], "weight_decay": 0.1}, {"params": parameters[2:], "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.05, betas=(0.9, 0.98), fused=fused)
+        is_fused = optimizer != "adamw"
+        self.optimizers.append(torch.optim.AdamW(groups, lr=0.05, betas=(0.9, 0.98), fused=is_fused))
 
     def step(self, number: int) -> None:
         torch.manual_seed(100 + number)
-        self.optimizer.zero_grad()
+        self.module.zero_grad()
         self.module(torch.randint(5, (8,))).square().sum().backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
 
     def weights(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.module.state_dict().items()}
@@ -328,28 +332,29 @@ def stored(checkpoints: Checkpoints) -> Callable[[dict[str, Tensor]], dict[str, 
     return send
 
 
-class TestOptimizer:
-    """AdamW's moments beside the weights."""
+class TestOptimizers:
+    """Moments beside the weights."""
 
-    @pytest.mark.parametrize("fused", [False, True])
+    @pytest.mark.parametrize("optimizer", ["adamw", "fused adamw", "muon"])
     def test_steps_after_a_restart_give_bitwise_the_same_weights(
-        self, stored: Callable[[dict[str, Tensor]], dict[str, Tensor]], fused: bool
+        self, stored: Callable[[dict[str, Tensor]], dict[str, Tensor]], optimizer: str
     ) -> None:
-        whole = Learner(0, fused=fused)
+        whole = Learner(0, optimizer)
         for number in range(3):
             whole.step(number)
-        tensors = stored(optimizer_tensors(whole.optimizer, whole.names))
-        resumed = Learner(1, fused=fused)
+        tensors = stored(optimizer_tensors(whole.optimizers, whole.names))
+        resumed = Learner(1, optimizer)
         resumed.module.load_state_dict(whole.weights())
-        restore_optimizer(resumed.optimizer, resumed.names, tensors)
+        restore_optimizers(resumed.optimizers, resumed.names, tensors)
         for number in range(3, 6):
             whole.step(number)
             resumed.step(number)
         expected = whole.weights()
         assert all(torch.equal(value, expected[name]) for name, value in resumed.weights().items())
 
-    def test_without_the_moments_the_next_step_would_be_another(self) -> None:
-        whole, fresh = Learner(0, fused=True), Learner(1, fused=True)
+    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+    def test_without_the_moments_the_next_step_would_be_another(self, optimizer: str) -> None:
+        whole, fresh = Learner(0, optimizer), Learner(1, optimizer)
         whole.step(0)
         fresh.module.load_state_dict(whole.weights())
         for learner in (whole, fresh):
@@ -357,23 +362,22 @@ class TestOptimizer:
         assert not torch.equal(whole.weights()["1.weight"], fresh.weights()["1.weight"])
 
     def test_every_parameter_that_learns_has_its_moments_and_its_count(self) -> None:
-        learner = Learner(0, fused=False)
+        learner = Learner(0, "adamw")
         learner.step(0)
         learning = {name for name, parameter in learner.module.named_parameters() if parameter.requires_grad}
-        assert set(optimizer_tensors(learner.optimizer, learner.names)) == {
+        assert set(optimizer_tensors(learner.optimizers, learner.names)) == {
             f"{name}//{key}" for name in learning for key in ("step", "exp_avg", "exp_avg_sq")
         }
 
     def test_an_optimizer_that_did_no_step_has_nothing_to_keep(self) -> None:
-        learner = Learner(0, fused=False)
-        assert optimizer_tensors(learner.optimizer, learner.names) == {}
+        learner = Learner(0, "adamw")
+        assert optimizer_tensors(learner.optimizers, learner.names) == {}
 
     def test_tensors_of_others_are_left_alone(self) -> None:
-        learner = Learner(0, fused=False)
-        restore_optimizer(
-            learner.optimizer, learner.names, {"denoiser//head.weight": torch.ones(2), "scaler//x": torch.ones(1)}
-        )
-        assert not learner.optimizer.state
+        learner = Learner(0, "muon")
+        tensors = {"denoiser//head.weight": torch.ones(2), "scaler//x": torch.ones(1)}
+        restore_optimizers(learner.optimizers, learner.names, tensors)
+        assert not any(optimizer.state for optimizer in learner.optimizers)
 
 
 def test_a_folder_named_like_a_pattern_has_its_checkpoints(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ EVERYTHING = """
     eps = 1e-3
     clip_norm = 2.0
     precision = "float32"
+    optimizer = "muon"
     objective = "published"
     targets = "captions"
     noise_words = ["photo", "größe"]
@@ -136,8 +137,8 @@ class TestFromAFile:
             read("[model]\nwidth = 3")
 
     def test_an_unknown_table_is_an_unknown_name(self) -> None:
-        with pytest.raises(TagstreamError, match="unknown setting 'optimizer'"):
-            read("[optimizer]\nbeta1 = 0.5")
+        with pytest.raises(TagstreamError, match="unknown setting 'optimiser'"):
+            read("[optimiser]\nbeta1 = 0.5")
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -180,7 +181,14 @@ class TestRanges:
         + ["checkpoint_every = 0", "keep_checkpoints = 0", "micro_batch_size = -1", "warmup_steps = -1", "seed = -1"]
         + ["weight_decay = -0.1", "clip_norm = -1.0", "clip_norm = nan", "shuffle_buffer = -1"]
         + ["learning_rate = 0.0", "learning_rate = -1.0", "learning_rate = nan"]
-        + ['precision = "int8"', 'dtype = "auto"', 'objective = "best"', 'targets = "tags"', 'prompts = "none"'],
+        + [
+            'precision = "int8"',
+            'dtype = "auto"',
+            'optimizer = "sgd"',
+            'objective = "best"',
+            'targets = "tags"',
+            'prompts = "none"',
+        ],
     )
     def test_a_value_out_of_range_is_refused_with_what_was_expected(self, text: str) -> None:
         with pytest.raises(TagstreamError, match=rf"^{text.split()[0]} is .*; expected "):
