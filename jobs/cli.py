@@ -8,11 +8,13 @@ from typing import NoReturn
 
 import click
 
+from jobs.compare import compare
 from jobs.demo import demo
 from jobs.demo_corpus import demo_corpus
 from jobs.import_nxtp import import_nxtp
 from jobs.label import label
 from jobs.pack import pack
+from jobs.recall import recall
 from jobs.sql import sql
 from jobs.status import status
 from jobs.train import train
@@ -35,7 +37,7 @@ def tagstream() -> None:
     """
 
 
-for command in (label, status, sql, demo, pack, import_nxtp, demo_corpus, train, truncate):
+for command in (label, status, sql, recall, compare, demo, pack, import_nxtp, demo_corpus, train, truncate):
     tagstream.add_command(command)
 
 

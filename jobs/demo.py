@@ -13,8 +13,9 @@ _FIRST_LABELS = """
     WHERE l.rank <= 3
     GROUP BY i.key, i.caption ORDER BY i.key LIMIT 5
 """
-_MOST_FREQUENT = """SELECT label, count(*) AS images, round(avg(score), 3) AS mean_score
-FROM labels WHERE rank <= 3 GROUP BY label ORDER BY images DESC, label LIMIT 5"""
+# Recall: the mean share of an image's objects that are found; hit: the share of images of which one is.
+_RECALL = """SELECT 1 AS k, images, recall, hit FROM recall_at(1)
+UNION ALL SELECT 10, images, recall, hit FROM recall_at(10)"""
 
 
 @click.command(short_help="Label the images that come along and ask SQL about them.")
@@ -22,21 +23,23 @@ FROM labels WHERE rank <= 3 GROUP BY label ORDER BY images DESC, label LIMIT 5""
 def demo(store: str) -> None:
     """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query."""
     from jobs.label import run_job
-    from jobs.sql import print_table
-    from jobs.stand_in import STAND_IN_NOTICE, stand_in_model
+    from jobs.output import print_result
+    from model.recognizer import DEMO_MODEL
     from pipeline.catalog import open_store, run_query
     from pipeline.job import LabelRequest
     from pipeline.settings import LabelSettings
 
     click.echo(f"Labelling the scenes in {DEMO_SHARDS}")
-    click.echo(STAND_IN_NOTICE)
-    request = LabelRequest(source=DEMO_SHARDS, store=store, model=stand_in_model(), settings=LabelSettings(top_k=10))
+    request = LabelRequest(source=DEMO_SHARDS, store=store, model=DEMO_MODEL, settings=LabelSettings(top_k=10))
     run_job(request)
     connection = open_store(store)
     click.echo("\nThe first images, their captions and best labels:\n")
-    print_table(run_query(connection, _FIRST_LABELS))
-    click.echo(f'\ntagstream sql {store} "{_MOST_FREQUENT}"\n')
-    print_table(run_query(connection, _MOST_FREQUENT))
-    click.echo("\nNext, your own images (a folder, WebDataset tars or Parquet; local or s3://):")
+    print_result(run_query(connection, _FIRST_LABELS))
+    click.echo(f'\ntagstream sql {store} "{_RECALL}"\n')
+    print_result(run_query(connection, _RECALL))
+    click.echo(
+        "\nNext, your own images (a folder, WebDataset tars or Parquet; local or s3://). The demo's model knows such"
+    )
+    click.echo("scenes alone; photographs need another one:")
     click.echo("  .venv/bin/tagstream label FOLDER --store my-store --model MODEL")
     click.echo("  .venv/bin/tagstream --help")

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pipeline.job import LabelOutcome, LabelRequest
 
 EXIT_TOO_MANY_REJECTS = 3
+DEMO_NOTICE = (
+    "The model is tagstream's demo model: it knows pictograms in composed scenes, not photographs; "
+    "name a recognizer with --model."
+)
 # Flags that are settings too: they win over --config.
 _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 
@@ -21,7 +25,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.command(short_help="Label a source into a store; again, to resume or to label what is new.")
 @click.argument("source")
 @click.option("--store", required=True, help="Where the tables go: a directory or s3://bucket/prefix.")
-@click.option("--model", help="Recognizer folder, hub id or s3:// folder.  [default: a random stand-in]")
+@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
 @click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
 @click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
 @click.option("--limit", type=int, help="Stop at the end of the shard in which this many images are reached.")
@@ -34,7 +38,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option("--address", help="Ray cluster to join (auto, ray://..., host:port).  [default: this machine]")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings.")
 @click.option("--verbose", is_flag=True, help="Show Ray's own log.")
-def label(source: str, store: str, model: str | None, max_reject_rate: float, config: str | None, **flags: Any) -> int:
+def label(source: str, store: str, model: str, max_reject_rate: float, config: str | None, **flags: Any) -> int:
     """Label the images of SOURCE and write labels and images as Parquet to STORE.
 
     SOURCE is a directory or prefix with *.tar (WebDataset) or *.parquet files, a glob, a pattern {00000..00099}.tar,
@@ -43,6 +47,7 @@ def label(source: str, store: str, model: str | None, max_reject_rate: float, co
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
     """
+    from model.recognizer import DEMO_MODEL
     from pipeline.job import LabelRequest
     from pipeline.settings import LabelSettings
     from pipeline.settings_file import read_settings
@@ -50,10 +55,12 @@ def label(source: str, store: str, model: str | None, max_reject_rate: float, co
     given = {name: flags[name] for name in _FLAG_SETTINGS if flags[name] is not None}
     origin = config or "the command line"
     settings = read_settings(LabelSettings, {**read_config(config), **given}, origin)
+    if model == DEMO_MODEL:
+        click.echo(DEMO_NOTICE, err=True)
     request = LabelRequest(
         source=source,
         store=store,
-        model=model or _stand_in(),
+        model=model,
         settings=settings,
         run=flags["run"],
         address=flags["address"],
@@ -104,10 +111,3 @@ def _report(outcome: LabelOutcome, store: str) -> None:
     if record.n_rejected:
         click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
     click.echo(f"Run {record.run} in {store}")
-
-
-def _stand_in() -> str:
-    from jobs.stand_in import STAND_IN_NOTICE, stand_in_model
-
-    click.echo(f"No --model given. {STAND_IN_NOTICE}", err=True)
-    return stand_in_model()

@@ -24,6 +24,8 @@ from model.sampling import Branches, SampledLabel, check_top_k, sample_one_shot
 Sampling = Literal["one_shot", "greedy", "beam"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEMO_MODEL = "demo"
+_DEMO_FOLDER = Path(__file__).parent / DEMO_MODEL
 _DECODED_LABELS_KEPT = 1 << 17
 
 
@@ -66,7 +68,7 @@ class Recognizer:
         """Loads a recognizer's folder (safetensors and json; nothing is unpickled), or one from the Hugging Face hub.
 
         Args:
-            path: a local folder or a hub id.
+            path: a local folder, a hub id, or `demo`: the model that comes along.
             device: default the first GPU where there is one, else the CPU.
             dtype: float32, bfloat16 or float16; default the dtype the weights are stored in.
         """
@@ -92,6 +94,9 @@ class Recognizer:
         self.module.save_pretrained(path)
         self.preprocessor.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+        for weights in Path(path).glob("*.safetensors"):
+            # safetensors lets none but their owner read the weights; workers may be other users.
+            weights.chmod((Path(path) / PREPROCESSOR_FILE).stat().st_mode)
 
     @property
     def config(self) -> RecognizerConfig:
@@ -206,8 +211,11 @@ def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def resolve_folder(path: str | Path) -> Path:
-    """The local folder of a recognizer; a hub id is downloaded into the hub's cache. Raises OSError without one."""
-    folder = Path(path)
+    """The local folder of a recognizer; a hub id is downloaded into the hub's cache. Raises OSError without one.
+
+    `demo` is the model that comes along; a folder of that name is `./demo`.
+    """
+    folder = _DEMO_FOLDER if path == DEMO_MODEL else Path(path)
     if folder.is_dir():
         if not (folder / "config.json").is_file() or not (folder / PREPROCESSOR_FILE).is_file():
             raise FileNotFoundError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipeline.analysis.vocabulary import Vocabulary, read_vocabulary
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.storage import full_url, is_local, open_filesystem, storage_errors
 from pipeline.store import Store
@@ -25,8 +27,11 @@ _WILDCARD = re.compile(r"[*?\[]")
 _RECORD_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
 
 
-def open_store(url: str) -> Connection:
-    """A DuckDB connection with views of the store: images, labels, rejects, truth, runs, jobs.
+def open_store(url: str, vocabulary: Vocabulary | None = None) -> Connection:
+    """A DuckDB connection with views of the store: images, labels, rejects, truth, runs, jobs; and macros.
+
+    `labels` and `truth` have a column `name`, the label's name in the vocabulary (default: the one that comes along);
+    `name_of(text)` gives it. The macros: `pipeline/sql/macros.sql`.
 
     It reads the store and nothing else of this machine. `s3://` stores are read through fsspec, DuckDB's httpfs
     extension is not needed. Raises StoreError where there is no store.
@@ -46,7 +51,9 @@ def open_store(url: str) -> Connection:
             _create_tables(connection, store, root)
     except duckdb.Error as error:
         raise StoreError(f"the store {url} cannot be read: {_first_line(error)}") from error
+    add_names(connection, vocabulary or read_vocabulary(None))
     connection.execute(read_sql("derived"))
+    connection.execute(read_sql("macros"))
     # The user's SQL sees this store and no other file; a mistyped table name must not find a Python variable.
     connection.execute("SET python_enable_replacements = false")
     # The views' patterns are held against this list before they are expanded.
@@ -89,14 +96,34 @@ def read_sql(name: str) -> str:
     return files("pipeline").joinpath("sql", f"{name}.sql").read_text("utf-8")
 
 
+def add_table(connection: Connection, name: str, table: pa.Table) -> None:
+    """Makes a table of the connection's own, in place of one of that name; the store is not touched."""
+    connection.register("registered", table)
+    connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM registered")
+    connection.unregister("registered")
+
+
+def add_names(connection: Connection, vocabulary: Vocabulary) -> None:
+    """Makes the function `name_of(text)`: a label's name in the vocabulary, null for one that is denied."""
+    name_of = cache(vocabulary.name_of)
+
+    def names_of(labels: pa.ChunkedArray) -> pa.Array:
+        # A label occurs many times: it is named once.
+        encoded = labels.combine_chunks().dictionary_encode()
+        names = pa.array([name_of(label) for label in encoded.dictionary.to_pylist()], pa.string())
+        return names.take(encoded.indices)
+
+    connection.create_function("name_of", names_of, ["VARCHAR"], "VARCHAR", type="arrow", null_handling="special")
+
+
 def _create_tables(connection: Connection, store: Store, root: str) -> None:
     if any(store.committed(run) for run in store.run_names()):
         globs = {name: _sql_string(f"{_as_pattern(root)}/{name}/run=*/*.parquet") for name in ("images", "labels")}
         connection.execute(Template(read_sql("views")).substitute(globs))
         return
     # Nothing is committed yet: tables of the right columns and no rows, so that queries work.
-    for name, schema in {"images": IMAGES, "labels": LABELS}.items():
-        _create_table(connection, name, schema.append(pa.field("run", pa.string())).empty_table())
+    for name, schema in {"images": IMAGES, "stored_labels": LABELS}.items():
+        add_table(connection, name, schema.append(pa.field("run", pa.string())).empty_table())
 
 
 def _create_records(connection: Connection, store: Store) -> None:
@@ -110,13 +137,7 @@ def _create_records(connection: Connection, store: Store) -> None:
             # Without records nested objects have no fields, which a struct cannot be without.
             columns = [(field.name, _RECORD_TYPES.get(str(field.type), pa.string())) for field in fields(kind)]
             table = pa.schema(columns).empty_table()
-        _create_table(connection, name, table)
-
-
-def _create_table(connection: Connection, name: str, table: pa.Table) -> None:
-    connection.register("registered", table)
-    connection.execute(f"CREATE TABLE {name} AS SELECT * FROM registered")
-    connection.unregister("registered")
+        add_table(connection, name, table)
 
 
 def _as_pattern(path: str) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from model.fingerprint import fingerprint_folder
+from model.recognizer import DEMO_MODEL
 from pipeline.assembly import ShardAssembler, WholeShard
 from pipeline.cluster import PoolPlan, available_nodes, joined_ray, plan_pool
 from pipeline.errors import StoreError, TagstreamError
@@ -281,8 +282,9 @@ def _write_last_record(store: Store, record: JobRecord, quietly: bool) -> None:
 
 
 def as_seen_by_workers(model: str) -> str:
-    """A model's name for processes with another working directory: folders absolute, URLs and hub ids as they are."""
-    return str(Path(model).resolve()) if "://" not in model and Path(model).is_dir() else model
+    """A model's name for processes with another working directory: folders absolute, URLs and names as they are."""
+    is_folder = model != DEMO_MODEL and "://" not in model and Path(model).is_dir()
+    return str(Path(model).resolve()) if is_folder else model
 
 
 def installed_versions() -> dict[str, str]:

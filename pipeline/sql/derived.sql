@@ -1,4 +1,9 @@
--- Views on `images`.
+-- Views on `images` and `stored_labels`.
+
+-- Labels with the names that they have in the vocabulary; null where it denies them.
+CREATE VIEW labels AS
+SELECT *, name_of(label) AS name
+FROM stored_labels;
 
 -- Samples that could not be labelled, and why.
 CREATE VIEW rejects AS
@@ -8,6 +13,5 @@ WHERE status = 'rejected';
 
 -- One row a given label.
 CREATE VIEW truth AS
-SELECT run, image_id, shard, index, key, unnest(truth) AS label
-FROM images
-WHERE truth IS NOT NULL;
+SELECT *, name_of(label) AS name
+FROM (SELECT run, image_id, shard, index, key, unnest(truth) AS label FROM images WHERE truth IS NOT NULL);

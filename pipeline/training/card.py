@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_ORIGINS = ("source", "init", "teacher", "min_score")
 _CARD = """---
 library_name: transformers
 pipeline_tag: image-classification
@@ -60,6 +61,8 @@ def write_card(path: Path, metrics: pa.Table, settings: Mapping[str, Any], step:
         facts: `name`, `command`, and whatever else its table shows.
     """
     shown = {name: value for name, value in facts.items() if name not in ("name", "command")}
+    # What it was made from stands in the table as it was given; as resolved it would tell of this machine's folders.
+    plain = {name: value for name, value in settings.items() if name not in _ORIGINS}
     shown |= {
         "weights": f"of step {step:,} of {settings['steps']:,}",
         "seconds": f"{metrics.column('seconds')[-1].as_py():,.0f}",
@@ -69,7 +72,7 @@ def write_card(path: Path, metrics: pa.Table, settings: Mapping[str, Any], step:
         command=facts["command"],
         facts="\n".join(f"| {name} | {value} |" for name, value in shown.items()),
         evaluation=_evaluation(metrics, step),
-        settings=json.dumps(settings, indent=2),
+        settings=json.dumps(plain, indent=2),
     )
     path.write_text(text, "utf-8")
 

@@ -11,35 +11,28 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
+from demo_preset import demo_settings
+from labelled_scenes import Degrade, Scene, measure_recall, read_scenes
 from PIL import Image, ImageFilter
 from record import environment
 
-from jobs.config_file import read_preset
 from model import Recognizer
 from model.denoising import Corruption
 from pipeline.cluster import start_ray, stop_ray
-from pipeline.datasource import read_batches
-from pipeline.recall import RecallSum
-from pipeline.settings_file import read_settings
-from pipeline.training.job import TrainJob, TrainRequest, source_shards
-from pipeline.training.settings import TrainSettings
+from pipeline.training.job import TrainJob, TrainRequest
 
 VARIANTS = {
     "plain": Corruption(),
     "denoising": Corruption(mask_share=0.15, noise_share=0.15, noise_std=0.5, label_share=0.1, weight=0.1),
 }
-_BATCH = 32
-Degrade = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 def add_noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -65,8 +58,8 @@ def darken(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.uint8(pixels.clip(0, 255)))
 
 
-CONDITIONS: dict[str, Degrade] = {
-    "clean": lambda image, rng: image,
+CONDITIONS: dict[str, Degrade | None] = {
+    "clean": None,
     "noise": add_noise,
     "blur": blur,
     "occlusion": occlude,
@@ -74,25 +67,13 @@ CONDITIONS: dict[str, Degrade] = {
 }
 
 
-def recalls(model: Path, val: str, n_images: int) -> dict[str, float]:
+def recalls(model: Path, scenes: list[Scene]) -> dict[str, float]:
     """Recall@10 under each condition."""
     recognizer = Recognizer.from_pretrained(model)
-    scenes = [
-        (Image.open(io.BytesIO(sample["data"])).convert("RGB"), sample["truth"])
-        for shard in source_shards(val)
-        for table in read_batches(shard, _BATCH)
-        for sample in table.column("samples").to_pylist()[0]
-    ][:n_images]
-    found = {}
-    for condition, degrade in CONDITIONS.items():
-        recall = RecallSum()
-        for start in range(0, len(scenes), _BATCH):
-            batch = scenes[start : start + _BATCH]
-            images = [degrade(image, np.random.default_rng(start + place)) for place, (image, _) in enumerate(batch)]
-            for labels, (_, truth) in zip(recognizer.label(images, top_k=10), batch, strict=True):
-                recall.add([label.text for label in labels], truth)
-        found[condition] = recall.mean(10) or 0.0
-    return found
+    return {
+        condition: measure_recall(recognizer, scenes, degrade).mean(10) or 0.0
+        for condition, degrade in CONDITIONS.items()
+    }
 
 
 def main() -> None:
@@ -103,28 +84,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--val-images", type=int, default=1000)
+    parser.add_argument("--small", action="store_true", help="a tiny model, to see that the benchmark runs")
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
     options = parser.parse_args()
-    preset = read_preset("demo")
-    preset |= {"steps": options.steps, "checkpoint_every": options.steps, "eval_every": options.steps}
-    preset |= {"warmup_steps": min(preset["warmup_steps"], options.steps // 4), "dtype": "float32"}
     start_ray(None, verbose=False)
+    scenes = read_scenes(options.val, options.val_images)
     measured: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(options.seeds):
             init = options.init
             for variant, corruption in VARIANTS.items():
-                settings = read_settings(TrainSettings, {**preset, "seed": seed}, "preset demo")
+                settings = demo_settings(options.steps, options.small, dtype="float32", seed=seed)
+                settings = dataclasses.replace(settings, corruption=corruption)
                 out = Path(scratch) / f"{variant}-{seed}"
-                request = TrainRequest(
-                    source=options.train,
-                    out=str(out),
-                    init=init,
-                    settings=dataclasses.replace(settings, corruption=corruption),
-                )
-                TrainJob(request).run()
+                TrainJob(TrainRequest(source=options.train, out=str(out), init=init, settings=settings)).run()
                 init = init or str(out / "initial")
-                measured[variant].append(recalls(out, options.val, options.val_images))
+                measured[variant].append(recalls(out, scenes))
                 print(f"seed {seed}, {variant}: {measured[variant][-1]}", file=sys.stderr)
     stop_ray()
     text = report(options, measured)

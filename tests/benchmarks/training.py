@@ -9,6 +9,7 @@ decodes and packs the scenes that ship with the project. Both train the demo pre
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import logging
 import statistics
@@ -21,11 +22,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
+from demo_preset import demo_settings
 from record import environment
 
-from jobs.config_file import read_preset
 from pipeline.cluster import start_ray, stop_ray
-from pipeline.settings_file import read_settings
 from pipeline.training.batches import BatchMaker
 from pipeline.training.examples import ExampleStream, Position
 from pipeline.training.job import TrainJob, TrainRequest, source_shards
@@ -38,15 +38,6 @@ _LOG_EVERY = 5
 # The first rows hold the start of reading and of the threads.
 _ROWS_LEFT_OUT = 2
 _READY_BATCHES = 4
-
-
-def settings_of(n_steps: int, small: bool) -> TrainSettings:
-    preset = read_preset("demo")
-    preset |= {"steps": n_steps, "log_every": _LOG_EVERY, "checkpoint_every": n_steps, "eval_every": n_steps}
-    if small:
-        preset["model"] |= {"vision_width": 32, "vision_blocks": 1, "vision_heads": 1, "decoder_width": 32}
-        preset["model"] |= {"decoder_blocks": 1, "decoder_heads": 1, "vocab_size": 512}
-    return read_settings(TrainSettings, preset, "preset demo")
 
 
 def train(out: Path, settings: TrainSettings) -> TrainJob:
@@ -89,12 +80,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
     options = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
-    settings = settings_of(options.steps, options.small)
+    settings = demo_settings(options.steps, options.small, log_every=_LOG_EVERY)
     n_bare = max(4, options.steps // 3)
     start_ray(None, verbose=False)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        train(folder / "first", settings_of(_LOG_EVERY, options.small))
+        train(folder / "first", dataclasses.replace(settings, steps=_LOG_EVERY))
         model = str(folder / "first")
         bare = [bare_rate(folder / "bare", model, settings, n_bare)]
         job = train(folder / "job", settings)

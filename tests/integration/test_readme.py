@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import tagstream
+from pipeline.analysis.vocabulary import read_vocabulary
 from pipeline.catalog import open_store, run_query
 from pipeline.settings import LabelSettings
 from pipeline.settings_file import read_settings
@@ -35,8 +36,11 @@ def test_every_query_runs(label: LabelFunction, tmp_path: Path) -> None:
         assert run_query(connection, query).description
 
 
-def test_every_setting_of_the_example_files_exists() -> None:
-    labelling, training = (tomllib.loads(example) for example in blocks("toml"))
+def test_every_setting_of_the_example_files_exists(tmp_path: Path) -> None:
+    labelling, vocabulary, training = blocks("toml")
+    labelling, training = tomllib.loads(labelling), tomllib.loads(training)
+    (tmp_path / "mine.toml").write_text(vocabulary)
+    assert read_vocabulary(tmp_path / "mine.toml").name_of("Automobiles") == "car"
     assert read_settings(LabelSettings, labelling, "the example") == LabelSettings()
     assert read_settings(TrainSettings, training, "the example").corruption.mask_share == 0.15
 

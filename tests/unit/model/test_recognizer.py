@@ -77,6 +77,10 @@ def test_a_recognizers_folder_holds_safetensors_and_json_only(folder):
     assert suffixes == {".json", ".safetensors"}
 
 
+def test_who_may_read_a_recognizers_json_may_read_its_weights(folder):
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
 def test_weights_in_a_pickle_are_not_loaded(own_folder):
     weights = load_file(own_folder / "model.safetensors")
     (own_folder / "model.safetensors").unlink()

@@ -1,0 +1,109 @@
+"""Two runs of a store side by side, on the images that both have labelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.analysis.measures import Estimate, ImageCounts, estimate_difference
+from pipeline.analysis.recall import find_run
+from pipeline.analysis.truth import TruthKind, name_labels
+from pipeline.analysis.vocabulary import Vocabulary
+from pipeline.catalog import Connection, query_rows, read_sql
+from pipeline.errors import TagstreamError
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """Samples of a run."""
+
+    run: str
+    n_images: int
+    n_rejected: int
+
+    @property
+    def reject_rate(self) -> float:
+        return self.n_rejected / self.n_images if self.n_images else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NameChange:
+    """Images on which both runs list a name, only the first (lost), only the second (gained)."""
+
+    name: str
+    n_both: int
+    n_lost: int
+    n_gained: int
+    score_shift: float | None
+    """Sum over the images on which both list it, second minus first; None without such images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The second run against the first, at one k. Differences are second minus first."""
+
+    a: RunCounts
+    b: RunCounts
+    k: int
+    n_paired: int
+    """Images that both runs have labelled; all below is over these."""
+    n_judged: int
+    """Those with a truth."""
+    differences: dict[str, Estimate]
+    """Of each measure (pipeline.analysis.measures), with paired bootstrap intervals; empty without a truth."""
+    names: list[NameChange]
+    """Most changed first."""
+    is_same_ranking: bool
+    """Whether scores can be compared."""
+
+    @property
+    def reject_rate_difference(self) -> float:
+        return self.b.reject_rate - self.a.reject_rate
+
+    @property
+    def mean_score_shift(self) -> float | None:
+        """Of labels that both runs list."""
+        n_both = sum(change.n_both for change in self.names)
+        if not n_both or not self.is_same_ranking:
+            return None
+        return sum(change.score_shift or 0.0 for change in self.names) / n_both
+
+
+def compare_runs(
+    connection: Connection, run_a: str, run_b: str, k: int, truth: TruthKind, vocabulary: Vocabulary
+) -> Comparison:
+    """Compares two runs. Raises TagstreamError where one is missing, or no image is in both."""
+    records = [find_run(connection, run) for run in (run_a, run_b)]
+    name_labels(connection, [run_a, run_b], truth, vocabulary)
+    parameters = {"run_a": run_a, "run_b": run_b}
+    for statement in connection.extract_statements(read_sql("paired")):
+        names = {name: parameters[name] for name in statement.named_parameters}
+        connection.execute(statement, names)
+    (n_paired,) = connection.execute("SELECT count(*) FROM judged").fetchone()
+    if not n_paired:
+        raise TagstreamError(f"the runs {run_a} and {run_b} have no labelled image in common")
+    kinds = query_rows(connection, "paired_counts", {**parameters, "k": k})
+    changes = query_rows(connection, "changed_names", {**parameters, "k": k})
+    first, second = (record["labelling"]["ranking"] for record in records)
+    return Comparison(
+        a=_counts(connection, run_a),
+        b=_counts(connection, run_b),
+        k=k,
+        n_paired=int(n_paired),
+        n_judged=sum(kind["n_images"] for kind in kinds),
+        differences=estimate_difference(_kinds_of(kinds, "a"), _kinds_of(kinds, "b")),
+        names=[NameChange(**row) for row in changes],
+        is_same_ranking=first == second,
+    )
+
+
+def _counts(connection: Connection, run: str) -> RunCounts:
+    (row,) = query_rows(connection, "reject_rates", {"run": run})
+    return RunCounts(run, row["n_images"], row["n_rejected"])
+
+
+def _kinds_of(kinds: list[dict[str, Any]], run: str) -> ImageCounts:
+    return ImageCounts.of(
+        (kind["n_truth"], kind[f"n_hits_{run}"], kind[f"n_listed_{run}"], kind[f"n_hits_{run}"], kind["n_images"])
+        for kind in kinds
+    )

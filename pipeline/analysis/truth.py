@@ -1,0 +1,63 @@
+"""What is true of a run's images, under the names of a vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipeline.analysis.vocabulary import Vocabulary
+from pipeline.catalog import Connection, add_table, read_sql
+from pipeline.errors import TagstreamError
+from pipeline.nouns import nouns_of
+
+TruthKind = Literal["labels", "captions"]
+_CAPTIONS_AT_ONCE = 10_000
+_NAMES = pa.schema([("label", pa.string()), ("name", pa.string())])
+_TRUE = pa.schema([("image_id", pa.int64()), ("shard", pa.string()), ("label", pa.string())])
+
+
+def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind, vocabulary: Vocabulary) -> int:
+    """Makes the tables that measures are taken from, replacing former ones, and the macro `listed`.
+
+    `names` (label, name) of the runs, `true_names` (image_id, shard, name) of the first run's labelled images, and
+    `judged` (image_id): those of them that have a truth.
+
+    Args:
+        truth: "labels" that were given, or nouns of the "captions".
+
+    Returns: the number of judged images.
+    """
+    add_table(connection, "true_labels", _true_labels(connection, runs[0], truth))
+    distinct = connection.execute(read_sql("distinct_labels"), {"runs": list(runs)}).fetchall()
+    pairs = vocabulary.names_of(label for (label,) in distinct)
+    columns = [pa.array(column, pa.string()) for column in zip(*pairs, strict=True)] or _NAMES.empty_table().columns
+    add_table(connection, "names", pa.table(columns, schema=_NAMES))
+    connection.execute(read_sql("true_names"))
+    connection.execute(read_sql("listed"))
+    (n_images,) = connection.execute("SELECT count(*) FROM judged").fetchone()
+    return int(n_images)
+
+
+def no_truth(run: str, truth: TruthKind) -> TagstreamError:
+    """The error of a run whose images have no truth."""
+    missing = {"labels": "given labels (`labels` in .json)", "captions": "captions with nouns"}[truth]
+    return TagstreamError(f"no image of run {run} has {missing}; recall needs a truth")
+
+
+def _true_labels(connection: Connection, run: str, truth: TruthKind) -> pa.Table:
+    result = connection.sql(read_sql(f"truth_{truth}"), params={"run": run})
+    if truth == "labels":
+        return result.to_arrow_table()
+    tables = [_nouns(batch) for batch in result.to_arrow_reader(_CAPTIONS_AT_ONCE)]
+    return pa.concat_tables([_TRUE.empty_table(), *tables])
+
+
+def _nouns(batch: pa.RecordBatch) -> pa.Table:
+    rows: list[dict[str, Any]] = [
+        {"image_id": row["image_id"], "shard": row["shard"], "label": noun}
+        for row in batch.to_pylist()
+        for noun in nouns_of(row["caption"])
+    ]
+    return pa.Table.from_pylist(rows, _TRUE)

@@ -1,0 +1,61 @@
+-- What people ask most. Words are compared by name, as the vocabulary has it: images_with('Dogs') finds the label dog.
+
+-- Images with a label of this name, the highest score first.
+CREATE MACRO images_with(what, min_score := 0) AS TABLE
+SELECT run, images.shard, key, rank, label, score, caption, image_id
+FROM labels JOIN images USING (run, image_id)
+WHERE name = name_of(what) AND score >= min_score
+ORDER BY score DESC, run, images.shard, key;
+
+-- Labels of the image of this key, in every run, best first.
+CREATE MACRO labels_of(which) AS TABLE
+SELECT run, images.shard, key, rank, label, name, score
+FROM images JOIN labels USING (run, image_id)
+WHERE key = which
+ORDER BY run, images.shard, rank;
+
+-- Names that stand beside this one, and the share of its images on which they do.
+CREATE MACRO cooccurring(what) AS TABLE
+WITH
+chosen AS (
+    SELECT DISTINCT run, image_id FROM labels WHERE name = name_of(what)
+),
+beside AS (
+    SELECT DISTINCT run, image_id, name FROM labels SEMI JOIN chosen USING (run, image_id) WHERE name <> name_of(what)
+)
+SELECT name, count(*) AS images, count(*) / (SELECT count(*) FROM chosen) AS share
+FROM beside
+GROUP BY name
+ORDER BY images DESC, name;
+
+-- Names of a run by the number of their images.
+CREATE MACRO top_labels(of_run) AS TABLE
+SELECT name, count(DISTINCT image_id) AS images, avg(score) AS mean_score
+FROM labels
+WHERE run = of_run AND name IS NOT NULL
+GROUP BY name
+ORDER BY images DESC, name;
+
+-- Of each run, over its images with given labels: the mean share of these among the first k names, and the share of
+-- images with any of them there.
+CREATE MACRO recall_at(k) AS TABLE
+WITH
+listed AS (
+    SELECT run, image_id, name, row_number() OVER (PARTITION BY run, image_id ORDER BY min(rank)) AS place
+    FROM labels
+    WHERE name IS NOT NULL
+    GROUP BY run, image_id, name
+),
+per_image AS (
+    SELECT
+        run,
+        avg(coalesce(place <= k, false)::INT) AS recall,
+        max(coalesce(place <= k, false)::INT) AS hit
+    FROM (SELECT DISTINCT run, image_id, name FROM truth WHERE name IS NOT NULL)
+    LEFT JOIN listed USING (run, image_id, name)
+    GROUP BY run, image_id
+)
+SELECT run, count(*) AS images, avg(recall) AS recall, avg(hit) AS hit
+FROM per_image
+GROUP BY run
+ORDER BY run;

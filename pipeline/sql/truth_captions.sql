@@ -1,0 +1,4 @@
+-- Captions of a run's labelled images.
+SELECT image_id, shard, caption
+FROM images
+WHERE run = $run AND status = 'labelled' AND caption IS NOT NULL;

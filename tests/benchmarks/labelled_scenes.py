@@ -1,0 +1,45 @@
+"""Scenes with known content, and how much of it a recognizer finds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+import numpy as np
+from PIL import Image
+
+from model import Recognizer
+from pipeline.datasource import read_batches
+from pipeline.recall import RecallSum
+from pipeline.training.job import source_shards
+
+_BATCH = 32
+Scene = tuple[Image.Image, list[str]]
+Degrade = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+def read_scenes(source: str, n_scenes: int) -> list[Scene]:
+    """The first images of a source with their true labels."""
+    samples = (
+        sample
+        for shard in source_shards(source)
+        for table in read_batches(shard, _BATCH)
+        for row in table.column("samples").to_pylist()
+        for sample in row
+    )
+    return [
+        (Image.open(io.BytesIO(sample["data"])).convert("RGB"), sample["truth"]) for sample in islice(samples, n_scenes)
+    ]
+
+
+def measure_recall(recognizer: Recognizer, scenes: Sequence[Scene], degrade: Degrade | None = None) -> RecallSum:
+    """Recall at 1, 5 and 10; each scene is degraded with the same random numbers whatever recognizer looks at it."""
+    recall = RecallSum()
+    for start in range(0, len(scenes), _BATCH):
+        images, truths = zip(*scenes[start : start + _BATCH], strict=True)
+        if degrade is not None:
+            images = tuple(degrade(image, np.random.default_rng(start + place)) for place, image in enumerate(images))
+        for labels, truth in zip(recognizer.label(images, top_k=10), truths, strict=True):
+            recall.add([label.text for label in labels], truth)
+    return recall

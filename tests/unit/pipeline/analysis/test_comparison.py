@@ -1,0 +1,119 @@
+"""Two runs against each other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.analysis.comparison import Comparison, compare_runs
+from pipeline.analysis.measures import ImageCounts, estimate, estimate_difference
+from pipeline.analysis.vocabulary import read_vocabulary
+from pipeline.catalog import open_store
+from pipeline.errors import TagstreamError
+from pipeline.store import Store
+from schemas import REJECTED
+from tests.fixtures.tables import commit_judged, run_record
+from tests.unit.pipeline.analysis import oracle
+
+A, B = "run-a", "run-b"
+Images = Sequence[Mapping[str, Any]]
+CompareFunction = Callable[..., Comparison]
+
+
+@pytest.fixture
+def compare(tmp_path: Path) -> CompareFunction:
+    """A function that commits the images of two runs and compares them."""
+
+    def build(of_a: Images, of_b: Images, k: int = 10, rankings: tuple[str, str] = ("prob", "prob")) -> Comparison:
+        store = Store(str(tmp_path))
+        for run, images, ranking in zip((A, B), (of_a, of_b), rankings, strict=True):
+            store.create_run(run_record(run, labelling={"ranking": ranking}))
+            commit_judged(store, run, {"s": images})
+        return compare_runs(open_store(store.url), A, B, k, "labels", read_vocabulary(None))
+
+    return build
+
+
+def with_labels(images: Images, labels: Sequence[Sequence[Any]]) -> Images:
+    return [{**image, "labels": listed} for image, listed in zip(images, labels, strict=True)]
+
+
+def random_runs(seed: int, n_images: int) -> tuple[Images, Images]:
+    rng = random.Random(seed)
+    words = ["dog", "dogs", "cat", "tree", "bus", "tie", "car"]
+    images = [{"truth": rng.sample(words, rng.randrange(1, 4))} for _ in range(n_images)]
+    draw = [[rng.sample(words, rng.randrange(len(words))) for _ in images] for _ in range(2)]
+    return with_labels(images, draw[0]), with_labels(images, draw[1])
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_differences_are_those_of_measuring_each_run_alone(compare: CompareFunction, k: int) -> None:
+    of_a, of_b = random_runs(k, 40)
+    name_of = read_vocabulary(None).name_of
+    first, second = (oracle.measures_at(images, k, name_of) for images in (of_a, of_b))
+    differences = {name: estimate.value for name, estimate in compare(of_a, of_b, k).differences.items()}
+    assert differences == pytest.approx({name: second[name] - first[name] for name in first}, abs=1e-12)
+
+
+def test_names_are_counted_on_both_lost_and_gained(compare: CompareFunction) -> None:
+    images = [{"truth": ["dog"]}] * 2
+    of_a = with_labels(images, [[("dog", 0.5), ("cat", 0.4)], [("dogs", 0.5)]])
+    of_b = with_labels(images, [[("dog", 0.75)], [("dog", 0.25), ("tree", 0.1)]])
+    comparison = compare(of_a, of_b)
+    counts = {change.name: (change.n_both, change.n_lost, change.n_gained) for change in comparison.names}
+    assert counts == {"dog": (2, 0, 0), "cat": (0, 1, 0), "tree": (0, 0, 1)}
+    assert comparison.mean_score_shift == pytest.approx(0.0)
+
+
+def test_only_images_that_both_have_labelled_are_compared(compare: CompareFunction) -> None:
+    of_a = [{"truth": ["dog"], "labels": ["dog"]}] * 3
+    of_b = [of_a[0], {"truth": ["dog"], "labels": [], "status": REJECTED}]
+    comparison = compare(of_a, of_b)
+    assert (comparison.n_paired, comparison.n_judged) == (1, 1)
+    assert (comparison.a.reject_rate, comparison.b.reject_rate) == (0.0, 0.5)
+    assert comparison.reject_rate_difference == 0.5
+
+
+def test_scores_of_different_rankings_are_not_compared(compare: CompareFunction) -> None:
+    images = [{"truth": ["dog"], "labels": ["dog"]}]
+    assert compare(images, images, rankings=("prob", "ppl")).mean_score_shift is None
+
+
+def test_without_a_truth_there_are_no_differences_of_recall(compare: CompareFunction) -> None:
+    comparison = compare([{"truth": None, "labels": ["dog"]}], [{"truth": None, "labels": ["cat"]}])
+    assert (comparison.n_paired, comparison.n_judged, comparison.differences) == (1, 0, {})
+    assert len(comparison.names) == 2
+
+
+def test_runs_without_a_common_image_are_an_error(compare: CompareFunction) -> None:
+    rejected = [{"truth": ["dog"], "labels": [], "status": REJECTED}]
+    with pytest.raises(TagstreamError, match="have no labelled image in common"):
+        compare([{"truth": ["dog"], "labels": ["dog"]}], rejected)
+
+
+def test_the_same_run_twice_differs_in_nothing(compare: CompareFunction) -> None:
+    of_a, _ = random_runs(0, 30)
+    for difference in compare(of_a, of_a).differences.values():
+        assert difference.low == difference.value == difference.high == 0.0
+
+
+def test_paired_intervals_are_narrower_than_those_of_two_independent_runs() -> None:
+    # Both runs find the easy images and miss the hard ones; the second also finds 20 of the hard.
+    kinds = [(1, 1, 1, 500), (1, 0, 1, 20), (1, 0, 0, 480)]
+    a = ImageCounts.of((truth, of_a, 1, of_a, n) for truth, of_a, _, n in kinds)
+    b = ImageCounts.of((truth, of_b, 1, of_b, n) for truth, _, of_b, n in kinds)
+    paired = estimate_difference(a, b)["hit"]
+    alone = [estimate(counts)["hit"] for counts in (a, b)]
+    assert paired.value == pytest.approx(0.02)
+    # The 20 alone make the difference: a binomial share of 0.02.
+    margin = 1.96 * np.sqrt(0.02 * 0.98 / 1000)
+    assert (paired.low, paired.high) == (
+        pytest.approx(0.02 - margin, abs=0.0015),
+        pytest.approx(0.02 + margin, abs=0.0015),
+    )
+    assert paired.high - paired.low < 0.5 * max(one.high - one.low for one in alone)

@@ -1,0 +1,288 @@
+"""Recall of a run against plain computation, and cases whose answer is known."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, ClassVar
+
+import pytest
+
+from model.ranking import RANKINGS
+from pipeline.analysis.recall import (
+    LOWEST_FIRST,
+    LabelQuality,
+    RunAnalysis,
+    analyse_run,
+    calibration_error,
+    mean_average_precision,
+)
+from pipeline.analysis.vocabulary import Vocabulary, read_vocabulary
+from pipeline.catalog import open_store
+from pipeline.errors import TagstreamError
+from pipeline.store import Store
+from schemas import REJECTED
+from tests.fixtures.tables import commit_judged, run_record
+from tests.unit.pipeline.analysis import oracle
+from tests.unit.pipeline.analysis.conftest import RUN, AnalyseFunction
+
+WORDS = [
+    "dog",
+    "dogs",
+    "Dog",
+    "cat",
+    "hot dog",
+    "hotdog",
+    "hot-dog",
+    "bus",
+    "buses",
+    "tree",
+    "tie",
+    "ski",
+    "skis",
+    "x'y",
+]
+KS = [1, 2, 3, 5, 50]
+
+
+def random_images(seed: int, n_images: int) -> list[dict[str, Any]]:
+    """Images with few words, so that names fold together and scores tie."""
+    rng = random.Random(seed)
+    images = []
+    for _ in range(n_images):
+        labels = rng.sample(WORDS, rng.randrange(len(WORDS)))
+        scores = sorted((rng.choice([0.1, 0.2, 0.3, 0.5]) for _ in labels), reverse=True)
+        truth = rng.choice([None, [], *[rng.sample(WORDS, rng.randrange(1, 6)) for _ in range(4)]])
+        images.append({"truth": truth, "labels": list(zip(labels, scores, strict=True))})
+    return images
+
+
+def texts(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**image, "labels": [label for label, _ in image["labels"]]} for image in images]
+
+
+def values_at(analysis: RunAnalysis, k: int) -> dict[str, float]:
+    (at_k,) = analysis.recall([k])
+    return {name: estimate.value for name, estimate in at_k.measures.items()}
+
+
+def by_name(analysis: RunAnalysis, k: int = 10) -> dict[str, LabelQuality]:
+    return {label.name: label for label in analysis.labels(k)}
+
+
+class TestAgainstPlainComputation:
+    """SQL and counting by kinds of images against one image after another."""
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_measures_at_every_k_are_the_same(self, analyse: AnalyseFunction, seed: int) -> None:
+        images = random_images(seed, 60)
+        analysis = analyse(images)
+        name_of = read_vocabulary(None).name_of
+        for at_k in analysis.recall(KS):
+            measured = {name: estimate.value for name, estimate in at_k.measures.items()}
+            assert measured == pytest.approx(oracle.measures_at(texts(images), at_k.k, name_of), abs=1e-12)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_average_precision_of_every_name_is_the_same(self, analyse: AnalyseFunction, seed: int) -> None:
+        images = random_images(seed, 60)
+        name_of = read_vocabulary(None).name_of
+        with_truth = [image for image in images if image["truth"]]
+        for label in analyse(images).labels(5):
+            truths = [set(oracle.named(image["truth"], name_of)) for image in with_truth]
+            scored = [
+                (max(scores), label.name in truth)
+                for image, truth in zip(with_truth, truths, strict=True)
+                if (scores := [score for text, score in image["labels"] if name_of(text) == label.name])
+            ]
+            n_truth = sum(label.name in truth for truth in truths)
+            assert label.n_truth == n_truth
+            if n_truth:
+                # Scores are stored as float32.
+                expected = oracle.average_precision(scored, n_truth)
+                assert label.average_precision == pytest.approx(expected, abs=1e-6)
+
+    def test_shards_are_measured_like_runs_of_their_own(self, analyse: AnalyseFunction) -> None:
+        shards = {"a": random_images(1, 20), "b": random_images(2, 30)}
+        name_of = read_vocabulary(None).name_of
+        measured = {at_k.shard: at_k for at_k in analyse(shards).recall([3], by_shard=True)}
+        assert measured.keys() == shards.keys()
+        for shard, images in shards.items():
+            values = {name: estimate.value for name, estimate in measured[shard].measures.items()}
+            assert values == pytest.approx(oracle.measures_at(texts(images), 3, name_of), abs=1e-12)
+
+
+class TestKnownAnswers:
+    """Cases worked out by hand."""
+
+    def test_two_of_three_truths_among_four_labels(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse([{"truth": ["dog", "cat", "tree"], "labels": ["dog", "car", "tree", "tie"]}])
+        assert values_at(analysis, 4) == pytest.approx(
+            {
+                "recall_macro": 2 / 3,
+                "precision_macro": 1 / 2,
+                "f1_macro": 4 / 7,
+                "recall_micro": 2 / 3,
+                "precision_micro": 1 / 2,
+                "f1_micro": 4 / 7,
+                "hit": 1.0,
+            }
+        )
+
+    def test_macro_is_over_images_and_micro_over_labels(self, analyse: AnalyseFunction) -> None:
+        images = [{"truth": ["dog"], "labels": ["dog"]}, {"truth": ["cat", "tree", "tie"], "labels": ["car"]}]
+        values = values_at(analyse(images), 1)
+        assert (values["recall_macro"], values["recall_micro"]) == (0.5, 0.25)
+        assert (values["precision_macro"], values["precision_micro"]) == (0.5, 0.5)
+
+    def test_a_k_beyond_the_list_asks_for_the_list(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse([{"truth": ["dog"], "labels": ["cat", "dog"]}])
+        assert values_at(analysis, 200) == values_at(analysis, 2)
+
+    def test_an_image_without_labels_has_found_nothing(self, analyse: AnalyseFunction) -> None:
+        values = values_at(analyse([{"truth": ["dog"], "labels": ["dog"]}, {"truth": ["cat"], "labels": []}]), 5)
+        assert (values["recall_macro"], values["precision_macro"], values["hit"]) == (0.5, 0.5, 0.5)
+
+    @pytest.mark.parametrize("truth", [None, []])
+    def test_an_image_without_truth_does_not_count(self, analyse: AnalyseFunction, truth: list[str] | None) -> None:
+        analysis = analyse([{"truth": ["dog"], "labels": ["dog"]}, {"truth": truth, "labels": ["cat"]}])
+        assert analysis.n_images == 1
+        assert values_at(analysis, 5)["precision_micro"] == 1.0
+        assert by_name(analysis).keys() == {"dog"}
+
+    def test_names_that_fold_together_take_one_place(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse([{"truth": ["cats", "Dog"], "labels": ["dog", "dogs", "DOG", "cat"]}])
+        assert values_at(analysis, 2)["recall_macro"] == 1.0
+        assert values_at(analysis, 4)["precision_macro"] == 1.0
+
+    def test_a_denied_name_is_neither_truth_nor_label(self, analyse: AnalyseFunction) -> None:
+        vocabulary = Vocabulary(title="v", fold_plurals=True, keep=frozenset(), deny=frozenset({"photo"}))
+        images = [{"truth": ["photos", "dog"], "labels": ["photo", "dog"]}, {"truth": ["photo"], "labels": ["dog"]}]
+        analysis = analyse(images, vocabulary=vocabulary)
+        assert analysis.n_images == 1
+        assert values_at(analysis, 1)["recall_macro"] == 1.0
+
+    def test_nouns_of_captions_can_be_the_truth(self, analyse: AnalyseFunction) -> None:
+        image = {"caption": "Two dogs on a bench\nA dog sits.", "truth": ["cat"], "labels": ["dog", "cat"]}
+        analysis = analyse([image, {"caption": None, "labels": ["dog"]}], truth="captions")
+        assert (analysis.n_images, values_at(analysis, 2)["recall_macro"]) == (1, 0.5)
+
+    def test_equal_scores_stand_together(self, analyse: AnalyseFunction) -> None:
+        images = [
+            {"truth": ["dog"], "labels": [("dog", 0.5)]},
+            {"truth": ["cat"], "labels": [("dog", 0.5)]},
+            {"truth": ["dog"], "labels": [("dog", 0.25)]},
+        ]
+        # Precision 1/2 at the first threshold, 2/3 at the second.
+        assert by_name(analyse(images))["dog"].average_precision == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+    def test_a_truth_that_is_never_listed_has_no_precision_and_pulls_the_mean_down(
+        self, analyse: AnalyseFunction
+    ) -> None:
+        labels = analyse([{"truth": ["dog", "cat"], "labels": ["dog"]}]).labels(5)
+        found = {label.name: (label.recall, label.precision, label.average_precision) for label in labels}
+        assert found == {"dog": (1.0, 1.0, 1.0), "cat": (0.0, None, 0.0)}
+        assert mean_average_precision(labels) == 0.5
+
+    @pytest.mark.parametrize("ranking", RANKINGS)
+    def test_scores_are_ordered_as_the_ranking_orders_them(self, analyse: AnalyseFunction, ranking: str) -> None:
+        better, worse = (0.1, 0.9) if ranking in ("ppl", "sim") else (0.9, 0.1)
+        images = [{"truth": ["dog"], "labels": [("dog", better)]}, {"truth": ["cat"], "labels": [("dog", worse)]}]
+        assert by_name(analyse(images, ranking=ranking))["dog"].average_precision == 1.0
+
+    def test_confusions_are_what_images_that_lack_a_name_list_instead(self, analyse: AnalyseFunction) -> None:
+        images = [
+            {"truth": ["dog"], "labels": ["wolf", "tree"]},
+            {"truth": ["dog"], "labels": ["wolf", "fox"]},
+            {"truth": ["dog"], "labels": ["dog", "cat"]},
+            {"truth": ["dog", "tree"], "labels": ["tree", "bird"]},
+        ]
+        confusions = by_name(analyse(images), 2)["dog"].confusions
+        assert confusions == [("wolf", 2), ("bird", 1), ("fox", 1)]
+
+    def test_hostile_labels_are_counted_like_others(self, analyse: AnalyseFunction) -> None:
+        hostile = ["it's", 'a "b"', "x\ny", "a,b;--", "🐙 octopus", "שלום", "%_*", "DROP TABLE names"]
+        analysis = analyse([{"truth": hostile, "labels": hostile}])
+        assert values_at(analysis, 8)["recall_macro"] == 1.0
+
+
+class TestWorstImages:
+    """Where to look first."""
+
+    IMAGES: ClassVar = [
+        {"truth": ["dog", "cat"], "labels": ["dog", "cat"]},
+        {"truth": ["dog"], "labels": ["tree", "bus"]},
+        {"truth": ["dog", "cat", "tie"], "labels": []},
+        {"truth": ["dog", "cat"], "labels": ["bus", "dog", "tree"]},
+    ]
+
+    def test_the_lowest_f1_comes_first_and_then_the_most_missing(self, analyse: AnalyseFunction) -> None:
+        worst = analyse(self.IMAGES).worst_images(10, 3)
+        assert [(image["key"], image["n_hits"], round(image["f1"], 3)) for image in worst] == [
+            ("2", 0, 0.0),
+            ("1", 0, 0.0),
+            ("3", 1, 0.4),
+        ]
+
+    def test_it_says_what_is_missing_and_what_is_listed(self, analyse: AnalyseFunction) -> None:
+        worst = {image["key"]: image for image in analyse(self.IMAGES).worst_images(10, 10)}
+        assert (worst["3"]["missed"], worst["3"]["listed"]) == (["cat"], ["bus", "dog", "tree"])
+        assert (worst["2"]["missed"], worst["2"]["listed"]) == (["cat", "dog", "tie"], [])
+        assert worst["0"]["missed"] == []
+
+
+class TestReliability:
+    """Scores as probabilities."""
+
+    def test_tenths_of_the_scores_and_their_share_of_hits(self, analyse: AnalyseFunction) -> None:
+        images = [
+            {"truth": ["dog"], "labels": [("dog", 1.0), ("cat", 0.25)]},
+            {"truth": ["cat"], "labels": [("dog", 0.875), ("cat", 0.21875), ("tree", 0.0)]},
+        ]
+        rows = analyse(images).reliability()
+        assert [tuple(row.values()) for row in rows] == [
+            (0.0, 1, 0.0, 0.0),
+            (0.2, 2, 0.234375, 0.5),
+            (0.8, 1, 0.875, 0.0),
+            (0.9, 1, 1.0, 1.0),
+        ]
+        assert calibration_error(rows) == pytest.approx((2 * (0.5 - 0.234375) + 0.875) / 5)
+
+    @pytest.mark.parametrize("ranking", ["ppl", "sim"])
+    def test_scores_that_are_no_probabilities_have_none(self, analyse: AnalyseFunction, ranking: str) -> None:
+        with pytest.raises(TagstreamError, match=f"scores of the ranking {ranking} are no probabilities"):
+            analyse([{"truth": ["dog"], "labels": ["dog"]}], ranking=ranking).reliability()
+
+
+def test_rejected_images_do_not_count(analyse: AnalyseFunction) -> None:
+    rejected = {"truth": ["cat"], "caption": "a cat", "labels": [], "status": REJECTED}
+    assert analyse([{"truth": ["dog"], "labels": ["dog"]}, rejected]).n_images == 1
+
+
+def test_of_several_runs_one_must_be_named(tmp_path: Any) -> None:
+    store = Store(str(tmp_path))
+    for run in ("run-1", "run-2"):
+        store.create_run(run_record(run))
+        commit_judged(store, run, {"a": [{"truth": ["dog"], "labels": ["dog" if run == "run-2" else "cat"]}]})
+    connection = open_store(store.url)
+    with pytest.raises(TagstreamError, match=r"the store holds 2 runs \(run-1, run-2\); choose one with --run"):
+        analyse_run(connection, None, "labels", read_vocabulary(None))
+    assert values_at(analyse_run(connection, "run-1", "labels", read_vocabulary(None)), 1)["hit"] == 0.0
+    assert values_at(analyse_run(connection, "run-2", "labels", read_vocabulary(None)), 1)["hit"] == 1.0
+
+
+def test_a_run_that_is_not_there_is_an_error(tmp_path: Any) -> None:
+    store = Store(str(tmp_path))
+    store.create_run(run_record(RUN))
+    with pytest.raises(TagstreamError, match="there is no run other in the store"):
+        analyse_run(open_store(store.url), "other", "labels", read_vocabulary(None))
+
+
+@pytest.mark.parametrize("truth", ["labels", "captions"])
+def test_a_run_without_truth_is_an_error_that_says_what_is_missing(analyse: AnalyseFunction, truth: str) -> None:
+    with pytest.raises(TagstreamError, match=r"no image of run run-1 has .*; recall needs a truth"):
+        analyse([{"truth": None, "labels": ["dog"]}], truth=truth)
+
+
+def test_the_rankings_whose_lowest_score_is_best_are_the_models() -> None:
+    from model.ranking import _LOWEST_FIRST
+
+    assert _LOWEST_FIRST == LOWEST_FIRST
