@@ -25,5 +25,5 @@ def demo_settings(n_steps: int, small: bool, **changes: Any) -> TrainSettings:
     preset |= {"steps": n_steps, "checkpoint_every": n_steps, "eval_every": n_steps}
     preset["warmup_steps"] = min(preset["warmup_steps"], n_steps // 4)
     if small:
-        preset |= {"model": preset["model"] | _TINY, "batch_size": 8}
+        preset |= {"model": preset["model"] | _TINY, "batch_size": 8, "shuffle_buffer": 16}
     return read_settings(TrainSettings, preset | changes, "preset demo")

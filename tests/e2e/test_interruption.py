@@ -55,8 +55,10 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(
     environment: dict[str, str], tiny_model: Path, tmp_path: Path
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
+    # Small batches: the job is far from its end when the signal comes, however busy the machine.
+    sizes = ["--top-k", 5, "--batch-size", 1]
     process = start(
-        environment, ["label", tmp_path / "source", "--store", tmp_path / "store", "--model", tiny_model, "--top-k", 5]
+        environment, ["label", tmp_path / "source", "--store", tmp_path / "store", "--model", tiny_model, *sizes]
     )
     wait_for_commits(tmp_path / "store", process, 1)
     os.killpg(process.pid, signal.SIGINT)
