@@ -53,7 +53,7 @@ def compare(
     from pipeline.catalog import open_store
 
     parsed = [_parse(condition, k) for condition in conditions]
-    comparison = compare_runs(open_store(store), run_a, run_b, k, truth, read_vocabulary(vocabulary))
+    comparison = compare_runs(open_store(store, read_vocabulary(vocabulary)), run_a, run_b, k, truth)
     if output == "json":
         click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
     else:

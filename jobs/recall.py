@@ -48,19 +48,19 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
         raise click.UsageError(f"--by {by} goes with --match exact{' or semantic' if by == 'shard' else ''}")
     numbers = _numbers(ks)
     vocabulary = read_vocabulary(options["vocabulary"])
-    analysis = analyse_run(open_store(store), options["run"], options["truth"], vocabulary)
+    analysis = analyse_run(open_store(store, vocabulary), options["run"], options["truth"])
     if match != "exact":
         _compare_meanings(analysis, store, options["embedder"])
     if output == "table":
         click.echo(
             f"run {analysis.run}: {analysis.n_images:,} images with a truth ({analysis.truth}), "
-            f"vocabulary {analysis.vocabulary}, match {match}\n"
+            f"vocabulary {vocabulary.version}, match {match}\n"
         )
     if by in _ROWS_BY:
         rows = _ROWS_BY[by](analysis, max(numbers))
     else:
         measured = _measured(analysis, numbers, match, by == "shard", options["min_cosine"])
-        origin = {"run": analysis.run, "truth": analysis.truth, "vocabulary": analysis.vocabulary, "match": match}
+        origin = {"run": analysis.run, "truth": analysis.truth, "vocabulary": vocabulary.version, "match": match}
         rows = _for_reading(measured) if output == "table" else [{**origin, **row} for row in measured]
     columns = list(rows[0]) if rows else []
     print_rows(columns, ([row[name] for name in columns] for row in rows), output)

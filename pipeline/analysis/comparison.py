@@ -8,7 +8,6 @@ from typing import Any
 from pipeline.analysis.measures import Estimate, ImageCounts, estimate_difference
 from pipeline.analysis.recall import find_run
 from pipeline.analysis.truth import TruthKind, name_labels
-from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
 
@@ -69,16 +68,13 @@ class Comparison:
         return sum(change.score_shift or 0.0 for change in self.names) / n_both
 
 
-def compare_runs(
-    connection: Connection, run_a: str, run_b: str, k: int, truth: TruthKind, vocabulary: Vocabulary
-) -> Comparison:
+def compare_runs(connection: Connection, run_a: str, run_b: str, k: int, truth: TruthKind) -> Comparison:
     """Compares two runs. Raises TagstreamError where one is missing, or no image is in both."""
     records = [find_run(connection, run) for run in (run_a, run_b)]
-    name_labels(connection, [run_a, run_b], truth, vocabulary)
+    name_labels(connection, [run_a, run_b], truth)
     parameters = {"run_a": run_a, "run_b": run_b}
-    for statement in connection.extract_statements(read_sql("paired")):
-        names = {name: parameters[name] for name in statement.named_parameters}
-        connection.execute(statement, names)
+    connection.execute(read_sql("paired"), parameters)
+    connection.execute(read_sql("listed_and_hit"))
     (n_paired,) = connection.execute("SELECT count(*) FROM judged").fetchone()
     if not n_paired:
         raise TagstreamError(f"the runs {run_a} and {run_b} have no labelled image in common")

@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.analysis.embeddings import embed_names
 from pipeline.analysis.measures import Estimate, ImageCounts, estimate
 from pipeline.analysis.truth import TruthKind, name_labels, no_truth
-from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import Connection, add_table, query_rows, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.store import Store
@@ -30,8 +29,6 @@ class RunAnalysis:
 
     run: str
     truth: str
-    vocabulary: str
-    """Its version."""
     n_images: int
     """With a truth; all measures are over these."""
     ranking: str
@@ -45,10 +42,8 @@ class RunAnalysis:
             min_cosine: of names that count as a hit; None takes equal names alone. Needs `compare_meanings`.
         """
         parameters = {"run": self.run, "ks": sorted(set(ks)), "by_shard": by_shard}
-        if min_cosine is None:
-            rows = query_rows(self.connection, "exact_counts", parameters)
-        else:
-            rows = query_rows(self.connection, "semantic_counts", {**parameters, "min_cosine": min_cosine})
+        self.connection.execute(read_sql("exact_hits" if min_cosine is None else "semantic_hits"))
+        rows = query_rows(self.connection, "image_counts", {**parameters, "min_cosine": min_cosine})
         return [
             RecallAtK(shard, k, counts.n_images, estimate(counts))
             for (shard, k), kinds in groupby(rows, key=lambda row: (row["shard"], row["k"]))
@@ -126,8 +121,8 @@ class LabelQuality:
         return self.n_hits / self.n_listed if self.n_listed else None
 
 
-def analyse_run(connection: Connection, run: str | None, truth: TruthKind, vocabulary: Vocabulary) -> RunAnalysis:
-    """Names the labels and the truth of a run.
+def analyse_run(connection: Connection, run: str | None, truth: TruthKind) -> RunAnalysis:
+    """Names the labels and the truth of a run, in the vocabulary that the store was opened with.
 
     Args:
         run: None takes the store's only run.
@@ -135,10 +130,10 @@ def analyse_run(connection: Connection, run: str | None, truth: TruthKind, vocab
     Raises TagstreamError where there is no such run, or no truth.
     """
     record = find_run(connection, run)
-    n_images = name_labels(connection, [record["run"]], truth, vocabulary)
+    n_images = name_labels(connection, [record["run"]], truth)
     if not n_images:
         raise no_truth(record["run"], truth)
-    return RunAnalysis(record["run"], truth, vocabulary.version, n_images, record["labelling"]["ranking"], connection)
+    return RunAnalysis(record["run"], truth, n_images, record["labelling"]["ranking"], connection)
 
 
 def compare_meanings(analysis: RunAnalysis, store: Store, embedder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What is true of a run's images, under the names of a vocabulary."""
+"""What is true of a run's images, under the names of the store's vocabulary."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import Connection, add_table, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.nouns import nouns_of
 
 TruthKind = Literal["labels", "captions"]
 _CAPTIONS_AT_ONCE = 10_000
-_NAMES = pa.schema([("label", pa.string()), ("name", pa.string())])
 _TRUE = pa.schema([("image_id", pa.int64()), ("shard", pa.string()), ("label", pa.string())])
 
 
-def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind, vocabulary: Vocabulary) -> int:
+def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -> int:
     """Makes the tables that measures are taken from, replacing former ones, and the macro `listed`.
 
-    `names` (label, name) of the runs, `true_names` (image_id, shard, name) of the first run's labelled images, and
-    `judged` (image_id): those of them that have a truth.
+    `names` (label, name) of the runs, in the connection's vocabulary; `true_names` (image_id, shard, name) of the first
+    run's labelled images; and `judged` (image_id): those of them that have a truth.
 
     Args:
         truth: "labels" that were given, or nouns of the "captions".
@@ -30,10 +28,7 @@ def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind, v
     Returns: the number of judged images.
     """
     add_table(connection, "true_labels", _true_labels(connection, runs[0], truth))
-    distinct = connection.execute(read_sql("distinct_labels"), {"runs": list(runs)}).fetchall()
-    pairs = vocabulary.names_of(label for (label,) in distinct)
-    columns = [pa.array(column, pa.string()) for column in zip(*pairs, strict=True)] or _NAMES.empty_table().columns
-    add_table(connection, "names", pa.table(columns, schema=_NAMES))
+    connection.execute(read_sql("names"), {"runs": list(runs)})
     connection.execute(read_sql("true_names"))
     connection.execute(read_sql("listed"))
     (n_images,) = connection.execute("SELECT count(*) FROM judged").fetchone()

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -67,10 +67,6 @@ class Vocabulary:
         singular = self._singular(text)
         name = self.aliases.get(text) or self.aliases.get(singular) or singular
         return None if not name or name in self.deny else name
-
-    def names_of(self, labels: Iterable[str]) -> list[tuple[str, str]]:
-        """Pairs of label and name, without the labels that have none."""
-        return [(label, name) for label in labels if (name := self.name_of(label)) is not None]
 
     def _singular(self, text: str) -> str:
         """The singular of a label's last word, with the words before it."""

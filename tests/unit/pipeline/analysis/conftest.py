@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.analysis.recall import RunAnalysis, analyse_run
-from pipeline.analysis.vocabulary import Vocabulary, read_vocabulary
+from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import open_store
 from pipeline.store import Store
 from tests.fixtures.tables import commit_judged, run_record
@@ -33,6 +33,6 @@ def analyse(tmp_path: Path) -> AnalyseFunction:
         store = Store(str(tmp_path / "store"))
         store.create_run(run_record(RUN, labelling={"top_k": 20, "ranking": ranking}))
         commit_judged(store, RUN, images if isinstance(images, Mapping) else {"a": images})
-        return analyse_run(open_store(store.url), None, truth, vocabulary or read_vocabulary(None))
+        return analyse_run(open_store(store.url, vocabulary), None, truth)
 
     return build

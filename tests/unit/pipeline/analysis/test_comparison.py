@@ -34,7 +34,7 @@ def compare(tmp_path: Path) -> CompareFunction:
         for run, images, ranking in zip((A, B), (of_a, of_b), rankings, strict=True):
             store.create_run(run_record(run, labelling={"ranking": ranking}))
             commit_judged(store, run, {"s": images})
-        return compare_runs(open_store(store.url), A, B, k, "labels", read_vocabulary(None))
+        return compare_runs(open_store(store.url), A, B, k, "labels")
 
     return build
 

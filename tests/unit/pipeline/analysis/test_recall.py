@@ -264,16 +264,16 @@ def test_of_several_runs_one_must_be_named(tmp_path: Any) -> None:
         commit_judged(store, run, {"a": [{"truth": ["dog"], "labels": ["dog" if run == "run-2" else "cat"]}]})
     connection = open_store(store.url)
     with pytest.raises(TagstreamError, match=r"the store holds 2 runs \(run-1, run-2\); choose one with --run"):
-        analyse_run(connection, None, "labels", read_vocabulary(None))
-    assert values_at(analyse_run(connection, "run-1", "labels", read_vocabulary(None)), 1)["hit"] == 0.0
-    assert values_at(analyse_run(connection, "run-2", "labels", read_vocabulary(None)), 1)["hit"] == 1.0
+        analyse_run(connection, None, "labels")
+    assert values_at(analyse_run(connection, "run-1", "labels"), 1)["hit"] == 0.0
+    assert values_at(analyse_run(connection, "run-2", "labels"), 1)["hit"] == 1.0
 
 
 def test_a_run_that_is_not_there_is_an_error(tmp_path: Any) -> None:
     store = Store(str(tmp_path))
     store.create_run(run_record(RUN))
     with pytest.raises(TagstreamError, match="there is no run other in the store"):
-        analyse_run(open_store(store.url), "other", "labels", read_vocabulary(None))
+        analyse_run(open_store(store.url), "other", "labels")
 
 
 @pytest.mark.parametrize("truth", ["labels", "captions"])
