@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import click
 
+from jobs.compact import compact
 from jobs.compare import compare
 from jobs.demo import demo
 from jobs.demo_corpus import demo_corpus
@@ -17,6 +18,7 @@ from jobs.pack import pack
 from jobs.recall import recall
 from jobs.sql import sql
 from jobs.status import status
+from jobs.thresholds import thresholds
 from jobs.train import train
 from jobs.truncate import truncate
 from pipeline.errors import TagstreamError
@@ -37,7 +39,21 @@ def tagstream() -> None:
     """
 
 
-for command in (label, status, sql, recall, compare, demo, pack, import_nxtp, demo_corpus, train, truncate):
+for command in (
+    label,
+    status,
+    sql,
+    recall,
+    thresholds,
+    compare,
+    compact,
+    demo,
+    pack,
+    import_nxtp,
+    demo_corpus,
+    train,
+    truncate,
+):
     tagstream.add_command(command)
 
 

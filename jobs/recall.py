@@ -18,7 +18,7 @@ _WORST_IMAGES = 50
 @click.argument("store")
 @click.option("--run", help="Which run.  [default: the only one]")
 @click.option("--k", "ks", default="1,5,10,20", show_default=True, help="Numbers of labels, apart by commas.")
-@click.option("--match", type=click.Choice(["exact", "semantic", "paper"]), default="exact", show_default=True)
+@click.option("--match", type=click.Choice(["exact", "wider", "semantic", "paper"]), default="exact", show_default=True)
 @click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
 @click.option(
     "--by", type=click.Choice(["label", "shard", "image", "score"]), help="One row each, instead of a summary."
@@ -30,9 +30,13 @@ _WORST_IMAGES = 50
 def recall(store: str, ks: str, match: str, by: str | None, output: str, **options: Any) -> None:
     """Compare the first k labels of STORE's images with what is true of them: given labels, or nouns of captions.
 
-    A hit is an equal name (exact) or one of similar meaning (semantic). The paper's measure has no hits: it is the mean
-    similarity to the nearest name. By label: support, recall, precision, what was listed instead (at the largest k); by
-    image the worst ones; by score how often labels of that score are true.
+    A hit is an equal name (exact), also a wider or narrower one by the vocabulary (wider), or one of similar meaning
+    (semantic). The paper's measure has no hits: it is the mean similarity to the nearest name. By label: support,
+    recall, precision, what was listed instead (at the largest k); by image the worst ones; by score how often labels of
+    that score are true.
+
+    At any k: mean average precision; of true names and of all truths the share whose name is listed anywhere (the limit
+    of recall_micro); of labels the share that the vocabulary denies; how many names are listed.
 
     \b
     tagstream recall STORE --k 1,10
@@ -40,17 +44,19 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
     tagstream recall STORE --by image --k 10
     """
     from jobs.output import print_rows
-    from pipeline.analysis.recall import analyse_run, calibration_error
+    from pipeline.analysis.recall import analyse_run, calibration_error, compare_terms
     from pipeline.analysis.vocabulary import read_vocabulary
     from pipeline.catalog import open_store
 
-    if by is not None and match != "exact" and (match, by) != ("semantic", "shard"):
-        raise click.UsageError(f"--by {by} goes with --match exact{' or semantic' if by == 'shard' else ''}")
+    if by is not None and match != "exact" and (by != "shard" or match == "paper"):
+        raise click.UsageError(f"--by {by} goes with --match exact{', wider or semantic' if by == 'shard' else ''}")
     numbers = _numbers(ks)
     vocabulary = read_vocabulary(options["vocabulary"])
     analysis = analyse_run(open_store(store, vocabulary), options["run"], options["truth"])
-    if match != "exact":
-        _compare_meanings(analysis, store, options["embedder"])
+    if match == "wider":
+        compare_terms(analysis, vocabulary)
+    elif match != "exact":
+        _compare_meanings(analysis, store, options["embedder"], numbers[-1])
     if output == "table":
         click.echo(
             f"run {analysis.run}: {analysis.n_images:,} images with a truth ({analysis.truth}), "
@@ -68,12 +74,12 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
         click.echo(f"\nexpected calibration error {calibration_error(rows):.4f}", err=output != "table")
 
 
-def _compare_meanings(analysis: RunAnalysis, store: str, folder: str | None) -> None:
+def _compare_meanings(analysis: RunAnalysis, store: str, folder: str | None, k: int) -> None:
     from pipeline.analysis.embeddings import find_embedder
     from pipeline.analysis.recall import compare_meanings
     from pipeline.store import Store
 
-    note = compare_meanings(analysis, Store(store), find_embedder(folder))
+    note = compare_meanings(analysis, Store(store), find_embedder(folder), k)
     if note is not None:
         click.echo(f"Note: the embeddings were not kept in the store: {note}", err=True)
 
@@ -93,24 +99,29 @@ def _measured(
     analysis: RunAnalysis, ks: list[int], match: str, by_shard: bool, min_cosine: float
 ) -> list[dict[str, Any]]:
     """One row a measure, k and, where wanted, shard."""
-    from pipeline.analysis.recall import mean_average_precision
-
     if match == "paper":
         return [
             {"shard": None, "images": analysis.n_images, "k": k, "measure": measure, **asdict(estimate)}
             for k in ks
             for measure, estimate in analysis.paper_measures(k).items()
         ]
+    least = min_cosine if match == "semantic" else None
     rows = [
         {"shard": at_k.shard, "images": at_k.n_images, "k": at_k.k, "measure": measure, **asdict(estimate)}
-        for at_k in analysis.recall(ks, by_shard=by_shard, min_cosine=min_cosine if match == "semantic" else None)
+        for at_k in analysis.recall(ks, by_shard=by_shard, wider=match == "wider", min_cosine=least)
         for measure, estimate in at_k.measures.items()
     ]
     if match == "exact" and not by_shard:
-        value = mean_average_precision(analysis.labels(max(ks)))
-        average = {"k": None, "measure": "mean_average_precision", "value": value, "low": None, "high": None}
-        rows.append({"shard": None, "images": analysis.n_images, **average})
+        rows += [{"shard": None, "images": analysis.n_images, "k": None, **row} for row in _at_any_rank(analysis)]
     return rows
+
+
+def _at_any_rank(analysis: RunAnalysis) -> list[dict[str, Any]]:
+    """What does not depend on k: mean average precision, and coverage without intervals."""
+    average = {"measure": "mean_average_precision", **asdict(analysis.mean_average_precision())}
+    coverage = analysis.coverage()
+    values = {**coverage.shares, "names_listed": coverage.n_names_listed}
+    return [average, *({"measure": name, "value": value, "low": None, "high": None} for name, value in values.items())]
 
 
 def _for_reading(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -120,7 +131,8 @@ def _for_reading(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         where = {"shard": row["shard"], "images": row["images"]} if row["shard"] is not None else {}
         line = lines.setdefault((row["shard"], row["measure"]), {**where, "measure": row["measure"]})
         interval = f" ({row['low']:.3f} to {row['high']:.3f})" if row["low"] is not None else ""
-        line["any k" if row["k"] is None else f"k = {row['k']}"] = f"{row['value']:.3f}{interval}"
+        value = f"{row['value']:.3f}" if isinstance(row["value"], float) else f"{row['value']:,}"
+        line["any k" if row["k"] is None else f"k = {row['k']}"] = value + interval
     columns = dict.fromkeys(name for line in lines.values() for name in line)
     return [{name: line.get(name) for name in columns} for line in lines.values()]
 

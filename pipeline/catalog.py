@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
+from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from pipeline.analysis.vocabulary import Vocabulary, read_vocabulary
 from pipeline.errors import StoreError, TagstreamError
+from pipeline.shard_files import is_compacted
 from pipeline.storage import full_url, is_local, open_filesystem, storage_errors
 from pipeline.store import Store
-from schemas import IMAGES, LABELS, JobRecord, RunRecord
+from schemas import IMAGES, LABELS, SPELLINGS, JobRecord, RunRecord
+
+if TYPE_CHECKING:
+    from pipeline.analysis.thresholds import Thresholds
 
 # DuckDB carries no type information.
 Connection = Any
@@ -27,14 +34,14 @@ _WILDCARD = re.compile(r"[*?\[]")
 _RECORD_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
 
 
-def open_store(url: str, vocabulary: Vocabulary | None = None) -> Connection:
+def open_store(url: str, vocabulary: Vocabulary | None = None, thresholds: Thresholds | None = None) -> Connection:
     """A DuckDB connection with views of the store: images, labels, rejects, truth, runs, jobs; and macros.
 
     `labels` and `truth` have a column `name`, the label's name in the vocabulary (default: the one that comes along);
-    `name_of(text)` gives it. The macros: `pipeline/sql/macros.sql`.
+    `name_of(text)` gives it. The macros: `pipeline/sql/macros.sql`. With thresholds there are also `confident_labels`.
 
-    It reads the store and nothing else of this machine. `s3://` stores are read through fsspec, DuckDB's httpfs
-    extension is not needed. Raises StoreError where there is no store.
+    It shows what is committed now. It reads the store and nothing else of this machine. `s3://` is read through fsspec,
+    DuckDB's httpfs extension is not needed. Raises StoreError where there is no store.
     """
     store = Store(url)
     if not store.exists():
@@ -48,12 +55,18 @@ def open_store(url: str, vocabulary: Vocabulary | None = None) -> Connection:
     _create_records(connection, store)
     try:
         with storage_errors(f"read the store {url}"):
-            _create_tables(connection, store, root)
+            _create_file_views(connection, store, root)
     except duckdb.Error as error:
-        raise StoreError(f"the store {url} cannot be read: {_first_line(error)}") from error
-    add_names(connection, vocabulary or read_vocabulary(None))
+        raise StoreError(f"the store {url} cannot be read: {_gist(error)}") from error
+    vocabulary = vocabulary or read_vocabulary(None)
+    add_names(connection, vocabulary)
+    connection.execute(f"SET VARIABLE vocabulary = {_sql_string(vocabulary.version)}")
     connection.execute(read_sql("derived"))
     connection.execute(read_sql("macros"))
+    if thresholds is not None:
+        thresholds.create_view(connection, vocabulary)
+    # It would be written between rows that other programs read.
+    connection.execute("SET enable_progress_bar = false")
     # The user's SQL sees this store and no other file; a mistyped table name must not find a Python variable.
     connection.execute("SET python_enable_replacements = false")
     # The views' patterns are held against this list before they are expanded.
@@ -66,15 +79,31 @@ def open_store(url: str, vocabulary: Vocabulary | None = None) -> Connection:
 
 def run_query(connection: Connection, query: str) -> Connection:
     """Runs one reading query of a user's. Raises TagstreamError with DuckDB's message where it fails or would write."""
+    check_query(connection, query)
+    try:
+        return connection.execute(query)
+    except duckdb.Error as error:
+        raise query_error(error) from error
+
+
+def check_query(connection: Connection, query: str) -> None:
+    """Raises TagstreamError for what is not one reading query."""
     try:
         statement = _only_statement(connection, query)
         if statement.type == duckdb.StatementType.EXPLAIN:
             statement = _only_statement(connection, _EXPLAIN.sub("", statement.query, count=1))
-        if statement.type != duckdb.StatementType.SELECT:
-            raise TagstreamError(f"{statement.type.name} statements are not run: a store is only read")
-        return connection.execute(query)
     except duckdb.Error as error:
-        raise TagstreamError(f"the query failed: {error}") from error
+        raise query_error(error) from error
+    if statement.type != duckdb.StatementType.SELECT:
+        raise TagstreamError(f"{statement.type.name} statements are not run: a store is only read")
+
+
+def query_error(error: duckdb.Error) -> TagstreamError:
+    """A failure of a query in a sentence, with the cause that is likeliest where a file is gone."""
+    message = f"the query failed: {error}"
+    if isinstance(error, duckdb.IOException | duckdb.HTTPException) or "FileNotFoundError" in message:
+        message += "; if the store was compacted or labelled again since it was opened, open it anew"
+    return TagstreamError(message)
 
 
 def _only_statement(connection: Connection, query: str) -> Any:
@@ -105,25 +134,46 @@ def add_table(connection: Connection, name: str, table: pa.Table) -> None:
 
 def add_names(connection: Connection, vocabulary: Vocabulary) -> None:
     """Makes the function `name_of(text)`: a label's name in the vocabulary, null for one that is denied."""
+    # A label occurs many times: it is named once.
     name_of = cache(vocabulary.name_of)
+    connection.create_function(
+        "name_of",
+        lambda label: None if label is None else name_of(label),
+        ["VARCHAR"],
+        "VARCHAR",
+        null_handling="special",
+    )
 
-    def names_of(labels: pa.ChunkedArray) -> pa.Array:
-        # A label occurs many times: it is named once.
-        encoded = labels.combine_chunks().dictionary_encode()
-        names = pa.array([name_of(label) for label in encoded.dictionary.to_pylist()], pa.string())
-        return names.take(encoded.indices)
 
-    connection.create_function("name_of", names_of, ["VARCHAR"], "VARCHAR", type="arrow", null_handling="special")
-
-
-def _create_tables(connection: Connection, store: Store, root: str) -> None:
-    if any(store.committed(run) for run in store.run_names()):
-        globs = {name: _sql_string(f"{_as_pattern(root)}/{name}/run=*/*.parquet") for name in ("images", "labels")}
-        connection.execute(Template(read_sql("views")).substitute(globs))
-        return
-    # Nothing is committed yet: tables of the right columns and no rows, so that queries work.
-    for name, schema in {"images": IMAGES, "stored_labels": LABELS}.items():
-        add_table(connection, name, schema.append(pa.field("run", pa.string())).empty_table())
+def _create_file_views(connection: Connection, store: Store, root: str) -> None:
+    """Views of the files that own shards, as they are now."""
+    committed = {run: store.committed(run) for run in store.run_names()}
+    superseded = [
+        {"file": file, "shard": shard}
+        for shards in committed.values()
+        for file, lost in shards.superseded.items()
+        for shard in lost
+    ]
+    if superseded:
+        add_table(connection, "superseded", pa.Table.from_pylist(superseded))
+    owning = {f"run={run}/{file}": is_compacted(file) for run, shards in committed.items() for file in shards.files}
+    compacted = [file for file in owning if owning[file]]
+    for view, folder, names, schema in (
+        ("images", "images", list(owning), IMAGES),
+        ("stored_labels", "labels", list(owning), LABELS),
+        ("stored_spellings", "spellings", compacted, SPELLINGS),
+        ("unlisted_labels", "labels", [file for file in owning if not owning[file]], LABELS),
+    ):
+        if not names:
+            add_table(connection, view, _empty_table(schema.append(pa.field("run", pa.string()))))
+            continue
+        paths = [f"{_as_pattern(root)}/{folder}/{name}" for name in names]
+        connection.execute(
+            f"SET VARIABLE {view} = (SELECT list(path) FROM (SELECT unnest($paths) AS path))", {"paths": paths}
+        )
+        has_shards = "shard" in schema.names
+        text = read_sql("file_view_without_superseded" if superseded and has_shards else "file_view")
+        connection.execute(Template(text).substitute(view=view))
 
 
 def _create_records(connection: Connection, store: Store) -> None:
@@ -131,13 +181,21 @@ def _create_records(connection: Connection, store: Store) -> None:
     runs = [record for run in store.run_names() if (record := store.read_run(run)) is not None]
     jobs = [job for run in runs for job in store.read_jobs(run.run)]
     for name, kind, records in (("runs", RunRecord, runs), ("jobs", JobRecord, jobs)):
+        types = {field.name: _RECORD_TYPES.get(str(field.type)) for field in fields(kind)}
         if records:
-            table = pa.Table.from_pylist([asdict(record) for record in records])
+            lines = "\n".join(json.dumps(asdict(record)) for record in records).encode()
+            plain = pa.schema([(field, kind) for field, kind in types.items() if kind is not None])
+            # Not from_pylist, for which pyarrow imports pandas.
+            table = read_json(io.BytesIO(lines), ReadOptions(block_size=len(lines) + 1), ParseOptions(plain))
         else:
             # Without records nested objects have no fields, which a struct cannot be without.
-            columns = [(field.name, _RECORD_TYPES.get(str(field.type), pa.string())) for field in fields(kind)]
-            table = pa.schema(columns).empty_table()
+            table = _empty_table(pa.schema([(field, kind or pa.string()) for field, kind in types.items()]))
         add_table(connection, name, table)
+
+
+def _empty_table(schema: pa.Schema) -> pa.Table:
+    """Not the schema's own, for which pyarrow imports pandas: a second before the first query."""
+    return pa.Table.from_batches([], schema)
 
 
 def _as_pattern(path: str) -> str:
@@ -145,8 +203,10 @@ def _as_pattern(path: str) -> str:
     return _WILDCARD.sub(r"[\g<0>]", path)
 
 
-def _first_line(error: duckdb.Error) -> str:
-    return str(error).strip().splitlines()[0]
+def _gist(error: duckdb.Error) -> str:
+    """The first line of an error; of one that fsspec raised, the last one of its traceback."""
+    before, traceback, calls = str(error).strip().partition("Traceback (most recent call last):")
+    return before.strip() + " " + calls.strip().splitlines()[-1] if traceback else before.splitlines()[0]
 
 
 def _sql_string(text: str) -> str:

@@ -28,6 +28,7 @@ from pipeline.model_store import fetch_model, model_name
 from pipeline.plan import ShardPlan, plan_shards
 from pipeline.progress import Progress
 from pipeline.settings import LabelSettings, run_fingerprint
+from pipeline.shard_files import CommittedShard
 from pipeline.source import Shard, Source, find_source
 from pipeline.store import Store, check_run_name
 from schemas import REJECTED, SCHEMA_VERSION, JobRecord, RunRecord
@@ -187,7 +188,7 @@ class LabelJob:
                 n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
                 self.progress.add_rows(table.num_rows, n_rejected)
                 for shard in self._assembler.add(table):
-                    futures.add(committers.submit(self._commit, store, shard, shard.name in plan.relabelled))
+                    futures.add(committers.submit(self._commit, store, shard, plan.replaced.get(shard.name)))
                 # Never more whole shards in memory than threads to write them, and the first failure stops the job.
                 while len(futures) > _COMMIT_THREADS or any(future.done() for future in futures):
                     done, futures = wait_for(futures, return_when="FIRST_COMPLETED")
@@ -196,14 +197,14 @@ class LabelJob:
             for future in futures:
                 future.result()
 
-    def _commit(self, store: Store, shard: WholeShard, replaces: bool) -> None:
+    def _commit(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> None:
         started = time.perf_counter()
         metadata = {
             "fingerprint": self.record.fingerprint,
             "source_size": shard.source_size,
             "source_etag": shard.source_etag,
         }
-        committed = store.commit(self.record.run, shard.name, shard.images, shard.labels, metadata, replace=replaces)
+        committed = store.commit(self.record.run, shard.name, shard.images, shard.labels, metadata, replaces=replaces)
         with self.progress.lock:
             for stage, seconds in {**shard.seconds, "write": time.perf_counter() - started}.items():
                 self._seconds[stage] += seconds

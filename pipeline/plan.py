@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from pipeline.errors import SourceError
 from pipeline.folder import ImageFile, deal, generation_name
+from pipeline.shard_files import CommittedShard, CommittedShards
 from pipeline.source import Shard, Source
-from pipeline.store import CommittedShards, Store
+from pipeline.store import Store
 
 # A source file is looked at again when it is not clearly older than its commit; clocks may differ by this much.
 _CLOCK_SKEW_S = 600
@@ -25,8 +26,8 @@ class ShardPlan:
     """All shards of the source, those of former generations of a folder included."""
     changed: list[Shard]
     """Shards that changed at the source after they were committed."""
-    relabelled: frozenset[str]
-    """Names of pending shards whose former commit is to be replaced."""
+    replaced: dict[str, CommittedShard]
+    """By name of pending shards that are labelled again: their former commits."""
 
     @property
     def n_done(self) -> int:
@@ -49,7 +50,7 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
     else:
         shards = source.shards
         pending = [shard for shard in shards if shard.name not in committed]
-    changed = find_changed(store, [shard for shard in shards if shard.name in committed], committed)
+    changed = find_changed(store, run, [shard for shard in shards if shard.name in committed], committed)
     if changed and changed_policy == "fail":
         raise SourceError(
             f"{len(changed)} shards changed after they were committed, the first is {changed[0].url}; "
@@ -57,10 +58,10 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
         )
     relabelled = changed if changed_policy == "relabel" else []
     pending = sorted([*pending, *relabelled], key=lambda shard: shard.name)
-    return ShardPlan(pending, len(shards), changed, frozenset(shard.name for shard in relabelled))
+    return ShardPlan(pending, len(shards), changed, {shard.name: committed[shard.name] for shard in relabelled})
 
 
-def find_changed(store: Store, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
+def find_changed(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
     """Committed shards whose file now has another size or etag.
 
     Only files written at about the time of the commit or later are compared, by reading the commit's footer: that every
@@ -72,7 +73,7 @@ def find_changed(store: Store, shards: list[Shard], committed: CommittedShards) 
         return commit is None or (shard.modified is not None and shard.modified > commit - _CLOCK_SKEW_S)
 
     def has_changed(shard: Shard) -> bool:
-        version = store.read_version(committed[shard.name])
+        version = store.read_version(run, committed[shard.name])
         return version.etag != shard.etag or version.size != shard.size
 
     suspects = [shard for shard in shards if (shard.size, shard.etag) != (None, None) and may_have_changed(shard)]
@@ -89,7 +90,7 @@ def _folder_shards(
     for bucket, files in deal(source.images, n_buckets).items():
         generation = 0
         while (name := generation_name(bucket, generation)) in committed:
-            keys = store.read_keys(run, name)
+            keys = store.read_keys(run, name, committed[name])
             shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
             files = [file for file in files if file.key not in keys]
             generation += 1

@@ -107,6 +107,17 @@ def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent:
     return True
 
 
+def move_whole(filesystem: Filesystem, source: Path, path: str) -> None:
+    """Moves a local file to where readers see all of it or nothing; locally both must lie on one filesystem."""
+    if not is_local(filesystem):
+        filesystem.put_file(str(source), path)
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    source.replace(path)
+
+
 def is_local(filesystem: Filesystem) -> bool:
     """Whether files can be renamed in place."""
     return isinstance(filesystem, LocalFileSystem)

@@ -4,65 +4,43 @@ STORE/runs/<run>/run.json
 STORE/runs/<run>/jobs/<utc-time>.json
 STORE/labels/run=<run>/<shard>.parquet
 STORE/images/run=<run>/<shard>.parquet      its existence is the shard's commit
+STORE/spellings/run=<run>/<file>.parquet    the distinct labels of a compacted file, named
+
+`pipeline.shard_files`: names of the files, and what holds where several hold a shard.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, one_line
+from pipeline.shard_files import (
+    SUFFIX,
+    CommittedShard,
+    CommittedShards,
+    HeldShard,
+    ShardFile,
+    ShardVersion,
+    file_name,
+    find_owners,
+    is_compacted,
+    read_held,
+)
 from pipeline.storage import modified_s, open_filesystem, read_if_exists, storage_errors, write_whole
 from schemas import SCHEMA_VERSION, JobRecord, RunRecord
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_SUFFIX = ".parquet"
 _METADATA_PREFIX = "tagstream."
-# File systems end a name at 255 bytes.
-_MAX_STEM_CHARACTERS = 200
-_KEPT_OF_LONG_STEM = 160
-
-
-@dataclass(frozen=True, slots=True)
-class CommittedShard:
-    """What a listing tells of a committed shard."""
-
-    path: str
-    modified: float | None
-    """When it was committed, seconds since the epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardVersion:
-    """The version of the source's file that a committed shard was made from."""
-
-    size: int | None
-    etag: str | None
-
-
-class CommittedShards:
-    """The committed shards of a run, found by name."""
-
-    def __init__(self, by_file: Mapping[str, CommittedShard]) -> None:
-        self._by_file = by_file
-
-    def __len__(self) -> int:
-        return len(self._by_file)
-
-    def __contains__(self, shard: str) -> bool:
-        return file_name(shard) in self._by_file
-
-    def __getitem__(self, shard: str) -> CommittedShard:
-        return self._by_file[file_name(shard)]
+_N_FOOTER_READERS = 32
 
 
 class Store:
@@ -134,62 +112,129 @@ class Store:
         return jobs
 
     def committed(self, run: str) -> CommittedShards:
-        """Committed shards of a run: one listing, no file is opened."""
+        """Committed shards of a run: one listing, only files of several shards are opened."""
+        listed = {name: modified_s(info) for name, info in self._list_files(self.images_file(run, "")).items()}
+        compacted = [name for name in listed if is_compacted(name)]
+        with ThreadPoolExecutor(_N_FOOTER_READERS) as pool:
+            held = dict(zip(compacted, pool.map(lambda name: self._read_held(run, name), compacted), strict=True))
+        return find_owners([ShardFile(name, modified, held.get(name, ())) for name, modified in listed.items()])
+
+    def list_labels(self, run: str) -> dict[str, Any]:
+        """The run's files of labels by name, as the filesystem describes them (`size` in bytes)."""
+        return self._list_files(self.labels_file(run, ""))
+
+    def _list_files(self, folder: str) -> dict[str, Any]:
         with storage_errors(f"read the store {self.url}"):
             try:
-                infos = self.filesystem.ls(f"{self.root}/images/run={run}", detail=True)
+                infos = self.filesystem.ls(folder, detail=True)
             except FileNotFoundError:
-                infos = []
-            names = [PurePosixPath(info["name"]).name for info in infos]
-            return CommittedShards(
-                {
-                    name: CommittedShard(info["name"], modified_s(info))
-                    for name, info in zip(names, infos, strict=True)
-                    if info["type"] == "file" and name.endswith(_SUFFIX) and not _is_hidden(name)
-                }
-            )
+                return {}
+        named = {PurePosixPath(info["name"]).name: info for info in infos if info["type"] == "file"}
+        return {name: info for name, info in named.items() if name.endswith(SUFFIX) and not _is_hidden(name)}
 
-    def read_version(self, shard: CommittedShard) -> ShardVersion:
-        """Which version of its source a committed shard was made from; reads the file's footer."""
-        with _reading(shard.path), self.filesystem.open(shard.path, "rb") as file:
-            metadata = pq.ParquetFile(file).schema_arrow.metadata or {}
-        size = metadata.get(f"{_METADATA_PREFIX}source_size".encode(), b"").decode()
-        etag = metadata.get(f"{_METADATA_PREFIX}source_etag".encode(), b"").decode()
-        return ShardVersion(int(size) if size else None, etag or None)
+    def read_version(self, run: str, shard: CommittedShard) -> ShardVersion:
+        """Which version of its source a committed shard was made from; may read its file's footer."""
+        if shard.version is not None:
+            return shard.version
+        return version_of(self._read_metadata(self.images_file(run, shard.file)))
 
-    def read_keys(self, run: str, shard: str) -> set[str]:
+    def read_keys(self, run: str, shard: str, committed: CommittedShard) -> set[str]:
         """Keys of all samples of a committed shard."""
-        path = self.images_path(run, shard)
+        path = self.images_file(run, committed.file)
         with _reading(path), self.filesystem.open(path, "rb") as file:
-            return set(pq.read_table(file, columns=["key"]).column("key").to_pylist())
+            table = pq.read_table(file, columns=["key"], filters=[("shard", "=", shard)])
+        return set(table.column("key").to_pylist())
+
+    def read_file(self, path: str, dictionaries: Sequence[str] = ()) -> tuple[pa.Table, dict[str, str]]:
+        """A file's rows and what it says of itself.
+
+        Args:
+            dictionaries: columns of few values, kept as such.
+        """
+        with _reading(path), self.filesystem.open(path, "rb") as opened:
+            file = pq.ParquetFile(opened, read_dictionary=list(dictionaries))
+            return file.read(), _described(file)
 
     def commit(
-        self, run: str, shard: str, images: pa.Table, labels: pa.Table, metadata: Mapping[str, Any], *, replace: bool
+        self,
+        run: str,
+        shard: str,
+        images: pa.Table,
+        labels: pa.Table,
+        metadata: Mapping[str, Any],
+        *,
+        replaces: CommittedShard | None = None,
     ) -> bool:
         """Commits a shard: its labels first, its images last, each whole or not at all.
 
         Args:
             metadata: goes into both files' Parquet metadata (fingerprint, source_size, source_etag).
-            replace: overwrite the shard's former commit.
+            replaces: the shard's former commit; this is the generation after it.
 
         Returns: whether this call committed it; False where another job did before.
         """
-        described = {
-            f"{_METADATA_PREFIX}{name}": "" if value is None else str(value)
-            for name, value in {"schema_version": SCHEMA_VERSION, "shard": shard, **metadata}.items()
-        }
+        described = describe_file({"shard": shard, **metadata})
+        first = 0 if replaces is None else replaces.generation + 1
         with storage_errors(f"commit shard {shard} to the store {self.url}"):
-            images_path, labels_path = self.images_path(run, shard), self.labels_path(run, shard)
-            if not replace and self.filesystem.exists(images_path):
+            generation = self._write_labels(run, shard, first, _encode(labels, described))
+            if generation is None:
                 return False
-            write_whole(self.filesystem, labels_path, _encode(labels, described))
-            return write_whole(self.filesystem, images_path, _encode(images, described), if_absent=not replace)
+            name = file_name(shard, generation)
+            images_path = self.images_file(run, name)
+            if not write_whole(self.filesystem, images_path, _encode(images, described), if_absent=True):
+                return False
+            if not self.filesystem.exists(self.labels_file(run, name)):
+                # A later generation was committed meanwhile, and took these labels for left behind.
+                self.delete_files(run, [name])
+                return False
+            replaced = [] if replaces is None or is_compacted(replaces.file) else [replaces.file]
+            self.delete_files(run, [*replaced, *(file_name(shard, older) for older in range(first, generation))])
+            return True
 
-    def images_path(self, run: str, shard: str) -> str:
-        return f"{self.root}/images/run={run}/{file_name(shard)}"
+    def _write_labels(self, run: str, shard: str, first: int, content: bytes) -> int | None:
+        """Writes labels as the first generation that has none; None where a job has committed the shard before.
 
-    def labels_path(self, run: str, shard: str) -> str:
-        return f"{self.root}/labels/run={run}/{file_name(shard)}"
+        Labels without images are those of a job that died, or of one that is committing right now: either way this
+        commit gets a generation of its own, so that labels of one never stand beside images of the other.
+        """
+        for generation in count(first):
+            name = file_name(shard, generation)
+            if write_whole(self.filesystem, self.labels_file(run, name), content, if_absent=True):
+                return generation
+            if self.filesystem.exists(self.images_file(run, name)):
+                return None
+        return None
+
+    def delete_files(self, run: str, names: Iterable[str]) -> None:
+        """Deletes files that own no shard, the images first: labels without them are not read. What is gone is gone."""
+        for name in names:
+            paths = [self.images_file(run, name), self.labels_file(run, name)]
+            for path in paths + ([self.spellings_file(run, name)] if is_compacted(name) else []):
+                with contextlib.suppress(FileNotFoundError):
+                    self.filesystem.rm_file(path)
+
+    def images_file(self, run: str, name: str) -> str:
+        """The path of one of the run's files of images."""
+        return f"{self.root}/images/run={run}/{name}"
+
+    def labels_file(self, run: str, name: str) -> str:
+        """The path of the labels that belong to a file of images."""
+        return f"{self.root}/labels/run={run}/{name}"
+
+    def spellings_file(self, run: str, name: str) -> str:
+        """The path of the distinct labels of a compacted file."""
+        return f"{self.root}/spellings/run={run}/{name}"
+
+    def _read_held(self, run: str, name: str) -> tuple[HeldShard, ...]:
+        path = self.images_file(run, name)
+        try:
+            return read_held(self._read_metadata(path)["shards"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise StoreError(f"{path} does not say which shards it holds: {one_line(error)}") from error
+
+    def _read_metadata(self, path: str) -> dict[str, str]:
+        with _reading(path), self.filesystem.open(path, "rb") as file:
+            return _described(pq.ParquetFile(file))
 
     def _run_path(self, run: str) -> str:
         return f"{self.root}/runs/{run}/run.json"
@@ -201,20 +246,27 @@ def check_run_name(run: str) -> None:
         raise StoreError(f"run name {run!r} cannot be used; expected letters, digits, '.', '_', '-', at most 100")
 
 
-def file_name(shard: str) -> str:
-    """A shard's file, another one for each name.
+def describe_file(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as a file's Parquet metadata has them."""
+    return {
+        f"{_METADATA_PREFIX}{name}": "" if value is None else str(value)
+        for name, value in {"schema_version": SCHEMA_VERSION, **values}.items()
+    }
 
-    Everything but plain characters is escaped, so that '/' is never taken for '-'; so is a first dot or underscore,
-    which tools take for a sign of files to pass over. Of a long name the beginning and a digest are kept; `!` is never
-    part of an escaped name.
-    """
-    stem = quote(shard, safe="+ =,@()")
-    if stem.startswith((".", "_")):
-        stem = f"%{ord(stem[0]):02X}{stem[1:]}"
-    if not stem or len(stem) > _MAX_STEM_CHARACTERS:
-        digest = hashlib.blake2b(shard.encode(), digest_size=16).hexdigest()
-        stem = f"{stem[:_KEPT_OF_LONG_STEM]}!{digest}"
-    return stem + _SUFFIX
+
+def version_of(described: Mapping[str, str]) -> ShardVersion:
+    """The version of the source that a shard's own file says it was made from."""
+    size = described.get("source_size")
+    return ShardVersion(int(size) if size else None, described.get("source_etag") or None)
+
+
+def _described(file: pq.ParquetFile) -> dict[str, str]:
+    metadata = file.schema_arrow.metadata or {}
+    return {
+        key.decode().removeprefix(_METADATA_PREFIX): value.decode()
+        for key, value in metadata.items()
+        if key.startswith(_METADATA_PREFIX.encode())
+    }
 
 
 @contextlib.contextmanager

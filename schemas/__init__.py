@@ -2,7 +2,7 @@
 
 from schemas.identity import content_hash, image_id
 from schemas.records import JobRecord, RunRecord
-from schemas.tables import IMAGES, LABELLED, LABELS, REJECTED, SCHEMA_VERSION
+from schemas.tables import IMAGES, LABELLED, LABELS, REJECTED, SCHEMA_VERSION, SPELLINGS
 
 __all__ = [
     "IMAGES",
@@ -10,6 +10,7 @@ __all__ = [
     "LABELS",
     "REJECTED",
     "SCHEMA_VERSION",
+    "SPELLINGS",
     "JobRecord",
     "RunRecord",
     "content_hash",

@@ -42,3 +42,11 @@ LABELS = pa.schema(
         pa.field("n_tokens", pa.int16(), nullable=False),
     ]
 )
+
+SPELLINGS = pa.schema(
+    [
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("name", pa.string()),
+        pa.field("vocabulary", pa.string(), nullable=False),
+    ]
+)

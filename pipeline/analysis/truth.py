@@ -27,11 +27,15 @@ def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -
 
     Returns: the number of judged images.
     """
-    add_table(connection, "true_labels", _true_labels(connection, runs[0], truth))
-    connection.execute(read_sql("names"), {"runs": list(runs)})
+    if truth == "labels":
+        connection.execute(read_sql("true_labels"), {"run": runs[0]})
+    else:
+        add_table(connection, "true_labels", _nouns_of_captions(connection, runs[0]))
+    connection.execute(read_sql("names"))
     connection.execute(read_sql("true_names"))
+    connection.execute(read_sql("folded_images"), {"run_a": runs[0], "run_b": runs[-1]})
     connection.execute(read_sql("listed"))
-    (n_images,) = connection.execute("SELECT count(*) FROM judged").fetchone()
+    ((n_images,),) = connection.execute("SELECT count(*) FROM judged").fetchall()
     return int(n_images)
 
 
@@ -41,12 +45,9 @@ def no_truth(run: str, truth: TruthKind) -> TagstreamError:
     return TagstreamError(f"no image of run {run} has {missing}; recall needs a truth")
 
 
-def _true_labels(connection: Connection, run: str, truth: TruthKind) -> pa.Table:
-    result = connection.sql(read_sql(f"truth_{truth}"), params={"run": run})
-    if truth == "labels":
-        return result.to_arrow_table()
-    tables = [_nouns(batch) for batch in result.to_arrow_reader(_CAPTIONS_AT_ONCE)]
-    return pa.concat_tables([_TRUE.empty_table(), *tables])
+def _nouns_of_captions(connection: Connection, run: str) -> pa.Table:
+    captions = connection.sql(read_sql("captions"), params={"run": run}).to_arrow_reader(_CAPTIONS_AT_ONCE)
+    return pa.concat_tables([_TRUE.empty_table(), *map(_nouns, captions)])
 
 
 def _nouns(batch: pa.RecordBatch) -> pa.Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.metadata
 import json
 import re
 import tomllib
@@ -56,8 +57,9 @@ class Vocabulary:
 
     @property
     def version(self) -> str:
-        """The title with a digest of the rules: `default-1a2b3c4d`."""
+        """The title with a digest of the rules, inflect's included: `default-1a2b3c4d`."""
         rules = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(self).items()}
+        rules["inflect"] = importlib.metadata.version("inflect")
         digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
         return f"{self.title}-{digest[:8]}"
 

@@ -1,9 +1,30 @@
--- Views on `images` and `stored_labels`.
+-- Views on those of the files: `images`, `stored_labels`, `stored_spellings` (of compacted files) and `unlisted_labels` (of
+-- all others).
 
--- Labels with the names that they have in the vocabulary; null where it denies them.
+-- Every spelling of labels, with the name that it has in the vocabulary; null where it denies it. Compaction has named the
+-- spellings of its files, perhaps in another vocabulary.
+CREATE VIEW spellings AS
+WITH
+named AS (
+    SELECT label, name FROM stored_spellings WHERE vocabulary = getvariable('vocabulary')
+),
+unnamed AS (
+    SELECT label FROM stored_spellings WHERE vocabulary <> getvariable('vocabulary')
+    UNION
+    SELECT label FROM unlisted_labels
+)
+SELECT label, any_value(name) AS name
+FROM (
+    SELECT label, name FROM named
+    UNION ALL
+    SELECT label, name_of(label) FROM unnamed ANTI JOIN named USING (label)
+)
+GROUP BY label;
+
+-- Labels with their names.
 CREATE VIEW labels AS
-SELECT *, name_of(label) AS name
-FROM stored_labels;
+SELECT stored_labels.*, spellings.name
+FROM stored_labels LEFT JOIN spellings USING (label);
 
 -- Samples that could not be labelled, and why.
 CREATE VIEW rejects AS

@@ -3,7 +3,7 @@
 -- left out.
 WITH
 n_listed AS (
-    SELECT image_id, count(*) AS n_listed FROM listed($run) GROUP BY image_id
+    FROM listed_counts($run)
 ),
 run_hits AS MATERIALIZED (
     SELECT * FROM hits($run, $min_cosine)

@@ -2,17 +2,17 @@
 
 -- Images with a label of this name, the highest score first.
 CREATE MACRO images_with(what, min_score := 0) AS TABLE
-SELECT run, images.shard, key, rank, label, score, caption, image_id
-FROM labels JOIN images USING (run, image_id)
+SELECT run, shard, key, rank, label, score, caption, image_id
+FROM labels JOIN images USING (run, shard, image_id)
 WHERE name = name_of(what) AND score >= min_score
-ORDER BY score DESC, run, images.shard, key;
+ORDER BY score DESC, run, shard, key;
 
 -- Labels of the image of this key, in every run, best first.
 CREATE MACRO labels_of(which) AS TABLE
-SELECT run, images.shard, key, rank, label, name, score
-FROM images JOIN labels USING (run, image_id)
+SELECT run, shard, key, rank, label, name, score
+FROM images JOIN labels USING (run, shard, image_id)
 WHERE key = which
-ORDER BY run, images.shard, rank;
+ORDER BY run, shard, rank;
 
 -- Names that stand beside this one, and the share of its images on which they do.
 CREATE MACRO cooccurring(what) AS TABLE
@@ -28,12 +28,25 @@ FROM beside
 GROUP BY name
 ORDER BY images DESC, name;
 
--- Names of a run by the number of their images.
+-- Names of a run by the number of their images. An image has a label once: images are counted one by one only for names of
+-- several spellings.
 CREATE MACRO top_labels(of_run) AS TABLE
-SELECT name, count(DISTINCT image_id) AS images, avg(score) AS mean_score
-FROM labels
-WHERE run = of_run AND name IS NOT NULL
-GROUP BY name
+WITH
+counted AS (
+    SELECT name, count(*) AS n_spellings, sum(n_labels) AS n_labels, sum(score_sum) AS score_sum
+    FROM (SELECT label, count(*) AS n_labels, sum(score) AS score_sum FROM stored_labels WHERE run = of_run GROUP BY label)
+    JOIN spellings USING (label)
+    WHERE name IS NOT NULL
+    GROUP BY name
+),
+several AS (
+    SELECT name, count(DISTINCT image_id) AS images
+    FROM labels SEMI JOIN (SELECT name FROM counted WHERE n_spellings > 1) USING (name)
+    WHERE run = of_run
+    GROUP BY name
+)
+SELECT name, coalesce(images, n_labels)::BIGINT AS images, score_sum / n_labels AS mean_score
+FROM counted LEFT JOIN several USING (name)
 ORDER BY images DESC, name;
 
 -- Of each run, over its images with given labels: the mean share of these among the first k names, and the share of

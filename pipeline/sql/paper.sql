@@ -2,20 +2,20 @@
 -- precision the mean over those names of the most similar true one. An image without labels has 0. Images without truth
 -- are left out.
 WITH
-pairs AS (
-    SELECT image_id, true_name, listed_name, cosine
-    FROM (SELECT image_id, name AS listed_name FROM listed($run) WHERE place <= $k)
-    JOIN (SELECT image_id, name AS true_name FROM true_names) USING (image_id)
-    JOIN similarities USING (true_name, listed_name)
+pairs AS MATERIALIZED (
+    SELECT image_id, true_id, listed_id, cosine
+    FROM (SELECT image_id, id AS listed_id FROM listed($run) JOIN name_ids USING (name) WHERE place <= $k)
+    JOIN (SELECT image_id, id AS true_id FROM true_names JOIN name_ids USING (name)) USING (image_id)
+    JOIN similarities USING (true_id, listed_id)
 ),
 recalls AS (
     SELECT image_id, avg(best) AS recall
-    FROM (SELECT image_id, true_name, max(cosine) AS best FROM pairs GROUP BY image_id, true_name)
+    FROM (SELECT image_id, true_id, max(cosine) AS best FROM pairs GROUP BY image_id, true_id)
     GROUP BY image_id
 ),
 precisions AS (
     SELECT image_id, avg(best) AS precision
-    FROM (SELECT image_id, listed_name, max(cosine) AS best FROM pairs GROUP BY image_id, listed_name)
+    FROM (SELECT image_id, listed_id, max(cosine) AS best FROM pairs GROUP BY image_id, listed_id)
     GROUP BY image_id
 ),
 per_image AS (

@@ -1,7 +1,6 @@
 -- Hits of a run: true names that have a listed one of a cosine of `least_cosine` or more, and where.
 CREATE OR REPLACE TEMP MACRO hits(of_run, least_cosine) AS TABLE
 SELECT image_id, true_name, place
-FROM (SELECT image_id, name AS listed_name, place FROM listed(of_run))
-JOIN (SELECT image_id, name AS true_name FROM true_names) USING (image_id)
-JOIN similarities USING (true_name, listed_name)
-WHERE cosine >= least_cosine;
+FROM (SELECT image_id, id AS listed_id, place FROM listed(of_run) JOIN name_ids USING (name))
+JOIN (SELECT image_id, name AS true_name, id AS true_id FROM true_names JOIN name_ids USING (name)) USING (image_id)
+JOIN (SELECT true_id, listed_id FROM similarities WHERE cosine >= least_cosine) USING (true_id, listed_id);

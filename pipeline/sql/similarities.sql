@@ -1,11 +1,13 @@
--- How similar every true name is to every name that any of its images lists: the cosine of their embeddings, which have
--- unit length.
+-- How similar the compared names are: the cosine of their embeddings, which have unit length.
 CREATE OR REPLACE TEMP TABLE similarities AS
-WITH pairs AS (
-    SELECT DISTINCT true_names.name AS true_name, listed.name AS listed_name
-    FROM true_names JOIN listed($run) listed USING (image_id)
+WITH vectors AS (
+    SELECT id, embedding FROM name_ids JOIN embeddings USING (name)
 )
-SELECT true_name, listed_name, array_inner_product(a.embedding, b.embedding)::DOUBLE AS cosine
-FROM pairs
-JOIN embeddings a ON a.name = true_name
-JOIN embeddings b ON b.name = listed_name;
+SELECT
+    true_id,
+    listed_id,
+    -- A rounded product would let equal names miss a cosine of 1.
+    CASE WHEN true_id = listed_id THEN 1::FLOAT ELSE array_inner_product(a.embedding, b.embedding) END AS cosine
+FROM compared_names
+JOIN vectors a ON a.id = true_id
+JOIN vectors b ON b.id = listed_id;

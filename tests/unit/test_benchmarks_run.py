@@ -83,3 +83,12 @@ def test_the_self_training_benchmark_measures_the_teacher_and_the_student_before
     finished = run_script("self_training", *options)
     assert finished.returncode == 0, finished.stderr
     assert [row[0] for row in table_rows(finished.stdout)[2:]] == ["teacher", "truncated", "truncated and taught"]
+
+
+def test_the_benchmark_of_questions_finds_the_same_answers_before_and_after_compaction():
+    finished = run_script("queries", "--images", "20000")
+    assert finished.returncode == 0, finished.stderr
+    header, _, *rows = table_rows(finished.stdout)
+    assert header[:2] == ["question", "goal s"]
+    assert rows[0][0] == "images with a rare label"
+    assert all(row[-1] for row in rows)

@@ -67,6 +67,44 @@ def test_json_holds_the_same(store: str) -> None:
     assert {row["measure"] for row in rows} >= {"recall_macro", "precision_micro", "mean_average_precision"}
 
 
+def test_mean_average_precision_has_an_interval(store: str) -> None:
+    rows = {row["measure"]: row for row in json.loads(run(store, "--k", "1", "--format", "json").stdout)}
+    average = rows["mean_average_precision"]
+    assert average["k"] is None
+    # dog 1/2, cat 0, tie 1.
+    assert average["value"] == pytest.approx(0.5)
+    assert average["low"] < average["value"] < average["high"]
+
+
+def test_the_summary_ends_with_what_the_labels_cover(store: str) -> None:
+    lines = run(store, "--k", "1").stdout.splitlines()
+    assert [line.split() for line in lines[-4:]] == [
+        ["true_names_listed", "0.667"],
+        ["truths_listed", "0.750"],
+        ["labels_denied", "0.000"],
+        ["names_listed", "5"],
+    ]
+    rows = {row["measure"]: row for row in json.loads(run(store, "--k", "1", "--format", "json").stdout)}
+    assert (rows["truths_listed"]["value"], rows["names_listed"]["value"]) == (0.75, 5)
+
+
+def test_wider_terms_of_a_vocabulary_can_be_hits(store: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[wider]\nwolf = "dog"\n')
+    arguments = (store, "--k", "1", "--vocabulary", str(tmp_path / "mine.toml"), "--format", "json")
+    exact, wider = (
+        {row["measure"]: row["value"] for row in json.loads(run(*arguments, "--match", match).stdout)}
+        for match in ("exact", "wider")
+    )
+    assert (exact["hit"], wider["hit"]) == (pytest.approx(2 / 3), 1.0)
+
+
+def test_wider_terms_by_shard_are_those_of_the_shard(store: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[wider]\nwolf = "dog"\n')
+    arguments = ("--k", "1", "--match", "wider", "--by", "shard", "--vocabulary", str(tmp_path / "mine.toml"))
+    rows = read_csv(run(store, *arguments, "--format", "csv").stdout)
+    assert {row["shard"]: float(row["value"]) for row in rows if row["measure"] == "hit"} == {"a": 1.0, "b": 1.0}
+
+
 def test_by_shard_each_shard_has_its_measures(store: str) -> None:
     rows = read_csv(run(store, "--k", "2", "--by", "shard", "--format", "csv").stdout)
     recalls = {row["shard"]: float(row["value"]) for row in rows if row["measure"] == "recall_macro"}
@@ -108,7 +146,14 @@ def test_a_k_that_is_none_is_wrong_usage(store: str, ks: str) -> None:
     assert f"--k is {ks}; expected numbers from 1 to 200, apart by commas" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--match", "paper", "--by", "shard"), ("--match", "semantic", "--by", "label")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--match", "paper", "--by", "shard"),
+        ("--match", "semantic", "--by", "label"),
+        ("--match", "wider", "--by", "image"),
+    ],
+)
 def test_what_does_not_go_together_is_wrong_usage(store: str, arguments: tuple[str, ...]) -> None:
     result = run(store, *arguments)
     assert result.exit_code == 2

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.catalog import open_store, query_rows, run_query
 from pipeline.errors import StoreError, TagstreamError
+from pipeline.shard_files import file_name
 from pipeline.storage import open_filesystem
 from pipeline.store import Store
 from schemas import IMAGES, LABELS, REJECTED
@@ -69,7 +70,7 @@ class TestViews:
         images, labels = shard_tables("c", 2)
         status = pa.array([REJECTED, "labelled"])
         images = images.set_column(images.column_names.index("status"), IMAGES.field("status"), status)
-        store.commit(RUN, "c", images, labels, {}, replace=False)
+        store.commit(RUN, "c", images, labels, {})
         assert rows(store, 'SELECT shard, "index" FROM rejects') == [("c", 0)]
 
     def test_truth_has_one_row_a_given_label(self, store: Store) -> None:
@@ -124,7 +125,7 @@ class TestUnfinished:
 
     def test_labels_whose_shard_is_not_committed_do_not_spoil_the_status(self, store: Store) -> None:
         commit_shard(store, RUN, "c")
-        Path(store.images_path(RUN, "c")).unlink()
+        Path(store.images_file(RUN, file_name("c"))).unlink()
         (status,) = query_rows(open_store(store.url), "status", {"run": None})
         assert (status["n_images"], status["n_labels"], status["n_label_rows"]) == (4, 8, 8)
 
@@ -264,12 +265,12 @@ class TestS3:
     ) -> None:
         import s3fs
 
-        images, labels = shard_tables("large", 500)
+        images, labels = shard_tables("large", 1000)
         generator = random.Random(0)
-        captions = pa.array(generator.randbytes(5000).hex() for _ in range(500))
+        captions = pa.array(generator.randbytes(5000).hex() for _ in range(1000))
         images = images.set_column(images.column_names.index("caption"), IMAGES.field("caption"), captions)
-        remote.commit(RUN, "large", images, labels, {}, replace=False)
-        size = remote.filesystem.size(remote.images_path(RUN, "large"))
+        remote.commit(RUN, "large", images, labels, {})
+        size = remote.filesystem.size(remote.images_file(RUN, file_name("large")))
         fetched: list[int] = []
         fetch = s3fs.core.S3File._fetch_range
 
@@ -279,7 +280,7 @@ class TestS3:
             return content
 
         monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
-        assert rows(remote, "SELECT sum(n_labels) FROM images") == [(1008,)]
+        assert rows(remote, "SELECT sum(n_labels) FROM images") == [(2008,)]
         # DuckDB reads files of up to a megabyte whole.
-        assert size > 2 << 20
+        assert size > 4 << 20
         assert 0 < sum(fetched) < size // 20

@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import SourceError
 from pipeline.folder import FileVersion, ImageFile
 from pipeline.plan import ShardPlan, folder_shard, plan_shards
+from pipeline.shard_files import file_name
 from pipeline.source import Shard, find_source
 from pipeline.store import Store
 from tests.fixtures.corpus import tar_bytes
@@ -89,7 +90,7 @@ class TestShards:
         write(folder / "1.tar", tar_bytes([("b.jpg", b"B" * 20_000)]))
         planned = plan(store, folder, policy)
         assert (names(planned.changed), names(planned.pending)) == (["1"], pending)
-        assert planned.relabelled == set(pending)
+        assert set(planned.replaced) == set(pending)
 
     def test_a_shard_of_the_same_size_is_known_by_its_time(self, store: Store, folder: Path) -> None:
         commit(store, plan(store, folder).pending)
@@ -118,11 +119,11 @@ class TestShards:
         commit(store, plan(store, folder).pending)
         for name in ("0", "1"):
             # As if these were committed tomorrow.
-            os.utime(store.images_path(RUN, name), (time.time() + 86400,) * 2)
+            os.utime(store.images_file(RUN, file_name(name)), (time.time() + 86400,) * 2)
         looked_at: list[str] = []
         read = Store.read_version
         monkeypatch.setattr(
-            Store, "read_version", lambda self, shard: (looked_at.append(Path(shard.path).name), read(self, shard))[1]
+            Store, "read_version", lambda self, run, shard: (looked_at.append(shard.file), read(self, run, shard))[1]
         )
         plan(store, folder)
         assert looked_at == ["2.parquet"]

@@ -15,8 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import store as store_module
+from pipeline.catalog import open_store
 from pipeline.errors import StoreError
-from pipeline.store import ShardVersion, Store, check_run_name, file_name
+from pipeline.shard_files import ShardVersion, file_name, is_compacted, shard_stem, split_file_name
+from pipeline.store import Store, check_run_name
 from schemas import IMAGES, LABELS
 from tests.fixtures.tables import commit_shard, job_record, run_record, shard_tables
 
@@ -41,6 +43,16 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store(f"{request.getfixturevalue('s3')}/{tmp_path.name}/store")
 
 
+def rows(store: Store, query: str) -> list[tuple[Any, ...]]:
+    """What a query finds in a store of one run."""
+    store.create_run(run_record(RUN))
+    return list(open_store(store.url).execute(query).fetchall())
+
+
+def read_keys(store: Store, shard: str) -> set[str]:
+    return store.read_keys(RUN, shard, store.committed(RUN)[shard])
+
+
 def visible_files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
@@ -53,7 +65,7 @@ class TestFileNames:
             assert commit_shard(store, RUN, name, n_rows=1, size=number), name
         committed = store.committed(RUN)
         assert len(committed) == len(NASTY_NAMES)
-        assert all(store.read_version(committed[name]).size == n for n, name in enumerate(NASTY_NAMES))
+        assert all(store.read_version(RUN, committed[name]).size == n for n, name in enumerate(NASTY_NAMES))
 
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.text(max_size=260), min_size=2, max_size=6, unique=True))
@@ -83,14 +95,15 @@ class TestCommit:
 
     def test_what_was_committed_is_read_back(self, any_store: Store) -> None:
         images, labels = shard_tables("a/0", 3, n_labels=2)
-        assert any_store.commit(RUN, "a/0", images, labels, {"source_size": 5, "source_etag": "x"}, replace=False)
-        for path, table in ((any_store.images_path(RUN, "a/0"), images), (any_store.labels_path(RUN, "a/0"), labels)):
+        assert any_store.commit(RUN, "a/0", images, labels, {"source_size": 5, "source_etag": "x"})
+        name = file_name("a/0")
+        for path, table in ((any_store.images_file(RUN, name), images), (any_store.labels_file(RUN, name), labels)):
             with any_store.filesystem.open(path, "rb") as file:
                 assert pq.ParquetFile(file).read().equals(table)
 
     def test_both_files_say_what_they_were_made_from(self, store: Store) -> None:
         commit_shard(store, RUN, "a/0", size=7, etag="v1", fingerprint="f00")
-        for path in (store.images_path(RUN, "a/0"), store.labels_path(RUN, "a/0")):
+        for path in (store.images_file(RUN, file_name("a/0")), store.labels_file(RUN, file_name("a/0"))):
             stored = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
             assert stored == {
                 "tagstream.schema_version": "1",
@@ -103,30 +116,27 @@ class TestCommit:
     @pytest.mark.parametrize(("size", "etag"), [(7, "v1"), (None, None), (0, None)])
     def test_the_version_of_the_source_is_read_back(self, store: Store, size: int | None, etag: str | None) -> None:
         commit_shard(store, RUN, "0", size=size, etag=etag)
-        assert store.read_version(store.committed(RUN)["0"]) == ShardVersion(size, etag)
+        assert store.read_version(RUN, store.committed(RUN)["0"]) == ShardVersion(size, etag)
 
     def test_the_keys_of_a_shard_are_read_back(self, any_store: Store) -> None:
         commit_shard(any_store, RUN, "0", keys=["x", "y", "x"])
-        assert any_store.read_keys(RUN, "0") == {"x", "y"}
+        assert read_keys(any_store, "0") == {"x", "y"}
 
     def test_a_second_commit_is_refused_and_changes_nothing(self, any_store: Store) -> None:
         assert commit_shard(any_store, RUN, "0", n_rows=2)
         assert not commit_shard(any_store, RUN, "0", n_rows=5)
-        assert len(any_store.read_keys(RUN, "0")) == 2
+        assert len(read_keys(any_store, "0")) == 2
 
-    def test_of_two_commits_at_once_the_images_of_one_stand(
-        self, any_store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(type(any_store.filesystem), "exists", lambda *_: False)
+    def test_of_two_commits_the_first_one_stands(self, any_store: Store) -> None:
         assert commit_shard(any_store, RUN, "0", keys=["first"])
         assert not commit_shard(any_store, RUN, "0", keys=["second"])
-        assert any_store.read_keys(RUN, "0") == {"first"}
+        assert read_keys(any_store, "0") == {"first"}
 
     def test_a_replacing_commit_is_the_one_that_stands(self, any_store: Store) -> None:
         commit_shard(any_store, RUN, "0", n_rows=2, etag="v1")
         assert commit_shard(any_store, RUN, "0", n_rows=5, etag="v2", replace=True)
-        assert len(any_store.read_keys(RUN, "0")) == 5
-        assert any_store.read_version(any_store.committed(RUN)["0"]).etag == "v2"
+        assert len(read_keys(any_store, "0")) == 5
+        assert any_store.read_version(RUN, any_store.committed(RUN)["0"]).etag == "v2"
 
     def test_a_shard_whose_images_were_not_written_is_not_committed(
         self, any_store: Store, monkeypatch: pytest.MonkeyPatch
@@ -134,7 +144,7 @@ class TestCommit:
         _fail_at_write(monkeypatch, 2)
         with pytest.raises(StoreError, match=r"cannot commit shard 0 to the store .*: disk full"):
             commit_shard(any_store, RUN, "0")
-        assert any_store.filesystem.exists(any_store.labels_path(RUN, "0"))
+        assert any_store.filesystem.exists(any_store.labels_file(RUN, file_name("0")))
         assert "0" not in any_store.committed(RUN)
 
     def test_a_shard_whose_labels_were_not_written_has_no_images(
@@ -143,18 +153,51 @@ class TestCommit:
         _fail_at_write(monkeypatch, 1)
         with pytest.raises(StoreError):
             commit_shard(any_store, RUN, "0")
-        assert not any_store.filesystem.exists(any_store.images_path(RUN, "0"))
+        assert not any_store.filesystem.exists(any_store.images_file(RUN, file_name("0")))
 
-    def test_labels_that_a_crash_left_behind_are_replaced(
-        self, any_store: Store, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("replace", [False, True])
+    def test_labels_that_a_crash_left_behind_are_deleted_by_the_next_commit(
+        self, any_store: Store, monkeypatch: pytest.MonkeyPatch, replace: bool
     ) -> None:
+        if replace:
+            commit_shard(any_store, RUN, "0", n_rows=5)
         with monkeypatch.context() as patched:
             _fail_at_write(patched, 2)
             with pytest.raises(StoreError):
-                commit_shard(any_store, RUN, "0", n_rows=9)
-        assert commit_shard(any_store, RUN, "0", n_rows=2, n_labels=1)
-        with any_store.filesystem.open(any_store.labels_path(RUN, "0"), "rb") as file:
-            assert pq.read_table(file).num_rows == 2
+                commit_shard(any_store, RUN, "0", n_rows=9, replace=replace)
+        assert commit_shard(any_store, RUN, "0", n_rows=2, n_labels=1, replace=replace)
+        (name,) = any_store.list_labels(RUN)
+        assert name == any_store.committed(RUN)["0"].file
+        table, _ = any_store.read_file(any_store.labels_file(RUN, name))
+        assert table.num_rows == 2
+
+    def test_a_crash_while_replacing_leaves_the_former_commit_as_it_was(
+        self, any_store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commit_shard(any_store, RUN, "0", n_rows=5)
+        with monkeypatch.context() as patched:
+            _fail_at_write(patched, 2)
+            with pytest.raises(StoreError):
+                commit_shard(any_store, RUN, "0", n_rows=9, replace=True)
+        assert rows(any_store, "SELECT count(*), count(DISTINCT image_id) FROM labels") == [(10, 5)]
+
+    def test_of_two_jobs_that_commit_a_shard_at_once_the_labels_of_one_stand_beside_its_images(
+        self, any_store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write, slow = store_module.write_whole, []
+
+        def write_whole(filesystem: Any, path: str, content: bytes, **options: Any) -> bool:
+            if "/images/" in path and not slow:
+                # While this job is about to write its images, another one commits the shard.
+                slow.append(path)
+                assert commit_shard(any_store, RUN, "0", n_rows=3, n_labels=1)
+            return write(filesystem, path, content, **options)
+
+        monkeypatch.setattr(store_module, "write_whole", write_whole)
+        assert not commit_shard(any_store, RUN, "0", n_rows=7, n_labels=5)
+        assert rows(any_store, "SELECT count(*) FROM images") == [(3,)]
+        assert rows(any_store, "SELECT count(*) FROM labels") == [(3,)]
+        assert len(any_store.list_labels(RUN)) == 1
 
     @pytest.mark.parametrize("call", ["fsync", "rename"])
     def test_a_crash_while_writing_leaves_no_file_behind(
@@ -166,8 +209,8 @@ class TestCommit:
         if call == "fsync":
             monkeypatch.setattr(os, "fsync", crash)
         else:
-            monkeypatch.setattr(Path, "replace", crash)
-        with pytest.raises(StoreError):
+            monkeypatch.setattr(Path, "hardlink_to", crash)
+        with pytest.raises(StoreError, match="disk full"):
             commit_shard(store, RUN, "0")
         assert visible_files(tmp_path) == []
 
@@ -184,7 +227,7 @@ class TestCommit:
 
     def test_a_half_written_file_of_a_killed_job_is_no_commit(self, store: Store) -> None:
         commit_shard(store, RUN, "0")
-        folder = Path(store.images_path(RUN, "0")).parent
+        folder = Path(store.images_file(RUN, file_name("0"))).parent
         (folder / ".1.parquet.0123.tmp").write_bytes(b"PAR1")
         (folder / ".1.parquet").write_bytes(b"PAR1")
         (folder / "notes.txt").write_text("?")
@@ -192,20 +235,57 @@ class TestCommit:
 
     def test_a_shard_without_labels_has_a_file_of_none(self, store: Store) -> None:
         commit_shard(store, RUN, "0", n_rows=2, n_labels=0)
-        assert pq.read_table(store.labels_path(RUN, "0")).num_rows == 0
+        assert pq.read_table(store.labels_file(RUN, file_name("0"))).num_rows == 0
 
     def test_the_files_have_the_schemas_of_the_tables(self, store: Store) -> None:
         commit_shard(store, RUN, "0")
-        assert pq.read_schema(store.images_path(RUN, "0")).equals(IMAGES, check_metadata=False)
-        assert pq.read_schema(store.labels_path(RUN, "0")).equals(LABELS, check_metadata=False)
+        assert pq.read_schema(store.images_file(RUN, file_name("0"))).equals(IMAGES, check_metadata=False)
+        assert pq.read_schema(store.labels_file(RUN, file_name("0"))).equals(LABELS, check_metadata=False)
 
     @pytest.mark.parametrize("content", [b"", b"PAR1 and nothing else"])
     def test_a_damaged_commit_is_named_in_the_error(self, store: Store, content: bytes) -> None:
         commit_shard(store, RUN, "0")
-        Path(store.images_path(RUN, "0")).write_bytes(content)
-        for read in (lambda: store.read_keys(RUN, "0"), lambda: store.read_version(store.committed(RUN)["0"])):
+        Path(store.images_file(RUN, file_name("0"))).write_bytes(content)
+        for read in (lambda: read_keys(store, "0"), lambda: store.read_version(RUN, store.committed(RUN)["0"])):
             with pytest.raises(StoreError, match=r"images/run=run-1/0\.parquet is damaged: .* delete it"):
                 read()
+
+
+class TestGenerations:
+    """Which file of several owns a shard."""
+
+    def test_a_replacing_commit_deletes_the_file_that_it_replaces(self, any_store: Store) -> None:
+        commit_shard(any_store, RUN, "0")
+        for generation in (1, 2):
+            commit_shard(any_store, RUN, "0", replace=True)
+            assert any_store.committed(RUN)["0"].generation == generation
+            assert list(any_store.list_labels(RUN)) == [file_name("0", generation)]
+
+    def test_of_two_generations_the_higher_is_read_whatever_else_lies_there(
+        self, any_store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commit_shard(any_store, RUN, "0", n_rows=2)
+        monkeypatch.setattr(any_store, "delete_files", lambda *_: None)
+        commit_shard(any_store, RUN, "0", n_rows=5, replace=True)
+        assert len(any_store.list_labels(RUN)) == 2
+        assert rows(any_store, "SELECT count(*) FROM images") == [(5,)]
+        assert rows(any_store, "SELECT count(*) FROM labels") == [(10,)]
+
+    def test_a_job_that_replaces_what_another_has_replaced_comes_late(self, any_store: Store) -> None:
+        commit_shard(any_store, RUN, "0", n_rows=2)
+        former = any_store.committed(RUN)["0"]
+        tables = shard_tables("0", 3)
+        assert any_store.commit(RUN, "0", *tables, {}, replaces=former)
+        assert not any_store.commit(RUN, "0", *shard_tables("0", 4), {}, replaces=former)
+        assert len(read_keys(any_store, "0")) == 3
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.text(max_size=260), st.integers(0, 10**6))
+    @example("a!g1", 0)
+    def test_a_file_tells_which_generation_of_which_shard_it_holds(self, shard: str, generation: int) -> None:
+        name = file_name(shard, generation)
+        assert split_file_name(name) == (shard_stem(shard), generation)
+        assert not is_compacted(name)
 
 
 class TestRecords:

@@ -7,11 +7,11 @@ from dataclasses import fields
 
 import pytest
 
-from schemas import IMAGES, LABELS, JobRecord, RunRecord, content_hash, image_id
+from schemas import IMAGES, LABELS, SPELLINGS, JobRecord, RunRecord, content_hash, image_id
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize(("title", "schema"), [("images", IMAGES), ("labels", LABELS)])
+@pytest.mark.parametrize(("title", "schema"), [("images", IMAGES), ("labels", LABELS), ("spellings", SPELLINGS)])
 def test_the_readme_describes_every_column_with_its_type(title, schema):
     text = (ROOT / "schemas" / "README.md").read_text()
     section = text.split(f"## {title}:")[1].split("## ")[0]

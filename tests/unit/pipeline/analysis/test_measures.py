@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.analysis.measures import ImageCounts, estimate
+from pipeline.analysis.measures import ImageCounts, estimate, estimate_mean
 
 
 def test_no_images_give_no_measures() -> None:
@@ -43,3 +43,14 @@ def test_the_intervals_are_those_of_drawing_images_one_by_one() -> None:
 def test_the_same_counts_give_the_same_interval() -> None:
     counts = ImageCounts.of([(2, 1, 5, 1, 30), (1, 1, 5, 1, 10)])
     assert estimate(counts) == estimate(counts)
+
+
+def test_the_interval_of_a_mean_of_few_values_stays_between_them() -> None:
+    mean = estimate_mean([0.0] * 9 + [1.0])
+    assert mean.value == pytest.approx(0.1)
+    assert 0.0 == mean.low < mean.value < mean.high < 0.5
+
+
+def test_values_that_are_all_alike_leave_no_doubt() -> None:
+    mean = estimate_mean([0.25] * 20)
+    assert mean.low == mean.value == mean.high == 0.25

@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from model.ranking import RANKINGS
 from pipeline.analysis.recall import (
     LOWEST_FIRST,
+    Coverage,
     LabelQuality,
     RunAnalysis,
     analyse_run,
     calibration_error,
-    mean_average_precision,
+    compare_terms,
 )
 from pipeline.analysis.vocabulary import Vocabulary, read_vocabulary
 from pipeline.catalog import open_store
@@ -160,6 +162,45 @@ class TestKnownAnswers:
         assert analysis.n_images == 1
         assert values_at(analysis, 1)["recall_macro"] == 1.0
 
+    def test_an_image_whose_truth_is_denied_entirely_counts_nowhere(self, analyse: AnalyseFunction) -> None:
+        vocabulary = Vocabulary(title="v", fold_plurals=True, keep=frozenset(), deny=frozenset({"photo"}))
+        images = [{"truth": ["dog"], "labels": ["dog"]}, {"truth": ["Photos"], "labels": ["dog", "cat"]}]
+        analysis = analyse(images, vocabulary=vocabulary)
+        assert values_at(analysis, 5)["precision_micro"] == 1.0
+        assert [(label.name, label.n_listed) for label in analysis.labels(5)] == [("dog", 1)]
+        assert [image["key"] for image in analysis.worst_images(5, 10)] == ["0"]
+        assert [row["n_listed"] for row in analysis.reliability()] == [1]
+        assert analysis.coverage().n_labels == 1
+
+    def test_two_spellings_in_one_truth_are_one_truth(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse([{"truth": ["hot dog", "hotdogs", "Hot-Dog", "cat"], "labels": ["hotdog"]}])
+        assert values_at(analysis, 5)["recall_micro"] == 0.5
+        assert [(label.name, label.n_truth) for label in analysis.labels(5)] == [("cat", 1), ("hot dog", 1)]
+
+    @pytest.mark.parametrize(("ranking", "better", "worse"), [("prob", 0.5, 0.25), ("ppl", 0.25, 0.5)])
+    def test_a_name_has_the_best_score_of_its_spellings(
+        self, analyse: AnalyseFunction, ranking: str, better: float, worse: float
+    ) -> None:
+        between = (better + worse) / 2
+        images = [
+            {"truth": ["dog"], "labels": [("Dogs", better), ("dog", worse)]},
+            {"truth": ["cat"], "labels": [("dog", between)]},
+        ]
+        assert by_name(analyse(images, ranking=ranking))["dog"].average_precision == 1.0
+
+    def test_labels_of_equal_scores_keep_the_order_of_their_ranks(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse([{"truth": ["tree"], "labels": [("tree", 0.5), ("cat", 0.5), ("dog", 0.5)]}])
+        assert values_at(analysis, 1)["hit"] == 1.0
+        assert analysis.worst_images(3, 1)[0]["listed"] == ["tree", "cat", "dog"]
+
+    def test_a_run_that_lists_nothing_has_found_nothing(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse([{"truth": ["dog", "cat"], "labels": []}])
+        assert set(values_at(analysis, 5).values()) == {0.0}
+        assert analysis.mean_average_precision().value == 0.0
+        assert analysis.coverage() == Coverage(2, 0, 2, 0, 0, 0, 0)
+        assert set(analysis.coverage().shares.values()) == {0.0}
+        assert calibration_error(analysis.reliability()) == 0.0
+
     def test_nouns_of_captions_can_be_the_truth(self, analyse: AnalyseFunction) -> None:
         image = {"caption": "Two dogs on a bench\nA dog sits.", "truth": ["cat"], "labels": ["dog", "cat"]}
         analysis = analyse([image, {"caption": None, "labels": ["dog"]}], truth="captions")
@@ -177,10 +218,10 @@ class TestKnownAnswers:
     def test_a_truth_that_is_never_listed_has_no_precision_and_pulls_the_mean_down(
         self, analyse: AnalyseFunction
     ) -> None:
-        labels = analyse([{"truth": ["dog", "cat"], "labels": ["dog"]}]).labels(5)
-        found = {label.name: (label.recall, label.precision, label.average_precision) for label in labels}
+        analysis = analyse([{"truth": ["dog", "cat"], "labels": ["dog"]}])
+        found = {label.name: (label.recall, label.precision, label.average_precision) for label in analysis.labels(5)}
         assert found == {"dog": (1.0, 1.0, 1.0), "cat": (0.0, None, 0.0)}
-        assert mean_average_precision(labels) == 0.5
+        assert analysis.mean_average_precision().value == 0.5
 
     @pytest.mark.parametrize("ranking", RANKINGS)
     def test_scores_are_ordered_as_the_ranking_orders_them(self, analyse: AnalyseFunction, ranking: str) -> None:
@@ -202,6 +243,113 @@ class TestKnownAnswers:
         hostile = ["it's", 'a "b"', "x\ny", "a,b;--", "🐙 octopus", "שלום", "%_*", "DROP TABLE names"]
         analysis = analyse([{"truth": hostile, "labels": hostile}])
         assert values_at(analysis, 8)["recall_macro"] == 1.0
+
+
+class TestMeanAveragePrecision:
+    """The mean over names and how it scatters."""
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_it_is_the_mean_of_the_names_with_support_at_any_rank(self, analyse: AnalyseFunction, seed: int) -> None:
+        analysis = analyse(random_images(seed, 60))
+        supported = [label.average_precision for label in analysis.labels(1) if label.average_precision is not None]
+        assert analysis.mean_average_precision().value == pytest.approx(np.mean(supported), abs=1e-12)
+
+    def test_its_interval_is_over_names(self, analyse: AnalyseFunction) -> None:
+        images = [{"truth": [f"name{n}"], "labels": [f"name{n}" if n % 4 else "other"]} for n in range(200)]
+        estimate = analyse(images).mean_average_precision()
+        margin = 1.96 * (0.75 * 0.25 / 200) ** 0.5
+        assert estimate.value == pytest.approx(0.75)
+        assert estimate.low == pytest.approx(0.75 - margin, abs=0.1 * margin)
+        assert estimate.high == pytest.approx(0.75 + margin, abs=0.1 * margin)
+
+
+class TestCoverage:
+    """What the labels can name at all."""
+
+    def test_true_names_that_are_listed_for_any_image_are_covered(self, analyse: AnalyseFunction) -> None:
+        vocabulary = Vocabulary(title="v", fold_plurals=True, keep=frozenset(), deny=frozenset({"photo"}))
+        images = [
+            {"truth": ["dog", "cat"], "labels": ["Dogs", "dog", "photo"]},
+            {"truth": ["dog", "tree"], "labels": ["cats", "sky"]},
+            {"truth": None, "labels": ["tree", "photo"]},
+        ]
+        coverage = analyse(images, vocabulary=vocabulary).coverage()
+        assert coverage == Coverage(
+            n_true_names=3,
+            n_true_names_listed=2,
+            n_truths=4,
+            n_truths_listed=3,
+            n_names_listed=3,
+            n_labels=5,
+            n_labels_denied=1,
+        )
+        assert coverage.shares == {"true_names_listed": 2 / 3, "truths_listed": 0.75, "labels_denied": 0.2}
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_no_micro_recall_is_above_the_share_of_truths_that_are_covered(
+        self, analyse: AnalyseFunction, seed: int
+    ) -> None:
+        analysis = analyse(random_images(seed, 5))
+        assert values_at(analysis, 200)["recall_micro"] <= analysis.coverage().shares["truths_listed"]
+
+
+class TestWiderTerms:
+    """Wider and narrower names as hits."""
+
+    WIDER: ClassVar = {"puppy": "dog", "dog": "animal", "cat": "animal", "sofa": "furniture"}
+
+    @staticmethod
+    def values_with(
+        analyse: AnalyseFunction, images: list[dict[str, Any]], wider: dict[str, str], k: int = 10
+    ) -> dict[str, float]:
+        vocabulary = Vocabulary(title="v", fold_plurals=True, keep=frozenset(), deny=frozenset(), wider=wider)
+        analysis = analyse(images, vocabulary=vocabulary)
+        compare_terms(analysis, vocabulary)
+        (at_k,) = analysis.recall([k], wider=True)
+        return {name: estimate.value for name, estimate in at_k.measures.items()}
+
+    @pytest.mark.parametrize(
+        ("true", "listed", "is_hit"),
+        [
+            ("dog", "dogs", True),
+            ("dog", "animal", True),
+            ("animals", "dog", True),
+            ("puppy", "animal", True),
+            ("animal", "puppies", True),
+            ("dog", "cat", False),
+            ("dog", "furniture", False),
+            ("tree", "tree", True),
+        ],
+    )
+    def test_a_wider_or_narrower_term_is_a_hit_and_a_sibling_is_none(
+        self, analyse: AnalyseFunction, true: str, listed: str, is_hit: bool
+    ) -> None:
+        images = [{"truth": [true], "labels": [listed]}]
+        assert self.values_with(analyse, images, self.WIDER)["hit"] == is_hit
+
+    def test_one_wide_label_finds_all_that_it_covers_and_is_one_hit(self, analyse: AnalyseFunction) -> None:
+        images = [{"truth": ["dog", "cat", "sofa"], "labels": ["animal", "tree"]}]
+        values = self.values_with(analyse, images, self.WIDER)
+        assert (values["recall_macro"], values["precision_macro"]) == (2 / 3, 1 / 2)
+
+    @pytest.mark.parametrize("k", [1, 2, 5, 50])
+    def test_measures_are_those_of_plain_computation(self, analyse: AnalyseFunction, k: int) -> None:
+        images = random_images(k, 60)
+        wider = {"ski": "tie", "tie": "bus", "cat": "tree"}
+        alike = {frozenset(pair) for pair in [("ski", "tie"), ("tie", "bus"), ("ski", "bus"), ("cat", "tree")]}
+        name_of = Vocabulary(title="v", fold_plurals=True, keep=frozenset(), deny=frozenset()).name_of
+        expected = oracle.measures_at(
+            texts(images), k, name_of, lambda true, listed: true == listed or frozenset((true, listed)) in alike
+        )
+        assert self.values_with(analyse, images, wider, k) == pytest.approx(expected, abs=1e-12)
+
+    def test_terms_that_are_wider_than_themselves_in_a_circle_come_to_an_end(self, analyse: AnalyseFunction) -> None:
+        images = [{"truth": ["dog"], "labels": ["hound"]}]
+        assert self.values_with(analyse, images, {"dog": "canine", "canine": "hound", "hound": "dog"})["hit"] == 1.0
+
+    def test_a_vocabulary_without_wider_terms_is_an_error_that_says_what_to_do(self, analyse: AnalyseFunction) -> None:
+        with pytest.raises(TagstreamError, match=r"has no wider terms.*table \[wider\]"):
+            compare_terms(analyse([{"truth": ["dog"], "labels": ["dog"]}]), read_vocabulary(None))
 
 
 class TestWorstImages:

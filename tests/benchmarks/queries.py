@@ -1,0 +1,191 @@
+"""What questions to a large store cost, before and after compaction: seconds, bytes read, memory.
+
+    python tests/benchmarks/queries.py --images 1000000 [--measures] [--folder DIR] [--out FILE]
+
+The store is generated (tests/benchmarks/generated_store.py): 20 labels an image of a vocabulary of 20,000 words by
+Zipf's law. Each question is asked three times, in a process of its own; the median counts, opening the store included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from generated_store import N_LABELS, RUN, make_store, make_words
+from record import environment, markdown_table
+
+from pipeline.analysis.embeddings import find_embedder
+from pipeline.analysis.recall import analyse_run, compare_meanings
+from pipeline.analysis.vocabulary import read_vocabulary
+from pipeline.catalog import Connection, open_store, run_query
+from pipeline.compaction import CompactionOutcome, compact_run
+from pipeline.store import Store
+
+K = 10
+_N_TIMES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one question."""
+
+    seconds: float
+    open_s: float
+    """Of it, opening the store."""
+    read_bytes: int
+    peak_bytes: int
+    answer: str
+
+
+def ask_sql(query: str) -> Callable[[Connection, str], str]:
+    """A question in SQL; its answer is the first row."""
+
+    def answer(connection: Connection, url: str) -> str:
+        return ", ".join(str(value) for value in run_query(connection, query).fetchone())
+
+    return answer
+
+
+def exact_recall(connection: Connection, url: str) -> str:
+    recall = analyse_run(connection, RUN, "labels").recall([K])[0].measures["recall_macro"]
+    return f"{recall.value:.4f}"
+
+
+def average_precision(connection: Connection, url: str) -> str:
+    return f"{analyse_run(connection, RUN, 'labels').mean_average_precision().value:.4f}"
+
+
+def paper_recall(connection: Connection, url: str) -> str:
+    analysis = analyse_run(connection, RUN, "labels")
+    compare_meanings(analysis, Store(url), find_embedder(None), K)
+    return f"{analysis.paper_measures(K)['recall'].value:.4f}"
+
+
+WORDS = make_words()
+LOOK_UPS: dict[str, Callable[[Connection, str], str]] = {
+    "images with a rare label": ask_sql(f"SELECT count(*), max(score) FROM images_with('{WORDS[-50]}')"),
+    "images with a frequent label, score 0.99 or more": ask_sql(
+        f"SELECT count(*), max(score) FROM images_with('{WORDS[10]}', min_score := 0.99)"
+    ),
+    "labels of one image": ask_sql("SELECT count(*), max(score) FROM labels_of('0000100005')"),
+    "most frequent labels": ask_sql(f"SELECT name, images FROM top_labels('{RUN}')"),
+    "labels beside a label": ask_sql(f"SELECT name, images FROM cooccurring('{WORDS[100]}')"),
+}
+NAMES_NOT_EMBEDDED = f"paper's recall@{K}, names not embedded yet"
+MEASURES: dict[str, Callable[[Connection, str], str]] = {
+    f"exact recall@{K}": exact_recall,
+    "mean average precision": average_precision,
+    NAMES_NOT_EMBEDDED: paper_recall,
+    f"paper's recall@{K}": paper_recall,
+}
+GOALS = {"images with a rare label": 0.3, f"exact recall@{K}": 5.0, f"paper's recall@{K}": 60.0}
+
+
+def ask(url: str, question: str) -> Cost:
+    """Runs in a process of its own."""
+    read_before, started = bytes_read(), time.perf_counter()
+    connection = open_store(url)
+    opened = time.perf_counter()
+    answer = {**LOOK_UPS, **MEASURES}[question](connection, url)
+    ended = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Cost(ended - started, opened - started, bytes_read() - read_before, peak, answer)
+
+
+def bytes_read() -> int:
+    """By this process since its start, from the page cache or the disk."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["rchar"])
+
+
+def measure(url: str, questions: list[str]) -> dict[str, Cost]:
+    costs = {}
+    for question in questions:
+        runs = []
+        for _ in range(1 if question == NAMES_NOT_EMBEDDED else _N_TIMES):
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                runs.append(pool.submit(ask, url, question).result())
+        costs[question] = sorted(runs, key=lambda cost: cost.seconds)[len(runs) // 2]
+        print(f"{question}: {costs[question]}", file=sys.stderr, flush=True)
+    return costs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, help="keeps the stores here; one that is there is not made again")
+    parser.add_argument("--measures", action="store_true", help="recall as well, which reads every label")
+    parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        text = benchmark(options, options.folder or Path(scratch))
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+
+
+def benchmark(options: argparse.Namespace, folder: Path) -> str:
+    """Makes the store, asks, compacts, asks again."""
+    url = str(folder / f"store-{options.images}")
+    if not Path(url).exists():
+        make_store(url, options.images)
+    questions = [*LOOK_UPS, *(MEASURES if options.measures else ())]
+    before = measure(url, questions)
+    compacted = compact_run(Store(url), RUN, read_vocabulary(None), lambda done, total: None)
+    # Embedded before; that costs the same twice.
+    after = measure(url, [question for question in questions if question != NAMES_NOT_EMBEDDED])
+    for question, cost in after.items():
+        if cost.answer != before[question].answer:
+            raise SystemExit(f"{question}: {before[question].answer} before compaction, {cost.answer} after it")
+    return report(options, before, after, compacted)
+
+
+def report(
+    options: argparse.Namespace, before: dict[str, Cost], after: dict[str, Cost], compacted: CompactionOutcome
+) -> str:
+    """The result as Markdown."""
+    rows = []
+    for question, first in before.items():
+        costs = [first, after.get(question)]
+        cells = [f"{cost.seconds:.2f} ({cost.open_s:.2f})" if cost else "" for cost in costs]
+        cells += [f"{cost.read_bytes / 1e6:,.1f}" if cost else "" for cost in costs]
+        cells += [f"{cost.peak_bytes / 1e9:.2f}" if cost else "" for cost in costs]
+        goal = f"{GOALS[question]:g}" if question in GOALS else ""
+        rows.append([question, goal, *cells, first.answer])
+    header = [
+        "question",
+        "goal s",
+        "s (opening)",
+        "compacted",
+        "MB read",
+        "compacted",
+        "peak GB",
+        "compacted",
+        "answer",
+    ]
+    size = f"{compacted.label_bytes_before / 1e9:.2f} GB of labels now take {compacted.label_bytes_after / 1e9:.2f} GB"
+    return f"""# Questions to {options.images:,} images with {N_LABELS * options.images:,} labels
+
+{environment("cpu", f"python {' '.join(sys.argv)}")}
+- DuckDB {importlib.metadata.version("duckdb")}, {os.cpu_count()} threads; files in the page cache; median of {_N_TIMES}
+  processes, each of which opens the store and asks once
+- compaction: {compacted.n_files_before:,} files became {compacted.n_files_after:,} in {compacted.seconds:.0f} s; {size}
+
+{markdown_table([*header, "answer"], rows)}
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The prompt of `tagstream sql` on a terminal, and Ctrl-C while a query runs."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.store import Store
+from tests.e2e.conftest import TAGSTREAM
+from tests.fixtures.tables import commit_shard, run_record
+
+ENDLESS = "SELECT count(*) FROM range(1000000000000)"
+CURSOR_ASKED, CURSOR_AT_TOP = b"\x1b[6n", b"\x1b[1;1R"
+PASTE_OFF = "\x1b[?2004l"
+"""Written when the prompt hands over what was typed."""
+
+
+class Terminal:
+    """The command on a terminal of its own."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        self.pid, self._master = pty.fork()
+        if self.pid == 0:
+            os.execve(TAGSTREAM, [TAGSTREAM, *arguments], environment)
+
+    def send(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def read_until(self, text: str, timeout_s: float = 60) -> str:
+        """What is written until this text is."""
+        written = b""
+        deadline = time.monotonic() + timeout_s
+        while text.encode() not in written:
+            assert time.monotonic() < deadline, written.decode(errors="replace")
+            if select.select([self._master], [], [], 0.1)[0]:
+                piece = os.read(self._master, 65536)
+                written += piece
+                if CURSOR_ASKED in piece:
+                    os.write(self._master, CURSOR_AT_TOP)
+        return written.decode(errors="replace")
+
+    def exit_code(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def close(self) -> None:
+        os.close(self._master)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    store = Store(str(tmp_path / "store"))
+    store.create_run(run_record("run-1"))
+    commit_shard(store, "run-1", "0")
+    return store.url
+
+
+@pytest.fixture
+def terminal(store: str, environment: dict[str, str], tmp_path: Path) -> Iterator[Terminal]:
+    """The prompt, whose user has asked something before."""
+    history = tmp_path / "state" / "tagstream" / "sql_history"
+    history.parent.mkdir(parents=True)
+    history.write_text("\n# 2026-01-01 00:00:00\n+SELECT 41\n++ 1 AS answer;\n")
+    terminal = Terminal(["sql", store], {**environment, "TERM": "xterm", "XDG_STATE_HOME": str(tmp_path / "state")})
+    terminal.read_until("tagstream>")
+    yield terminal
+    terminal.close()
+
+
+def test_what_was_asked_before_can_be_asked_again(terminal: Terminal) -> None:
+    terminal.send("\x1b[A")
+    terminal.read_until("1 AS answer;")
+    terminal.send("\r")
+    assert "\r\n    42\r\n" in terminal.read_until("1 row, ")
+
+
+def test_tab_completes(terminal: Terminal) -> None:
+    terminal.send("from cooc\t")
+    terminal.read_until("curring(")
+    terminal.send("'label 1');\r")
+    assert "label 2" in terminal.read_until("1 row, ")
+
+
+def test_ctrl_c_stops_a_query_and_the_prompt_goes_on(terminal: Terminal) -> None:
+    terminal.send(f"{ENDLESS};\r")
+    terminal.read_until(PASTE_OFF)
+    time.sleep(1)
+    terminal.send("\x03")
+    terminal.read_until("Stopped after", timeout_s=10)
+    terminal.send("SELECT 41 + 1 AS answer;\r")
+    assert "\r\n    42\r\n" in terminal.read_until("1 row, ")
+    terminal.send("\x04")
+    assert terminal.exit_code() == 0
+
+
+def test_ctrl_c_at_an_empty_prompt_changes_nothing(terminal: Terminal) -> None:
+    terminal.send("\x03\x03SELECT 41 + 1 AS answer;\r")
+    assert "\r\n    42\r\n" in terminal.read_until("1 row, ")
+    terminal.send(".quit\r")
+    assert terminal.exit_code() == 0
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+def test_ctrl_c_stops_the_one_query_of_a_command(
+    store: str, environment: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "results"
+    out.mkdir()
+    endless = "SELECT * FROM range(1000000000000)"
+    command = [TAGSTREAM, "sql", store, endless, "--out", str(out / f"x.{name}")]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in out.iterdir()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing was written in time"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert list(out.iterdir()) == []
