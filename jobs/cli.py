@@ -12,6 +12,7 @@ from jobs.compact import compact
 from jobs.compare import compare
 from jobs.demo import demo
 from jobs.demo_corpus import demo_corpus
+from jobs.export import export
 from jobs.import_nxtp import import_nxtp
 from jobs.label import label
 from jobs.pack import pack
@@ -47,6 +48,7 @@ for command in (
     thresholds,
     compare,
     compact,
+    export,
     demo,
     pack,
     import_nxtp,

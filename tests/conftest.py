@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +79,20 @@ def shared_ray(s3: str) -> Iterator[None]:
     start_ray(None, verbose=False)
     yield
     stop_ray()
+
+
+@pytest.fixture
+def s3_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes in bytes of what is read from S3 through files that are opened there."""
+    import s3fs
+
+    sizes: list[int] = []
+    fetch = s3fs.core.S3File._fetch_range
+
+    def counting(self: Any, start: int, end: int) -> bytes:
+        content: bytes = fetch(self, start, end)
+        sizes.append(len(content))
+        return content
+
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
+    return sizes

@@ -21,10 +21,14 @@ FROM (
 )
 GROUP BY label;
 
--- Labels with their names.
-CREATE VIEW labels AS
+-- Labels with their names. `labels` is a view of its own, which another one may hide while views on `named_labels` stay.
+CREATE VIEW named_labels AS
 SELECT stored_labels.*, spellings.name
 FROM stored_labels LEFT JOIN spellings USING (label);
+
+CREATE VIEW labels AS
+SELECT *
+FROM named_labels;
 
 -- Samples that could not be labelled, and why.
 CREATE VIEW rejects AS

@@ -1,5 +1,4 @@
--- What each run holds. $run restricts it to one, NULL means all. A shard's labels are written before its images, which
--- commit it: labels of a shard that is not committed yet do not count.
+-- What each run holds. $run restricts it to one, NULL means all.
 WITH
 per_run AS (
     SELECT
@@ -16,7 +15,7 @@ per_run AS (
 ),
 stored AS (
     SELECT run, count(*) AS n_label_rows
-    FROM labels SEMI JOIN (SELECT DISTINCT run, shard FROM images) USING (run, shard)
+    FROM stored_labels
     WHERE $run IS NULL OR run = $run
     GROUP BY run
 )

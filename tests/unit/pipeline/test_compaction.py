@@ -30,7 +30,10 @@ SHARDS = ["a/0", "a/1", "b", "größe", "x" * 250]
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store of five shards, on the local disk and on S3."""
     url = str(tmp_path) if request.param == "local" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
-    store = Store(f"{url}/store")
+    return fill(Store(f"{url}/store"))
+
+
+def fill(store: Store) -> Store:
     store.create_run(run_record(RUN))
     for number, shard in enumerate(SHARDS):
         commit_shard(store, RUN, shard, n_rows=3 + number, n_labels=number, size=number, etag=f"v{number}")
@@ -156,7 +159,8 @@ class TestCrashes:
     """Killed at any step, a compaction leaves the same rows, and the next one goes on."""
 
     @pytest.mark.parametrize("step", range(1, 16))
-    def test_killed_before_any_operation(self, store: Store, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    def test_killed_before_any_operation(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+        store = fill(Store(str(tmp_path / "store")))
         compact(store)
         commit_shard(store, RUN, "b", n_rows=1, replace=True)
         commit_shard(store, RUN, "new")
@@ -270,28 +274,18 @@ class TestLookUps:
     """Questions to a compacted store read little of it."""
 
     def test_images_with_a_rare_label_are_found_in_a_small_part_of_the_files(
-        self, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, s3: str, tmp_path: Path, s3_reads: list[int]
     ) -> None:
-        import s3fs
-
         store = Store(f"{s3}/{tmp_path.name}/store")
         store.create_run(run_record(RUN))
         commit_random_labels(store, n_images=1500, n_labels=300)
         compact(store)
         (file,) = store.list_labels(RUN).values()
         assert file["size"] > 4 << 20
-        fetched: list[int] = []
-        fetch = s3fs.core.S3File._fetch_range
-
-        def counting(self: Any, start: int, end: int) -> bytes:
-            content: bytes = fetch(self, start, end)
-            fetched.append(len(content))
-            return content
-
-        monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
+        s3_reads.clear()
         found = open_store(store.url).execute("SELECT count(*) FROM images_with('Word-0777')").fetchall()
         assert found[0][0] > 10
-        assert 0 < sum(fetched) < file["size"] / 4
+        assert 0 < sum(s3_reads) < file["size"] / 4
 
     @pytest.mark.parametrize("vocabulary", ["the same", "another"])
     def test_names_are_those_of_the_vocabulary_that_is_asked_for(self, tmp_path: Path, vocabulary: str) -> None:
@@ -318,7 +312,6 @@ class TestLookUps:
         monkeypatch.setattr(Vocabulary, "name_of", lambda self, label: pytest.fail(f"named {label}"))
         connection = open_store(store.url)
         assert connection.execute("SELECT label FROM labels WHERE name = 'dog'").fetchall() == [("dogs",)]
-        assert connection.execute("SELECT key FROM images_with('dogs')").fetchall() == [("0",)]
 
 
 def commit_random_labels(store: Store, n_images: int, n_labels: int) -> None:

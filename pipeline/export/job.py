@@ -1,0 +1,158 @@
+"""An export from request to folder: the folder appears when all is written, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.analysis.recall import find_run
+from pipeline.analysis.thresholds import Thresholds
+from pipeline.analysis.vocabulary import Vocabulary
+from pipeline.catalog import open_store
+from pipeline.errors import TagstreamError
+from pipeline.export.coco import write_coco
+from pipeline.export.csv_tables import write_csv
+from pipeline.export.fiftyone import write_fiftyone
+from pipeline.export.hugging_face import write_hugging_face
+from pipeline.export.image import DATA_FOLDER, ExportedImage, Origin
+from pipeline.export.label_studio import write_label_studio
+from pipeline.export.selection import Selection, chosen_images, select_images
+from pipeline.originals import clean_file_name, original_place, read_originals
+from pipeline.storage import storage_errors
+from pipeline.store import Store
+from schemas import RunRecord
+
+Format = Literal["coco", "fiftyone", "label-studio", "hf", "csv"]
+WRITERS: dict[Format, Callable[[Path, Iterable[ExportedImage], Origin], None]] = {
+    "coco": write_coco,
+    "fiftyone": write_fiftyone,
+    "label-studio": write_label_studio,
+    "hf": write_hugging_face,
+    "csv": write_csv,
+}
+# Formats that hold images in their own files.
+_HOLDING = frozenset({"hf"})
+_N_NAMED = 5
+_FROM_ROW = {field.name for field in fields(ExportedImage)} - {"original", "file", "data"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportRequest:
+    """One invocation of `tagstream export`."""
+
+    store: str
+    to: Format
+    out: str
+    run: str | None = None
+    """Default: the store's only run."""
+    selection: Selection = field(default_factory=Selection)
+    vocabulary: Vocabulary
+    thresholds: Thresholds | None = None
+    """Only labels that reach them."""
+    images: bool = False
+    """Copy the encoded images too; those whose original is gone are left out."""
+
+
+class Export:
+    """Writes a run's images and labels in a tool's format, and knows how far it is.
+
+    Attributes: `run`; `n_chosen` images; `n_images` and `n_labels` that are written.
+    """
+
+    def __init__(self, request: ExportRequest) -> None:
+        self.request = request
+        self.run = request.run
+        self.n_chosen = self.n_images = self.n_labels = 0
+        self._left_out: Counter[str] = Counter()
+        self._named: list[str] = []
+
+    def write(self) -> None:
+        """Does it. Raises TagstreamError where it cannot be done; the folder is not there then."""
+        request = self.request
+        out = _new_folder(request.out)
+        connection = open_store(request.store, request.vocabulary, request.thresholds)
+        described = find_run(connection, request.run)
+        self.run = str(described["run"])
+        record = Store(request.store).read_run(self.run)
+        if record is None:
+            raise TagstreamError(f"run {self.run} vanished from {request.store}")
+        request.selection.check_ranking(described)
+        confident = request.thresholds is not None
+        self.n_chosen = select_images(connection, self.run, request.selection, confident=confident)
+        rows = chosen_images(connection, request.selection.min_score)
+        temporary = out.parent / f".{out.name[:100]}.{uuid.uuid4().hex}.tmp"
+        origin = Origin(run=self.run, vocabulary=request.vocabulary.version, folder=out.name)
+        try:
+            with storage_errors(f"write the export {request.out}"):
+                temporary.mkdir(parents=True)
+                images = self._with_files(record, rows, temporary) if request.images else _referenced(record, rows)
+                WRITERS[request.to](temporary, self._counted(images), origin)
+                self._check_any_left()
+                _new_folder(request.out)
+                temporary.rename(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of what was left out."""
+        if not self._left_out:
+            return []
+        n_left_out = self._left_out.total()
+        reasons = "; ".join(f"{n:,} x {problem}" for problem, n in self._left_out.most_common(_N_NAMED))
+        named = ", ".join(self._named) + (", ..." if n_left_out > len(self._named) else "")
+        return [f"{n_left_out:,} images are left out: {reasons} ({named})"]
+
+    def _counted(self, images: Iterable[ExportedImage]) -> Iterator[ExportedImage]:
+        for image in images:
+            yield image
+            self.n_images += 1
+            self.n_labels += len(image.labels)
+
+    def _with_files(
+        self, record: RunRecord, rows: Iterable[Mapping[str, Any]], folder: Path
+    ) -> Iterator[ExportedImage]:
+        """Images whose originals are there, with a copy in the folder or in the format's own files."""
+        is_held = self.request.to in _HOLDING
+        if not is_held:
+            (folder / DATA_FOLDER).mkdir()
+        for original in read_originals(record, rows):
+            row = original.image
+            if original.data is None:
+                self._left_out[original.problem or ""] += 1
+                if len(self._named) < _N_NAMED:
+                    self._named.append(original_place(record, row))
+                continue
+            name = clean_file_name(row, original.data)
+            if not is_held:
+                (folder / DATA_FOLDER / name).write_bytes(original.data)
+            yield _exported(record, row, file=name, data=original.data if is_held else None)
+
+    def _check_any_left(self) -> None:
+        if not self.n_images:
+            (note,) = self.notes
+            raise TagstreamError(f"none of the {self.n_chosen:,} images could be copied: {note}")
+
+
+def _referenced(record: RunRecord, rows: Iterable[Mapping[str, Any]]) -> Iterator[ExportedImage]:
+    return (_exported(record, row) for row in rows)
+
+
+def _exported(record: RunRecord, row: Mapping[str, Any], **copied: Any) -> ExportedImage:
+    values = {name: value for name, value in row.items() if name in _FROM_ROW}
+    return ExportedImage(**values, original=original_place(record, row), **copied)
+
+
+def _new_folder(out: str) -> Path:
+    if "://" in out:
+        raise TagstreamError(f"cannot export to {out}; expected a folder of this machine")
+    # Absolute, so that `.` and `x/..` have a name too.
+    path = Path(out).absolute()
+    if path.exists() or path.is_symlink():
+        raise TagstreamError(f"{out} exists; expected a folder that is not there yet")
+    return path

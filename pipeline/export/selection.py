@@ -1,0 +1,122 @@
+"""Which images of a run are exported, and their labels, a limited number of rows in memory at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from string import Template
+from typing import Any
+
+import duckdb
+
+from pipeline.analysis.recall import LOWEST_FIRST
+from pipeline.catalog import Connection, query_rows, read_sql
+from pipeline.errors import TagstreamError
+
+# Images that one query sorts and puts together with their labels.
+_IMAGES_AT_ONCE = 100_000
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What of a run is exported."""
+
+    where: str | None = None
+    """Condition over the columns of `images`; it sees the run's images, labels and truth, and no other run."""
+    sample: int | None = None
+    """Of the images that meet the condition so many, drawn by the seed."""
+    seed: int = 0
+    min_score: float | None = None
+    """Labels below it are left out; their images are not."""
+
+    def __post_init__(self) -> None:
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise TagstreamError(f"the lowest score is {self.min_score}; expected a finite number")
+
+    def check_ranking(self, record: dict[str, Any]) -> None:
+        """Raises TagstreamError where the best scores of a run are its lowest."""
+        ranking = record["labelling"].get("ranking")
+        if self.min_score is not None and ranking in LOWEST_FIRST:
+            raise TagstreamError(
+                f"run {record['run']} is ranked by {ranking}, whose best scores are the lowest; leave the limit out"
+            )
+
+
+def select_images(connection: Connection, run: str, selection: Selection, *, confident: bool = False) -> int:
+    """Makes the table `chosen` of the labelled images of a run that a selection takes; returns their number.
+
+    Afterwards the connection's views `images`, `labels` and `truth` are those of this run. Raises TagstreamError for a
+    condition that is none, fails or holds for no image.
+
+    Args:
+        confident: the labels are those that reach the thresholds that the store was opened with.
+    """
+    connection.execute("SET VARIABLE export_run = (SELECT $run)", {"run": run})
+    labels = "confident_labels" if confident else "labels"
+    connection.execute(Template(read_sql("export_scope")).substitute(labels=labels))
+    condition = "true" if selection.where is None else _checked(selection.where)
+    try:
+        connection.execute(Template(read_sql("export_chosen")).substitute(condition=condition))
+    except duckdb.Error as error:
+        raise TagstreamError(f"the condition {selection.where!r} failed: {_reason(error)}") from error
+    if selection.sample is not None:
+        connection.execute(read_sql("export_sample"), {"n": selection.sample, "seed": selection.seed})
+    (n_images,) = connection.execute("SELECT count(*) FROM chosen").fetchone()
+    if not n_images:
+        which = "has no labelled images" if selection.where is None else f"has no labelled image with {selection.where}"
+        raise TagstreamError(f"run {run} {which}; there is nothing to export")
+    return int(n_images)
+
+
+def chosen_images(connection: Connection, min_score: float | None) -> Iterator[dict[str, Any]]:
+    """The images of the table `chosen` in the order of shard and index, with lists of their labels and truth.
+
+    Shards are asked for in groups, so that what is in memory does not grow with the run.
+    """
+    for first, last in _shard_groups(query_rows(connection, "export_shards", {})):
+        limits = {"first": first, "last": last, "min_score": min_score}
+        result = connection.execute(read_sql("export_images"), limits)
+        columns = [column[0] for column in result.description]
+        while rows := result.fetchmany(_ROWS_AT_ONCE):
+            for row in rows:
+                yield dict(zip(columns, row, strict=True))
+
+
+def _shard_groups(shards: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """First and last name of shards that hold about `_IMAGES_AT_ONCE` images together."""
+    first, n_images = None, 0
+    for shard in shards:
+        first = shard["shard"] if first is None else first
+        n_images += shard["n_images"]
+        if n_images >= _IMAGES_AT_ONCE:
+            yield first, shard["shard"]
+            first, n_images = None, 0
+    if first is not None:
+        yield first, shards[-1]["shard"]
+
+
+def _checked(condition: str) -> str:
+    """The condition, which is known to be one expression and nothing else.
+
+    It has to be one both by itself and in parentheses: what closes the parentheses that it is put into has one too
+    many by itself, and what ends an expression (a semicolon, ORDER BY, a second expression) does not go in parentheses.
+    """
+    try:
+        duckdb.SQLExpression(condition)
+        duckdb.SQLExpression(f"(\n{condition}\n)")
+    except duckdb.Error as error:
+        raise TagstreamError(
+            f"{condition!r} is no condition: {_reason(error)}; expected one SQL expression, as caption LIKE '%dog%'"
+        ) from error
+    return condition
+
+
+def _reason(error: duckdb.Error) -> str:
+    """DuckDB's message in one line, without the query's text, which the user did not write.
+
+    It may quote values of the store, which must not steer a terminal.
+    """
+    message = str(error).split("\nLINE ", 1)[0]
+    return " ".join("".join(character if character.isprintable() else " " for character in message).split())
