@@ -3,7 +3,7 @@
     python tests/benchmarks/queries.py --images 1000000 [--measures] [--folder DIR] [--out FILE]
 
 The store is generated (tests/benchmarks/generated_store.py): 20 labels an image of a vocabulary of 20,000 words by
-Zipf's law. Each question is asked three times, in a process of its own; the median counts, opening the store included.
+Zipf's law. Each question is asked a few times, in a process of its own; the median counts, opening the store included.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from generated_store import N_LABELS, RUN, make_store, make_words
-from record import environment, markdown_table
 
 from pipeline.analysis.embeddings import find_embedder
 from pipeline.analysis.recall import analyse_run, compare_meanings
@@ -34,7 +33,6 @@ from pipeline.compaction import CompactionOutcome, compact_run
 from pipeline.store import Store
 
 K = 10
-_N_TIMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +123,11 @@ def in_new_process(work: Callable[..., Any], *arguments: str) -> Any:
         return pool.submit(work, *arguments).result()
 
 
-def measure(url: str, questions: list[str]) -> dict[str, Cost]:
+def measure(url: str, questions: list[str], n_times: int) -> dict[str, Cost]:
     costs = {}
     for question in questions:
         runs = []
-        for _ in range(1 if question == NAMES_NOT_EMBEDDED else _N_TIMES):
+        for _ in range(1 if question == NAMES_NOT_EMBEDDED else n_times):
             runs.append(in_new_process(ask, url, question))
         costs[question] = sorted(runs, key=lambda cost: cost.seconds)[len(runs) // 2]
         print(f"{question}: {costs[question]}", file=sys.stderr, flush=True)
@@ -141,6 +139,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, help="keeps the stores here; one that is there is not made again")
     parser.add_argument("--measures", action="store_true", help="recall as well, which reads every label")
+    parser.add_argument("--times", type=int, default=3, help="how often each question is asked")
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -156,10 +155,11 @@ def benchmark(options: argparse.Namespace, folder: Path) -> str:
     if not Path(url).exists():
         make_store(url, options.images)
     questions = [*LOOK_UPS, *(MEASURES if options.measures else ())]
-    before = measure(url, questions)
+    before = measure(url, questions, options.times)
     compacted, peak = in_new_process(compact, url)
     # Embedded before; that costs the same twice.
-    after = measure(url, [question for question in questions if question != NAMES_NOT_EMBEDDED])
+    again = [question for question in questions if question != NAMES_NOT_EMBEDDED]
+    after = measure(url, again, options.times)
     for question, cost in after.items():
         if cost.answer != before[question].answer:
             raise SystemExit(f"{question}: {before[question].answer} before compaction, {cost.answer} after it")
@@ -174,6 +174,9 @@ def report(
     peak: int,
 ) -> str:
     """The result as Markdown."""
+    # Here, since it imports torch, which the processes that are measured have no use for.
+    from record import environment, markdown_table
+
     rows = []
     for question, first in before.items():
         costs = [first, after.get(question)]
@@ -198,7 +201,7 @@ def report(
     return f"""# Questions to {options.images:,} images with {N_LABELS * options.images:,} labels
 
 {environment("cpu", f"python {' '.join(sys.argv)}")}
-- DuckDB {importlib.metadata.version("duckdb")}, {os.cpu_count()} threads; files in the page cache; median of {_N_TIMES}
+- DuckDB {importlib.metadata.version("duckdb")}, {os.cpu_count()} threads; files in the page cache; median of {options.times}
   processes, each of which opens the store and asks once
 - compaction: {files} of labels, {sizes}, in {compacted.seconds:.0f} s with a peak of {peak / 1e9:.1f} GB
 
