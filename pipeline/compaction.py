@@ -183,6 +183,7 @@ def _read_file(store: Store, run: str, file: ShardFile, committed: CommittedShar
 def _sorting(labels: pa.Table, folder: Path) -> Iterator[Connection]:
     """A connection with the table `labels`, which sorts in little memory."""
     with duckdb.connect(config={"memory_limit": _SORT_MEMORY, "temp_directory": str(folder)}) as connection:
+        connection.execute("SET enable_progress_bar = false")
         connection.register("labels", labels)
         yield connection
 

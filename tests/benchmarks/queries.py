@@ -73,6 +73,7 @@ def paper_recall(connection: Connection, url: str) -> str:
 
 WORDS = make_words()
 LOOK_UPS: dict[str, Callable[[Connection, str], str]] = {
+    "a rare label": ask_sql(f"SELECT count(*), max(score) FROM labels WHERE name = '{WORDS[-50]}'"),
     "images with a rare label": ask_sql(f"SELECT count(*), max(score) FROM images_with('{WORDS[-50]}')"),
     "images with a frequent label, score 0.99 or more": ask_sql(
         f"SELECT count(*), max(score) FROM images_with('{WORDS[10]}', min_score := 0.99)"
@@ -88,7 +89,7 @@ MEASURES: dict[str, Callable[[Connection, str], str]] = {
     NAMES_NOT_EMBEDDED: paper_recall,
     f"paper's recall@{K}": paper_recall,
 }
-GOALS = {"images with a rare label": 0.3, f"exact recall@{K}": 5.0, f"paper's recall@{K}": 60.0}
+GOALS = {"a rare label": 0.3, f"exact recall@{K}": 5.0, f"paper's recall@{K}": 60.0}
 
 
 def ask(url: str, question: str) -> Cost:
@@ -194,16 +195,15 @@ def report(
         "compacted",
         "peak GB",
         "compacted",
-        "answer",
     ]
     sizes = f"{compacted.label_bytes_before / 1e9:.2f} -> {compacted.label_bytes_after / 1e9:.2f} GB"
     files = f"{compacted.n_files_before:,} -> {compacted.n_files_after:,} files"
     return f"""# Questions to {options.images:,} images with {N_LABELS * options.images:,} labels
 
 {environment("cpu", f"python {' '.join(sys.argv)}")}
-- DuckDB {importlib.metadata.version("duckdb")}, {os.cpu_count()} threads; files in the page cache; median of {options.times}
-  processes, each of which opens the store and asks once
-- compaction: {files} of labels, {sizes}, in {compacted.seconds:.0f} s with a peak of {peak / 1e9:.1f} GB
+- DuckDB {importlib.metadata.version("duckdb")}, {os.cpu_count()} threads; files in the page cache
+- median of {options.times} runs, each of which opens the store and asks once, in a process of its own
+- compaction: {files}, {sizes} of labels, in {compacted.seconds:.0f} s with a peak of {peak / 1e9:.1f} GB
 
 {markdown_table([*header, "answer"], rows)}
 """

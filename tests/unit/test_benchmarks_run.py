@@ -90,5 +90,5 @@ def test_the_benchmark_of_questions_finds_the_same_answers_before_and_after_comp
     assert finished.returncode == 0, finished.stderr
     header, _, *rows = table_rows(finished.stdout)
     assert header[:2] == ["question", "goal s"]
-    assert rows[0][0] == "images with a rare label"
+    assert rows[0][0] == "a rare label"
     assert all(row[-1] for row in rows)
