@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -26,6 +27,11 @@ from pipeline.errors import TagstreamError
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, with which schedulers take a machine back: everything stops as by Ctrl-C."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,6 +67,7 @@ for command in (
 
 def main() -> NoReturn:
     """Runs the command; every failure is one sentence on stderr and a non-zero exit."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = tagstream(standalone_mode=False)
     except click.ClickException as error:
@@ -69,13 +76,19 @@ def main() -> NoReturn:
     except TagstreamError as error:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_FAILED
-    except (click.Abort, KeyboardInterrupt):
-        code = EXIT_INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as stop:
+        # click makes an Abort of what interrupts it.
+        is_terminated = isinstance(stop, Terminated) or isinstance(stop.__cause__, Terminated)
+        code = EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
 
 
 if __name__ == "__main__":

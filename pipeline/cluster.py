@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,6 +54,7 @@ def start_ray(address: str | None, verbose: bool) -> bool:
 
     if ray.is_initialized():
         return False
+    terminate = signal.getsignal(signal.SIGTERM)
     level = logging.INFO if verbose else logging.ERROR
     options = {"logging_level": level, "log_to_driver": verbose, "configure_logging": verbose}
     try:
@@ -63,6 +66,9 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {one_line(error)}") from error
+    if callable(terminate) and threading.current_thread() is threading.main_thread():
+        # Ray puts a handler of its own in the place of the command's, which stops a job as Ctrl-C does.
+        signal.signal(signal.SIGTERM, terminate)
     # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
     return True

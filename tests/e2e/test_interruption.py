@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import TAGSTREAM, RunFunction
 from tests.fixtures.corpus import write_tars
 from tests.integration.conftest import read_table
@@ -51,8 +53,9 @@ def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_un
         assert read_table(tmp_path / "killed", table).equals(read_table(tmp_path / "whole", table))
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(
-    environment: dict[str, str], tiny_model: Path, tmp_path: Path
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_a_scheduler_stop_a_job_cleanly_and_it_says_how_to_go_on(
+    environment: dict[str, str], tiny_model: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
     # Small batches: the job is far from its end when the signal comes, however busy the machine.
@@ -61,10 +64,11 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(
         environment, ["label", tmp_path / "source", "--store", tmp_path / "store", "--model", tiny_model, *sizes]
     )
     wait_for_commits(tmp_path / "store", process, 1)
-    os.killpg(process.pid, signal.SIGINT)
+    # A terminal tells the whole group, a scheduler the process that it started.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, errors = process.communicate(timeout=60)
 
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "run the same command to go on" in errors
     assert "Traceback" not in errors
     assert not list((tmp_path / "store").rglob("*.tmp"))

@@ -19,14 +19,15 @@ from tests.fixtures.tables import commit_shard, run_record
 
 ENDLESS = "SELECT count(*) FROM range(1000000000000)"
 CURSOR_ASKED, CURSOR_AT_TOP = b"\x1b[6n", b"\x1b[1;1R"
-PASTE_OFF = "\x1b[?2004l"
-"""Written when the prompt hands over what was typed."""
+PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
+"""Written when the prompt begins to read, and when it hands over what was typed."""
 
 
 class Terminal:
     """The command on a terminal of its own."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        self._unread = b""
         self.pid, self._master = pty.fork()
         if self.pid == 0:
             os.execve(TAGSTREAM, [TAGSTREAM, *arguments], environment)
@@ -36,19 +37,23 @@ class Terminal:
 
     def read_until(self, text: str, timeout_s: float = 60) -> str:
         """What is written until this text is."""
-        written = b""
         deadline = time.monotonic() + timeout_s
-        while text.encode() not in written:
-            assert time.monotonic() < deadline, written.decode(errors="replace")
+        while text.encode() not in self._unread:
+            assert time.monotonic() < deadline, self._unread.decode(errors="replace")
             if select.select([self._master], [], [], 0.1)[0]:
                 piece = os.read(self._master, 65536)
-                written += piece
+                self._unread += piece
                 if CURSOR_ASKED in piece:
                     os.write(self._master, CURSOR_AT_TOP)
-        return written.decode(errors="replace")
+        before, found, self._unread = self._unread.partition(text.encode())
+        return (before + found).decode(errors="replace")
 
-    def exit_code(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def exit_code(self, timeout_s: float = 60) -> int:
+        deadline = time.monotonic() + timeout_s
+        while not (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            assert time.monotonic() < deadline, "the command does not end"
+            time.sleep(0.05)
+        return os.waitstatus_to_exitcode(ended[1])
 
     def close(self) -> None:
         os.close(self._master)
@@ -69,7 +74,7 @@ def terminal(store: str, environment: dict[str, str], tmp_path: Path) -> Iterato
     history.parent.mkdir(parents=True)
     history.write_text("\n# 2026-01-01 00:00:00\n+SELECT 41\n++ 1 AS answer;\n")
     terminal = Terminal(["sql", store], {**environment, "TERM": "xterm", "XDG_STATE_HOME": str(tmp_path / "state")})
-    terminal.read_until("tagstream>")
+    terminal.read_until(PASTE_ON)
     yield terminal
     terminal.close()
 
@@ -94,8 +99,11 @@ def test_ctrl_c_stops_a_query_and_the_prompt_goes_on(terminal: Terminal) -> None
     time.sleep(1)
     terminal.send("\x03")
     terminal.read_until("Stopped after", timeout_s=10)
+    # What is typed before the prompt reads is the terminal's, which takes Ctrl-D for itself.
+    terminal.read_until(PASTE_ON)
     terminal.send("SELECT 41 + 1 AS answer;\r")
     assert "\r\n    42\r\n" in terminal.read_until("1 row, ")
+    terminal.read_until(PASTE_ON)
     terminal.send("\x04")
     assert terminal.exit_code() == 0
 
@@ -103,6 +111,7 @@ def test_ctrl_c_stops_a_query_and_the_prompt_goes_on(terminal: Terminal) -> None
 def test_ctrl_c_at_an_empty_prompt_changes_nothing(terminal: Terminal) -> None:
     terminal.send("\x03\x03SELECT 41 + 1 AS answer;\r")
     assert "\r\n    42\r\n" in terminal.read_until("1 row, ")
+    terminal.read_until(PASTE_ON)
     terminal.send(".quit\r")
     assert terminal.exit_code() == 0
 
