@@ -66,8 +66,10 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {one_line(error)}") from error
-    if callable(terminate) and threading.current_thread() is threading.main_thread():
-        # Ray puts a handler of its own in the place of the command's, which stops a job as Ctrl-C does.
+    is_ours = callable(terminate) and not getattr(terminate, "__module__", "").startswith("ray.")
+    if is_ours and threading.current_thread() is threading.main_thread():
+        # Ray puts a handler of its own in the place of the command's, which stops a job as Ctrl-C does. (That of a
+        # Ray that was stopped before has to give way.)
         signal.signal(signal.SIGTERM, terminate)
     # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
