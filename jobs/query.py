@@ -57,7 +57,6 @@ def _in_sentences(work: Callable[[], T]) -> T:
 def _sentence(message: str) -> str:
     """An error's text without what must not reach a terminal: values of the store in it, Python's tracebacks."""
     from jobs.output import printable
+    from pipeline.errors import without_traceback
 
-    before, traceback, calls = message.partition("Traceback (most recent call last):")
-    lines = (before + calls.strip().split("\n")[-1] if traceback else message).split("\n")
-    return "\n".join(map(printable, lines))
+    return "\n".join(map(printable, without_traceback(message).split("\n")))

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from pipeline.analysis.vocabulary import Vocabulary, read_vocabulary
-from pipeline.errors import StoreError, TagstreamError
+from pipeline.errors import StoreError, TagstreamError, without_traceback
 from pipeline.shard_files import is_compacted
 from pipeline.storage import full_url, is_local, open_filesystem, storage_errors
 from pipeline.store import Store
@@ -57,7 +57,9 @@ def open_store(url: str, vocabulary: Vocabulary | None = None, thresholds: Thres
         with storage_errors(f"read the store {url}"):
             _create_file_views(connection, store, root)
     except duckdb.Error as error:
-        raise StoreError(f"the store {url} cannot be read: {_gist(error)}") from error
+        raise StoreError(
+            f"the store {url} cannot be read: {without_traceback(str(error)).strip().splitlines()[0]}"
+        ) from error
     vocabulary = vocabulary or read_vocabulary(None)
     add_names(connection, vocabulary)
     connection.execute(f"SET VARIABLE vocabulary = {_sql_string(vocabulary.version)}")
@@ -201,12 +203,6 @@ def _empty_table(schema: pa.Schema) -> pa.Table:
 def _as_pattern(path: str) -> str:
     """A pattern that matches this path alone."""
     return _WILDCARD.sub(r"[\g<0>]", path)
-
-
-def _gist(error: duckdb.Error) -> str:
-    """The first line of an error; of one that fsspec raised, the last one of its traceback."""
-    before, traceback, calls = str(error).strip().partition("Traceback (most recent call last):")
-    return before.strip() + " " + calls.strip().splitlines()[-1] if traceback else before.splitlines()[0]
 
 
 def _sql_string(text: str) -> str:

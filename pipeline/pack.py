@@ -11,17 +11,13 @@ the file name and takes neighbours of one key for one sample. Hence, so that no 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import tempfile
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import webdataset
 
@@ -29,7 +25,7 @@ from pipeline.captions import Annotation, Annotations, match_files, read_caption
 from pipeline.errors import TagstreamError
 from pipeline.folder import is_image_name, suffix_of
 from pipeline.sample import IMAGE_SUFFIXES
-from pipeline.storage import Filesystem, is_local, open_filesystem, storage_errors
+from pipeline.storage import Filesystem, is_local, open_filesystem, open_whole, storage_errors
 
 DEFAULT_SHARD_SIZE = 1000
 _SIDE_SUFFIXES = ("txt", "json")
@@ -205,34 +201,12 @@ def _side_files_of(annotation: Annotation) -> dict[str, bytes]:
 
 
 def _write_shard(filesystem: Filesystem, path: str, samples: Iterator[dict[str, Any]], report: PackReport) -> None:
-    with _open_whole(filesystem, path) as stream:
+    if is_local(filesystem):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open_whole(filesystem, path) as stream:
         # Long and non-ASCII names need the PAX format; a fixed time makes the bytes depend on the samples alone.
         with webdataset.TarWriter(stream, encoder=False, mtime=0, format="PAX_FORMAT") as writer:
             for sample in samples:
                 writer.write(sample)
                 report.n_samples += 1
         report.n_bytes += stream.tell()
-
-
-@contextlib.contextmanager
-def _open_whole(filesystem: Filesystem, path: str) -> Iterator[IO[bytes]]:
-    """A new file that appears under its path when all is written, or not at all.
-
-    Written beside its place and renamed; for an object store written to the local disk and uploaded, because closing a
-    half-written upload would publish it.
-    """
-    can_rename = is_local(filesystem)
-    parent = Path(path).parent if can_rename else Path(tempfile.gettempdir())
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = parent / f".{Path(path).name}.{uuid.uuid4().hex}.tmp"
-    try:
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        if can_rename:
-            temporary.replace(path)
-        else:
-            filesystem.put_file(str(temporary), path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import duckdb
@@ -16,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.catalog import Connection, check_query, query_error
 from pipeline.errors import TagstreamError
-from pipeline.storage import Filesystem, is_local, open_filesystem, storage_errors
+from pipeline.storage import Filesystem, is_local, open_filesystem, open_whole, storage_errors
 from pipeline.store import Store
 
 _ROWS_AT_ONCE = 131_072
@@ -32,26 +29,9 @@ class ResultFile:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """A stream whose content appears under the path when all is written, or not at all.
-
-        Written beside its place and renamed; for an object store written to the local disk and uploaded, because
-        closing a half-written upload would publish it.
-        """
-        can_rename = is_local(self.filesystem)
-        folder = Path(self.path).parent if can_rename else Path(tempfile.gettempdir())
-        temporary = folder / f".{PurePosixPath(self.path).name[:100]}.{uuid.uuid4().hex}.tmp"
-        with storage_errors(f"write {self.url}"):
-            try:
-                with temporary.open("xb") as stream:
-                    yield stream
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                if can_rename:
-                    temporary.replace(self.path)
-                else:
-                    self.filesystem.put_file(str(temporary), self.path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        """A stream whose content appears under the path when all is written, or not at all."""
+        with storage_errors(f"write {self.url}"), open_whole(self.filesystem, self.path) as stream:
+            yield stream
 
 
 def find_result_file(url: str, store_url: str, *, overwrite: bool) -> ResultFile:

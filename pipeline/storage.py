@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -116,6 +117,23 @@ def move_whole(filesystem: Filesystem, source: Path, path: str) -> None:
     with source.open("rb") as file:
         os.fsync(file.fileno())
     source.replace(path)
+
+
+@contextlib.contextmanager
+def open_whole(filesystem: Filesystem, path: str) -> Iterator[IO[bytes]]:
+    """A new file that appears under its path when all is written, or not at all.
+
+    Written beside its place, in a folder that is there, and renamed; for an object store written to the local disk and
+    uploaded, because closing a half-written upload would publish it.
+    """
+    folder = Path(path).parent if is_local(filesystem) else Path(tempfile.gettempdir())
+    temporary = folder / f".{Path(path).name[:100]}.{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+        move_whole(filesystem, temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def is_local(filesystem: Filesystem) -> bool:
