@@ -24,7 +24,7 @@ def demo(store: str) -> None:
     """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query."""
     from jobs.label import run_job
     from jobs.output import print_result
-    from model.recognizer import DEMO_MODEL
+    from model.folder import DEMO_MODEL
     from pipeline.catalog import open_store, run_query
     from pipeline.job import LabelRequest
     from pipeline.settings import LabelSettings

@@ -47,7 +47,7 @@ def label(source: str, store: str, model: str, max_reject_rate: float, config: s
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
     """
-    from model.recognizer import DEMO_MODEL
+    from model.folder import DEMO_MODEL
     from pipeline.job import LabelRequest
     from pipeline.settings import LabelSettings
     from pipeline.settings_file import read_settings

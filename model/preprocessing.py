@@ -13,11 +13,16 @@ import struct
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
+
+from model.folder import PREPROCESSOR_FILE
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -35,7 +40,6 @@ _TURNS = {
 }
 # Above this the resized image would be far larger than its crop, so the crop is resampled straight from the source.
 _MAX_RESIZED_PIXELS = 16_000_000
-PREPROCESSOR_FILE = "preprocessor_config.json"
 
 
 class ImageDecodeError(ValueError):
@@ -70,12 +74,15 @@ class ImagePreprocessor:
             # Pillow's plug-ins raise all of these for damaged pixel data.
             raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
 
-    def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """uint8 crops [B, H, W, 3] to normalised pixel values [B, 3, H, W], on the crops' device."""
+    def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """uint8 crops [B, H, W, 3] to normalised pixel values [B, 3, H, W] on the crops' device, float32 by default."""
+        # Only here: what decodes images does not have to load torch.
+        import torch
+
         mean = torch.tensor(self.image_mean, device=crops_BHWC.device).view(1, 3, 1, 1)
         std = torch.tensor(self.image_std, device=crops_BHWC.device).view(1, 3, 1, 1)
         pixels_BCHW = crops_BHWC.permute(0, 3, 1, 2).float() / 255
-        return ((pixels_BCHW - mean) / std).to(dtype)
+        return ((pixels_BCHW - mean) / std).to(dtype or torch.float32)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes preprocessor_config.json."""

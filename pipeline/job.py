@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from model.fingerprint import fingerprint_folder
-from model.recognizer import DEMO_MODEL
+from model.folder import DEMO_MODEL
 from pipeline.assembly import ShardAssembler, WholeShard
 from pipeline.cluster import PoolPlan, available_nodes, joined_ray, plan_pool
 from pipeline.errors import StoreError, TagstreamError

@@ -11,18 +11,20 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 
-from model import ImageDecodeError, Label, Recognizer
-from model.preprocessing import ImagePreprocessor, open_image
+from model.preprocessing import ImageDecodeError, ImagePreprocessor, open_image
 from pipeline.errors import one_line
 from pipeline.model_store import fetch_model
 from pipeline.sample import DECODE_STAGE, READ_STAGE
 from pipeline.settings import LabelSettings
 from schemas import IMAGES, LABELLED, REJECTED, content_hash
+
+if TYPE_CHECKING:
+    from model.ranking import Label
 
 LABEL = pa.struct(
     [("label", pa.string()), ("score", pa.float32()), ("first_token_prob", pa.float32()), ("n_tokens", pa.int16())]
@@ -95,6 +97,8 @@ class Labeler:
         """The recognizer, its weights mapped from node-local disk."""
         import torch
         from transformers.utils import logging
+
+        from model.recognizer import Recognizer
 
         logging.disable_progress_bar()
         if config.device == "cpu":

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from model import DTYPES, RANKINGS, SAMPLINGS
+from model.choices import DTYPES, RANKINGS, SAMPLINGS
 from pipeline.errors import TagstreamError
 from pipeline.settings_file import check_choice, check_range
 
