@@ -15,6 +15,7 @@ from jobs.demo import demo
 from jobs.demo_corpus import demo_corpus
 from jobs.export import export
 from jobs.import_nxtp import import_nxtp
+from jobs.job_process import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminate
 from jobs.label import label
 from jobs.pack import pack
 from jobs.recall import recall
@@ -26,12 +27,6 @@ from jobs.truncate import truncate
 from pipeline.errors import TagstreamError
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, with which schedulers take a machine back: everything stops as by Ctrl-C."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,7 +62,7 @@ for command in (
 
 def main() -> NoReturn:
     """Runs the command; every failure is one sentence on stderr and a non-zero exit."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = tagstream(standalone_mode=False)
     except click.ClickException as error:
@@ -85,10 +80,6 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
 
 
 if __name__ == "__main__":

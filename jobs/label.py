@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.config_file import read_config
+from jobs.job_process import job_process
 
 if TYPE_CHECKING:
     from pipeline.job import LabelOutcome, LabelRequest
@@ -77,7 +78,7 @@ def run_job(request: LabelRequest) -> LabelOutcome:
 
     job = LabelJob(request)
     try:
-        with LiveLine(lambda elapsed_s: describe(job.progress.snapshot(), elapsed_s)):
+        with job_process(), LiveLine(lambda elapsed_s: describe(job.progress.snapshot(), elapsed_s)):
             outcome = job.run()
     except KeyboardInterrupt:
         done = job.progress.snapshot().n_shards_done
