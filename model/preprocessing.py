@@ -46,6 +46,14 @@ class ImageDecodeError(ValueError):
     """The bytes are no image that can be decoded."""
 
 
+class ImageTooLargeError(ImageDecodeError):
+    """The image claims more pixels than are allowed; `width` and `height` are what it claims, where that is known."""
+
+    def __init__(self, message: str, width: int | None = None, height: int | None = None) -> None:
+        super().__init__(message)
+        self.width, self.height = width, height
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePreprocessor:
     """Decodes, crops and normalises images."""
@@ -104,7 +112,8 @@ class ImagePreprocessor:
 def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     """The image in these bytes with its header read, pixels not yet decoded.
 
-    Raises ImageDecodeError where the bytes are no image of a known format, or claim more than `max_image_pixels`.
+    Raises ImageDecodeError where the bytes are no image of a known format, and ImageTooLargeError where they claim more
+    than `max_image_pixels`.
     """
     if not data:
         raise ImageDecodeError("the file is empty (0 bytes)")
@@ -114,16 +123,23 @@ def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.I
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageDecodeError(f"{error}") from error
+        raise ImageTooLargeError(f"{error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
         start = data[:16]
         expected = ", ".join(IMAGE_FORMATS[:-1])
         raise ImageDecodeError(f"not a readable image (starts with {start!r}); expected one of {expected}") from error
     if image.width * image.height > max_image_pixels:
-        raise ImageDecodeError(
+        message = (
             f"{image.width} x {image.height} pixels are {image.width * image.height}; the limit is {max_image_pixels}"
         )
+        raise ImageTooLargeError(message, image.width, image.height)
     return image
+
+
+def allow_image_pixels(max_image_pixels: int) -> None:
+    """Lifts Pillow's own limit, which holds for the whole process, where it would stand below this one."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_image_pixels)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -20,6 +20,7 @@ from pipeline.sample import (
     fault,
     make_sample,
     printable,
+    too_large,
 )
 from pipeline.storage import Filesystem, read_if_exists
 
@@ -114,12 +115,13 @@ def generation_name(bucket: str, generation: int) -> str:
     return bucket if generation == 0 else f"{bucket}+{generation}"
 
 
-def read_files(filesystem: Filesystem, root: str, files: Iterable[ImageFile]) -> Iterator[Sample]:
+def read_files(
+    filesystem: Filesystem, root: str, files: Iterable[ImageFile], max_sample_bytes: int = MAX_SAMPLE_BYTES
+) -> Iterator[Sample]:
     """The images of a bucket as samples; a file that vanished since it was listed becomes a fault row."""
     for file in files:
-        if file.version.size > MAX_SAMPLE_BYTES:
-            message = f"the file has {file.version.size} bytes; the limit is {MAX_SAMPLE_BYTES}"
-            yield fault(file.key, "MemberTooLarge", message)
+        if file.version.size > max_sample_bytes:
+            yield too_large(file.key, "the file", file.version.size, max_sample_bytes)
             continue
         data = read_if_exists(filesystem, f"{root}/{file.path}")
         if data is None:

@@ -156,7 +156,7 @@ class LabelJob:
         config = LabelerConfig.of(model, settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads)
         self.progress.begin("loading the model")
         for wave in self._waves(plan.pending, settings.limit):
-            rows = stream_labels(wave, pool, config, self.request.labeler_class, settings.no_progress_timeout_s)
+            rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
             # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
             with contextlib.closing(rows):
                 self._commit_all(store, plan, rows)

@@ -27,6 +27,7 @@ from pipeline.sample import (
     fault,
     make_sample,
     printable,
+    too_large,
 )
 from pipeline.storage import WatchedStream
 
@@ -131,14 +132,15 @@ def split_name(name: str) -> tuple[str, str]:
     return (folder + slash + stem, suffix) if stem and suffix else ("", "")
 
 
-def read_tar(stream: IO[bytes]) -> Iterator[Sample]:
+def read_tar(stream: IO[bytes], max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[Sample]:
     """Every sample of the archive in order, each fault in its place.
 
     A sample is the run of members that share a key (the path up to the first dot of the file name); hidden files, and
-    files without a suffix, belong to none. Never raises for damage: what cannot be read is a fault row of empty key.
+    files without a suffix, belong to none. Never raises for damage: what cannot be read is a fault row of empty key,
+    and an image larger than `max_sample_bytes` one of its own.
     """
     watched = WatchedStream(stream)
-    reader = _Reader()
+    reader = _Reader(max_sample_bytes)
     try:
         content = _decompressed(watched)
         with _Archive.open(
@@ -160,7 +162,8 @@ def read_tar(stream: IO[bytes]) -> Iterator[Sample]:
 class _Reader:
     """Puts members together to samples."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_sample_bytes: int) -> None:
+        self._max_sample_bytes = max_sample_bytes
         self._labelled: set[int] = set()
         self._group: _Group | None = None
         self._gaps: list[Sample] = []
@@ -180,7 +183,7 @@ class _Reader:
             self._group = _Group(key, is_beside_gap=self._is_behind_gap)
         self._is_empty = self._is_behind_gap = False
         self._group.names.append(name)
-        _add_member(self._group, archive, member, suffix.lower())
+        _add_member(self._group, archive, member, suffix.lower(), self._max_sample_bytes)
 
     def skip(self, gap: _Gap | None, end: int | None) -> None:
         """Notes what could not be read in front of the member that begins at `end`."""
@@ -240,27 +243,24 @@ class _Reader:
             yield fault(key, "NoImage", f"the sample holds no image, only {names}")
 
 
-def _add_member(group: _Group, archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> None:
-    is_image = suffix in IMAGE_SUFFIXES
-    if not is_image and suffix not in _SIDE_SUFFIXES:
-        return
-    limit = MAX_SAMPLE_BYTES if is_image else MAX_SIDE_FILE_BYTES
+def _add_member(
+    group: _Group, archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, max_sample_bytes: int
+) -> None:
     name = group.names[-1]
-    error, message = None, ""
-    if not member.isreg():
-        error, message = "LinkMember", f"{name} is a link; expected a regular file"
-    elif member.size > limit:
-        error, message = "MemberTooLarge", f"{name} has {member.size} bytes; the limit is {limit}"
-    if error and is_image:
-        group.faults.append(fault(group.key, error, message))
-    elif error:
-        group.problems.append(message)
-    else:
-        data = _content(archive, member)
-        if is_image:
-            group.images.append(data)
+    link = "" if member.isreg() else f"{name} is a link; expected a regular file"
+    if suffix in IMAGE_SUFFIXES:
+        if link:
+            group.faults.append(fault(group.key, "LinkMember", link))
+        elif member.size > max_sample_bytes:
+            group.faults.append(too_large(group.key, name, member.size, max_sample_bytes))
         else:
-            group.side_files.setdefault(suffix, data)
+            group.images.append(_content(archive, member))
+    elif suffix in _SIDE_SUFFIXES:
+        if link or member.size > MAX_SIDE_FILE_BYTES:
+            too_long = f"{name} has {member.size} bytes; the limit is {MAX_SIDE_FILE_BYTES}"
+            group.problems.append(link or too_long)
+        else:
+            group.side_files.setdefault(suffix, _content(archive, member))
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

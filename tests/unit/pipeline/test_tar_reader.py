@@ -185,10 +185,11 @@ class TestFaults:
         assert (sample.data, sample.error) == (b"A", "SideFileUnreadable")
         assert "a.txt is a link" in (sample.message or "")
 
-    def test_an_image_over_the_limit_is_one_rejected_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tar_reader, "MAX_SAMPLE_BYTES", 10)
+    def test_an_image_over_the_limit_is_one_rejected_row_that_names_the_setting(self) -> None:
         members = [("a.jpg", bytes(11)), ("a.txt", b"a cat"), ("b.jpg", bytes(10))]
-        assert rows(members) == [("a", None, "MemberTooLarge"), ("b", bytes(10), None)]
+        found = list(read_tar(io.BytesIO(tar_bytes(members)), 10))
+        assert [(sample.key, sample.error) for sample in found] == [("a", "MemberTooLarge"), ("b", None)]
+        assert found[0].message == "a.jpg has 11 bytes; the limit is 10 (setting max_sample_bytes)"
 
     def test_a_side_file_over_the_limit_is_told_on_the_labelled_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tar_reader, "MAX_SIDE_FILE_BYTES", 10)
