@@ -19,12 +19,14 @@ from jobs.job_process import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, term
 from jobs.label import label
 from jobs.pack import pack
 from jobs.recall import recall
+from jobs.retry import retry
 from jobs.sql import sql
 from jobs.status import status
 from jobs.thresholds import thresholds
 from jobs.train import train
 from jobs.truncate import truncate
 from pipeline.errors import TagstreamError
+from pipeline.secrets import conceal
 
 EXIT_FAILED = 1
 
@@ -43,6 +45,7 @@ def tagstream() -> None:
 
 for command in (
     label,
+    retry,
     status,
     sql,
     recall,
@@ -69,7 +72,7 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except TagstreamError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {conceal(str(error))}", err=True)
         code = EXIT_FAILED
     except (click.Abort, KeyboardInterrupt) as stop:
         # click makes an Abort of what interrupts it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -73,7 +74,7 @@ def read_batches(shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMP
     filesystem, path = open_filesystem(shard.url)
     version = (shard.size, shard.etag) if shard.kind == "folder" else current_version(filesystem, path)
     first_index, started = 0, time.perf_counter()
-    batches = _with_last(cut_batches(_read_samples(shard, max_sample_bytes), batch_size))
+    batches = _with_last(cut_batches(_wanted_samples(shard, max_sample_bytes), batch_size))
     for samples, is_last in batches:
         n_samples = first_index + len(samples)
         yield _row(shard.name, first_index, samples, n_samples if is_last else None, version, started)
@@ -93,6 +94,17 @@ def cut_batches(samples: Iterable[Sample], batch_size: int) -> Iterator[list[Sam
         n_bytes += size
     if batch:
         yield batch
+
+
+def _wanted_samples(shard: Shard, max_sample_bytes: int) -> Iterator[Sample]:
+    samples = _read_samples(shard, max_sample_bytes)
+    if shard.wanted is None or shard.kind == "folder":
+        yield from samples
+        return
+    wanted = set(shard.wanted)
+    for index, sample in enumerate(islice(samples, max(wanted) + 1)):
+        if index in wanted:
+            yield sample
 
 
 def _read_samples(shard: Shard, max_sample_bytes: int) -> Iterator[Sample]:

@@ -39,17 +39,8 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
 
     Raises SourceError where shards changed and the policy is `fail`, and where the run holds shards of another kind.
     """
-    committed = store.committed(run)
-    if source.images and not n_buckets:
-        raise SourceError(
-            f"{source.given} is a folder of images now, and run {run} labels its shards; give the images a --run name "
-            "of their own"
-        )
-    if source.images:
-        shards, pending = _folder_shards(store, run, source, n_buckets, committed)
-    else:
-        shards = source.shards
-        pending = [shard for shard in shards if shard.name not in committed]
+    shards, committed = run_shards(store, run, source, n_buckets)
+    pending = [shard for shard in shards if shard.name not in committed]
     changed = find_changed(store, run, [shard for shard in shards if shard.name in committed], committed)
     if changed and changed_policy == "fail":
         raise SourceError(
@@ -59,6 +50,22 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
     relabelled = changed if changed_policy == "relabel" else []
     pending = sorted([*pending, *relabelled], key=lambda shard: shard.name)
     return ShardPlan(pending, len(shards), changed, {shard.name: committed[shard.name] for shard in relabelled})
+
+
+def run_shards(store: Store, run: str, source: Source, n_buckets: int) -> tuple[list[Shard], CommittedShards]:
+    """All shards of a run's source, those of former generations of a folder included, and those that are committed.
+
+    Raises SourceError where the run holds shards of another kind.
+    """
+    committed = store.committed(run)
+    if not source.images:
+        return source.shards, committed
+    if not n_buckets:
+        raise SourceError(
+            f"{source.given} is a folder of images now, and run {run} labels its shards; give the images a --run name "
+            "of their own"
+        )
+    return _folder_shards(store, run, source, n_buckets, committed), committed
 
 
 def find_changed(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
@@ -82,11 +89,9 @@ def find_changed(store: Store, run: str, shards: list[Shard], committed: Committ
     return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
 
 
-def _folder_shards(
-    store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards
-) -> tuple[list[Shard], list[Shard]]:
-    """All shards of a folder, and those still to be labelled: files that no committed generation holds."""
-    shards, pending = [], []
+def _folder_shards(store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards) -> list[Shard]:
+    """All shards of a folder; files that no committed generation holds are one that is not committed."""
+    shards = []
     for bucket, files in deal(source.images, n_buckets).items():
         generation = 0
         while (name := generation_name(bucket, generation)) in committed:
@@ -96,8 +101,7 @@ def _folder_shards(
             generation += 1
         if files:
             shards.append(folder_shard(source.root, name, files))
-            pending.append(shards[-1])
-    return shards, pending
+    return shards
 
 
 def folder_shard(root: str, name: str, files: list[ImageFile]) -> Shard:

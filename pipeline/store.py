@@ -145,6 +145,14 @@ class Store:
             table = pq.read_table(file, columns=["key"], filters=[("shard", "=", shard)])
         return set(table.column("key").to_pylist())
 
+    def read_shard(self, run: str, shard: str, committed: CommittedShard) -> tuple[pa.Table, pa.Table]:
+        """Images and labels of a committed shard."""
+        tables = []
+        for path in (self.images_file(run, committed.file), self.labels_file(run, committed.file)):
+            with _reading(path), self.filesystem.open(path, "rb") as file:
+                tables.append(pq.read_table(file, filters=[("shard", "=", shard)]).replace_schema_metadata())
+        return tables[0], tables[1]
+
     def read_file(self, path: str, dictionaries: Sequence[str] = ()) -> tuple[pa.Table, dict[str, str]]:
         """A file's rows and what it says of itself.
 
