@@ -17,6 +17,7 @@ from pipeline.assembly import WholeShard
 from pipeline.catalog import open_store, query_rows
 from pipeline.errors import StoreError
 from pipeline.job import LabelJob, LabelRequest
+from pipeline.labeler import Labeler
 from pipeline.plan import ShardPlan, find_changed, run_shards
 from pipeline.settings import LabelSettings
 from pipeline.settings_file import read_settings
@@ -44,6 +45,7 @@ class RetryRequest:
     address: str | None = None
     verbose: bool = False
     command: str = ""
+    labeler_class: type[Labeler] = Labeler
 
 
 class RetryJob(LabelJob):
@@ -162,6 +164,7 @@ def _label_request(record: RunRecord, request: RetryRequest) -> LabelRequest:
         address=request.address,
         verbose=request.verbose,
         command=request.command,
+        labeler_class=request.labeler_class,
     )
 
 
