@@ -74,6 +74,8 @@ def start_ray(address: str | None, verbose: bool) -> bool:
         # Ray puts a handler of its own in the place of the command's, which stops a job as Ctrl-C does. (That of a
         # Ray that was stopped before has to give way.)
         signal.signal(signal.SIGTERM, terminate)
+    if not verbose:
+        _hush_losses()
     # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
     return True
@@ -194,6 +196,16 @@ def _silence() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _hush_losses() -> None:
+    """Keeps out of the terminal what Ray prints of every worker and node that it lost; it does their work again itself.
+
+    `log_to_driver` does not cover these lines, and Ray has no other switch for them.
+    """
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _local_cpus() -> int:

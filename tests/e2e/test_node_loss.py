@@ -1,0 +1,66 @@
+"""A node of the cluster that dies while a job runs on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.conftest import RunFunction
+from tests.e2e.test_interruption import start, wait_for_commits
+from tests.fixtures.corpus import write_tars
+from tests.integration.conftest import read_table
+
+N_SHARDS, N_SAMPLES = 12, 24
+# A dead node is given up after two seconds, not after half a minute.
+IMPATIENT = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "2"}
+
+
+@pytest.fixture
+def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """A cluster's address and the process id of its second node's raylet."""
+    cluster = subprocess.Popen(
+        [sys.executable, "-m", "tests.fixtures.two_nodes", "2", "2"],
+        env={**environment, **IMPATIENT},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
+    address, raylet = cluster.stdout.readline().split()
+    yield address, int(raylet)
+    cluster.stdin.close()
+    cluster.wait(60)
+
+
+def test_when_a_node_dies_the_others_do_its_work_and_every_row_is_there_once(
+    tagstream: RunFunction,
+    environment: dict[str, str],
+    tiny_model: Path,
+    tmp_path: Path,
+    two_nodes: tuple[str, int],
+) -> None:
+    write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
+    address, raylet = two_nodes
+    settings = ["--model", tiny_model, "--top-k", 5, "--batch-size", 1, "--address", address]
+    job = ["label", tmp_path / "source", *settings]
+    undisturbed = tagstream(*job, "--store", tmp_path / "whole")
+    process = start(environment, [*job, "--store", tmp_path / "killed"])
+    wait_for_commits(tmp_path / "killed", process, 1)
+    os.kill(raylet, signal.SIGKILL)
+    output, errors = process.communicate(timeout=240)
+
+    assert (undisturbed.returncode, process.returncode) == (0, 0), undisturbed.stderr + errors
+    assert f"Labelled {N_SHARDS * N_SAMPLES} images in {N_SHARDS} shards" in output
+    assert "raylet" not in output + errors
+    for table in ("images", "labels"):
+        assert read_table(tmp_path / "killed", table).equals(read_table(tmp_path / "whole", table))
