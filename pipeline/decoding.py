@@ -13,7 +13,7 @@ import numpy as np
 
 from model.preprocessing import ImageDecodeError, ImagePreprocessor, ImageTooLargeError, open_image
 from pipeline.errors import one_line
-from pipeline.sample import MAX_SAMPLE_S
+from pipeline.sample import MAX_SAMPLE_S, plain
 from schemas import content_hash
 
 
@@ -40,10 +40,10 @@ def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
         width, height = image.size
         return DecodedImage(preprocessor.crop(image), width, height, digest)
     except ImageTooLargeError as error:
-        message = f"{one_line(error)} (setting max_image_pixels)"
+        message = plain(f"{one_line(error)} (setting max_image_pixels)")
         return DecodedImage(None, error.width, error.height, digest, "ImageTooLarge", message)
     except ImageDecodeError as error:
-        return DecodedImage(None, width, height, digest, "ImageUnreadable", one_line(error))
+        return DecodedImage(None, width, height, digest, "ImageUnreadable", plain(one_line(error)))
 
 
 @dataclass(eq=False, slots=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError, one_line
-from pipeline.sample import MAX_SAMPLE_BYTES, Sample, fault, parse_description, too_large
+from pipeline.sample import MAX_SAMPLE_BYTES, Sample, fault, parse_description, plain, too_large
 from pipeline.storage import WatchedStream
 
 _IMAGE_COLUMNS = ("bytes", "image", "image_bytes", "jpg", "jpeg", "png", "webp")
@@ -180,7 +180,7 @@ def _row_sample(values: dict[str, Any], image: str, columns: dict[str, str], row
     try:
         text, truth = parse_description({name: value for name, value in description.items() if value is not None})
     except ValueError as error:
-        return Sample(key=key, data=data, error="SideFileUnreadable", message=f"row {row}: {error}")
+        return Sample(key=key, data=data, error="SideFileUnreadable", message=plain(f"row {row}: {error}"))
     return Sample(key=key, data=data, caption=text, truth=truth)
 
 

@@ -16,6 +16,7 @@ IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "
 MAX_SAMPLE_BYTES = 256 << 20
 MAX_SAMPLE_S = 60.0
 MAX_SIDE_FILE_BYTES = 16 << 20
+_MAX_MESSAGE_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +37,7 @@ class Sample:
 
 def fault(key: str, error: str, message: str) -> Sample:
     """The row of something that could not be read."""
-    return Sample(key=key, error=error, message=message)
+    return Sample(key=key, error=error, message=plain(message))
 
 
 def too_large(key: str, name: str, n_bytes: int, max_bytes: int) -> Sample:
@@ -67,7 +68,7 @@ def make_sample(
     if not problems:
         return Sample(key=key, data=data, caption=caption, truth=truth)
     message = "the image is labelled without a side file that could not be read: " + "; ".join(problems)
-    return Sample(key=key, data=data, caption=caption, truth=truth, error="SideFileUnreadable", message=message)
+    return Sample(key=key, data=data, caption=caption, truth=truth, error="SideFileUnreadable", message=plain(message))
 
 
 def parse_description(description: Any) -> tuple[str | None, list[str] | None]:
@@ -93,6 +94,14 @@ def parse_description(description: Any) -> tuple[str | None, list[str] | None]:
 def printable(name: str) -> str:
     """A file name as valid Unicode: bytes that are no UTF-8 become backslash escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def plain(message: str) -> str:
+    """A message as one printable line and not too long: names of the source, which may be hostile, are part of it."""
+    start = message[:_MAX_MESSAGE_CHARACTERS]
+    shown = "".join(part if part.isprintable() else part.encode("unicode_escape").decode() for part in start)
+    is_whole = len(start) == len(message) and len(shown) <= _MAX_MESSAGE_CHARACTERS
+    return shown if is_whole else shown[: _MAX_MESSAGE_CHARACTERS - 3] + "..."
 
 
 def _valid(text: str) -> str:

@@ -39,6 +39,7 @@ _PIECE_BYTES = 32 << 10
 # keep a reader busy for ever.
 _MAX_EXTENDED_HEADER_BYTES = 1 << 20
 _MAX_MEMBER_BYTES = 1 << 40
+_MAX_READS_AT_END = 100
 _EXTENDED_HEADERS = frozenset(
     {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 )
@@ -272,10 +273,23 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 class _Chunks:
-    """A stream whose reads may be short: what was decompressed in front of damage is not lost with it."""
+    """A stream whose reads may be short: what was decompressed in front of damage is not lost with it.
+
+    tarfile passes over a member by reading it, however far behind the end of the archive its header says that it goes;
+    here reading at the end is damage, after as many times as an end is looked for.
+    """
 
     def __init__(self, stream: Any) -> None:
-        self.read = stream.read1
+        self._stream = stream
+        self._n_reads_at_end = 0
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._stream.read1(size)
+        if not data:
+            self._n_reads_at_end += 1
+            if self._n_reads_at_end > _MAX_READS_AT_END:
+                raise ArchiveDamagedError("unexpected end of data")
+        return data
 
 
 def _decompressed(watched: WatchedStream) -> Any:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from pipeline.decoding import DecodedImage, DecodePool
+from model import ImagePreprocessor
+from pipeline.decoding import DecodedImage, DecodePool, decode
+from tests.fixtures.bad_images import slow_jpeg
+from tests.fixtures.corpus import jpeg
 
 LIMIT_S = 0.3
 
@@ -74,6 +78,14 @@ def test_a_late_result_is_no_longer_wanted(decoder: Decoder) -> None:
     (late,) = pool.decode([b"stuck"])
     decoder.release.set()
     assert found([late, *pool.decode([b"a"])]) == ["DecodeTimeout", "a"]
+
+
+def test_a_small_file_that_takes_long_to_decode_is_given_up_and_its_neighbours_are_not() -> None:
+    pool = DecodePool(partial(decode, preprocessor=ImagePreprocessor(image_size=8)), 1, LIMIT_S)
+    slow = slow_jpeg(seconds=4)
+    assert len(slow) < 200_000
+    images = pool.decode([jpeg(1), slow, jpeg(2)])
+    assert [image.error for image in images] == [None, "DecodeTimeout", None]
 
 
 def test_a_bug_is_raised_and_no_rejected_row(decoder: Decoder) -> None:

@@ -21,7 +21,7 @@ from pipeline import tar_reader
 from pipeline.sample import Sample
 from pipeline.tar_reader import read_tar, split_name
 from tests.conftest import ROOT
-from tests.fixtures.corpus import Members, tar_bytes
+from tests.fixtures.corpus import Members, raw_tar, tar_bytes, tar_header
 
 BLOCK = 512
 Row = tuple[str, bytes | None, str | None]
@@ -35,18 +35,6 @@ def rows(members: Members | bytes) -> list[Row]:
     """Key, image and error of every row."""
     archive = members if isinstance(members, bytes) else tar_bytes(members)
     return [(sample.key, sample.data, sample.error) for sample in read(archive)]
-
-
-def raw_tar(*headers: tuple[tarfile.TarInfo, bytes], tar_format: int = tarfile.GNU_FORMAT) -> bytes:
-    """An archive of headers as they are given, with an end marker."""
-    parts = [info.tobuf(tar_format) + data + bytes(-len(data) % BLOCK) for info, data in headers]
-    return b"".join(parts) + bytes(2 * BLOCK)
-
-
-def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.size, info.linkname = kind, size, target
-    return info
 
 
 @settings(max_examples=500, deadline=None)
@@ -103,12 +91,12 @@ class TestGrouping:
         assert rows([("README", b"?"), ("a.jpg", b"A")]) == [("a", b"A", None)]
 
     def test_a_directory_is_no_sample(self) -> None:
-        directory = (member("x.d", tarfile.DIRTYPE), b"")
-        image = (member("x.d/a.jpg", size=1), b"A")
+        directory = (tar_header("x.d", tarfile.DIRTYPE), b"")
+        image = (tar_header("x.d/a.jpg", size=1), b"A")
         assert rows(raw_tar(directory, image)) == [("x.d/a", b"A", None)]
 
     def test_a_device_is_no_sample(self) -> None:
-        assert rows(raw_tar((member("a.jpg", tarfile.FIFOTYPE), b""), (member("b.jpg", size=1), b"B"))) == [
+        assert rows(raw_tar((tar_header("a.jpg", tarfile.FIFOTYPE), b""), (tar_header("b.jpg", size=1), b"B"))) == [
             ("b", b"B", None)
         ]
 
@@ -176,12 +164,15 @@ class TestFaults:
 
     @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
     def test_a_link_member_is_one_rejected_row(self, kind: bytes) -> None:
-        link = (member("b.jpg", kind, target="a.jpg"), b"")
-        assert rows(raw_tar((member("a.jpg", size=1), b"A"), link)) == [("a", b"A", None), ("b", None, "LinkMember")]
+        link = (tar_header("b.jpg", kind, target="a.jpg"), b"")
+        assert rows(raw_tar((tar_header("a.jpg", size=1), b"A"), link)) == [
+            ("a", b"A", None),
+            ("b", None, "LinkMember"),
+        ]
 
     def test_a_linked_side_file_is_told_on_the_labelled_row(self) -> None:
-        link = (member("a.txt", tarfile.SYMTYPE, target="b.txt"), b"")
-        (sample,) = read(raw_tar((member("a.jpg", size=1), b"A"), link))
+        link = (tar_header("a.txt", tarfile.SYMTYPE, target="b.txt"), b"")
+        (sample,) = read(raw_tar((tar_header("a.jpg", size=1), b"A"), link))
         assert (sample.data, sample.error) == (b"A", "SideFileUnreadable")
         assert "a.txt is a link" in (sample.message or "")
 
@@ -220,12 +211,12 @@ class TestFormats:
     def test_long_and_foreign_names_are_keys(self, tar_format: int, name: str) -> None:
         content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w", format=tar_format) as archive:
-            archive.addfile(member(f"{name}.jpg", size=1), io.BytesIO(b"A"))
+            archive.addfile(tar_header(f"{name}.jpg", size=1), io.BytesIO(b"A"))
         assert rows(content.getvalue()) == [(name, b"A", None)]
 
     def test_a_name_that_is_no_utf_8_becomes_a_valid_key(self) -> None:
         name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
-        (row,) = rows(raw_tar((member(name, size=1), b"A")))
+        (row,) = rows(raw_tar((tar_header(name, size=1), b"A")))
         assert row == ("caf\\xe9", b"A", None)
 
     @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
@@ -363,18 +354,45 @@ class TestDamage:
 
     @pytest.mark.parametrize("size", [1 << 62, -BLOCK])
     def test_a_header_that_claims_an_impossible_size_is_read_over(self, size: int) -> None:
-        forged = member("a.jpg", size=size).tobuf(tarfile.GNU_FORMAT)
+        forged = tar_header("a.jpg", size=size).tobuf(tarfile.GNU_FORMAT)
         found = rows(forged + tar_bytes([("b.jpg", b"B")]))
         assert [(key, error) for key, _, error in found] == [("", "ArchiveDamaged"), ("b", None)]
 
+    def test_a_header_that_claims_more_than_there_is_does_not_keep_the_reader_at_the_end(self) -> None:
+        class Counting(io.BytesIO):
+            n_reads = 0
+
+            def read(self, size: int | None = -1) -> bytes:
+                self.n_reads += 1
+                return super().read(size)
+
+        stream = Counting(tar_header("a.jpg", size=10 << 30).tobuf(tarfile.GNU_FORMAT) + bytes(5000))
+        assert [sample.error for sample in read_tar(stream)] == ["MemberTooLarge", "ArchiveDamaged"]
+        assert stream.n_reads < 200
+
     def test_a_header_that_claims_a_name_of_gigabytes_is_read_over(self) -> None:
-        forged = member("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=8 << 30).tobuf(tarfile.GNU_FORMAT)
+        forged = tar_header("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=8 << 30).tobuf(tarfile.GNU_FORMAT)
         found = rows(forged + tar_bytes([("b.jpg", b"B")]))
         assert [(key, error) for key, _, error in found] == [("", "ArchiveDamaged"), ("b", None)]
 
     def test_headers_nested_without_end_are_one_rejected_row(self) -> None:
-        nested = member("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=1).tobuf(tarfile.GNU_FORMAT) + bytes(BLOCK)
+        nested = tar_header("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=1).tobuf(tarfile.GNU_FORMAT) + bytes(BLOCK)
         assert rows(nested * 2000) == [("", None, "ArchiveUnreadable")]
+
+
+def test_a_message_that_names_hostile_files_is_short_and_cannot_steer_a_terminal() -> None:
+    members = [(f"a.{number}\x1b[31m\0{'x' * 5000}", b"?") for number in range(6)]
+    with io.BytesIO() as content:
+        with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for name, data in members:
+                info = tar_header("a", size=len(data))
+                info.pax_headers = {"path": name}
+                archive.addfile(info, io.BytesIO(data))
+        (sample,) = read(content.getvalue())
+    assert sample.message is not None
+    assert sample.message.isprintable()
+    assert "a.0\\x1b[31m\\x00xxx" in sample.message
+    assert len(sample.message) <= 1000
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress])
