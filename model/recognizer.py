@@ -80,7 +80,8 @@ class Recognizer:
         return cls(
             cast(RecognizerModel, module).to(device),
             ImagePreprocessor.from_pretrained(folder),
-            AutoTokenizer.from_pretrained(folder),
+            # Otherwise transformers asks on the terminal whether to run code that comes with a tokenizer.
+            AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
         )
 
     def save_pretrained(self, path: str | Path) -> None:

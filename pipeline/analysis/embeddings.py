@@ -104,8 +104,10 @@ def embed(embedder: Path, names: Sequence[str]) -> NDArray[np.float32]:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(embedder)
-    model = AutoModel.from_pretrained(embedder, dtype=torch.float32, use_safetensors=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(embedder, trust_remote_code=False)
+    model = AutoModel.from_pretrained(
+        embedder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).eval()
     # Names of like length together: little padding.
     order = sorted(range(len(names)), key=lambda place: len(names[place]))
     vectors = np.empty((len(names), model.config.hidden_size), np.float32)

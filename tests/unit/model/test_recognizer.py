@@ -100,6 +100,18 @@ def test_every_dtype_gives_labels(folder, make_pixels, name):
     assert all(Recognizer.from_pretrained(folder, dtype=name).label_pixels(make_pixels(2)))
 
 
+def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(own_folder, tmp_path, monkeypatch):
+    settings = json.loads((own_folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "Theirs", "auto_map": {"AutoTokenizer": ["theirs.Theirs", "theirs.Theirs"]}}
+    (own_folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    ran = tmp_path / "ran"
+    (own_folder / "theirs.py").write_text(f"open({str(ran)!r}, 'w')\nclass Theirs: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ValueError, match="custom code"):
+        Recognizer.from_pretrained(own_folder)
+    assert not ran.exists()
+
+
 def test_a_folder_loads_in_the_dtype_it_was_saved_in(build_recognizer, tmp_path):
     build_recognizer(dtype=torch.bfloat16).save_pretrained(tmp_path)
     assert Recognizer.from_pretrained(tmp_path).dtype == torch.bfloat16

@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 import webdataset
+from fsspec.implementations.memory import MemoryFile
 from PIL import Image
 
 from pipeline.captions import CaptionsError
@@ -397,6 +398,15 @@ def test_folder_captions_and_shards_may_lie_on_an_object_store(
     pack_folder("memory://bucket/photos", "memory://bucket/shards", captions=["memory://bucket/c.json"])
     pack_folder(str(photos), str(out), captions=[captions])
     assert memory.cat_file("/bucket/shards/00000.tar") == (out / "00000.tar").read_bytes()
+
+
+def test_no_object_key_leads_upwards_in_a_shard(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    # In an object store two dots are a name like any other.
+    for key in ("/in/a.jpg", "/in/../../x.jpg", "/in/b/../../../x.jpg"):
+        memory.store[key] = MemoryFile(memory, key, image_bytes())
+    pack_folder("memory://in", str(tmp_path / "out"))
+    with tarfile.open(tmp_path / "out" / "00000.tar") as archive:
+        assert archive.getnames() == ["a.jpg"]
 
 
 def test_a_prefix_that_holds_objects_is_refused(memory: fsspec.AbstractFileSystem, photos: Path) -> None:

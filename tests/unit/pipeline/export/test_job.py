@@ -15,7 +15,7 @@ from pipeline.export import job
 from pipeline.storage import open_filesystem
 from pipeline.store import Store
 from schemas import content_hash
-from tests.fixtures.corpus import jpeg, write_tars
+from tests.fixtures.corpus import jpeg, tar_bytes, write_tars
 from tests.fixtures.labelled import label_source
 from tests.unit.pipeline.export.conftest import ExportFunction
 
@@ -157,11 +157,24 @@ class TestImages:
             export("csv", run="copied", images=True)
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("images", [False, True])
+    @pytest.mark.parametrize("to", job.WRITERS)
+    def test_no_key_leads_out_of_the_folder_in_any_format(
+        self, export: ExportFunction, tmp_path: Path, store: Store, to: str, images: bool
+    ) -> None:
+        (tmp_path / "odd").mkdir()
+        members = [(f"{key}.jpg", jpeg(1)) for key in ("../../x", "data/../../../x", str(tmp_path / "x"), "C:\\x")]
+        (tmp_path / "odd" / "0.tar").write_bytes(tar_bytes(members))
+        label_source(store, "odd", str(tmp_path / "odd"), [("dog", 0.5)])
+        before = set(tmp_path.parent.rglob("*"))
+        assert export(to, run="odd", images=images).n_images == len(members)
+        made = set(tmp_path.parent.rglob("*")) - before
+        assert made
+        assert all(path.is_relative_to(tmp_path / "out") for path in made)
+
     def test_names_of_copies_stay_in_the_folder_whatever_the_keys(
         self, export: ExportFunction, tmp_path: Path, store: Store
     ) -> None:
-        from tests.fixtures.corpus import tar_bytes
-
         keys = ["../../up", "/abs", "a/./b", "A/x", "a/X", "ü" * 90, "sp ace", "new\nline", "con"]
         (tmp_path / "odd").mkdir()
         members = [(f"{key}.jpg", jpeg(number)) for number, key in enumerate(keys)]
