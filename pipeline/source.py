@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
@@ -26,6 +27,7 @@ _WILDCARDS = "*?["
 _HTTP = ("http://", "https://")
 # Files of a store that lies within the source.
 _STORED = re.compile(r"(.*/)?(images|labels)/run=[^/]+/[^/]+\.parquet")
+_LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _EXPECTED = (
     "expected a directory or prefix with *.tar or *.parquet, a glob, a pattern {00000..00099}.tar, @list "
     "or a folder of images"
@@ -292,8 +294,10 @@ def _entry(filesystem: Filesystem, info: dict[str, Any]) -> _Entry | None:
         # A listing tells of a link itself, not of the file it leads to.
         try:
             status = Path(url).stat()
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if error.errno in _LEADS_NOWHERE:
+                return None
+            raise
         if not stat.S_ISREG(status.st_mode):
             return None
         # A file moved into place keeps its old modification time; its status change says when it arrived.

@@ -9,6 +9,7 @@ seconds and 200 MB in every process that reads.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -38,6 +39,7 @@ _PIECE_BYTES = 32 << 10
 # More than any header that names a member needs, and any member can have: a forged header must not exhaust memory or
 # keep a reader busy for ever.
 _MAX_EXTENDED_HEADER_BYTES = 1 << 20
+_MAX_HEADERS_BYTES = 4 << 20
 _MAX_MEMBER_BYTES = 1 << 40
 _MAX_READS_AT_END = 100
 _EXTENDED_HEADERS = frozenset(
@@ -83,7 +85,8 @@ class _Header(tarfile.TarInfo):
         assert isinstance(archive, _Archive)
         offset = archive.fileobj.tell()
         try:
-            header = super().fromtarfile(archive)
+            with _bounded_headers(archive):
+                header = super().fromtarfile(archive)
             _check_size(header)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             archive.marker_seen = True
@@ -106,6 +109,33 @@ class _Header(tarfile.TarInfo):
         header = super().frombuf(buf, encoding, errors)
         _check_size(header)
         return header
+
+
+class _HeaderStream:
+    """The archive's stream as long as the headers of one member are read, which may not go on without end."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._left = _MAX_HEADERS_BYTES
+        self.tell = stream.tell
+
+    def read(self, size: int) -> bytes:
+        self._left -= size
+        if self._left < 0:
+            raise tarfile.InvalidHeaderError(f"the headers of a member go on for {_MAX_HEADERS_BYTES} bytes")  # type: ignore[attr-defined]
+        data: bytes = self._stream.read(size)
+        return data
+
+
+@contextlib.contextmanager
+def _bounded_headers(archive: tarfile.TarFile) -> Iterator[None]:
+    """tarfile follows the map of a sparse file to wherever it leads."""
+    stream = archive.fileobj
+    archive.fileobj = _HeaderStream(stream)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        archive.fileobj = stream
 
 
 @dataclass(slots=True)

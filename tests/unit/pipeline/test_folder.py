@@ -121,6 +121,16 @@ class TestReading:
         (tmp_path / "x/a.json").write_text('{"labels": ["cat"]}')
         assert read(tmp_path) == [Sample(key="x/a.jpg", data=b"A", caption="a cat", truth=["cat"])]
 
+    def test_what_is_named_like_an_image_and_is_no_file_is_passed_over(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"A")
+        (tmp_path / "folder.jpg").mkdir()
+        (tmp_path / "nowhere.jpg").symlink_to("absent")
+        (tmp_path / "round.jpg").symlink_to("round.jpg")
+        # Reading a pipe that nobody writes to would wait for ever.
+        os.mkfifo(tmp_path / "pipe.jpg")
+        os.mkfifo(tmp_path / "a.txt")
+        assert read(tmp_path) == [Sample(key="a.jpg", data=b"A")]
+
     def test_a_name_that_is_no_utf_8_is_read(self, tmp_path: Path) -> None:
         (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"A")
         assert read(tmp_path) == [Sample(key="caf\\xe9.jpg", data=b"A")]
