@@ -19,7 +19,7 @@ from pipeline.folder import read_files
 from pipeline.parquet_reader import read_parquet
 from pipeline.sample import MAX_SAMPLE_BYTES, Sample
 from pipeline.source import Shard, current_version
-from pipeline.storage import open_filesystem
+from pipeline.storage import open_filesystem, storage_errors
 from pipeline.tar_reader import read_tar
 
 _READ_AHEAD_BYTES = 8 << 20
@@ -70,15 +70,19 @@ class ShardDatasource(Datasource):
 
 
 def read_batches(shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[pa.Table]:
-    """A shard's batches, each a table of one row; the last names the number of samples and the file's version."""
-    filesystem, path = open_filesystem(shard.url)
-    version = (shard.size, shard.etag) if shard.kind == "folder" else current_version(filesystem, path)
-    first_index, started = 0, time.perf_counter()
-    batches = _with_last(cut_batches(_wanted_samples(shard, max_sample_bytes), batch_size))
-    for samples, is_last in batches:
-        n_samples = first_index + len(samples)
-        yield _row(shard.name, first_index, samples, n_samples if is_last else None, version, started)
-        first_index, started = n_samples, time.perf_counter()
+    """A shard's batches, each a table of one row; the last names the number of samples and the file's version.
+
+    Raises StorageError, with the shard's name, where the storage fails.
+    """
+    with storage_errors(f"read shard {shard.name} ({shard.url})"):
+        filesystem, path = open_filesystem(shard.url)
+        version = (shard.size, shard.etag) if shard.kind == "folder" else current_version(filesystem, path)
+        first_index, started = 0, time.perf_counter()
+        batches = _with_last(cut_batches(_wanted_samples(shard, max_sample_bytes), batch_size))
+        for samples, is_last in batches:
+            n_samples = first_index + len(samples)
+            yield _row(shard.name, first_index, samples, n_samples if is_last else None, version, started)
+            first_index, started = n_samples, time.perf_counter()
 
 
 def cut_batches(samples: Iterable[Sample], batch_size: int) -> Iterator[list[Sample]]:

@@ -13,6 +13,10 @@ class StoreError(TagstreamError):
     """The store cannot be read or written, or holds another run under this name."""
 
 
+class StorageError(StoreError):
+    """A storage failed, that of the source or of the store; it may be back when the command is run again."""
+
+
 class ModelError(TagstreamError):
     """The model cannot be found or loaded."""
 

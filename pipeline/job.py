@@ -20,7 +20,7 @@ from model.fingerprint import fingerprint_folder
 from model.folder import DEMO_MODEL
 from pipeline.assembly import ShardAssembler, WholeShard
 from pipeline.cluster import PoolPlan, available_nodes, joined_ray, plan_pool
-from pipeline.errors import StoreError, TagstreamError
+from pipeline.errors import StorageError, StoreError, TagstreamError
 from pipeline.folder import count_buckets
 from pipeline.labeler import Labeler, LabelerConfig
 from pipeline.labelling import stream_labels
@@ -104,7 +104,8 @@ class LabelJob:
         outcome, message = "failed", ""
         try:
             self._start_ray()
-            self._label(store, plan, pool)
+            with _said_how_to_go_on():
+                self._label(store, plan, pool)
             outcome = "done"
         except KeyboardInterrupt:
             outcome = "interrupted"
@@ -294,6 +295,15 @@ def _changed_notes(plan: ShardPlan, policy: str) -> list[str]:
     listed = ", ".join(shard.name for shard in plan.changed[:5]) + (", ..." if len(plan.changed) > 5 else "")
     done = "they are labelled again" if policy == "relabel" else "their labels are kept; --changed relabel renews them"
     return [f"{len(plan.changed)} shards changed at the source after they were committed ({listed}); {done}"]
+
+
+@contextlib.contextmanager
+def _said_how_to_go_on() -> Iterator[None]:
+    """Adds to the error of a storage what becomes of the work that is done."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"{error}; what is committed stays, and the same command goes on from there") from error
 
 
 def _write_last_record(store: Store, record: JobRecord, quietly: bool) -> None:

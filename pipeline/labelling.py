@@ -12,13 +12,14 @@ from ray.exceptions import RayError
 
 from pipeline.cluster import PoolPlan
 from pipeline.datasource import ShardDatasource
-from pipeline.errors import ClusterError, ModelError, SourceError, TagstreamError
+from pipeline.errors import ClusterError, ModelError, SourceError, StorageError, TagstreamError
 from pipeline.labeler import Labeler, LabelerConfig
 from pipeline.settings import LabelSettings
 from pipeline.source import Shard
 
 # Two calls at a time: while one holds the device the other decodes.
 _CALLS_PER_ACTOR = 2
+_ADVICE = ("Failed to apply UDF transform after ", "To change retry attempts, backoff, ")
 # Encoded images a task hands on at once. Small, so that a laptop's live line moves; on GPUs large enough that a hundred
 # of them do not drown the scheduler in tasks.
 _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 16 << 20}
@@ -72,14 +73,21 @@ def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple
 
 def explain(error: BaseException) -> TagstreamError:
     """The error that a user should see for one that came out of Ray."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, TagstreamError):
-        return cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last_line = lines[-1] if lines else type(error).__name__
-    for kind in (ModelError, SourceError, ClusterError):
-        if f"{kind.__name__}: " in last_line:
-            return kind(last_line.split(f"{kind.__name__}: ", 1)[1])
-    return TagstreamError(f"a worker failed: {last_line}; run with --verbose for its whole story")
+    cause: BaseException | None = error
+    while isinstance(cause, BaseException):
+        # Ray makes errors that are of the worker's class, too, and say its traceback.
+        if isinstance(cause, TagstreamError) and not isinstance(cause, RayError):
+            return type(cause)(_lines(cause)[0])
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    lines = _lines(error)
+    for line in reversed(lines):
+        for kind in (ModelError, SourceError, ClusterError, StorageError):
+            if f"{kind.__name__}: " in line:
+                return kind(line.split(f"{kind.__name__}: ", 1)[1])
+    return TagstreamError(f"a worker failed: {lines[-1]}; run with --verbose for its whole story")
+
+
+def _lines(error: BaseException) -> list[str]:
+    """The lines of an error's text, without what Ray Data puts below it about settings of its own."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return [line for line in lines if line and not line.startswith(_ADVICE)] or [type(error).__name__]

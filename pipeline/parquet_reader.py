@@ -48,7 +48,7 @@ def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPL
         image = image_column(parquet.schema_arrow, file)
     except (*_DAMAGE, SourceError) as error:
         if watched.failure is not None:
-            raise
+            raise watched.failure from None
         yield fault("", "ParquetUnreadable", f"not a readable Parquet file with images: {one_line(error)}")
         return
     columns = _side_columns(parquet.schema_arrow)
@@ -61,7 +61,7 @@ def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPL
                 row += 1
         except _DAMAGE as error:
             if watched.failure is not None:
-                raise
+                raise watched.failure from None
             message = f"rows {row} to {end - 1} (row group {group}) cannot be read: {one_line(error)}"
             yield fault("", "ParquetDamaged", message)
         row = end

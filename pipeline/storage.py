@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import tempfile
@@ -13,8 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile
 
-from pipeline.errors import StoreError, TagstreamError, one_line
+from pipeline.errors import StorageError, TagstreamError, one_line
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -27,12 +29,14 @@ S3_PROTOCOLS = ("s3://", "s3a://")
 def open_filesystem(url: str, **options: Any) -> tuple[Filesystem, str]:
     """The filesystem of a URL or local path, and the path on it.
 
-    S3 listings are not cached: another job may be writing. Raises TagstreamError for an unknown protocol.
+    S3 is `pipeline.s3`'s. Its listings are not cached: another job may be writing. Raises TagstreamError for an unknown
+    protocol.
     """
-    if url.startswith(S3_PROTOCOLS):
-        options = {"use_listings_cache": False, **options}
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **options)
+        if url.startswith(S3_PROTOCOLS):
+            filesystem, path = _open_s3(url, **options)
+        else:
+            filesystem, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
         raise TagstreamError(f"cannot open {url}: {error}") from error
     if is_local(filesystem):
@@ -44,11 +48,13 @@ class WatchedStream(io.RawIOBase):
     """A stored file that remembers a failure of its storage.
 
     Decoders raise OSError for damaged content too. A storage that fails is no property of the file, and reading it
-    again may succeed: `failure` tells the two apart.
+    again may succeed: `failure` tells the two apart. An object that gives fewer bytes than it has is such a failure.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        # Files on object stores know what they have from the storage.
+        self._size: int | None = stream.size if isinstance(stream, AbstractBufferedFile) else None
         self.failure: Exception | None = None
 
     def readable(self) -> bool:
@@ -60,7 +66,11 @@ class WatchedStream(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
         with self._watched():
+            offset = self._stream.tell()
             data = self._stream.read(len(view))
+            if self._size is not None and len(data) < min(len(view), self._size - offset):
+                text = f"the storage gave {len(data)} bytes at byte {offset} of {self._size}, then no more"
+                raise OSError(errno.EIO, text)
         view[: len(data)] = data
         return len(data)
 
@@ -95,7 +105,7 @@ def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent:
     Locally by writing, syncing and renaming a temporary file; object stores put an object atomically.
 
     Args:
-        if_absent: leave an existing file as it is.
+        if_absent: leave an existing file as it is. Of writers of the same content each is told that it wrote it.
 
     Returns: whether the file was written.
     """
@@ -104,7 +114,8 @@ def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent:
     try:
         filesystem.pipe_file(path, content, mode="create" if if_absent else "overwrite")
     except FileExistsError:
-        return False
+        # A write whose answer was lost is sent again, and then meets itself.
+        return read_if_exists(filesystem, path) == content
     return True
 
 
@@ -156,18 +167,26 @@ def modified_s(info: Mapping[str, Any]) -> float | None:
 
 @contextlib.contextmanager
 def storage_errors(doing: str) -> Iterator[None]:
-    """Turns an error of the storage into a StoreError that says what could not be done."""
+    """Turns an error of the storage into a StorageError that says what could not be done."""
     try:
         yield
     except TagstreamError:
         raise
     except PermissionError as error:
-        raise StoreError(f"cannot {doing}: permission denied ({one_line(error)})") from error
+        raise StorageError(f"cannot {doing}: permission denied ({one_line(error)})") from error
     except Exception as error:
         # fsspec's back ends raise errors of their own libraries (botocore, aiohttp, ...).
         if isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
-            raise StoreError(f"cannot {doing}: {one_line(error)}") from error
+            raise StorageError(f"cannot {doing}: {one_line(error)}") from error
         raise
+
+
+def _open_s3(url: str, **options: Any) -> tuple[Filesystem, str]:
+    # s3fs brings botocore along, which takes a while to import.
+    from pipeline.s3 import RetryingS3
+
+    options = {"use_listings_cache": False, **RetryingS3._get_kwargs_from_urls(url), **options}
+    return RetryingS3(**options), RetryingS3._strip_protocol(url)
 
 
 def _write_locally(path: Path, content: bytes, if_absent: bool) -> bool:

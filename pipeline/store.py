@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -181,7 +182,8 @@ class Store:
 
         Returns: whether this call committed it; False where another job did before.
         """
-        described = describe_file({"shard": shard, **metadata})
+        # Two jobs label a shard with the same rows: the name of the commit tells their files apart.
+        described = describe_file({"shard": shard, "commit": uuid.uuid4().hex, **metadata})
         first = 0 if replaces is None else replaces.generation + 1
         with storage_errors(f"commit shard {shard} to the store {self.url}"):
             generation = self._write_labels(run, shard, first, _encode(labels, described))

@@ -185,7 +185,7 @@ def read_tar(stream: IO[bytes], max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Ite
             reader.skip(archive.take_gap(), None)
     except _DAMAGE as error:
         if watched.failure is not None:
-            raise
+            raise watched.failure from None
         reader.stop(one_line(error))
     yield from reader.finish()
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.faulty_s3 import FaultyS3
+
 ROOT = Path(__file__).resolve().parents[1]
 # Workers take the environment of the Ray they belong to, so the S3 server's address is set before Ray starts.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -50,25 +52,56 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """URL of a bucket on a local S3 server, which s3fs, pyarrow and Ray's workers find through the environment."""
+def s3_endpoint() -> Iterator[FaultyS3]:
+    """A local S3 server behind a proxy, which hands on all that is asked of it until a test tells it to fail."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
+    endpoint = FaultyS3(server.get_host_and_port())
+    endpoint.start()
+    yield endpoint
+    endpoint.stop()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(s3_endpoint: FaultyS3) -> str:
+    """URL of a bucket on the S3 server, which s3fs, pyarrow and Ray's workers find through the environment."""
     settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": s3_endpoint.url,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
+        # Fewer than by default: tests wait until it is given up.
+        "AWS_MAX_ATTEMPTS": "5",
     }
     os.environ.update(settings)
     import boto3
 
     boto3.client("s3").create_bucket(Bucket="corpus")
-    yield "s3://corpus"
-    server.stop()
+    return "s3://corpus"
+
+
+@pytest.fixture
+def faulty_s3(s3: str, s3_endpoint: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """The S3 server's endpoint for a test that makes it fail; calm again afterwards.
+
+    This process waits a hundredth of what it would wait otherwise.
+    """
+    import fsspec
+    from botocore.retries.standard import ExponentialBackoff
+
+    from pipeline import s3 as s3_module
+
+    delay = ExponentialBackoff.delay_amount
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: delay(self, context) / 100)
+    monkeypatch.setattr(s3_module, "_MAX_WAIT_S", 0.01)
+    monkeypatch.setattr(s3_module, "_BODY_JITTER_S", 0.01)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 0.5}})
+    s3_endpoint.calm()
+    yield s3_endpoint
+    s3_endpoint.calm()
 
 
 @pytest.fixture(scope="session")
