@@ -193,13 +193,23 @@ class Store:
             images_path = self.images_file(run, name)
             if not write_whole(self.filesystem, images_path, _encode(images, described), if_absent=True):
                 return False
-            if not self.filesystem.exists(self.labels_file(run, name)):
-                # A later generation was committed meanwhile, and took these labels for left behind.
+            older = [file_name(shard, number) for number in range(first, generation)]
+            if self._is_overtaken(run, name, older):
                 self.delete_files(run, [name])
                 return False
             replaced = [] if replaces is None or is_compacted(replaces.file) else [replaces.file]
-            self.delete_files(run, [*replaced, *(file_name(shard, older) for older in range(first, generation))])
+            self.delete_files(run, [*replaced, *older])
             return True
+
+    def _is_overtaken(self, run: str, name: str, older: Sequence[str]) -> bool:
+        """Whether another job has committed the shard while this one did.
+
+        Either a later generation, which took this one's labels for left behind, or one of those whose labels were taken
+        for left behind by this.
+        """
+        if not self.filesystem.exists(self.labels_file(run, name)):
+            return True
+        return any(self.filesystem.exists(self.images_file(run, other)) for other in older)
 
     def _write_labels(self, run: str, shard: str, first: int, content: bytes) -> int | None:
         """Writes labels as the first generation that has none; None where a job has committed the shard before.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import quote
 
@@ -103,8 +104,10 @@ class TestCommit:
 
     def test_both_files_say_what_they_were_made_from(self, store: Store) -> None:
         commit_shard(store, RUN, "a/0", size=7, etag="v1", fingerprint="f00")
+        commits = set()
         for path in (store.images_file(RUN, file_name("a/0")), store.labels_file(RUN, file_name("a/0"))):
             stored = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
+            commits.add(stored.pop("tagstream.commit"))
             assert stored == {
                 "tagstream.schema_version": "1",
                 "tagstream.shard": "a/0",
@@ -112,6 +115,7 @@ class TestCommit:
                 "tagstream.source_size": "7",
                 "tagstream.source_etag": "v1",
             }
+        assert len(commits) == 1
 
     @pytest.mark.parametrize(("size", "etag"), [(7, "v1"), (None, None), (0, None)])
     def test_the_version_of_the_source_is_read_back(self, store: Store, size: int | None, etag: str | None) -> None:
@@ -198,6 +202,33 @@ class TestCommit:
         assert rows(any_store, "SELECT count(*) FROM images") == [(3,)]
         assert rows(any_store, "SELECT count(*) FROM labels") == [(3,)]
         assert len(any_store.list_labels(RUN)) == 1
+
+    def test_a_job_whose_labels_were_taken_for_left_behind_is_the_one_that_commits_if_it_goes_on_first(
+        self, any_store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write, may_go_on, results = store_module.write_whole, Event(), {}
+
+        def write_whole(filesystem: Any, path: str, content: bytes, **options: Any) -> bool:
+            if path == any_store.images_file(RUN, file_name("0")):
+                second.start()
+                may_go_on.wait(60)
+            elif "/images/" in path:
+                # The second job, which found labels without images, is about to commit.
+                may_go_on.set()
+                first.join(60)
+            return write(filesystem, path, content, **options)
+
+        def commit(name: str, n_rows: int) -> None:
+            results[name] = commit_shard(any_store, RUN, "0", n_rows=n_rows)
+
+        monkeypatch.setattr(store_module, "write_whole", write_whole)
+        first, second = (Thread(target=commit, args=arguments) for arguments in (("first", 3), ("second", 5)))
+        first.start()
+        first.join(60)
+        second.join(60)
+        assert results == {"first": True, "second": False}
+        assert rows(any_store, "SELECT count(*) FROM images") == [(3,)]
+        assert rows(any_store, "SELECT count(*) FROM labels") == [(6,)]
 
     @pytest.mark.parametrize("call", ["fsync", "rename"])
     def test_a_crash_while_writing_leaves_no_file_behind(
