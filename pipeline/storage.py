@@ -66,11 +66,8 @@ class WatchedStream(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
         with self._watched():
-            offset = self._stream.tell()
             data = self._stream.read(len(view))
-            if self._size is not None and len(data) < min(len(view), self._size - offset):
-                text = f"the storage gave {len(data)} bytes at byte {offset} of {self._size}, then no more"
-                raise OSError(errno.EIO, text)
+            self._check_length(len(data), len(view))
         view[: len(data)] = data
         return len(data)
 
@@ -80,6 +77,13 @@ class WatchedStream(io.RawIOBase):
 
     def tell(self) -> int:
         return self._stream.tell()
+
+    def _check_length(self, n_bytes: int, wanted: int) -> None:
+        if self._size is None or n_bytes == wanted:
+            return
+        offset = self._stream.tell()
+        if offset < self._size:
+            raise OSError(errno.EIO, f"the storage gave no more than {offset} of {self._size} bytes")
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:

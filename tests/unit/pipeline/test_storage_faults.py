@@ -10,7 +10,7 @@ import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ class TestReading:
             return content[: max(0, end - start)]
 
         monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", cut)
-        with pytest.raises(StorageError, match=r"the storage gave \d+ bytes at byte \d+ of \d+, then no more"):
+        with pytest.raises(StorageError, match=r"the storage gave no more than \d+ of \d+ bytes"):
             read_samples(source)
 
     def test_an_archive_that_was_cut_before_it_was_stored_is_one_rejected_row_more(
@@ -155,13 +155,13 @@ class TestCommits:
 
     def test_a_commit_of_the_same_rows_by_another_job_is_not(self, store: Store, faulty_s3: FaultyS3) -> None:
         assert commit_shard(store, RUN, "0")
-        faulty_s3.inject(Fault.CUT_AFTER, method="PUT", times=None)
-        with suppress(StorageError):
-            assert not commit_shard(store, RUN, "0")
+        faulty_s3.inject(Fault.CUT_AFTER, method="PUT")
+        assert not commit_shard(store, RUN, "0")
+        assert faulty_s3.injected == {Fault.CUT_AFTER: 1}
         assert stored_rows(store, "0")[0].num_rows == 2
 
     @pytest.mark.parametrize("seed", [1, 2, 3])
-    def test_of_two_jobs_with_the_same_rows_exactly_one_commits_each_shard(
+    def test_of_jobs_with_the_same_rows_the_first_alone_commits_each_shard(
         self, store: Store, faulty_s3: FaultyS3, seed: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "12")
@@ -169,11 +169,11 @@ class TestCommits:
         shards = [str(number) for number in range(8)]
         faulty_s3.inject(Fault.CUT_AFTER, method="PUT", part="/images/", times=3)
         faulty_s3.inject_at_random(seed, 0.25, "store/")
-        with ThreadPoolExecutor(4) as jobs:
-            results = list(jobs.map(lambda shard: commit_shard(store, RUN, shard), sorted(shards * 2)))
+        with ThreadPoolExecutor(4) as committers:
+            results = list(committers.map(lambda shard: [commit_shard(store, RUN, shard) for _ in range(2)], shards))
         assert faulty_s3.injected[Fault.CUT_AFTER] >= 3
         faulty_s3.calm()
-        assert [results[number] + results[number + 1] for number in range(0, 16, 2)] == [1] * 8
+        assert results == [[True, False]] * len(shards)
         for shard in shards:
             assert stored_rows(store, shard) == shard_tables(shard)
 
