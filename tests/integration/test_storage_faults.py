@@ -19,7 +19,7 @@ from tests.integration.conftest import LabelFunction, label_with, read_table, ro
 
 N_SHARDS, N_SAMPLES = 6, 3
 # A worker waits seconds before its fifth attempt, the last; this process hardly at all.
-_GIVEN_UP_AFTER_S = 60
+_GIVEN_UP_AFTER_S = 120
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ class TestSettings:
         # What botocore does for the errors that it knows, done for those that it does not.
         filesystem, _ = open_filesystem("s3://corpus/x")
         throttled = (type("Answer", (), {"status_code": 429})(), {})
-        wait: Callable[[int], float | None] = lambda attempts: filesystem._wait_s(throttled, attempts)  # noqa: E731
+        wait: Callable[[int], float | None] = partial(filesystem._wait_s, throttled)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("pipeline.s3._MAX_WAIT_S", 20.0)
             longest = [max(wait(attempts) or 0 for _ in range(300)) for attempts in (1, 2, 3, 4)]
