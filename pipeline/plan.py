@@ -22,12 +22,18 @@ class ShardPlan:
     """A job's work, in order."""
 
     pending: list[Shard]
-    n_shards: int
+    shards: list[Shard]
     """All shards of the source, those of former generations of a folder included."""
     changed: list[Shard]
     """Shards that changed at the source after they were committed."""
     replaced: dict[str, CommittedShard]
     """By name of pending shards that are labelled again: their former commits."""
+    n_images_gone: int = 0
+    """Of a folder: committed samples whose files are no longer there."""
+
+    @property
+    def n_shards(self) -> int:
+        return len(self.shards)
 
     @property
     def n_done(self) -> int:
@@ -46,8 +52,9 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
             "of their own"
         )
     if source.images:
-        shards, pending = _folder_shards(store, run, source, n_buckets, committed)
+        shards, pending, n_gone = _folder_shards(store, run, source, n_buckets, committed)
     else:
+        n_gone = 0
         shards = source.shards
         pending = [shard for shard in shards if shard.name not in committed]
     changed = find_changed(store, run, [shard for shard in shards if shard.name in committed], committed)
@@ -58,7 +65,7 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
         )
     relabelled = changed if changed_policy == "relabel" else []
     pending = sorted([*pending, *relabelled], key=lambda shard: shard.name)
-    return ShardPlan(pending, len(shards), changed, {shard.name: committed[shard.name] for shard in relabelled})
+    return ShardPlan(pending, shards, changed, {shard.name: committed[shard.name] for shard in relabelled}, n_gone)
 
 
 def find_changed(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
@@ -84,20 +91,23 @@ def find_changed(store: Store, run: str, shards: list[Shard], committed: Committ
 
 def _folder_shards(
     store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards
-) -> tuple[list[Shard], list[Shard]]:
-    """All shards of a folder, and those still to be labelled: files that no committed generation holds."""
-    shards, pending = [], []
+) -> tuple[list[Shard], list[Shard], int]:
+    """All shards of a folder; those still to be labelled: files that no committed generation holds; and how many
+    committed samples have no file any more.
+    """
+    shards, pending, n_gone = [], [], 0
     for bucket, files in deal(source.images, n_buckets).items():
         generation = 0
         while (name := generation_name(bucket, generation)) in committed:
             keys = store.read_keys(run, name, committed[name])
             shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
+            n_gone += len(keys) - len(shards[-1].files)
             files = [file for file in files if file.key not in keys]
             generation += 1
         if files:
             shards.append(folder_shard(source.root, name, files))
             pending.append(shards[-1])
-    return shards, pending
+    return shards, pending, n_gone
 
 
 def folder_shard(root: str, name: str, files: list[ImageFile]) -> Shard:

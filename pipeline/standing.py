@@ -1,0 +1,59 @@
+"""How far a run is with its source, as the source is now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from pipeline.errors import SourceError
+from pipeline.plan import plan_shards
+from pipeline.shard_files import shard_stem
+from pipeline.source import find_source
+from pipeline.store import Store
+from schemas import RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run's commits beside the shards that its source has now."""
+
+    n_source: int
+    open: list[str]
+    """Shards of the source that are not committed."""
+    changed: list[str]
+    """Shards that changed since they were committed."""
+    missing: list[str]
+    """Committed shards that the source has no more."""
+    n_images_gone: int
+    """Of a folder: committed images whose files are gone."""
+
+    @property
+    def n_committed(self) -> int:
+        """Of the source's shards."""
+        return self.n_source - len(self.open)
+
+
+def compare_with_source(store: Store, record: RunRecord) -> Standing:
+    """Lists the source and compares it with the run's commits; shards are not opened.
+
+    Raises TagstreamError where the source cannot be looked at, or is another place than the one that the run labels.
+    """
+    source = find_source(_place(record))
+    if source.root != record.source_root:
+        raise SourceError(
+            f"{record.source} leads to {source.root or 'a list'} from here, and the run labels "
+            f"{record.source_root or 'a list'}; go to the folder in which the run was made"
+        )
+    plan = plan_shards(store, record.run, source, record.folder_buckets, "keep")
+    stems = {shard_stem(shard.name) for shard in plan.shards}
+    missing = sorted(unquote(stem) for stem in store.committed(record.run).by_stem.keys() - stems)
+    open_shards = [shard.name for shard in plan.pending]
+    return Standing(plan.n_shards, open_shards, [shard.name for shard in plan.changed], missing, plan.n_images_gone)
+
+
+def _place(record: RunRecord) -> str:
+    """The source to look at: of a folder given by a relative path its root, which is the same from everywhere."""
+    given, root = Path(record.source).parts, Path(record.source_root).parts
+    is_relative = "://" not in record.source and not record.source.startswith("@") and record.source_root
+    return record.source_root if is_relative and root[len(root) - len(given) :] == given else record.source
