@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import Connection, add_names, read_sql
 from pipeline.errors import StoreError
+from pipeline.file_digest import reserve_digest, with_digest
 from pipeline.shard_files import (
     CommittedShards,
     HeldShard,
@@ -212,9 +213,11 @@ def _write_spellings(path: Path, connection: Connection, vocabulary: Vocabulary,
 
 def _write(path: Path, rows: pa.RecordBatchReader, schema: pa.Schema, rows_a_group: int) -> None:
     alike = [name for name in schema.names if name not in _UNLIKE_EACH_OTHER]
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=alike, write_page_checksum=True) as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=alike) as writer:
         for batch in rows:
             writer.write_batch(batch.cast(schema), row_group_size=rows_a_group)
+        reserve_digest(writer)
+    path.write_bytes(with_digest(path.read_bytes()))
 
 
 @contextmanager

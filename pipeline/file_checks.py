@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.analysis.recall import LOWEST_FIRST
 from pipeline.assembly import image_ids
 from pipeline.errors import one_line
+from pipeline.file_digest import has_other_digest
 from pipeline.store import read_described
 from schemas import LABELLED, REJECTED, SCHEMA_VERSION
 
@@ -25,7 +26,7 @@ _CHECKED_IMAGES = ("image_id", "shard", "index", "key", "status", "stage", "erro
 
 
 class DamagedFileError(Exception):
-    """A file is not as it was written; kind and message are those of a finding. No verification lets it out."""
+    """A file is not as it was written; kind and message are those of a finding."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -43,25 +44,26 @@ class Problem:
 
 
 def decode_file(content: bytes, schema: pa.Schema) -> tuple[pa.Table, dict[str, str]]:
-    """All rows of a file, and what it says of itself. Raises DamagedFileError where anything cannot be as it was written."""
+    """All rows of a file, and what it says of itself.
+
+    Raises DamagedFileError where anything cannot be as it was written.
+    """
+    if has_other_digest(content):
+        raise DamagedFileError("unreadable", "has other bytes than its digest says were written")
+    few_values = [name for name in schema.names if name in _DICTIONARIES]
     try:
-        file = pq.ParquetFile(
-            pa.BufferReader(content), read_dictionary=list(_DICTIONARIES), page_checksum_verification=True
-        )
+        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=few_values)
         described = read_described(file)
         is_expected = file.schema.equals(_stored_schema(schema))
-        groups = [_read_group(file, number) for number in range(file.num_row_groups)] if is_expected else []
-        table = pa.concat_tables(groups) if groups else pa.Table.from_batches([], schema)
-        n_rows = file.metadata.num_rows
-    except DamagedFileError:
-        raise
+        table = file.read() if is_expected else pa.Table.from_batches([], schema)
+        n_stored = file.metadata.num_rows
     # Damaged bytes raise what they like: errors of Arrow, of Thrift, of Unicode, of memory that is not there.
     except Exception as error:
         raise DamagedFileError("unreadable", f"cannot be read as it was written: {one_line(error)}") from error
     if not is_expected:
         raise DamagedFileError("schema", f"has the columns {_listed(file.schema)}; expected those of schemas/tables.py")
-    if table.num_rows != n_rows:
-        raise DamagedFileError("unreadable", f"says it has {n_rows:,} rows and has {table.num_rows:,}")
+    if table.num_rows != n_stored:
+        raise DamagedFileError("unreadable", f"has {table.num_rows:,} rows; its footer says {n_stored:,}")
     return table, described
 
 
@@ -76,36 +78,6 @@ def _stored_schema(schema: pa.Schema) -> pq.ParquetSchema:
 def _listed(schema: pq.ParquetSchema) -> str:
     listed = ", ".join(f"{column.path} {column.physical_type}" for column in schema)
     return listed if len(listed) < 200 else f"{listed[:200]}..."
-
-
-def _read_group(file: pq.ParquetFile, number: int) -> pa.Table:
-    """A group of rows, if the statistics by which queries pass over it are those of its values."""
-    rows, group = file.read_row_group(number), file.metadata.row_group(number)
-    if rows.num_rows != group.num_rows:
-        raise DamagedFileError(
-            "unreadable", f"row group {number} says it has {group.num_rows} rows, it has {rows.num_rows}"
-        )
-    for place in range(group.num_columns):
-        column = group.column(place)
-        name = column.path_in_schema.split(".")[0]
-        if column.statistics is not None and not _are_those_of(column.statistics, rows.column(name)):
-            raise DamagedFileError(
-                "unreadable", f"the statistics of {name} in row group {number} are not those of its values"
-            )
-    return rows
-
-
-def _are_those_of(statistics: pq.Statistics, values: pa.ChunkedArray) -> bool:
-    if pa.types.is_list(values.type):
-        values = pc.list_flatten(values)
-    elif statistics.has_null_count and statistics.null_count != values.null_count:
-        return False
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    if not statistics.has_min_max or (pa.types.is_floating(values.type) and pc.any(pc.is_nan(values)).as_py()):
-        return True
-    limits = pc.min_max(values).as_py()
-    return (limits["min"], limits["max"]) == (statistics.min, statistics.max)
 
 
 def check_described(described: Mapping[str, str], fingerprint: str | None) -> str | None:

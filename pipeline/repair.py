@@ -33,8 +33,7 @@ class Repaired:
 def repair_run(store: Store, verification: Verification) -> Iterator[Repaired]:
     """Mends what a verification found, as far as that is safe, and tells each step when it is done.
 
-    What a job or a compaction has replaced meanwhile is passed over. Raises StoreError where the storage fails; the same
-    call then goes on.
+    What a job or a compaction has replaced meanwhile is passed over. Raises StoreError where the storage fails.
     """
     run, findings = verification.run, verification.findings
     yield from _delete_leftovers(store, run, [finding for finding in findings if finding.mend is Mend.DELETE])

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError, one_line
+from pipeline.file_digest import has_other_digest, reserve_digest, with_digest
 from pipeline.shard_files import (
     SUFFIX,
     CommittedShard,
@@ -159,8 +160,11 @@ class Store:
         Args:
             dictionaries: columns of few values, kept as such.
         """
-        with _reading(path), self.filesystem.open(path, "rb") as opened:
-            file = pq.ParquetFile(opened, read_dictionary=list(dictionaries), page_checksum_verification=True)
+        with _reading(path):
+            content = self.filesystem.cat_file(path)
+            if has_other_digest(content):
+                raise pa.ArrowInvalid("its digest is that of other bytes")
+            file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(dictionaries))
             return file.read(), read_described(file)
 
     def commit(
@@ -295,6 +299,7 @@ def _is_hidden(path: str) -> bool:
 def _encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     sink = pa.BufferOutputStream()
     described = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    # Without checksums most changed bits of a page would be read as other values, by whoever reads it.
-    pq.write_table(described, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue().to_pybytes()
+    with pq.ParquetWriter(sink, described.schema, compression="zstd") as writer:
+        writer.write_table(described)
+        reserve_digest(writer)
+    return with_digest(sink.getvalue().to_pybytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -105,6 +106,7 @@ class TestCommit:
         commit_shard(store, RUN, "a/0", size=7, etag="v1", fingerprint="f00")
         for path in (store.images_file(RUN, file_name("a/0")), store.labels_file(RUN, file_name("a/0"))):
             stored = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
+            assert re.fullmatch("[0-9a-f]{32}", stored.pop("tagstream.digest"))
             assert stored == {
                 "tagstream.schema_version": "1",
                 "tagstream.shard": "a/0",
