@@ -40,14 +40,16 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
         return verify_store(store, run, repair)
     import duckdb
 
-    from pipeline.catalog import open_store, query_error
-    from pipeline.errors import StoreError
+    from pipeline.catalog import open_store
+    from pipeline.errors import StoreError, one_line
 
-    hint = f"tagstream status {store} --verify finds what is damaged"
     try:
         return _show(open_store(store), store, run)
-    except duckdb.Error as error:
-        raise StoreError(f"{query_error(error)}; {hint}") from error
+    except (duckdb.Error, StoreError) as error:
+        if not isinstance(error, duckdb.Error) and not isinstance(error.__cause__, duckdb.Error):
+            raise
+        hint = f"`tagstream status {store} --verify` finds what is damaged"
+        raise StoreError(f"{one_line(error)}; {hint}") from error
 
 
 def _show(connection: Connection, url: str, run: str | None) -> int:

@@ -25,7 +25,7 @@ class Repaired:
 
     what: str
     path: str
-    """Below the store."""
+    """Below the store, and what goes with it."""
     n_opened: int = 0
     """Shards that the next job labels anew."""
 
@@ -83,4 +83,5 @@ def _bare(store: Store, files: RunFiles, taken: list[str]) -> Iterator[Repaired]
         if name not in taken and any(shard_stem(shard) in opened for shard in shards):
             file = files.committed.files[name]
             rewrite_without_superseded(store, files.run, file, files.committed, read_vocabulary(None))
-            yield Repaired("written anew without its superseded shards", f"images/run={files.run}/{name}")
+            path = f"images/run={files.run}/{name} and its labels, without the shards that newer files hold"
+            yield Repaired("rewritten", path)
