@@ -20,7 +20,7 @@ _MAX_FINDINGS = 200
 def verify_store(url: str, run: str | None, repair: bool) -> int:
     """Verifies a store's runs, or one; prints the findings and mends them where `repair`. Returns the exit code.
 
-    Repaired damage exits with 0, unless some is left that nothing but a hand can mend.
+    Repaired damage exits with 0, unless some is left that only a hand can mend.
     """
     from pipeline.errors import StoreError
     from pipeline.store import Store
@@ -37,7 +37,7 @@ def verify_store(url: str, run: str | None, repair: bool) -> int:
         verification = _verify(store, name)
         _print_verification(verification)
         if repair:
-            _repair(store, verification)
+            is_left |= not _repair(store, verification)
             is_left |= any(finding.is_damage and finding.mend is Mend.BY_HAND for finding in verification.findings)
         else:
             is_left |= not verification.is_whole
@@ -81,19 +81,22 @@ def _line(finding: Finding) -> str:
     return printable(f"{finding.kind:<11} {finding.path} {finding.message}; {finding.mend}")
 
 
-def _repair(store: Store, verification: Verification) -> None:
+def _repair(store: Store, verification: Verification) -> bool:
+    """Mends what can be; returns whether nothing that was tried is left."""
     from pipeline.repair import repair_run
 
-    n_opened = n_done = 0
+    n_opened = n_done = n_left = 0
     for repaired in repair_run(store, verification):
         opened = f", {repaired.n_opened:,} shards open now" if repaired.n_opened else ""
         click.echo(f"  {repaired.what:<11} {printable(repaired.path)}{opened}")
         n_opened += repaired.n_opened
         n_done += 1
+        n_left += not repaired.is_mended
     if not n_done:
         click.echo("  nothing to repair")
     if n_opened:
         click.echo(f"  to complete the run: {_command(store, verification.run)}")
+    return not n_left
 
 
 def _command(store: Store, run: str) -> str:

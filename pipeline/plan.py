@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 
 from pipeline.errors import SourceError
-from pipeline.folder import ImageFile, deal, generation_name
+from pipeline.folder import ImageFile, deal, generation_name, split_generation
 from pipeline.shard_files import CommittedShard, CommittedShards
 from pipeline.source import Shard, Source
 from pipeline.store import Store
@@ -94,18 +95,25 @@ def _folder_shards(
 ) -> tuple[list[Shard], list[Shard], int]:
     """All shards of a folder; those still to be labelled: files that no committed generation holds; and how many
     committed samples have no file any more.
+
+    A former generation may be open while later ones stand: its file was damaged, and taken out of the store.
     """
     shards, pending, n_gone = [], [], 0
+    generations: dict[str, set[int]] = {}
+    # No character of these names is escaped: a stem is the name.
+    for bucket, generation in map(split_generation, committed.by_stem):
+        generations.setdefault(bucket, set()).add(generation)
     for bucket, files in deal(source.images, n_buckets).items():
-        generation = 0
-        while (name := generation_name(bucket, generation)) in committed:
+        standing = generations.get(bucket, set())
+        for generation in sorted(standing):
+            name = generation_name(bucket, generation)
             keys = store.read_keys(run, name, committed[name])
             shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
             n_gone += len(keys) - len(shards[-1].files)
             files = [file for file in files if file.key not in keys]
-            generation += 1
         if files:
-            shards.append(folder_shard(source.root, name, files))
+            free = next(generation for generation in count() if generation not in standing)
+            shards.append(folder_shard(source.root, generation_name(bucket, free), files))
             pending.append(shards[-1])
     return shards, pending, n_gone
 

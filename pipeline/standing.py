@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.errors import SourceError
+from pipeline.folder import deal, split_generation
 from pipeline.plan import plan_shards
 from pipeline.shard_files import shard_stem
-from pipeline.source import find_source
+from pipeline.source import Source, find_source
 from pipeline.store import Store
 from schemas import RunRecord
 
@@ -39,17 +41,31 @@ def compare_with_source(store: Store, record: RunRecord) -> Standing:
 
     Raises TagstreamError where the source cannot be looked at, or is another place than the one that the run labels.
     """
+    source = _find(record)
+    plan = plan_shards(store, record.run, source, record.folder_buckets, "keep")
+    stems = {shard_stem(shard.name) for shard in plan.shards}
+    missing = sorted(unquote(stem) for stem in store.committed(record.run).by_stem.keys() - stems)
+    open_shards = [shard.name for shard in plan.pending]
+    return Standing(plan.n_shards, open_shards, [shard.name for shard in plan.changed], missing, plan.n_images_gone)
+
+
+def stems_at_source(record: RunRecord, stems: Iterable[str]) -> set[str]:
+    """Those of a run's shards that a job could label anew. Raises TagstreamError as `compare_with_source`."""
+    source = _find(record)
+    if not source.images:
+        return {shard_stem(shard.name) for shard in source.shards}.intersection(stems)
+    buckets = deal(source.images, record.folder_buckets) if record.folder_buckets else {}
+    return {stem for stem in stems if split_generation(stem)[0] in buckets}
+
+
+def _find(record: RunRecord) -> Source:
     source = find_source(_place(record))
     if source.root != record.source_root:
         raise SourceError(
             f"{record.source} leads to {source.root or 'a list'} from here, and the run labels "
             f"{record.source_root or 'a list'}; go to the folder in which the run was made"
         )
-    plan = plan_shards(store, record.run, source, record.folder_buckets, "keep")
-    stems = {shard_stem(shard.name) for shard in plan.shards}
-    missing = sorted(unquote(stem) for stem in store.committed(record.run).by_stem.keys() - stems)
-    open_shards = [shard.name for shard in plan.pending]
-    return Standing(plan.n_shards, open_shards, [shard.name for shard in plan.changed], missing, plan.n_images_gone)
+    return source
 
 
 def _place(record: RunRecord) -> str:

@@ -29,7 +29,7 @@ _NOTES = frozenset({"leftover", "foreign"})
 class Mend(StrEnum):
     """What puts right what was found."""
 
-    TAKE_OUT = "--repair takes it out of the store, the next job labels anew what it held"
+    TAKE_OUT = "--repair takes it out, the next job labels it anew"
     DELETE = "--repair deletes it"
     NAME_ANEW = "--repair makes it anew from the labels"
     BY_HAND = "restore it from a copy; the command that made the run writes it again, but not for a folder of images"

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from jobs.cli import tagstream
 from jobs.label import judge
 from pipeline.job import LabelOutcome
+from pipeline.store import Store
+from pipeline.verification import verify_run
 from tests.fixtures.corpus import jpeg, sample_members, shard_bytes, tar_bytes, write_tars
 from tests.integration.conftest import LabelFunction, label_with, rows
 
@@ -58,6 +60,11 @@ def bad_outcome(shared_ray: None, tiny_model: Path, bad_source: Path) -> LabelOu
 @pytest.fixture(scope="module")
 def bad_store(bad_source: Path, bad_outcome: LabelOutcome) -> Path:
     return bad_source.parent / "bad-store"
+
+
+def test_what_a_job_has_committed_of_bad_input_is_whole(bad_store: Path, bad_outcome: LabelOutcome) -> None:
+    found = verify_run(Store(str(bad_store)), bad_outcome.record.run)
+    assert (found.findings, found.n_images) == ([], bad_outcome.record.n_images)
 
 
 def test_each_readable_sample_is_labelled_and_each_fault_is_one_row(bad_store: Path, bad_outcome: LabelOutcome) -> None:

@@ -25,7 +25,7 @@ from pipeline.repair import repair_run
 from pipeline.shard_files import file_name
 from pipeline.store import Store
 from pipeline.verification import Verification, runs_to_verify, verify_run
-from tests.fixtures.corpus import sample_members, shard_bytes, tar_bytes, write_tars
+from tests.fixtures.corpus import jpeg, sample_members, shard_bytes, tar_bytes, write_tars
 from tests.fixtures.labelled import label_source
 from tests.fixtures.tables import job_record, run_record
 
@@ -444,6 +444,54 @@ def relabelled(tmp_path: Path, kind: str) -> tuple[Store, Path]:
     return store, source
 
 
+class TestSource:
+    """Nothing is deleted that nobody could label anew."""
+
+    @pytest.mark.parametrize("kind", ["plain", "compacted"])
+    def test_damage_of_a_shard_that_is_no_longer_at_the_source_is_left(self, tmp_path: Path, kind: str) -> None:
+        source, store = tmp_path / "source", Store(str(tmp_path / "store"))
+        write_tars(source, 2, 4)
+        label_source(store, RUN, str(source), FOUND)
+        if kind == "compacted":
+            compact(store)
+        name = sorted(store.list_images(RUN))[0]
+        Damager(store, name).flip("labels", 0.02)
+        (source / "00000.tar").unlink()
+        (left,) = repair_run(store, verify_run(store, RUN))
+        assert (left.what, left.is_mended) == ("left", False)
+        assert "1 of its shards are no longer at the source, the first is 00000" in left.path
+        assert not verify_run(store, RUN).is_whole
+
+    def test_damage_is_left_where_the_source_cannot_be_looked_at(self, tmp_path: Path) -> None:
+        write_tars(tmp_path / "source", 2, 4)
+        store = Store(str(tmp_path / "store"))
+        label_source(store, RUN, str(tmp_path / "source"), FOUND)
+        Damager(store, "00000.parquet").flip("labels", 0.02)
+        shutil.rmtree(tmp_path / "source")
+        assert repair(store) == ["left"]
+        assert len(store.committed(RUN)) == 2
+
+    @pytest.mark.parametrize("damaged", [["bucket-0000-of-0001"], ["bucket-0000-of-0001+1"], [""]])
+    def test_damage_of_a_generation_of_a_folder_is_mended_and_no_image_is_there_twice(
+        self, tmp_path: Path, damaged: list[str]
+    ) -> None:
+        store, photos = Store(str(tmp_path / "store")), tmp_path / "photos"
+        photos.mkdir()
+        for number in range(3):
+            (photos / f"{number}.jpg").write_bytes(jpeg(number))
+            label_source(store, RUN, str(photos), FOUND)
+        before = all_rows(store)
+        for name in list(store.list_images(RUN)):
+            if damaged == [""] or name.removesuffix(".parquet") in damaged:
+                Damager(store, name).flip("images", 0.02)
+        repair(store)
+        label_source(store, RUN, str(photos), FOUND)
+        after = all_rows(store)
+        assert [row[3] for row in sorted(after["images"], key=lambda row: row[3])] == ["0.jpg", "1.jpg", "2.jpg"]
+        # Of a folder all of whose generations are open the next job makes one.
+        assert damaged == [""] or after == before
+
+
 class TestFormerRows:
     """A repair never uncovers rows of a shard's former version."""
 
@@ -603,6 +651,11 @@ class TestRecords:
         found = verify_run(store, RUN)
         assert (kinds(found), found.n_files) == ({"record"}, 3)
         assert repair(store) == []
+
+    def test_without_the_record_of_the_run_damage_is_left(self, store: Store) -> None:
+        Path(store.root, "runs", RUN, "run.json").unlink()
+        Damager(store, "00000.parquet").flip("labels", 0.02)
+        assert repair(store) == ["left"]
 
     def test_runs_without_any_record_are_verified_too(self, store: Store) -> None:
         shutil.rmtree(Path(store.root, "runs", RUN))
