@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 _KEY = "tagstream.digest"
 _N_DIGITS = 32
 _BLANK = b"0" * _N_DIGITS
-# A key and the length of its value, as Thrift writes them. No other value has these bytes: json escapes the first.
+# A key and the length of its value, as Thrift writes them; the last in a file, since what is added comes after the rest.
 _BEFORE = _KEY.encode() + bytes([0x18, _N_DIGITS])
 
 

@@ -28,9 +28,9 @@ class RunFiles:
     unreadable: list[str] = field(default_factory=list)
     """Compacted files of which nothing tells what they hold. They are neither owners nor ownerless."""
 
-    def label_bytes(self, name: str) -> int:
-        """The size of a file of labels; 0 where it is missing."""
-        return int(self.labels.get(name, {}).get("size") or 0)
+    def size_bytes(self, name: str) -> int:
+        """Of a file of images and its labels together."""
+        return sum(int(files.get(name, {}).get("size") or 0) for files in (self.images, self.labels))
 
 
 def list_run_files(store: Store, run: str) -> RunFiles:
