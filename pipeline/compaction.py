@@ -216,8 +216,8 @@ def _write(path: Path, rows: pa.RecordBatchReader, schema: pa.Schema, rows_a_gro
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=alike) as writer:
         for batch in rows:
             writer.write_batch(batch.cast(schema), row_group_size=rows_a_group)
-        reserve_digest(writer)
-    path.write_bytes(with_digest(path.read_bytes()))
+        mark = reserve_digest(writer)
+    path.write_bytes(with_digest(path.read_bytes(), mark))
 
 
 @contextmanager

@@ -48,15 +48,17 @@ def decode_file(content: bytes, schema: pa.Schema) -> tuple[pa.Table, dict[str, 
 
     Raises DamagedFileError where anything cannot be as it was written.
     """
-    if has_other_digest(content):
-        raise DamagedFileError("unreadable", "has other bytes than its digest says were written")
     few_values = [name for name in schema.names if name in _DICTIONARIES]
     try:
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=few_values)
+        if has_other_digest(file, content):
+            raise DamagedFileError("unreadable", "has other bytes than its digest says were written")
         described = read_described(file)
         is_expected = file.schema.equals(_stored_schema(schema))
         table = file.read() if is_expected else pa.Table.from_batches([], schema)
         n_stored = file.metadata.num_rows
+    except DamagedFileError:
+        raise
     # Damaged bytes raise what they like: errors of Arrow, of Thrift, of Unicode, of memory that is not there.
     except Exception as error:
         raise DamagedFileError("unreadable", f"cannot be read as it was written: {one_line(error)}") from error

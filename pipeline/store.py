@@ -162,9 +162,9 @@ class Store:
         """
         with _reading(path):
             content = self.filesystem.cat_file(path)
-            if has_other_digest(content):
-                raise pa.ArrowInvalid("its digest is that of other bytes")
             file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(dictionaries))
+            if has_other_digest(file, content):
+                raise pa.ArrowInvalid("its digest is that of other bytes")
             return file.read(), read_described(file)
 
     def commit(
@@ -301,5 +301,5 @@ def _encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     described = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
     with pq.ParquetWriter(sink, described.schema, compression="zstd") as writer:
         writer.write_table(described)
-        reserve_digest(writer)
-    return with_digest(sink.getvalue().to_pybytes())
+        mark = reserve_digest(writer)
+    return with_digest(sink.getvalue().to_pybytes(), mark)
