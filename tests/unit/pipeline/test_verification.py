@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import random
 import shutil
@@ -13,24 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import repair as repair_module
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.catalog import open_store
-from pipeline.compaction import compact_run
-from pipeline.repair import repair_run
-from pipeline.shard_files import file_name
 from pipeline.store import Store
-from pipeline.verification import Verification, runs_to_verify, verify_run
-from tests.fixtures.corpus import jpeg, sample_members, shard_bytes, tar_bytes, write_tars
+from pipeline.verification import runs_to_verify, verify_run
+from tests.fixtures.corpus import sample_members, tar_bytes, write_tars
+from tests.fixtures.damage import OF_A_COMPACTED_FILE, OF_A_SHARD, Damage, Damager
 from tests.fixtures.labelled import label_source
+from tests.fixtures.stores import FOUND, RUN, all_rows, compact, kinds, relabelled, repair
 from tests.fixtures.tables import job_record, run_record
 
-RUN = "run-1"
-FOUND = [("dog", 0.5), ("tree", 0.25), ("sky", 0.125)]
+Check = Callable[[Store, str, Damage], None]
 LONG_AGO = time.time() - 2 * 86400
 
 
@@ -77,213 +69,13 @@ def copied(template: Path, tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-def compact(store: Store) -> None:
-    compact_run(store, RUN, read_vocabulary(None), lambda done, total: None)
-
-
-def all_rows(store: Store) -> dict[str, list[Any]]:
-    """Every row of the store, in an order of its own."""
-    connection = open_store(store.url)
-    tables = ("images", "stored_labels", "spellings")
-    return {table: connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall() for table in tables}
-
-
-def kinds(verification: Verification) -> set[str]:
-    return {finding.kind for finding in verification.findings}
-
-
-def repair(store: Store) -> list[str]:
-    """Repairs and returns what was done."""
-    return [repaired.what for repaired in repair_run(store, verify_run(store, RUN))]
-
-
-class Damager:
-    """Damages one shard's files, or those of the compacted file."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.store, self.name = store, name
-
-    def path(self, table: str, name: str | None = None) -> str:
-        return f"{self.store.root}/{table}/run={RUN}/{name or self.name}"
-
-    def content(self, table: str, name: str | None = None) -> bytes:
-        return self.store.filesystem.cat_file(self.path(table, name))
-
-    def write(self, table: str, content: bytes, name: str | None = None) -> None:
-        self.store.filesystem.pipe_file(self.path(table, name), content)
-
-    def delete(self, table: str) -> None:
-        self.store.filesystem.rm_file(self.path(table))
-
-    def flip(self, table: str, where: float) -> None:
-        """Changes one bit, at a part of the file's length."""
-        content = bytearray(self.content(table))
-        content[int(where * len(content))] ^= 1
-        self.write(table, bytes(content))
-
-    def flip_footer(self, table: str) -> None:
-        content = bytearray(self.content(table))
-        size = int.from_bytes(content[-8:-4], "little")
-        content[-8 - size + 1] ^= 0x55
-        self.write(table, bytes(content))
-
-    def swap(self, *tables: str) -> None:
-        """Exchanges the files of the first two shards."""
-        for table in tables:
-            first, second = self.content(table), self.content(table, "00001.parquet")
-            self.write(table, second)
-            self.write(table, first, "00001.parquet")
-
-    def edit(self, table: str, change: Callable[[pa.Table], pa.Table]) -> None:
-        """Rewrites a file with other rows, as no digest tells."""
-        before = pq.read_table(io.BytesIO(self.content(table)))
-        sink = io.BytesIO()
-        pq.write_table(change(before), sink)
-        self.write(table, sink.getvalue())
-
-    def edit_rows(self, table: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
-        """Rewrites a file with its rows changed in place."""
-
-        def changed(before: pa.Table) -> pa.Table:
-            rows = before.to_pylist()
-            change(rows)
-            return pa.Table.from_pylist(rows, schema=before.schema)
-
-        self.edit(table, changed)
-
-    def describe(self, table: str, key: str, value: str | None) -> None:
-        """Changes or removes what a file says of itself."""
-
-        def changed(before: pa.Table) -> pa.Table:
-            metadata = {k: v for k, v in before.schema.metadata.items() if k != f"tagstream.{key}".encode()}
-            if value is not None:
-                metadata[f"tagstream.{key}".encode()] = value.encode()
-            return before.replace_schema_metadata(metadata)
-
-        self.edit(table, changed)
-
-
-def put(row: int, column: str, value: object) -> Callable[[list[dict[str, Any]]], None]:
-    return lambda rows: rows[row].update({column: value})
-
-
-def exchange(first: int, second: int, column: str) -> Callable[[list[dict[str, Any]]], None]:
-    def change(rows: list[dict[str, Any]]) -> None:
-        rows[first][column], rows[second][column] = rows[second][column], rows[first][column]
-
-    return change
-
-
-def drop_column(name: str) -> Callable[[pa.Table], pa.Table]:
-    return lambda table: table.drop_columns([name])
-
-
-def cast_column(name: str, kind: pa.DataType) -> Callable[[pa.Table], pa.Table]:
-    def change(table: pa.Table) -> pa.Table:
-        place = table.column_names.index(name)
-        return table.set_column(place, name, table.column(name).cast(kind))
-
-    return change
-
-
-def label_of_a_rejected_image(damage: Damager) -> None:
-    damage.edit_rows("images", put(0, "status", "rejected"))
-    damage.edit_rows("images", lambda rows: rows[0].update({"stage": "decode", "error": "ImageUnreadable"}))
-
-
-def forget_a_row(damage: Damager) -> None:
-    """Takes an image with its labels out of the middle."""
-    damage.edit_rows("images", lambda rows: rows.pop(1))
-    damage.edit("labels", lambda table: table.filter(pa.compute.not_equal(table["index"], 1)))
-
-
-def forget_a_shard(damage: Damager) -> None:
-    """A compacted file lists two shards, and has the rows of three."""
-    shards = json.loads(pq.read_schema(io.BytesIO(damage.content("images"))).metadata[b"tagstream.shards"])
-    damage.describe("images", "shards", json.dumps(shards[:-1]))
-
-
-def list_a_shard_twice(damage: Damager) -> None:
-    shards = json.loads(pq.read_schema(io.BytesIO(damage.content("images"))).metadata[b"tagstream.shards"])
-    damage.describe("images", "shards", json.dumps([*shards, shards[0]]))
-
-
-Damage = tuple[str, Callable[[Damager], object]]
-Check = Callable[[Store, str, Damage], None]
-OF_A_SHARD: dict[str, Damage] = {
-    "images cut short": ("unreadable", lambda d: d.write("images", d.content("images")[:-20])),
-    "images empty": ("unreadable", lambda d: d.write("images", b"")),
-    "images are garbage": ("unreadable", lambda d: d.write("images", b"PAR1" + bytes(500) + b"PAR1")),
-    "a bit of a page of images flipped": ("unreadable", lambda d: d.flip("images", 0.02)),
-    "footer of images changed": ("unreadable", lambda d: d.flip_footer("images")),
-    "a bit of a page of labels flipped": ("unreadable", lambda d: d.flip("labels", 0.02)),
-    "footer of labels changed": ("unreadable", lambda d: d.flip_footer("labels")),
-    "labels cut short": ("unreadable", lambda d: d.write("labels", d.content("labels")[:100])),
-    "labels empty": ("unreadable", lambda d: d.write("labels", b"")),
-    "labels deleted": ("missing", lambda d: d.delete("labels")),
-    "labels of two shards swapped": ("metadata", lambda d: d.swap("labels")),
-    "images of two shards swapped": ("metadata", lambda d: d.swap("images")),
-    "two shards swapped": ("metadata", lambda d: d.swap("images", "labels")),
-    "fingerprint of images": ("metadata", lambda d: d.describe("images", "fingerprint", "other")),
-    "fingerprint of labels": ("metadata", lambda d: d.describe("labels", "fingerprint", None)),
-    "schema version": ("metadata", lambda d: d.describe("images", "schema_version", "2")),
-    "name of the shard": ("metadata", lambda d: d.describe("images", "shard", None)),
-    "version of the source": ("metadata", lambda d: d.describe("images", "source_etag", None)),
-    "size of the source": ("metadata", lambda d: d.describe("images", "source_size", "many")),
-    "labels of another version": ("metadata", lambda d: d.describe("labels", "source_etag", "older")),
-    "a column missing": ("schema", lambda d: d.edit("images", drop_column("caption"))),
-    "a column of another type": ("schema", lambda d: d.edit("labels", cast_column("rank", pa.int32()))),
-    "a column of another name": ("schema", lambda d: d.edit("labels", lambda t: t.rename_columns({"score": "scroe"}))),
-    "no rows at all": ("rows", lambda d: [d.edit(table, lambda t: t.slice(0, 0)) for table in ("images", "labels")]),
-    "an image forgotten": ("rows", forget_a_row),
-    "an index twice": ("rows", lambda d: d.edit_rows("images", put(1, "index", 0))),
-    "another image_id": ("rows", lambda d: d.edit_rows("images", put(1, "image_id", 5))),
-    "another key": ("rows", lambda d: d.edit_rows("images", put(1, "key", "other"))),
-    "another shard in a row of images": ("rows", lambda d: d.edit_rows("images", put(1, "shard", "00001"))),
-    "another shard in a row of labels": ("rows", lambda d: d.edit_rows("labels", put(1, "shard", "x"))),
-    "an unknown status": ("rows", lambda d: d.edit_rows("images", put(1, "status", "maybe"))),
-    "a count of labels": ("rows", lambda d: d.edit_rows("images", put(1, "n_labels", 2))),
-    "a count of unfinished branches": ("rows", lambda d: d.edit_rows("images", put(1, "n_unfinished", -1))),
-    "labels of a rejected image": ("rows", label_of_a_rejected_image),
-    "a label forgotten": ("rows", lambda d: d.edit_rows("labels", lambda rows: rows.pop())),
-    "all labels forgotten": ("rows", lambda d: d.edit("labels", lambda t: t.slice(0, 0))),
-    "a label doubled": ("rows", lambda d: d.edit_rows("labels", lambda rows: rows.append(rows[-1]))),
-    "a label twice at an image": ("rows", lambda d: d.edit_rows("labels", put(1, "label", "dog"))),
-    "labels of another image": ("rows", lambda d: d.edit_rows("labels", put(0, "index", 1))),
-    "an image_id of a label": ("rows", lambda d: d.edit_rows("labels", put(0, "image_id", 5))),
-    "ranks from 0": ("rows", lambda d: d.edit_rows("labels", put(0, "rank", 0))),
-    "a gap in the ranks": ("rows", lambda d: d.edit_rows("labels", put(2, "rank", 4))),
-    "scores that rise": ("rows", lambda d: d.edit_rows("labels", exchange(0, 1, "score"))),
-    "a score that is no number": ("rows", lambda d: d.edit_rows("labels", put(1, "score", float("nan")))),
-    "a probability of 2": ("rows", lambda d: d.edit_rows("labels", put(0, "first_token_prob", 2.0))),
-    "a negative probability": ("rows", lambda d: d.edit_rows("labels", put(0, "first_token_prob", -0.5))),
-}  # fmt: skip
-OF_A_COMPACTED_FILE: dict[str, Damage] = {
-    "images are garbage": ("unreadable", lambda d: d.write("images", b"PAR1" + bytes(500) + b"PAR1")),
-    "images cut short": ("unreadable", lambda d: d.write("images", d.content("images")[:-20])),
-    "images and labels are garbage": ("unreadable", lambda d: [d.write(t, b"?" * 99) for t in ("images", "labels")]),
-    "a bit of a page of labels flipped": ("unreadable", lambda d: d.flip("labels", 0.02)),
-    "labels deleted": ("missing", lambda d: d.delete("labels")),
-    "the list of shards deleted": ("metadata", lambda d: d.describe("images", "shards", None)),
-    "the list of shards is none": ("metadata", lambda d: d.describe("images", "shards", "[{}]")),
-    "a shard forgotten": ("metadata", forget_a_shard),
-    "a shard listed twice": ("metadata", list_a_shard_twice),
-    "a rank": ("rows", lambda d: d.edit_rows("labels", put(0, "rank", 7))),
-    "spellings deleted": ("missing", lambda d: d.delete("spellings")),
-    "spellings are garbage": ("unreadable", lambda d: d.write("spellings", b"?")),
-    "a spelling forgotten": ("spellings", lambda d: d.edit("spellings", lambda t: t.slice(1))),
-    "another spelling": ("spellings", lambda d: d.edit_rows("spellings", put(0, "label", "cat"))),
-    "spellings of another run": ("metadata", lambda d: d.describe("spellings", "fingerprint", "other")),
-}
-
-
 @pytest.fixture
 def check_found_and_mended(source: Path, good_rows: dict[str, list[Any]]) -> Check:
     """Damages a file of a store, and goes on until its tables are checked to be good again."""
 
     def check(store: Store, name: str, damage: Damage) -> None:
         kind, break_it = damage
-        break_it(Damager(store, name))
+        break_it(Damager(store, RUN, name))
         found = verify_run(store, RUN)
         assert (kinds(found), found.is_whole) == ({kind}, False)
         assert any(finding.name == name for finding in found.findings)
@@ -426,131 +218,6 @@ def read_by_others(path: Path) -> list[Any]:
     return [*found, pq.read_table(path).to_pylist()]
 
 
-def relabelled(tmp_path: Path, kind: str) -> tuple[Store, Path]:
-    """A store in which a shard was labelled again, over its former rows, which still lie there."""
-    source, store = tmp_path / "source", Store(str(tmp_path / "store"))
-    write_tars(source, 3, 4)
-    label_source(store, RUN, str(source), FOUND)
-    if kind == "compacted":
-        compact(store)
-    (source / "00001.tar").write_bytes(shard_bytes(7, 3))
-    if kind == "plain":
-        kept = {table: Damager(store, "00001.parquet").content(table) for table in ("images", "labels")}
-    label_source(store, RUN, str(source), FOUND, changed="relabel")
-    if kind == "plain":
-        for table, content in kept.items():
-            Damager(store, "00001.parquet").write(table, content)
-    return store, source
-
-
-class TestSource:
-    """Nothing is deleted that nobody could label anew."""
-
-    @pytest.mark.parametrize("kind", ["plain", "compacted"])
-    def test_damage_of_a_shard_that_is_no_longer_at_the_source_is_left(self, tmp_path: Path, kind: str) -> None:
-        source, store = tmp_path / "source", Store(str(tmp_path / "store"))
-        write_tars(source, 2, 4)
-        label_source(store, RUN, str(source), FOUND)
-        if kind == "compacted":
-            compact(store)
-        name = sorted(store.list_images(RUN))[0]
-        Damager(store, name).flip("labels", 0.02)
-        (source / "00000.tar").unlink()
-        (left,) = repair_run(store, verify_run(store, RUN))
-        assert (left.what, left.is_mended) == ("left", False)
-        assert "1 of its shards are no longer at the source, the first is 00000" in left.path
-        assert not verify_run(store, RUN).is_whole
-
-    def test_damage_is_left_where_the_source_cannot_be_looked_at(self, tmp_path: Path) -> None:
-        write_tars(tmp_path / "source", 2, 4)
-        store = Store(str(tmp_path / "store"))
-        label_source(store, RUN, str(tmp_path / "source"), FOUND)
-        Damager(store, "00000.parquet").flip("labels", 0.02)
-        shutil.rmtree(tmp_path / "source")
-        assert repair(store) == ["left"]
-        assert len(store.committed(RUN)) == 2
-
-    @pytest.mark.parametrize("damaged", [["bucket-0000-of-0001"], ["bucket-0000-of-0001+1"], [""]])
-    def test_damage_of_a_generation_of_a_folder_is_mended_and_no_image_is_there_twice(
-        self, tmp_path: Path, damaged: list[str]
-    ) -> None:
-        store, photos = Store(str(tmp_path / "store")), tmp_path / "photos"
-        photos.mkdir()
-        for number in range(3):
-            (photos / f"{number}.jpg").write_bytes(jpeg(number))
-            label_source(store, RUN, str(photos), FOUND)
-        before = all_rows(store)
-        for name in list(store.list_images(RUN)):
-            if damaged == [""] or name.removesuffix(".parquet") in damaged:
-                Damager(store, name).flip("images", 0.02)
-        repair(store)
-        label_source(store, RUN, str(photos), FOUND)
-        after = all_rows(store)
-        assert [row[3] for row in sorted(after["images"], key=lambda row: row[3])] == ["0.jpg", "1.jpg", "2.jpg"]
-        # Of a folder all of whose generations are open the next job makes one.
-        assert damaged == [""] or after == before
-
-
-class TestFormerRows:
-    """A repair never uncovers rows of a shard's former version."""
-
-    @pytest.mark.parametrize("kind", ["plain", "compacted"])
-    def test_they_do_not_count_after_their_successor_was_taken_out(self, tmp_path: Path, kind: str) -> None:
-        store, source = relabelled(tmp_path, kind)
-        before = all_rows(store)
-        damage = Damager(store, file_name("00001", 1))
-        damage.flip("labels", 0.02)
-        assert "unreadable" in kinds(verify_run(store, RUN))
-        repair(store)
-        assert "00001" not in store.committed(RUN)
-        assert {row[1] for row in all_rows(store)["images"]} == {"00000", "00002"}
-        label_source(store, RUN, str(source), FOUND)
-        assert verify_run(store, RUN).findings == []
-        assert all_rows(store) == before
-
-    @pytest.mark.parametrize("kind", ["plain", "compacted"])
-    @pytest.mark.parametrize("step", range(1, 8))
-    def test_killed_at_any_step_a_repair_goes_on(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
-    ) -> None:
-        store, source = relabelled(tmp_path, kind)
-        before = all_rows(store)
-        Damager(store, file_name("00001", 1)).write("images", b"PAR1")
-        Damager(store, "00000.parquet").write("labels", b"") if kind == "plain" else None
-        with monkeypatch.context() as patched:
-            _die_at(patched, store, step)
-            try:
-                repair(store)
-            except KeyboardInterrupt:
-                pass
-            else:
-                assert step > 4
-        former = store.committed(RUN).by_stem.get("00001")
-        assert former is None or former.generation == 1
-        repair(store)
-        label_source(store, RUN, str(source), FOUND)
-        assert verify_run(store, RUN).is_whole
-        assert all_rows(store) == before
-
-
-def _die_at(monkeypatch: pytest.MonkeyPatch, store: Store, step: int) -> None:
-    """Interrupts before the n-th file is deleted or rewritten."""
-    count = [0]
-
-    def counting(operation: Any) -> Any:
-        def operate(*arguments: Any, **options: Any) -> Any:
-            count[0] += 1
-            if count[0] == step:
-                raise KeyboardInterrupt
-            return operation(*arguments, **options)
-
-        return operate
-
-    rewrite = counting(repair_module.rewrite_without_superseded)
-    monkeypatch.setattr(repair_module, "rewrite_without_superseded", rewrite)
-    monkeypatch.setattr(store.filesystem, "rm_file", counting(store.filesystem.rm_file))
-
-
 class TestLeftovers:
     """What lies in the folders and is no part of the run."""
 
@@ -625,7 +292,7 @@ class TestLeftovers:
     def test_images_that_were_deleted_make_their_shard_open(
         self, store: Store, source: Path, good_rows: dict[str, list[Any]]
     ) -> None:
-        Damager(store, "00000.parquet").delete("images")
+        Damager(store, RUN, "00000.parquet").delete("images")
         assert kinds(verify_run(store, RUN)) == {"leftover"}
         repair(store)
         label_source(store, RUN, str(source), FOUND)
@@ -653,7 +320,7 @@ class TestRecords:
 
     def test_without_the_record_of_the_run_damage_is_left(self, store: Store) -> None:
         Path(store.root, "runs", RUN, "run.json").unlink()
-        Damager(store, "00000.parquet").flip("labels", 0.02)
+        Damager(store, RUN, "00000.parquet").flip("labels", 0.02)
         assert repair(store) == ["left"]
 
     def test_runs_without_any_record_are_verified_too(self, store: Store) -> None:
