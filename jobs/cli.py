@@ -15,23 +15,20 @@ from jobs.demo import demo
 from jobs.demo_corpus import demo_corpus
 from jobs.export import export
 from jobs.import_nxtp import import_nxtp
+from jobs.job_process import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminate
 from jobs.label import label
 from jobs.pack import pack
 from jobs.recall import recall
+from jobs.retry import retry
 from jobs.sql import sql
 from jobs.status import status
 from jobs.thresholds import thresholds
 from jobs.train import train
 from jobs.truncate import truncate
 from pipeline.errors import TagstreamError
+from pipeline.secrets import conceal
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, with which schedulers take a machine back: everything stops as by Ctrl-C."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,6 +45,7 @@ def tagstream() -> None:
 
 for command in (
     label,
+    retry,
     status,
     sql,
     recall,
@@ -67,14 +65,14 @@ for command in (
 
 def main() -> NoReturn:
     """Runs the command; every failure is one sentence on stderr and a non-zero exit."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = tagstream(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except TagstreamError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {conceal(str(error))}", err=True)
         code = EXIT_FAILED
     except (click.Abort, KeyboardInterrupt) as stop:
         # click makes an Abort of what interrupts it.
@@ -85,10 +83,6 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
 
 
 if __name__ == "__main__":

@@ -22,16 +22,16 @@ UNION ALL SELECT 10, images, recall, hit FROM recall_at(10)"""
 @click.option("--store", default="demo-store", show_default=True, help="Where the tables go.")
 def demo(store: str) -> None:
     """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query."""
-    from jobs.label import run_job
+    from jobs.label import report, run_job
     from jobs.output import print_result
-    from model.recognizer import DEMO_MODEL
+    from model.folder import DEMO_MODEL
     from pipeline.catalog import open_store, run_query
-    from pipeline.job import LabelRequest
+    from pipeline.job import LabelJob, LabelRequest
     from pipeline.settings import LabelSettings
 
     click.echo(f"Labelling the scenes in {DEMO_SHARDS}")
     request = LabelRequest(source=DEMO_SHARDS, store=store, model=DEMO_MODEL, settings=LabelSettings(top_k=10))
-    run_job(request)
+    report(run_job(LabelJob(request)), store)
     connection = open_store(store)
     click.echo("\nThe first images, their captions and best labels:\n")
     print_result(run_query(connection, _FIRST_LABELS))

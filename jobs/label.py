@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.config_file import read_config
+from jobs.job_process import job_process
 
 if TYPE_CHECKING:
-    from pipeline.job import LabelOutcome, LabelRequest
+    from pipeline.job import LabelJob, LabelOutcome
 
 EXIT_TOO_MANY_REJECTS = 3
 DEMO_NOTICE = (
@@ -47,8 +48,8 @@ def label(source: str, store: str, model: str, max_reject_rate: float, config: s
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
     """
-    from model.recognizer import DEMO_MODEL
-    from pipeline.job import LabelRequest
+    from model.folder import DEMO_MODEL
+    from pipeline.job import LabelJob, LabelRequest
     from pipeline.settings import LabelSettings
     from pipeline.settings_file import read_settings
 
@@ -67,17 +68,17 @@ def label(source: str, store: str, model: str, max_reject_rate: float, config: s
         verbose=flags["verbose"],
         command=shlex.join(["tagstream", *sys.argv[1:]]),
     )
-    return judge(run_job(request), max_reject_rate)
+    outcome = run_job(LabelJob(request))
+    report(outcome, store)
+    return judge(outcome, max_reject_rate)
 
 
-def run_job(request: LabelRequest) -> LabelOutcome:
-    """Does a labelling job with a live line and says what it did; where the user stops it, how to go on."""
+def run_job(job: LabelJob) -> LabelOutcome:
+    """Does a labelling job with a live line and passes on its notes; where the user stops it, says how to go on."""
     from jobs.live_line import LiveLine, describe
-    from pipeline.job import LabelJob
 
-    job = LabelJob(request)
     try:
-        with LiveLine(lambda elapsed_s: describe(job.progress.snapshot(), elapsed_s)):
+        with job_process(), LiveLine(lambda elapsed_s: describe(job.progress.snapshot(), elapsed_s)):
             outcome = job.run()
     except KeyboardInterrupt:
         done = job.progress.snapshot().n_shards_done
@@ -85,7 +86,6 @@ def run_job(request: LabelRequest) -> LabelOutcome:
         raise
     for note in outcome.notes:
         click.echo(f"Note: {note}.", err=True)
-    _report(outcome, request.store)
     return outcome
 
 
@@ -99,7 +99,8 @@ def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
     return 0
 
 
-def _report(outcome: LabelOutcome, store: str) -> None:
+def report(outcome: LabelOutcome, store: str) -> None:
+    """Says what a labelling job did."""
     record = outcome.record
     if not record.n_shards_committed:
         click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")

@@ -74,9 +74,8 @@ def _show(connection: Connection, url: str, run: str | None) -> int:
             click.echo("  images      none committed yet")
         for reject in query_rows(connection, "rejects", {"run": name}):
             _print_rejects(reject)
-        jobs = query_rows(connection, "last_job", {"run": name})
-        _print_source(store, name, jobs[0]["command"] if jobs else "")
-        _print_last_job(jobs)
+        _print_source(store, name)
+        _print_last_job(query_rows(connection, "last_job", {"run": name}))
     return 0 if adds_up else EXIT_DOES_NOT_ADD_UP
 
 
@@ -101,11 +100,11 @@ def _print_rejects(reject: dict[str, Any]) -> None:
         click.echo(f"              {printable(example['sample'])}: {printable(example['message'] or '')}")
 
 
-def _print_source(store: Store, run: str, command: str) -> None:
+def _print_source(store: Store, run: str) -> None:
     """How far the run is with its source; where that cannot be looked at, why."""
     from jobs.live_line import LiveLine, clock
     from pipeline.errors import TagstreamError
-    from pipeline.standing import compare_with_source
+    from pipeline.standing import compare_with_source, labelling_command
 
     record = store.read_run(run)
     if record is None:
@@ -116,10 +115,10 @@ def _print_source(store: Store, run: str, command: str) -> None:
     except TagstreamError as error:
         click.echo(f"  source      could not be looked at: {printable(str(error))}")
         return
-    _print_standing(standing, command)
+    _print_standing(standing, labelling_command(store.read_jobs(run)))
 
 
-def _print_standing(standing: Standing, command: str) -> None:
+def _print_standing(standing: Standing, command: str | None) -> None:
     n_open = len(standing.open)
     done = f"{standing.n_committed:,} committed, {n_open:,} open" if n_open else "all committed"
     click.echo(f"  source      {standing.n_source:,} shards now: {done}")

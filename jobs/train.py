@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.config_file import read_config, read_preset
+from jobs.job_process import job_process
 
 if TYPE_CHECKING:
     from pipeline.training.progress import TrainProgress
@@ -66,7 +67,7 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
     )
     job = TrainJob(request)
     try:
-        with LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)):
+        with job_process(), LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)):
             state = job.run()
     except KeyboardInterrupt:
         steps = job.checkpoints.steps()

@@ -102,13 +102,14 @@ def _repair(store: Store, verification: Verification) -> bool:
 def _command(store: Store, run: str) -> str:
     """What completes a run: its last job's command, or one of what its record says."""
     from pipeline.errors import StoreError
+    from pipeline.standing import labelling_command
 
     try:
-        commands = [job.command for job in store.read_jobs(run) if job.command]
+        command = labelling_command(store.read_jobs(run))
         record = store.read_run(run)
     except StoreError:
         return "the command that made it"
-    if commands:
-        return printable(commands[-1])
+    if command:
+        return printable(command)
     source = record.source if record else "SOURCE"
     return shlex.join(["tagstream", "label", source, "--store", store.url, "--run", run]) + " ..."

@@ -1,10 +1,21 @@
-"""The recognizer: vision encoder, projector, text decoder, one-shot sampling, checkpoints."""
+"""The recognizer: vision encoder, projector, text decoder, one-shot sampling, checkpoints.
 
-from model.configuration import RecognizerConfig
-from model.modeling import RecognizerModel
-from model.preprocessing import ImageDecodeError, ImagePreprocessor
-from model.ranking import RANKINGS, Label
-from model.recognizer import DTYPES, SAMPLINGS, Recognizer
+Names are imported when they are first used: torch and transformers take seconds, and a job's driver needs neither.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from model.choices import DTYPES, RANKINGS, SAMPLINGS
+
+if TYPE_CHECKING:
+    from model.configuration import RecognizerConfig
+    from model.modeling import RecognizerModel
+    from model.preprocessing import ImageDecodeError, ImagePreprocessor
+    from model.ranking import Label
+    from model.recognizer import Recognizer
 
 __all__ = [
     "DTYPES",
@@ -17,3 +28,18 @@ __all__ = [
     "RecognizerConfig",
     "RecognizerModel",
 ]
+
+_MODULES = {
+    "ImageDecodeError": "model.preprocessing",
+    "ImagePreprocessor": "model.preprocessing",
+    "Label": "model.ranking",
+    "Recognizer": "model.recognizer",
+    "RecognizerConfig": "model.configuration",
+    "RecognizerModel": "model.modeling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'model' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model.preprocessing import PREPROCESSOR_FILE
+from model.folder import PREPROCESSOR_FILE
 
 # Fields that say who wrote a file, not what the model computes.
 _PROVENANCE_FIELDS = frozenset({"transformers_version", "_name_or_path", "name_or_path"})

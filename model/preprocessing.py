@@ -13,11 +13,16 @@ import struct
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
+
+from model.folder import PREPROCESSOR_FILE
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -35,11 +40,18 @@ _TURNS = {
 }
 # Above this the resized image would be far larger than its crop, so the crop is resampled straight from the source.
 _MAX_RESIZED_PIXELS = 16_000_000
-PREPROCESSOR_FILE = "preprocessor_config.json"
 
 
 class ImageDecodeError(ValueError):
     """The bytes are no image that can be decoded."""
+
+
+class ImageTooLargeError(ImageDecodeError):
+    """The image claims more pixels than are allowed; `width` and `height` are what it claims, where that is known."""
+
+    def __init__(self, message: str, width: int | None = None, height: int | None = None) -> None:
+        super().__init__(message)
+        self.width, self.height = width, height
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,12 +82,15 @@ class ImagePreprocessor:
             # Pillow's plug-ins raise all of these for damaged pixel data.
             raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
 
-    def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """uint8 crops [B, H, W, 3] to normalised pixel values [B, 3, H, W], on the crops' device."""
+    def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """uint8 crops [B, H, W, 3] to normalised pixel values [B, 3, H, W] on the crops' device, float32 by default."""
+        # Only here: what decodes images does not have to load torch.
+        import torch
+
         mean = torch.tensor(self.image_mean, device=crops_BHWC.device).view(1, 3, 1, 1)
         std = torch.tensor(self.image_std, device=crops_BHWC.device).view(1, 3, 1, 1)
         pixels_BCHW = crops_BHWC.permute(0, 3, 1, 2).float() / 255
-        return ((pixels_BCHW - mean) / std).to(dtype)
+        return ((pixels_BCHW - mean) / std).to(dtype or torch.float32)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes preprocessor_config.json."""
@@ -97,7 +112,8 @@ class ImagePreprocessor:
 def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     """The image in these bytes with its header read, pixels not yet decoded.
 
-    Raises ImageDecodeError where the bytes are no image of a known format, or claim more than `max_image_pixels`.
+    Raises ImageDecodeError where the bytes are no image of a known format, and ImageTooLargeError where they claim more
+    than `max_image_pixels`.
     """
     if not data:
         raise ImageDecodeError("the file is empty (0 bytes)")
@@ -107,16 +123,23 @@ def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.I
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageDecodeError(f"{error}") from error
+        raise ImageTooLargeError(f"{error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
         start = data[:16]
         expected = ", ".join(IMAGE_FORMATS[:-1])
         raise ImageDecodeError(f"not a readable image (starts with {start!r}); expected one of {expected}") from error
     if image.width * image.height > max_image_pixels:
-        raise ImageDecodeError(
+        message = (
             f"{image.width} x {image.height} pixels are {image.width * image.height}; the limit is {max_image_pixels}"
         )
+        raise ImageTooLargeError(message, image.width, image.height)
     return image
+
+
+def allow_image_pixels(max_image_pixels: int) -> None:
+    """Lifts Pillow's own limit, which holds for the whole process, where it would stand below this one."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_image_pixels)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

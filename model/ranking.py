@@ -14,14 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Ranking = Literal["prob", "ppl", "sim", "none"]
-RANKINGS: tuple[str, ...] = get_args(Ranking)
+from model.choices import RANKINGS
+
 _LOWEST_FIRST = frozenset({"ppl", "sim"})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, cast, get_args
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -14,18 +14,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from model.choices import DTYPES, SAMPLINGS
 from model.configuration import RecognizerConfig
+from model.folder import PREPROCESSOR_FILE, resolve_folder
 from model.list_decoding import decode_lists
 from model.modeling import RecognizerModel
-from model.preprocessing import PREPROCESSOR_FILE, ImagePreprocessor
+from model.preprocessing import ImagePreprocessor
 from model.ranking import Label, check_ranking, make_label, rank, with_similarity
 from model.sampling import Branches, SampledLabel, check_top_k, sample_one_shot
 
-Sampling = Literal["one_shot", "greedy", "beam"]
-SAMPLINGS: tuple[str, ...] = get_args(Sampling)
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEMO_MODEL = "demo"
-_DEMO_FOLDER = Path(__file__).parent / DEMO_MODEL
 _DECODED_LABELS_KEPT = 1 << 17
 
 
@@ -206,24 +203,5 @@ def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if isinstance(dtype, str):
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
-        return DTYPES[dtype]
+        return cast(torch.dtype, getattr(torch, dtype))
     return dtype
-
-
-def resolve_folder(path: str | Path) -> Path:
-    """The local folder of a recognizer; a hub id is downloaded into the hub's cache. Raises OSError without one.
-
-    `demo` is the model that comes along; a folder of that name is `./demo`.
-    """
-    folder = _DEMO_FOLDER if path == DEMO_MODEL else Path(path)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file() or not (folder / PREPROCESSOR_FILE).is_file():
-            raise FileNotFoundError(
-                f"{folder} is no recognizer: config.json and {PREPROCESSOR_FILE} are expected in it"
-            )
-        return folder
-    if folder.is_absolute() or str(path).count("/") != 1 or str(path).startswith("."):
-        raise FileNotFoundError(f"there is no recognizer folder {path}")
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(str(path)))

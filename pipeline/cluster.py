@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import ClusterError, one_line
 from pipeline.settings import LabelSettings
@@ -17,6 +18,8 @@ from pipeline.settings import LabelSettings
 _MAX_CPUS_PER_ACTOR = 8
 _CPUS_PER_CPU_ACTOR = 4
 _GPU_PARTS = 10_000
+# NVIDIA's, WSL's, AMD's.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,16 @@ def available_nodes(address: str | None) -> list[Node]:
 
 def local_node() -> Node:
     """What this machine offers to a Ray that is started on it, found without starting it."""
+    return Node(_local_cpus(), _n_local_gpus())
+
+
+def _n_local_gpus() -> int:
+    # Without a driver's device file there is no GPU, and no need to spend seconds on loading torch.
+    if not any(Path(device).exists() for device in _GPU_DRIVERS):
+        return 0
     import torch
 
-    return Node(_local_cpus(), torch.cuda.device_count())
+    return torch.cuda.device_count()
 
 
 def cluster_nodes() -> list[Node]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from ray.data.block import BlockMetadata
 
 from pipeline.folder import read_files
 from pipeline.parquet_reader import read_parquet
-from pipeline.sample import Sample
+from pipeline.sample import MAX_SAMPLE_BYTES, Sample
 from pipeline.source import Shard, current_version
 from pipeline.storage import open_filesystem
 from pipeline.tar_reader import read_tar
@@ -50,12 +51,13 @@ BATCHES = pa.schema(
 
 
 class ShardDatasource(Datasource):
-    """Streams the samples of shards as rows of `BATCHES`."""
+    """Streams the samples of shards as rows of `BATCHES`; larger images than `max_sample_bytes` are rejected."""
 
-    def __init__(self, shards: list[Shard], batch_size: int) -> None:
+    def __init__(self, shards: list[Shard], batch_size: int, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> None:
         super().__init__()
         self._shards = shards
         self._batch_size = batch_size
+        self._max_sample_bytes = max_sample_bytes
 
     def get_name(self) -> str:
         return "Shards"
@@ -64,15 +66,15 @@ class ShardDatasource(Datasource):
         return sum(shard.size or 0 for shard in self._shards) or None
 
     def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:
-        return [_read_task(shard, self._batch_size) for shard in self._shards]
+        return [_read_task(shard, self._batch_size, self._max_sample_bytes) for shard in self._shards]
 
 
-def read_batches(shard: Shard, batch_size: int) -> Iterator[pa.Table]:
+def read_batches(shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[pa.Table]:
     """A shard's batches, each a table of one row; the last names the number of samples and the file's version."""
     filesystem, path = open_filesystem(shard.url)
     version = (shard.size, shard.etag) if shard.kind == "folder" else current_version(filesystem, path)
     first_index, started = 0, time.perf_counter()
-    batches = _with_last(cut_batches(_read_samples(shard), batch_size))
+    batches = _with_last(cut_batches(_wanted_samples(shard, max_sample_bytes), batch_size))
     for samples, is_last in batches:
         n_samples = first_index + len(samples)
         yield _row(shard.name, first_index, samples, n_samples if is_last else None, version, started)
@@ -94,18 +96,29 @@ def cut_batches(samples: Iterable[Sample], batch_size: int) -> Iterator[list[Sam
         yield batch
 
 
-def _read_samples(shard: Shard) -> Iterator[Sample]:
+def _wanted_samples(shard: Shard, max_sample_bytes: int) -> Iterator[Sample]:
+    samples = _read_samples(shard, max_sample_bytes)
+    if shard.wanted is None or shard.kind == "folder":
+        yield from samples
+        return
+    wanted = set(shard.wanted)
+    for index, sample in enumerate(islice(samples, max(wanted) + 1)):
+        if index in wanted:
+            yield sample
+
+
+def _read_samples(shard: Shard, max_sample_bytes: int) -> Iterator[Sample]:
     filesystem, path = open_filesystem(shard.url)
     if shard.kind == "folder":
-        yield from read_files(filesystem, path, shard.files)
+        yield from read_files(filesystem, path, shard.files, max_sample_bytes)
         return
     # Parquet jumps to its footer and between columns; a tar is read from front to back.
     cache = "readahead" if shard.kind == "tar" else "none"
     with filesystem.open(path, "rb", block_size=_READ_AHEAD_BYTES, cache_type=cache) as stream:
         if shard.kind == "tar":
-            yield from read_tar(stream)
+            yield from read_tar(stream, max_sample_bytes)
         else:
-            yield from read_parquet(stream, shard.url)
+            yield from read_parquet(stream, shard.url, max_sample_bytes)
 
 
 def _with_last(batches: Iterable[list[Sample]]) -> Iterator[tuple[list[Sample], bool]]:
@@ -134,6 +147,6 @@ def _row(
     return pa.table(values, schema=BATCHES)
 
 
-def _read_task(shard: Shard, batch_size: int) -> ReadTask:
+def _read_task(shard: Shard, batch_size: int, max_sample_bytes: int) -> ReadTask:
     metadata = BlockMetadata(num_rows=None, size_bytes=shard.size, input_files=[shard.url], exec_stats=None)
-    return ReadTask(lambda: read_batches(shard, batch_size), metadata)
+    return ReadTask(lambda: read_batches(shard, batch_size, max_sample_bytes), metadata)

@@ -21,6 +21,7 @@ from pipeline.sample import (
     fault,
     make_sample,
     printable,
+    too_large,
 )
 from pipeline.storage import Filesystem, read_if_exists
 
@@ -122,12 +123,13 @@ def split_generation(name: str) -> tuple[str, int]:
     return (match["bucket"], int(match["generation"] or 0)) if match else ("", 0)
 
 
-def read_files(filesystem: Filesystem, root: str, files: Iterable[ImageFile]) -> Iterator[Sample]:
+def read_files(
+    filesystem: Filesystem, root: str, files: Iterable[ImageFile], max_sample_bytes: int = MAX_SAMPLE_BYTES
+) -> Iterator[Sample]:
     """The images of a bucket as samples; a file that vanished since it was listed becomes a fault row."""
     for file in files:
-        if file.version.size > MAX_SAMPLE_BYTES:
-            message = f"the file has {file.version.size} bytes; the limit is {MAX_SAMPLE_BYTES}"
-            yield fault(file.key, "MemberTooLarge", message)
+        if file.version.size > max_sample_bytes:
+            yield too_large(file.key, "the file", file.version.size, max_sample_bytes)
             continue
         data = read_if_exists(filesystem, f"{root}/{file.path}")
         if data is None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from model.fingerprint import fingerprint_folder
-from model.recognizer import DEMO_MODEL
+from model.folder import DEMO_MODEL
 from pipeline.assembly import ShardAssembler, WholeShard
 from pipeline.cluster import PoolPlan, available_nodes, joined_ray, plan_pool
 from pipeline.errors import StoreError, TagstreamError
@@ -27,9 +27,10 @@ from pipeline.labelling import stream_labels
 from pipeline.model_store import fetch_model, model_name
 from pipeline.plan import ShardPlan, plan_shards
 from pipeline.progress import Progress
+from pipeline.secrets import conceal
 from pipeline.settings import LabelSettings, run_fingerprint
 from pipeline.shard_files import CommittedShard
-from pipeline.source import Shard, Source, find_source
+from pipeline.source import Shard, Source, absolute_source, find_source
 from pipeline.store import Store, check_run_name
 from schemas import REJECTED, SCHEMA_VERSION, JobRecord, RunRecord
 
@@ -70,6 +71,8 @@ class LabelJob:
     def __init__(self, request: LabelRequest) -> None:
         self.request = request
         self.progress = Progress()
+        self.notes: list[str] = []
+        """What the user should know when the job is over."""
         self._started = time.perf_counter()
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._ray = contextlib.ExitStack()
@@ -91,12 +94,11 @@ class LabelJob:
         store = Store(request.store)
         pool = self._plan_pool()
         self.record = self._open_run(store, source, pool)
-        plan = plan_shards(store, self.record.run, source, self.record.folder_buckets, request.settings.changed)
-        notes = [*source.notes, *_changed_notes(plan, request.settings.changed)]
+        plan = self.plan(store, source)
         if not plan.pending:
             record = self._job_record(plan, pool, "done")
             store.write_job(record)
-            return LabelOutcome(record, notes)
+            return LabelOutcome(record, [*source.notes, *self.notes])
         store.write_job(self._job_record(plan, pool, "running"))
         self.progress.begin("starting Ray", len(plan.pending))
         outcome, message = "failed", ""
@@ -113,7 +115,23 @@ class LabelJob:
         finally:
             record = self._job_record(plan, pool, outcome, message)
             _write_last_record(store, record, quietly=outcome != "done")
-        return LabelOutcome(record, notes)
+        return LabelOutcome(record, [*source.notes, *self.notes])
+
+    def plan(self, store: Store, source: Source) -> ShardPlan:
+        """What there is to do: the shards of the source, less those that are committed."""
+        policy = self.request.settings.changed
+        plan = plan_shards(store, self.record.run, source, self.record.folder_buckets, policy)
+        self.notes += _changed_notes(plan, policy)
+        return plan
+
+    def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard | None:
+        """What is committed of a shard whose rows came back; None where it has to stay as it was."""
+        return shard
+
+    @property
+    def n_retried(self) -> int:
+        """How many of the images had been rejected before."""
+        return 0
 
     def _plan_pool(self) -> PoolPlan:
         if self.request.address:
@@ -137,7 +155,7 @@ class LabelJob:
             run=request.run or f"{model_name(request.model)}-{fingerprint}",
             schema_version=SCHEMA_VERSION,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            source=source.given,
+            source=conceal(absolute_source(source.given)),
             source_root=source.root,
             folder_buckets=count_buckets(len(source.images)) if source.images else 0,
             model=as_seen_by_workers(request.model),
@@ -156,7 +174,7 @@ class LabelJob:
         config = LabelerConfig.of(model, settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads)
         self.progress.begin("loading the model")
         for wave in self._waves(plan.pending, settings.limit):
-            rows = stream_labels(wave, pool, config, self.request.labeler_class, settings.no_progress_timeout_s)
+            rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
             # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
             with contextlib.closing(rows):
                 self._commit_all(store, plan, rows)
@@ -199,12 +217,8 @@ class LabelJob:
 
     def _commit(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> None:
         started = time.perf_counter()
-        metadata = {
-            "fingerprint": self.record.fingerprint,
-            "source_size": shard.source_size,
-            "source_etag": shard.source_etag,
-        }
-        committed = store.commit(self.record.run, shard.name, shard.images, shard.labels, metadata, replaces=replaces)
+        whole = self.completed(store, shard, replaces)
+        committed = whole is not None and self._write(store, whole, replaces)
         with self.progress.lock:
             for stage, seconds in {**shard.seconds, "write": time.perf_counter() - started}.items():
                 self._seconds[stage] += seconds
@@ -215,13 +229,21 @@ class LabelJob:
                 self._counts["labels"] += shard.labels.num_rows
         self.progress.add_shard(shard.images.num_rows)
 
+    def _write(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> bool:
+        metadata = {
+            "fingerprint": self.record.fingerprint,
+            "source_size": shard.source_size,
+            "source_etag": shard.source_etag,
+        }
+        return store.commit(self.record.run, shard.name, shard.images, shard.labels, metadata, replaces=replaces)
+
     def _job_record(self, plan: ShardPlan, pool: PoolPlan, outcome: str, message: str = "") -> JobRecord:
         counts, labelling_s = self._counts, self.progress.labelling_s
         return JobRecord(
             run=self.record.run,
             started=self._started_at,
             outcome=outcome,
-            command=self.request.command,
+            command=conceal(self.request.command),
             n_shards_source=plan.n_shards,
             n_shards_done_before=plan.n_done,
             n_shards_committed=counts["shards"],
@@ -235,7 +257,8 @@ class LabelJob:
             images_per_s=round(self.progress.images_per_s, 2),
             seconds_by_stage={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
             workers={"actors": pool.n_actors, "device": pool.device, "batch_size": pool.batch_size},
-            message=message,
+            message=conceal(message),
+            n_retried=self.n_retried,
         )
 
 

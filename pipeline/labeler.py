@@ -11,18 +11,20 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 
-from model import ImageDecodeError, Label, Recognizer
-from model.preprocessing import ImagePreprocessor, open_image
-from pipeline.errors import one_line
+from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
+from pipeline.decoding import DecodedImage, DecodePool, decode
 from pipeline.model_store import fetch_model
-from pipeline.sample import DECODE_STAGE, READ_STAGE
+from pipeline.sample import DECODE_STAGE, MAX_SAMPLE_S, READ_STAGE
 from pipeline.settings import LabelSettings
-from schemas import IMAGES, LABELLED, REJECTED, content_hash
+from schemas import IMAGES, LABELLED, REJECTED
+
+if TYPE_CHECKING:
+    from model.ranking import Label
 
 LABEL = pa.struct(
     [("label", pa.string()), ("score", pa.float32()), ("first_token_prob", pa.float32()), ("n_tokens", pa.int16())]
@@ -59,23 +61,21 @@ class LabelerConfig:
     device: str
     n_threads: int
     """CPU threads for decoding, and for the model where it runs on the CPU."""
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    max_sample_s: float = MAX_SAMPLE_S
+    """Seconds that decoding one image may take."""
 
     @classmethod
     def of(cls, model: str, settings: LabelSettings, *, dtype: str, device: str, n_threads: int) -> Self:
         """Labelling with these settings, where the dtype is resolved."""
-        labelling = settings.labelling(dtype)
-        return cls(model=model, device=device, n_threads=n_threads, **labelling)
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedImage:
-    """An image as the recognizer sees it, or why it cannot be seen."""
-
-    crop: np.ndarray | None
-    width: int | None = None
-    height: int | None = None
-    content_hash: str | None = None
-    message: str | None = None
+        return cls(
+            model=model,
+            device=device,
+            n_threads=n_threads,
+            max_image_pixels=settings.max_image_pixels,
+            max_sample_s=settings.max_sample_s,
+            **settings.labelling(dtype),
+        )
 
 
 class Labeler:
@@ -87,14 +87,19 @@ class Labeler:
         # where those outnumber the cores, the cores were seen to idle (1.4 of 2 in use, against 1.8 with one thread).
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self.recognizer = self._device.submit(self.load_recognizer, config).result()
-        self.preprocessor = replace(self.recognizer.preprocessor, honour_exif=config.honour_exif)
-        self._decoders = ThreadPoolExecutor(config.n_threads, thread_name_prefix="decode")
+        allow_image_pixels(config.max_image_pixels)
+        self.preprocessor = replace(
+            self.recognizer.preprocessor, honour_exif=config.honour_exif, max_image_pixels=config.max_image_pixels
+        )
+        self._decoders = DecodePool(self._decode, config.n_threads, config.max_sample_s)
 
     @staticmethod
     def load_recognizer(config: LabelerConfig) -> Any:
         """The recognizer, its weights mapped from node-local disk."""
         import torch
         from transformers.utils import logging
+
+        from model.recognizer import Recognizer
 
         logging.disable_progress_bar()
         if config.device == "cpu":
@@ -120,7 +125,7 @@ class Labeler:
 
     def decode_images(self, images: Iterable[bytes | None]) -> list[DecodedImage]:
         """Decodes and crops encoded images, in threads; damage becomes a message."""
-        return list(self._decoders.map(self._decode, images))
+        return self._decoders.decode(images)
 
     def _decode(self, data: bytes | None) -> DecodedImage:
         return decode(data, self.preprocessor)
@@ -134,20 +139,6 @@ class Labeler:
             pixel_values, config.top_k, sampling=config.sampling, max_label_tokens=config.max_label_tokens
         )
         return sampled, time.perf_counter() - started
-
-
-def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
-    """Decodes and crops one image; damage becomes a message."""
-    if data is None:
-        return DecodedImage(None)
-    digest = content_hash(data)
-    width = height = None
-    try:
-        image = open_image(data, preprocessor.max_image_pixels)
-        width, height = image.size
-        return DecodedImage(preprocessor.crop(image), width, height, digest)
-    except ImageDecodeError as error:
-        return DecodedImage(None, width, height, digest, one_line(error))
 
 
 def _rows(batches: pa.Table) -> list[dict[str, Any]]:
@@ -201,7 +192,7 @@ def _fault(
 ) -> tuple[str | None, str | None, str | None]:
     """Stage, error class and message of a sample's fault; an image that cannot be decoded outweighs its side files."""
     if data is not None and image.crop is None:
-        return DECODE_STAGE, "ImageUnreadable", image.message
+        return DECODE_STAGE, image.error, image.message
     return (READ_STAGE, error, message) if error else (None, None, None)
 
 

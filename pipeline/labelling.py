@@ -14,6 +14,7 @@ from pipeline.cluster import PoolPlan
 from pipeline.datasource import ShardDatasource
 from pipeline.errors import ClusterError, ModelError, SourceError, TagstreamError
 from pipeline.labeler import Labeler, LabelerConfig
+from pipeline.settings import LabelSettings
 from pipeline.source import Shard
 
 # Two calls at a time: while one holds the device the other decodes.
@@ -28,7 +29,7 @@ def stream_labels(
     pool: PoolPlan,
     config: LabelerConfig,
     labeler_class: type[Labeler],
-    no_progress_timeout_s: int,
+    settings: LabelSettings,
 ) -> Generator[pa.Table, None, None]:
     """Reads and labels shards; yields tables of `pipeline.labeler.LABELLED_ROWS` in no particular order.
 
@@ -40,8 +41,9 @@ def stream_labels(
     # Reading a worker's memory maps again and again costs more than its batches are worth.
     context.memory_usage_poll_interval_s = None
     context.target_max_block_size = _BLOCK_BYTES[pool.device]
-    context.execution_no_progress_timeout_s = no_progress_timeout_s
-    dataset = ray.data.read_datasource(ShardDatasource(shards, pool.batch_size), override_num_blocks=len(shards))
+    context.execution_no_progress_timeout_s = settings.no_progress_timeout_s
+    source = ShardDatasource(shards, pool.batch_size, settings.max_sample_bytes)
+    dataset = ray.data.read_datasource(source, override_num_blocks=len(shards))
     labelled = map_on_pool(dataset, labeler_class, (config,), pool)
     try:
         yield from labelled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)

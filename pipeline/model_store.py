@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from model.recognizer import resolve_folder
+from model.folder import resolve_folder
 from pipeline.errors import ModelError, one_line
 from pipeline.storage import open_filesystem, storage_errors
 

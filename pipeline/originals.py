@@ -17,7 +17,7 @@ from typing import IO, Any
 from pipeline.errors import SourceError, one_line
 from pipeline.folder import is_image_name, suffix_of
 from pipeline.parquet_reader import read_parquet
-from pipeline.sample import IMAGE_SUFFIXES
+from pipeline.sample import IMAGE_SUFFIXES, MAX_SAMPLE_BYTES
 from pipeline.source import find_source
 from pipeline.storage import Filesystem, open_filesystem, storage_errors
 from pipeline.tar_reader import read_tar
@@ -131,7 +131,10 @@ def _read_shard(shards: _Shards, name: str, images: list[ImageRow]) -> Iterator[
     stream, path = found
     by_index = {image["index"]: image for image in images}
     with stream:
-        samples: Any = read_parquet(stream, path) if path.lower().endswith(".parquet") else read_tar(stream)
+        # What was labelled may be larger than the limit that others are labelled with.
+        limit = max(MAX_SAMPLE_BYTES, *(image.get("n_bytes") or 0 for image in images))
+        is_parquet = path.lower().endswith(".parquet")
+        samples: Any = read_parquet(stream, path, limit) if is_parquet else read_tar(stream, limit)
         with contextlib.closing(samples):
             for index, sample in enumerate(samples):
                 if index in by_index:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError, one_line
-from pipeline.sample import MAX_SAMPLE_BYTES, Sample, fault, parse_description
+from pipeline.sample import MAX_SAMPLE_BYTES, Sample, fault, parse_description, too_large
 from pipeline.storage import WatchedStream
 
 _IMAGE_COLUMNS = ("bytes", "image", "image_bytes", "jpg", "jpeg", "png", "webp")
@@ -37,9 +37,9 @@ def image_column(schema: pa.Schema, file: str) -> str:
     )
 
 
-def read_parquet(stream: IO[bytes], file: str) -> Iterator[Sample]:
+def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[Sample]:
     """Every row of the file as a sample, in order. Rows that cannot be read are one fault row of empty key for each
-    damaged row group.
+    damaged row group; larger images than `max_sample_bytes` are fault rows.
     """
     watched = WatchedStream(stream)
     try:
@@ -57,7 +57,7 @@ def read_parquet(stream: IO[bytes], file: str) -> Iterator[Sample]:
         end = row + parquet.metadata.row_group(group).num_rows
         try:
             for values in _row_values(parquet, group, [image, *columns.values()]):
-                yield _once(_row_sample(values, image, columns, row), keys)
+                yield _once(_within(_row_sample(values, image, columns, row), row, max_sample_bytes), keys)
                 row += 1
         except _DAMAGE as error:
             if watched.failure is not None:
@@ -96,6 +96,12 @@ def _plain_value(scalar: pa.Scalar) -> Any:
         if isinstance(scalar, pa.ListScalar):
             return [_plain_value(item) for item in scalar.values]
         return scalar.as_buffer().to_pybytes()
+
+
+def _within(sample: Sample, row: int, max_bytes: int) -> Sample:
+    """The sample, or a fault where its image is larger."""
+    n_bytes = len(sample.data or b"")
+    return sample if n_bytes <= max_bytes else too_large(sample.key, f"row {row}", n_bytes, max_bytes)
 
 
 def _once(sample: Sample, keys: set[int]) -> Sample:
@@ -166,8 +172,6 @@ def _row_sample(values: dict[str, Any], image: str, columns: dict[str, str], row
     key = str(named) if named not in (None, "") else f"{row:08d}"
     if data is None:
         return fault(key, "NoImage", f"column {image!r} is null in row {row}")
-    if len(data) > MAX_SAMPLE_BYTES:
-        return fault(key, "MemberTooLarge", f"row {row} has {len(data)} bytes; the limit is {MAX_SAMPLE_BYTES}")
     caption = values.get(columns.get("caption", ""))
     description = {
         "labels": _as_list(values.get(columns.get("truth", ""))),

@@ -23,18 +23,12 @@ class ShardPlan:
     """A job's work, in order."""
 
     pending: list[Shard]
-    shards: list[Shard]
+    n_shards: int
     """All shards of the source, those of former generations of a folder included."""
     changed: list[Shard]
     """Shards that changed at the source after they were committed."""
     replaced: dict[str, CommittedShard]
     """By name of pending shards that are labelled again: their former commits."""
-    n_images_gone: int = 0
-    """Of a folder: committed samples whose files are no longer there."""
-
-    @property
-    def n_shards(self) -> int:
-        return len(self.shards)
 
     @property
     def n_done(self) -> int:
@@ -46,18 +40,8 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
 
     Raises SourceError where shards changed and the policy is `fail`, and where the run holds shards of another kind.
     """
-    committed = store.committed(run)
-    if source.images and not n_buckets:
-        raise SourceError(
-            f"{source.given} is a folder of images now, and run {run} labels its shards; give the images a --run name "
-            "of their own"
-        )
-    if source.images:
-        shards, pending, n_gone = _folder_shards(store, run, source, n_buckets, committed)
-    else:
-        n_gone = 0
-        shards = source.shards
-        pending = [shard for shard in shards if shard.name not in committed]
+    shards, committed = run_shards(store, run, source, n_buckets)
+    pending = [shard for shard in shards if shard.name not in committed]
     changed = find_changed(store, run, [shard for shard in shards if shard.name in committed], committed)
     if changed and changed_policy == "fail":
         raise SourceError(
@@ -66,7 +50,23 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
         )
     relabelled = changed if changed_policy == "relabel" else []
     pending = sorted([*pending, *relabelled], key=lambda shard: shard.name)
-    return ShardPlan(pending, shards, changed, {shard.name: committed[shard.name] for shard in relabelled}, n_gone)
+    return ShardPlan(pending, len(shards), changed, {shard.name: committed[shard.name] for shard in relabelled})
+
+
+def run_shards(store: Store, run: str, source: Source, n_buckets: int) -> tuple[list[Shard], CommittedShards]:
+    """All shards of a run's source, those of former generations of a folder included, and those that are committed.
+
+    Raises SourceError where the run holds shards of another kind.
+    """
+    committed = store.committed(run)
+    if not source.images:
+        return source.shards, committed
+    if not n_buckets:
+        raise SourceError(
+            f"{source.given} is a folder of images now, and run {run} labels its shards; give the images a --run name "
+            "of their own"
+        )
+    return _folder_shards(store, run, source, n_buckets, committed), committed
 
 
 def find_changed(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
@@ -90,15 +90,12 @@ def find_changed(store: Store, run: str, shards: list[Shard], committed: Committ
     return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
 
 
-def _folder_shards(
-    store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards
-) -> tuple[list[Shard], list[Shard], int]:
-    """All shards of a folder; those still to be labelled: files that no committed generation holds; and how many
-    committed samples have no file any more.
+def _folder_shards(store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards) -> list[Shard]:
+    """All shards of a folder; files that no committed generation holds are one that is not committed.
 
     A former generation may be open while later ones stand: its file was damaged, and taken out of the store.
     """
-    shards, pending, n_gone = [], [], 0
+    shards = []
     generations: dict[str, set[int]] = {}
     # No character of these names is escaped: a stem is the name.
     for bucket, generation in map(split_generation, committed.by_stem):
@@ -109,13 +106,11 @@ def _folder_shards(
             name = generation_name(bucket, generation)
             keys = store.read_keys(run, name, committed[name])
             shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
-            n_gone += len(keys) - len(shards[-1].files)
             files = [file for file in files if file.key not in keys]
         if files:
             free = next(generation for generation in count() if generation not in standing)
             shards.append(folder_shard(source.root, generation_name(bucket, free), files))
-            pending.append(shards[-1])
-    return shards, pending, n_gone
+    return shards
 
 
 def folder_shard(root: str, name: str, files: list[ImageFile]) -> Shard:

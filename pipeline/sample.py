@@ -11,8 +11,10 @@ READ_STAGE = "read"
 DECODE_STAGE = "decode"
 
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
-# A larger file is refused unread: one sample must not exhaust a worker's memory.
+# Defaults of the settings max_sample_bytes and max_sample_s. A larger file is refused unread: one sample must not
+# exhaust a worker's memory, nor keep it busy for ever.
 MAX_SAMPLE_BYTES = 256 << 20
+MAX_SAMPLE_S = 60.0
 MAX_SIDE_FILE_BYTES = 16 << 20
 
 
@@ -35,6 +37,12 @@ class Sample:
 def fault(key: str, error: str, message: str) -> Sample:
     """The row of something that could not be read."""
     return Sample(key=key, error=error, message=message)
+
+
+def too_large(key: str, name: str, n_bytes: int, max_bytes: int) -> Sample:
+    """The row of an image that is larger than one sample may be."""
+    message = f"{name} has {n_bytes} bytes; the limit is {max_bytes} (setting max_sample_bytes)"
+    return fault(key, "MemberTooLarge", message)
 
 
 def make_sample(

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from model import DTYPES, RANKINGS, SAMPLINGS
+from model.choices import DTYPES, RANKINGS, SAMPLINGS
+from model.preprocessing import MAX_IMAGE_PIXELS
 from pipeline.errors import TagstreamError
+from pipeline.sample import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
 from pipeline.settings_file import check_choice, check_range
 
 ChangedPolicy = Literal["keep", "relabel", "fail"]
@@ -41,6 +43,12 @@ class LabelSettings:
     """Stop after about this many images, at a shard's end; 0 is all."""
     changed: str = "keep"
     """What to do with shards that changed at the source after they were committed: keep, relabel or fail."""
+    max_sample_bytes: int = MAX_SAMPLE_BYTES
+    """Larger encoded images are rejected unread."""
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    """Images that claim more are rejected before their pixels are decoded."""
+    max_sample_s: float = MAX_SAMPLE_S
+    """Images that take longer to decode are rejected."""
     no_progress_timeout_s: int = 600
     """A job whose workers finish nothing for this long is stopped with an error."""
 
@@ -54,6 +62,9 @@ class LabelSettings:
         check_range("batch_size", self.batch_size, 0, 4096)
         check_range("actors", self.actors, 0, 100_000)
         check_range("limit", self.limit, 0)
+        check_range("max_sample_bytes", self.max_sample_bytes, 1)
+        check_range("max_image_pixels", self.max_image_pixels, 1)
+        check_range("max_sample_s", self.max_sample_s, 0.1, 86_400)
         check_range("no_progress_timeout_s", self.no_progress_timeout_s, 1)
         share = self.gpus_per_actor
         if not (0 < share <= 1 or (1 < share < math.inf and share == int(share))):
@@ -62,7 +73,10 @@ class LabelSettings:
             )
 
     def labelling(self, dtype: str) -> dict[str, Any]:
-        """The settings that decide the labels, with the dtype as resolved."""
+        """The settings that decide the labels, with the dtype as resolved.
+
+        Limits of a sample are not among them: they decide which are rejected, and a run may go on with others.
+        """
         return {
             "top_k": self.top_k,
             "ranking": self.ranking,

@@ -47,6 +47,8 @@ class Shard:
     """Seconds since the epoch."""
     files: tuple[ImageFile, ...] = ()
     """Of a folder's shard: which files belong to it; `url` is the folder."""
+    wanted: tuple[int, ...] | None = None
+    """Places of the only samples that are to be read, ascending; of a folder's shard they are the places of `files`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,13 @@ def find_source(given: str) -> Source:
             if _has_wildcard(given):
                 return _shards_source(given, _root_of_pattern(given), _glob(given))
         return _find_directory_or_file(given)
+
+
+def absolute_source(given: str) -> str:
+    """A SOURCE argument as it is understood from any working directory."""
+    if given.startswith("@"):
+        return "@" + absolute_source(given[1:])
+    return given if "://" in given else os.path.join(Path.cwd(), given)  # noqa: PTH118 (a pattern is no path)
 
 
 def current_version(filesystem: Filesystem, path: str) -> tuple[int | None, str | None]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.errors import SourceError
 from pipeline.folder import deal, split_generation
-from pipeline.plan import plan_shards
-from pipeline.shard_files import shard_stem
-from pipeline.source import Source, find_source
+from pipeline.plan import find_changed, run_shards
+from pipeline.shard_files import CommittedShards, shard_stem
+from pipeline.source import Shard, Source, find_source
 from pipeline.store import Store
-from schemas import RunRecord
+from schemas import JobRecord, RunRecord
+
+_N_READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,30 @@ def compare_with_source(store: Store, record: RunRecord) -> Standing:
     Raises TagstreamError where the source cannot be looked at, or is another place than the one that the run labels.
     """
     source = _find(record)
-    plan = plan_shards(store, record.run, source, record.folder_buckets, "keep")
-    stems = {shard_stem(shard.name) for shard in plan.shards}
-    missing = sorted(unquote(stem) for stem in store.committed(record.run).by_stem.keys() - stems)
-    open_shards = [shard.name for shard in plan.pending]
-    return Standing(plan.n_shards, open_shards, [shard.name for shard in plan.changed], missing, plan.n_images_gone)
+    shards, committed = run_shards(store, record.run, source, record.folder_buckets)
+    done = [shard for shard in shards if shard.name in committed]
+    changed = find_changed(store, record.run, done, committed)
+    missing = committed.by_stem.keys() - {shard_stem(shard.name) for shard in shards}
+    return Standing(
+        n_source=len(shards),
+        open=sorted(shard.name for shard in shards if shard.name not in committed),
+        changed=[shard.name for shard in changed],
+        missing=sorted(map(unquote, missing)),
+        n_images_gone=_count_gone(store, record.run, done, committed) if source.images else 0,
+    )
+
+
+def _count_gone(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> int:
+    """Committed images of a folder whose files are gone."""
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        keys = pool.map(lambda shard: store.read_keys(run, shard.name, committed[shard.name]), shards)
+        return sum(len(of_shard) - len(shard.files) for of_shard, shard in zip(keys, shards, strict=True))
+
+
+def labelling_command(jobs: Iterable[JobRecord]) -> str | None:
+    """The newest command of a run that labels what is open; that of a retry does not."""
+    commands = [job.command for job in jobs if job.command and job.command.split()[1:2] != ["retry"]]
+    return commands[-1] if commands else None
 
 
 def stems_at_source(record: RunRecord, stems: Iterable[str]) -> set[str]:

@@ -20,6 +20,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError, one_line
@@ -153,6 +154,15 @@ class Store:
         with _reading(path), self.filesystem.open(path, "rb") as file:
             table = pq.read_table(file, columns=["key"], filters=[("shard", "=", shard)])
         return set(table.column("key").to_pylist())
+
+    def read_shard(self, run: str, shard: str, committed: CommittedShard) -> tuple[pa.Table, pa.Table]:
+        """Images and labels of a committed shard."""
+        tables = []
+        for path in (self.images_file(run, committed.file), self.labels_file(run, committed.file)):
+            # Read whole, for its digest: damage must not be committed anew as if it were what was written.
+            table, _ = self.read_file(path)
+            tables.append(table.filter(pc.field("shard") == shard).replace_schema_metadata())
+        return tables[0], tables[1]
 
     def read_file(self, path: str, dictionaries: Sequence[str] = ()) -> tuple[pa.Table, dict[str, str]]:
         """A file's rows and what it says of itself.

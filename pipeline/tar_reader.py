@@ -1,8 +1,9 @@
 """Samples of a WebDataset tar.
 
-webdataset's naming rule groups members into samples. Its reader is not used: it stops at the first fault and loses
-every readable sample behind it (and with a truncated archive those before it); here each fault becomes one row, and
-reading goes on behind a damaged header at the next good one.
+WebDataset's naming rule groups members into samples. The package's reader is not used: it stops at the first fault and
+loses every readable sample behind it (and with a truncated archive those before it); here each fault becomes one row,
+and reading goes on behind a damaged header at the next good one. Nor is its name splitting: importing it loads torch,
+seconds and 200 MB in every process that reads.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple, Self
 
-from webdataset.tariterators import base_plus_ext
-
 from pipeline.errors import one_line
 from pipeline.sample import (
     IMAGE_SUFFIXES,
@@ -28,6 +27,7 @@ from pipeline.sample import (
     fault,
     make_sample,
     printable,
+    too_large,
 )
 from pipeline.storage import WatchedStream
 
@@ -122,14 +122,25 @@ class _Group:
     is_beside_gap: bool = False
 
 
-def read_tar(stream: IO[bytes]) -> Iterator[Sample]:
+def split_name(name: str) -> tuple[str, str]:
+    """Key and suffix of a member: what is before and behind the first dot of its file name.
+
+    Both are empty for hidden files and for files without a dot.
+    """
+    folder, slash, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return (folder + slash + stem, suffix) if stem and suffix else ("", "")
+
+
+def read_tar(stream: IO[bytes], max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[Sample]:
     """Every sample of the archive in order, each fault in its place.
 
     A sample is the run of members that share a key (the path up to the first dot of the file name); hidden files, and
-    files without a suffix, belong to none. Never raises for damage: what cannot be read is a fault row of empty key.
+    files without a suffix, belong to none. Never raises for damage: what cannot be read is a fault row of empty key,
+    and an image larger than `max_sample_bytes` one of its own.
     """
     watched = WatchedStream(stream)
-    reader = _Reader()
+    reader = _Reader(max_sample_bytes)
     try:
         content = _decompressed(watched)
         with _Archive.open(
@@ -151,7 +162,8 @@ def read_tar(stream: IO[bytes]) -> Iterator[Sample]:
 class _Reader:
     """Puts members together to samples."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_sample_bytes: int) -> None:
+        self._max_sample_bytes = max_sample_bytes
         self._labelled: set[int] = set()
         self._group: _Group | None = None
         self._gaps: list[Sample] = []
@@ -162,9 +174,8 @@ class _Reader:
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Sample]:
         """Takes the next member; yields the rows of the sample that ends before it."""
         name = printable(member.name)
-        key, suffix = base_plus_ext(name)
-        is_hidden = name.rsplit("/", 1)[-1].startswith(".")
-        if not key or not suffix or is_hidden or not (member.isreg() or member.islnk() or member.issym()):
+        key, suffix = split_name(name)
+        if not key or not suffix or not (member.isreg() or member.islnk() or member.issym()):
             return
         if self._group is None or key != self._group.key:
             yield from self._end_group()
@@ -172,7 +183,7 @@ class _Reader:
             self._group = _Group(key, is_beside_gap=self._is_behind_gap)
         self._is_empty = self._is_behind_gap = False
         self._group.names.append(name)
-        _add_member(self._group, archive, member, suffix.lower())
+        _add_member(self._group, archive, member, suffix.lower(), self._max_sample_bytes)
 
     def skip(self, gap: _Gap | None, end: int | None) -> None:
         """Notes what could not be read in front of the member that begins at `end`."""
@@ -232,27 +243,24 @@ class _Reader:
             yield fault(key, "NoImage", f"the sample holds no image, only {names}")
 
 
-def _add_member(group: _Group, archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> None:
-    is_image = suffix in IMAGE_SUFFIXES
-    if not is_image and suffix not in _SIDE_SUFFIXES:
-        return
-    limit = MAX_SAMPLE_BYTES if is_image else MAX_SIDE_FILE_BYTES
+def _add_member(
+    group: _Group, archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, max_sample_bytes: int
+) -> None:
     name = group.names[-1]
-    error, message = None, ""
-    if not member.isreg():
-        error, message = "LinkMember", f"{name} is a link; expected a regular file"
-    elif member.size > limit:
-        error, message = "MemberTooLarge", f"{name} has {member.size} bytes; the limit is {limit}"
-    if error and is_image:
-        group.faults.append(fault(group.key, error, message))
-    elif error:
-        group.problems.append(message)
-    else:
-        data = _content(archive, member)
-        if is_image:
-            group.images.append(data)
+    link = "" if member.isreg() else f"{name} is a link; expected a regular file"
+    if suffix in IMAGE_SUFFIXES:
+        if link:
+            group.faults.append(fault(group.key, "LinkMember", link))
+        elif member.size > max_sample_bytes:
+            group.faults.append(too_large(group.key, name, member.size, max_sample_bytes))
         else:
-            group.side_files.setdefault(suffix, data)
+            group.images.append(_content(archive, member))
+    elif suffix in _SIDE_SUFFIXES:
+        if link or member.size > MAX_SIDE_FILE_BYTES:
+            too_long = f"{name} has {member.size} bytes; the limit is {MAX_SIDE_FILE_BYTES}"
+            group.problems.append(link or too_long)
+        else:
+            group.side_files.setdefault(suffix, _content(archive, member))
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

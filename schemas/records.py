@@ -32,7 +32,7 @@ class RunRecord(_JsonRecord):
     created: str
     """UTC, ISO 8601."""
     source: str
-    """The source as it was given."""
+    """The source as it was given, local paths absolute, logins concealed."""
     source_root: str
     """What shard names are relative to. A run holds one root, so that a shard's name means one shard."""
     folder_buckets: int
@@ -75,3 +75,5 @@ class JobRecord(_JsonRecord):
     """Busy seconds of all workers together: read, decode, infer, write."""
     workers: dict[str, Any] = field(default_factory=dict)
     message: str = ""
+    n_retried: int = 0
+    """How many of the images had been rejected before, and were tried again."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
-from model import DTYPES, Recognizer
+from model import Recognizer
 from pipeline.model_store import fetch_model
 from pipeline.storage import open_filesystem, storage_errors
 from pipeline.training.card import write_card
@@ -53,7 +54,7 @@ def write_finished_folder(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recognizer = Recognizer.from_pretrained(fetch_model(checkpoints.folder(step)), device="cpu")
-        recognizer.module.to(DTYPES[last.settings["dtype"]])
+        recognizer.module.to(getattr(torch, last.settings["dtype"]))
         recognizer.save_pretrained(folder)
         pq.write_table(metrics, folder / METRICS_FILE)
         draw_curves(metrics, folder / CURVES_FILE)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from model import DTYPES
+from model.choices import DTYPES
 from model.denoising import Corruption
 from model.optimization import Optimizer
 from pipeline.errors import TagstreamError
@@ -108,7 +108,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, ("auto", *DTYPES))
-        check_choice("dtype", self.dtype, tuple(DTYPES))
+        check_choice("dtype", self.dtype, DTYPES)
         check_choice("objective", self.objective, get_args(Form))
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_choice("targets", self.targets, get_args(Targets))

@@ -34,8 +34,9 @@ from transformers import CLIPVisionConfig, LlamaConfig
 from model import ImagePreprocessor, Label, Recognizer
 from model.random_init import random_recognizer
 from pipeline.cluster import local_node, plan_pool, start_ray, stop_ray
+from pipeline.decoding import DecodedImage
 from pipeline.job import LabelJob, LabelRequest
-from pipeline.labeler import DecodedImage, Labeler, LabelerConfig
+from pipeline.labeler import Labeler, LabelerConfig
 from pipeline.settings import LabelSettings
 
 GOAL = 0.9

@@ -8,13 +8,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import TAGSTREAM, RunFunction
 from tests.fixtures.corpus import write_tars
 from tests.integration.conftest import read_table
 
-N_SHARDS, N_SAMPLES = 24, 40
+N_SHARDS, N_SAMPLES = 24, 16
 
 
 def start(environment: dict[str, str], arguments: list[object]) -> subprocess.Popen[str]:
@@ -51,6 +52,22 @@ def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_un
     assert f"in {N_SHARDS - n_committed} shards" in again.stdout
     for table in ("images", "labels"):
         assert read_table(tmp_path / "killed", table).equals(read_table(tmp_path / "whole", table))
+
+
+def test_a_job_that_loses_rays_head_process_does_not_end_without_a_word(
+    environment: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
+    command = ["label", tmp_path / "source", "--store", tmp_path / "store", "--model", tiny_model, "--batch-size", 1]
+    # Ray waits for a minute else.
+    process = start({**environment, "RAY_gcs_rpc_server_reconnect_timeout_s": "2"}, command)
+    wait_for_commits(tmp_path / "store", process, 1)
+    (head,) = [child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "gcs_server"]
+    head.kill()
+    _, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 1
+    assert "Ray lost its head process" in errors
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -12,7 +12,9 @@ import pytest
 
 from pipeline.catalog import open_store, run_query
 from pipeline.job import LabelJob, LabelOutcome, LabelRequest
+from pipeline.labeler import Labeler
 from pipeline.settings import LabelSettings
+from tests.fixtures.instant_labeler import InstantLabeler
 
 LabelFunction = Callable[..., LabelOutcome]
 _ORDERED = {"images": 'shard, "index"', "labels": 'shard, "index", rank'}
@@ -20,12 +22,25 @@ _ORDERED = {"images": 'shard, "index"', "labels": 'shard, "index", rank'}
 
 @pytest.fixture
 def label(shared_ray: None, tiny_model: Path) -> LabelFunction:
+    """Labels a source into a store, without a recognizer's cost; settings as keywords."""
+    return partial(label_with, tiny_model, labeler_class=InstantLabeler)
+
+
+@pytest.fixture
+def recognize(shared_ray: None, tiny_model: Path) -> LabelFunction:
     """Labels a source into a store with the tiny recognizer; settings as keywords."""
     return partial(label_with, tiny_model)
 
 
 def label_with(
-    tiny_model: Path, source: Any, store: Any, *, run: str | None = None, model: Any = None, **settings: Any
+    tiny_model: Path,
+    source: Any,
+    store: Any,
+    *,
+    run: str | None = None,
+    model: Any = None,
+    labeler_class: type[Labeler] = Labeler,
+    **settings: Any,
 ) -> LabelOutcome:
     """One labelling job in this process."""
     request = LabelRequest(
@@ -34,6 +49,7 @@ def label_with(
         model=str(model or tiny_model),
         run=run,
         settings=LabelSettings(**{"top_k": 5, "batch_size": 8, **settings}),
+        labeler_class=labeler_class,
     )
     return LabelJob(request).run()
 

@@ -41,9 +41,9 @@ def labelled(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPa
 
 
 def test_real_photographs_are_labelled_with_their_captions_and_truth(
-    label: LabelFunction, coco_mini: Path, tmp_path: Path
+    recognize: LabelFunction, coco_mini: Path, tmp_path: Path
 ) -> None:
-    outcome = label(coco_mini, tmp_path / "store", top_k=10)
+    outcome = recognize(coco_mini, tmp_path / "store", top_k=10)
 
     assert (outcome.record.n_shards_committed, outcome.record.n_images, outcome.record.n_rejected) == (4, 80, 0)
     images = read_table(tmp_path / "store", "images").to_pylist()
@@ -76,9 +76,9 @@ def test_every_file_has_the_schema_and_names_what_it_was_made_from(labelled: Lab
 
 
 def test_two_independent_stores_of_one_source_are_equal_row_for_row(
-    label: LabelFunction, labelled: Labelled, tmp_path: Path
+    recognize: LabelFunction, labelled: Labelled, tmp_path: Path
 ) -> None:
-    label(labelled.source, tmp_path / "store")
+    recognize(labelled.source, tmp_path / "store")
 
     for table in ("images", "labels"):
         assert read_table(tmp_path / "store", table).equals(read_table(labelled.store, table))
@@ -181,13 +181,13 @@ def test_an_unknown_model_is_one_sentence(label: LabelFunction, tmp_path: Path) 
 
 
 def test_a_model_that_breaks_in_the_worker_stops_the_job_with_its_reason(
-    label: LabelFunction, tiny_model: Path, tmp_path: Path
+    recognize: LabelFunction, tiny_model: Path, tmp_path: Path
 ) -> None:
     write_tars(tmp_path / "source", 1, 2)
     shutil.copytree(tiny_model, tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x00" * 64)
     with pytest.raises(Exception, match=r"(?i)safetensors|header"):
-        label(tmp_path / "source", tmp_path / "store", model=tmp_path / "broken")
+        recognize(tmp_path / "source", tmp_path / "store", model=tmp_path / "broken")
 
 
 def test_a_job_leaves_a_record_with_its_split_of_time(labelled: Labelled) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from model.recognizer import DEMO_MODEL
+from model.folder import DEMO_MODEL
 from pipeline.analysis.embeddings import find_embedder
 from pipeline.analysis.measures import Estimate
 from pipeline.analysis.recall import RunAnalysis, analyse_run, calibration_error, compare_meanings

@@ -18,7 +18,7 @@ from pipeline.job import LabelRequest
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[LabelRequest]:
     """The jobs that were asked for; none is run."""
     requests: list[LabelRequest] = []
-    monkeypatch.setattr(label_module, "run_job", lambda request: requests.append(request))
+    monkeypatch.setattr(label_module, "run_job", lambda job: requests.append(job.request))
     return requests
 
 

@@ -61,6 +61,14 @@ class TestStanding:
             f"              to go on: {COMMAND}",
         ]
 
+    def test_the_command_of_a_retry_is_not_the_one_to_go_on_with(self, store: Store, source: Path) -> None:
+        write_tars(source, 1, 1, first=3)
+        retry = "tagstream retry store"
+        store.write_job(job_record(RUN, started="2026-02-02T00:00:00.000+00:00", command=retry))
+        result = run(store.url)
+        assert f"to go on: {COMMAND}" in result.stdout
+        assert retry not in result.stdout
+
     def test_changed_and_missing_shards_are_named(self, store: Store, source: Path) -> None:
         (source / "00000.tar").write_bytes(shard_bytes(8, 5))
         (source / "00001.tar").unlink()

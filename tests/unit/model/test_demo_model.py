@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model import Recognizer
-from model.recognizer import DEMO_MODEL, resolve_folder
+from model.folder import DEMO_MODEL, resolve_folder
 
 MAX_BYTES = 12_000_000
 

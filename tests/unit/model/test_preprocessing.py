@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model import ImageDecodeError, ImagePreprocessor, preprocessing
-from model.preprocessing import CLIP_MEAN, CLIP_STD, resize_and_crop
+from model.preprocessing import (
+    CLIP_MEAN,
+    CLIP_STD,
+    ImageTooLargeError,
+    allow_image_pixels,
+    open_image,
+    resize_and_crop,
+)
 
 SIZE = 28
 ORIENTATION = 0x0112
@@ -262,6 +269,14 @@ def test_an_image_above_the_limit_is_refused_before_its_pixels_are_decoded():
     # The claimed pixels are not in the file: decoding them would give another error.
     with pytest.raises(ImageDecodeError, match="9000 x 9000 pixels are 81000000; the limit is 1000000"):
         ImagePreprocessor(image_size=SIZE, max_image_pixels=1_000_000).crop(png_claiming(9000, 9000))
+
+
+def test_a_limit_above_pillows_own_holds_where_it_is_allowed(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    allow_image_pixels(400_000_000)
+    assert open_image(png_claiming(20_000, 20_000), 400_000_000).size == (20_000, 20_000)
+    with pytest.raises(ImageTooLargeError, match="the limit is 400000000"):
+        open_image(png_claiming(20_000, 20_001), 400_000_000)
 
 
 def test_an_image_without_pixels_is_refused():

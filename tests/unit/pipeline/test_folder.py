@@ -146,12 +146,9 @@ class TestReading:
         found = list(read_files(fsspec.filesystem("file"), str(tmp_path), files("a.jpg", "a.txt")))
         assert found == [Sample(key="a.jpg", data=b"A")]
 
-    def test_a_file_over_the_limit_is_one_rejected_row_and_not_read(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_file_over_the_limit_is_one_rejected_row_and_not_read(self, tmp_path: Path) -> None:
         (tmp_path / "a.jpg").write_bytes(bytes(11))
-        monkeypatch.setattr(folder, "MAX_SAMPLE_BYTES", 10)
-        (sample,) = read(tmp_path)
+        (sample,) = read_files(fsspec.filesystem("file"), str(tmp_path), find_source(str(tmp_path)).images, 10)
         assert (sample.key, sample.data, sample.error) == ("a.jpg", None, "MemberTooLarge")
 
     def test_a_side_file_over_the_limit_is_told_on_the_labelled_row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,9 @@ from PIL import Image
 from model import Label
 from model.preprocessing import ImagePreprocessor
 from pipeline.datasource import BATCHES
-from pipeline.labeler import LABELLED_ROWS, Labeler, LabelerConfig, decode
+from pipeline.decoding import DecodedImage, decode
+from pipeline.labeler import LABELLED_ROWS, Labeler, LabelerConfig
+from pipeline.settings import LabelSettings
 from schemas import content_hash
 from tests.fixtures.corpus import encode, jpeg
 
@@ -217,6 +220,30 @@ class TestFaults:
         assert (rows.schema, rows["status"].to_pylist()) == (LABELLED_ROWS, ["rejected"] * len(data))
         assert texts(rows) == [[]] * len(data)
 
+    def test_an_image_over_the_limit_of_pixels_is_one_rejected_row_that_names_the_setting(self) -> None:
+        rows = StubLabeler(replace(CONFIG, max_image_pixels=107))(batch(shade(1), jpeg(0, 12, 8))).to_pylist()
+        assert [row["status"] for row in rows] == ["rejected", "labelled"]
+        assert [rows[0][name] for name in ("stage", "error", "width", "height")] == ["decode", "ImageTooLarge", 12, 9]
+        assert rows[0]["message"] == "12 x 9 pixels are 108; the limit is 107 (setting max_image_pixels)"
+
+    def test_an_image_that_takes_too_long_is_one_rejected_row_that_names_the_setting(self) -> None:
+        class SlowLabeler(StubLabeler):
+            def _decode(self, data: bytes | None) -> DecodedImage:
+                if data == b"slow":
+                    time.sleep(3)
+                return super()._decode(data)
+
+        labeler = SlowLabeler(replace(CONFIG, max_sample_s=0.2))
+        rows = labeler(batch(shade(1), b"slow", shade(2))).to_pylist()
+        assert [row["status"] for row in rows] == ["labelled", "rejected", "labelled"]
+        assert [rows[1][name] for name in ("stage", "error", "n_bytes", "content_hash")] == [
+            "decode",
+            "DecodeTimeout",
+            4,
+            content_hash(b"slow"),
+        ]
+        assert rows[1]["message"] == "decoding took longer than 0.2 s (setting max_sample_s)"
+
     def test_damaged_images_of_every_format_are_messages_and_never_errors(self) -> None:
         generator = random.Random(0)
         picture = Image.open(io.BytesIO(jpeg(1))).convert("RGB")
@@ -232,6 +259,12 @@ class TestFaults:
                 assert (image.crop is None) == (image.message is not None)
                 n_unreadable += image.crop is None
         assert 50 < n_unreadable < 195
+
+
+def test_the_limits_of_a_sample_are_those_of_the_settings() -> None:
+    settings = LabelSettings(max_image_pixels=1000, max_sample_s=2.5)
+    config = LabelerConfig.of("model", settings, dtype="float32", device="cpu", n_threads=1)
+    assert (config.max_image_pixels, config.max_sample_s) == (1000, 2.5)
 
 
 def _with_sample(sample: dict[str, Any]) -> pa.Table:

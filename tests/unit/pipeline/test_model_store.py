@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model.preprocessing import PREPROCESSOR_FILE
+from model.folder import PREPROCESSOR_FILE
 from pipeline import model_store
 from pipeline.errors import ModelError, StoreError
 from pipeline.model_store import cache_folder, fetch_model, model_name

@@ -116,6 +116,14 @@ class TestSources:
         assert [image["index"] for image in images] == [1, 2]
         assert_all_there(list(read_originals(record, images)), images)
 
+    def test_an_image_that_was_labelled_under_a_higher_limit_is_there(
+        self, tmp_path: Path, tars: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record, images = labelled(tmp_path, str(tars))
+        monkeypatch.setattr("pipeline.originals.MAX_SAMPLE_BYTES", 10)
+        measured = [{**image, "n_bytes": 1 << 20} for image in images]
+        assert_all_there(list(read_originals(record, measured)), measured)
+
     def test_a_shard_is_read_no_further_than_the_last_wanted_image(self, tmp_path: Path, tars: Path) -> None:
         record, images = labelled(tmp_path, str(tars))
         shard = tars / "00000.tar"

@@ -149,9 +149,10 @@ class TestFaults:
     def test_a_key_whose_first_row_has_no_image_is_labelled_at_its_second(self) -> None:
         assert rows({"key": ["x", "x"], "bytes": [None, b"B"]}) == [("x", None, "NoImage"), ("x", b"B", None)]
 
-    def test_an_image_over_the_limit_is_one_rejected_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(parquet_reader, "MAX_SAMPLE_BYTES", 10)
-        assert [error for _, _, error in rows({"bytes": [bytes(11), bytes(10)]})] == ["MemberTooLarge", None]
+    def test_an_image_over_the_limit_is_one_rejected_row_that_names_the_setting(self) -> None:
+        found = list(read_parquet(io.BytesIO(parquet_bytes({"bytes": [bytes(11), bytes(10)]})), "part.parquet", 10))
+        assert [sample.error for sample in found] == ["MemberTooLarge", None]
+        assert found[0].message == "row 0 has 11 bytes; the limit is 10 (setting max_sample_bytes)"
 
     def test_a_null_in_a_list_of_labels_does_not_cost_the_image(self) -> None:
         assert rows({"bytes": [b"A"], "labels": [["cat", None]]}) == [("00000000", b"A", "SideFileUnreadable")]

@@ -77,10 +77,6 @@ class TestShards:
         commit_shard(store, "run-2", "0")
         assert len(plan(store, folder).pending) == 3
 
-    def test_the_plan_names_all_shards_of_the_source(self, store: Store, folder: Path) -> None:
-        commit(store, plan(store, folder).pending[1:])
-        assert names(plan(store, folder).shards) == ["0", "1", "2"]
-
     def test_commits_of_shards_that_the_source_has_no_more_do_not_count(self, store: Store, folder: Path) -> None:
         commit(store, plan(store, folder).pending)
         (folder / "1.tar").unlink()

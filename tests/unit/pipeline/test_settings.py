@@ -28,6 +28,9 @@ OTHERS = {
     "gpus_per_actor": 0.5,
     "limit": 9,
     "changed": "fail",
+    "max_sample_bytes": 1000,
+    "max_image_pixels": 10_000,
+    "max_sample_s": 0.5,
     "no_progress_timeout_s": 60,
 }
 
@@ -53,6 +56,9 @@ class TestFromAFile:
             gpus_per_actor = 0.5
             limit = 9
             changed = "fail"
+            max_sample_bytes = 1000
+            max_image_pixels = 10_000
+            max_sample_s = 0.5
             no_progress_timeout_s = 60
         """
         settings = read_settings(LabelSettings, tomllib.loads(text), "label.toml")
@@ -104,6 +110,11 @@ class TestRanges:
             ("batch_size", 4097),
             ("actors", -1),
             ("limit", -1),
+            ("max_sample_bytes", 0),
+            ("max_image_pixels", 0),
+            ("max_sample_s", 0.0),
+            ("max_sample_s", float("nan")),
+            ("max_sample_s", float("inf")),
             ("no_progress_timeout_s", 0),
             ("ranking", "best"),
             ("sampling", "nucleus"),

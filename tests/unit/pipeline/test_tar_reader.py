@@ -7,16 +7,20 @@ import gzip
 import io
 import lzma
 import random
+import subprocess
+import sys
 import tarfile
 
 import pytest
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from webdataset.tariterators import base_plus_ext
 
 from pipeline import tar_reader
 from pipeline.sample import Sample
-from pipeline.tar_reader import read_tar
+from pipeline.tar_reader import read_tar, split_name
+from tests.conftest import ROOT
 from tests.fixtures.corpus import Members, tar_bytes
 
 BLOCK = 512
@@ -43,6 +47,20 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, target: str 
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = kind, size, target
     return info
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(alphabet="ab./", min_size=1, max_size=12))
+def test_names_are_split_as_webdataset_splits_them(name: str) -> None:
+    key, suffix = base_plus_ext(name)
+    is_hidden = name.rsplit("/", 1)[-1].startswith(".")
+    assert split_name(name) == ((key, suffix) if key and suffix and not is_hidden else ("", ""))
+
+
+def test_what_reads_and_drives_a_job_loads_no_torch() -> None:
+    # Every reading worker would pay seconds and 200 MB for it.
+    imports = "import sys, jobs.cli, jobs.live_line, pipeline.job, pipeline.labelling"
+    subprocess.run([sys.executable, "-c", f"{imports}; assert 'torch' not in sys.modules"], check=True, cwd=ROOT)
 
 
 class TestGrouping:
@@ -167,10 +185,11 @@ class TestFaults:
         assert (sample.data, sample.error) == (b"A", "SideFileUnreadable")
         assert "a.txt is a link" in (sample.message or "")
 
-    def test_an_image_over_the_limit_is_one_rejected_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tar_reader, "MAX_SAMPLE_BYTES", 10)
+    def test_an_image_over_the_limit_is_one_rejected_row_that_names_the_setting(self) -> None:
         members = [("a.jpg", bytes(11)), ("a.txt", b"a cat"), ("b.jpg", bytes(10))]
-        assert rows(members) == [("a", None, "MemberTooLarge"), ("b", bytes(10), None)]
+        found = list(read_tar(io.BytesIO(tar_bytes(members)), 10))
+        assert [(sample.key, sample.error) for sample in found] == [("a", "MemberTooLarge"), ("b", None)]
+        assert found[0].message == "a.jpg has 11 bytes; the limit is 10 (setting max_sample_bytes)"
 
     def test_a_side_file_over_the_limit_is_told_on_the_labelled_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tar_reader, "MAX_SIDE_FILE_BYTES", 10)

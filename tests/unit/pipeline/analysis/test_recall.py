@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from model.ranking import RANKINGS
+from model.choices import RANKINGS
 from pipeline.analysis.recall import (
     LOWEST_FIRST,
     Coverage,

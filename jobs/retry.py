@@ -1,0 +1,49 @@
+"""`tagstream retry`: tries rejected samples again."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from jobs.config_file import read_config
+
+
+@click.command(short_help="Try rejected samples again.")
+@click.argument("store")
+@click.option("--run", help="Which run.  [default: the only one]")
+@click.option("--error", help="Only samples rejected with this error, as `tagstream status` names it.")
+@click.option("--stage", type=click.Choice(["read", "decode"]), help="Only samples rejected at this stage.")
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings: limits, batch_size.")
+@click.option("--address", help="Ray cluster to join.  [default: this machine]")
+@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+def retry(store: str, config: str | None, **flags: Any) -> None:
+    """Read and label the rejected samples of a run in STORE again, and no others.
+
+    For samples that another limit (max_sample_bytes, max_image_pixels, max_sample_s) or a mended file lets through. All
+    other rows stay as they are.
+
+    \b
+    tagstream retry s3://bucket/tags --error ImageTooLarge --config larger.toml
+    """
+    from jobs.label import run_job
+    from pipeline.retry import RetryJob, RetryRequest
+
+    request = RetryRequest(
+        store=store,
+        given=read_config(config),
+        origin=config or "--config",
+        command=shlex.join(["tagstream", *sys.argv[1:]]),
+        **flags,
+    )
+    record = run_job(RetryJob(request)).record
+    if not record.n_images:
+        click.echo(f"Nothing to do: run {record.run} has no such rejected samples that can be read again.")
+        return
+    click.echo(
+        f"Tried {record.n_images:,} rejected samples of {record.n_shards_committed:,} shards again: "
+        f"{record.n_labelled:,} labelled, {record.n_rejected:,} still rejected, {record.seconds:,.1f} s"
+    )
+    click.echo(f"Run {record.run} in {store}")

@@ -1,0 +1,55 @@
+"""Workers that are killed while a job runs: the job goes on, and every row is there once."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.fixtures.corpus import shard_bytes, tar_bytes
+from tests.fixtures.instant_labeler import InstantLabeler
+from tests.fixtures.ray_processes import killing
+from tests.integration.conftest import LabelFunction, label_with, read_table
+
+N_SHARDS, N_SAMPLES = 8, 24
+# Of zeros in front of the samples of a compressed shard: half a second in which its reader can be killed.
+PADDING_BYTES = 100 << 20
+
+
+class SlowLabeler(InstantLabeler):
+    """Takes its time, so that there is one to be killed in."""
+
+    def __call__(self, batches: pa.Table) -> pa.Table:
+        time.sleep(0.1)
+        return super().__call__(batches)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source and the store that one job made of it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "source").mkdir()
+    padding = gzip.compress(tar_bytes([("padding", bytes(PADDING_BYTES))]), compresslevel=1)
+    for shard in range(N_SHARDS):
+        samples = gzip.compress(shard_bytes(shard, N_SAMPLES))
+        (folder / "source" / f"{shard}.tar.gz").write_bytes(padding + samples)
+    label_with(tiny_model, folder / "source", folder / "store", labeler_class=InstantLabeler)
+    return folder
+
+
+@pytest.mark.parametrize(("title", "n_kills"), [("SlowLabeler", 2), ("ReadShards", 3)])
+def test_after_kills_of_workers_every_row_is_there_once(
+    label: LabelFunction, undisturbed: Path, tmp_path: Path, title: str, n_kills: int
+) -> None:
+    settings: dict[str, Any] = {"labeler_class": SlowLabeler, "batch_size": 4}
+    with killing(title, n_kills) as killed:
+        outcome = label(undisturbed / "source", tmp_path / "store", **settings)
+
+    assert len(killed) == n_kills
+    assert outcome.record.n_images == N_SHARDS * N_SAMPLES
+    for table in ("images", "labels"):
+        assert read_table(tmp_path / "store", table).equals(read_table(undisturbed / "store", table))
