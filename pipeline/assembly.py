@@ -66,7 +66,7 @@ def make_whole(name: str, rows: pa.Table) -> WholeShard:
     rows = rows.sort_by("index").combine_chunks()
     if rows.column("index").to_pylist() != list(range(rows.num_rows)):
         raise TagstreamError(f"shard {name} came back with rows missing or repeated; this is a fault of tagstream")
-    ids = pa.array(_image_ids(name, rows.column("key").to_pylist()), pa.int64())
+    ids = pa.array(image_ids(name, rows.column("key").to_pylist()), pa.int64())
     labels = rows.column("labels").combine_chunks()
     columns = {
         **{column: rows.column(column) for column in IMAGES.names if column in rows.column_names},
@@ -98,8 +98,8 @@ def _label_table(rows: pa.Table, ids: pa.Array, labels: pa.ListArray) -> pa.Tabl
     return pa.table([columns[name] for name in LABELS.names], schema=LABELS)
 
 
-def _image_ids(shard: str, keys: list[str]) -> list[int]:
-    """One id a row; rows that repeat a key get ids of their own, so that a label belongs to one row."""
+def image_ids(shard: str, keys: list[str]) -> list[int]:
+    """One id a row of a shard, in order; rows that repeat a key get ids of their own, so that a label has one row."""
     seen: dict[str, int] = {}
     ids = []
     for key in keys:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import Connection, add_names, read_sql
 from pipeline.errors import StoreError
+from pipeline.file_digest import reserve_digest, with_digest
 from pipeline.shard_files import (
     CommittedShards,
     HeldShard,
@@ -44,8 +45,8 @@ _LABELS_A_GROUP = 1 << 16
 _IMAGES_A_GROUP = 1 << 14
 _UNLIKE_EACH_OTHER = {"image_id", "score", "first_token_prob", "content_hash", "key", "caption", "message"}
 # What looks left behind may be what another compaction is writing right now.
-_LEFT_BEHIND_S = 24 * 3600
-_WORKSPACE = ".compacting-"
+LEFT_BEHIND_S = 24 * 3600
+WORKSPACE = ".compacting-"
 _SORT_MEMORY = "2GB"
 
 
@@ -128,6 +129,23 @@ def _plan_units(committed: CommittedShards, listed: dict[str, Any]) -> list[_Uni
     return [unit for unit in units if len(unit.files) > 1 or not is_clean(unit.files[0])]
 
 
+def rewrite_without_superseded(
+    store: Store, run: str, file: ShardFile, committed: CommittedShards, vocabulary: Vocabulary
+) -> None:
+    """Replaces a compacted file by one of what it owns, so that nothing of its other shards lies in the store."""
+    _compact(store, run, _Unit([file]), committed, vocabulary)
+
+
+def rewrite_spellings(store: Store, run: str, name: str, vocabulary: Vocabulary) -> None:
+    """Makes the spellings of a compacted file anew, from its labels."""
+    labels, described = store.read_file(store.labels_file(run, name), dictionaries=["label"])
+    own = describe_file({"fingerprint": described.get("fingerprint")})
+    with storage_errors(f"write to the store {store.url}"), _workspace(store, run) as folder:
+        with _sorting(labels, folder) as connection:
+            _write_spellings(folder / "spellings", connection, vocabulary, own)
+        move_whole(store.filesystem, folder / "spellings", store.spellings_file(run, name))
+
+
 @dataclass(frozen=True, slots=True)
 class _Content:
     """What a file holds of the shards that it owns."""
@@ -150,11 +168,10 @@ def _compact(store: Store, run: str, unit: _Unit, committed: CommittedShards, vo
     with storage_errors(f"compact run {run} in the store {store.url}"), _workspace(store, run) as folder:
         described = describe_file({"fingerprint": fingerprint})
         with _sorting(labels, folder) as connection:
-            spellings = _named(connection, vocabulary)
-            _write(folder / "spellings", spellings, SPELLINGS.with_metadata(described), _LABELS_A_GROUP)
+            _write_spellings(folder / "spellings", connection, vocabulary, described)
+            described |= describe_file({"shards": write_held(shards)})
             in_order = connection.sql(read_sql("sorted_labels")).to_arrow_reader(_LABELS_A_GROUP)
             _write(folder / "labels", in_order, LABELS.with_metadata(described), _LABELS_A_GROUP)
-        described |= describe_file({"shards": write_held(shards)})
         images = images.sort_by([("shard", "ascending"), ("index", "ascending")])
         _write(folder / "images", images.to_reader(), IMAGES.with_metadata(described), _IMAGES_A_GROUP)
         # All are whole before any is seen: who reads the folders without a catalog sees rows twice for an instant.
@@ -188,10 +205,10 @@ def _sorting(labels: pa.Table, folder: Path) -> Iterator[Connection]:
         yield connection
 
 
-def _named(connection: Connection, vocabulary: Vocabulary) -> pa.RecordBatchReader:
+def _write_spellings(path: Path, connection: Connection, vocabulary: Vocabulary, described: Mapping[str, str]) -> None:
     add_names(connection, vocabulary)
     query = connection.sql(read_sql("compacted_spellings"), params={"vocabulary": vocabulary.version})
-    return query.to_arrow_reader(_LABELS_A_GROUP)
+    _write(path, query.to_arrow_reader(_LABELS_A_GROUP), SPELLINGS.with_metadata(described), _LABELS_A_GROUP)
 
 
 def _write(path: Path, rows: pa.RecordBatchReader, schema: pa.Schema, rows_a_group: int) -> None:
@@ -199,13 +216,15 @@ def _write(path: Path, rows: pa.RecordBatchReader, schema: pa.Schema, rows_a_gro
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=alike) as writer:
         for batch in rows:
             writer.write_batch(batch.cast(schema), row_group_size=rows_a_group)
+        mark = reserve_digest(writer)
+    path.write_bytes(with_digest(path.read_bytes(), mark))
 
 
 @contextmanager
 def _workspace(store: Store, run: str) -> Iterator[Path]:
     """A folder from which files can be moved into the store, and that nobody takes for a part of it."""
     beside = store.images_file(run, "") if is_local(store.filesystem) else None
-    with tempfile.TemporaryDirectory(prefix=_WORKSPACE, dir=beside) as folder:
+    with tempfile.TemporaryDirectory(prefix=WORKSPACE, dir=beside) as folder:
         yield Path(folder)
 
 
@@ -215,8 +234,8 @@ def _clean(store: Store, run: str, committed: CommittedShards, listed: dict[str,
     left_behind = [name for name, info in listed.items() if _is_left_behind(name, info, committed)]
     store.delete_files(run, left_behind)
     if is_local(store.filesystem):
-        for folder in Path(store.images_file(run, "")).glob(f"{_WORKSPACE}*"):
-            if time.time() - folder.stat().st_mtime > _LEFT_BEHIND_S:
+        for folder in Path(store.images_file(run, "")).glob(f"{WORKSPACE}*"):
+            if time.time() - folder.stat().st_mtime > LEFT_BEHIND_S:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -226,6 +245,6 @@ def _is_left_behind(name: str, info: Any, committed: CommittedShards) -> bool:
         return False
     if is_compacted(name):
         modified = modified_s(info)
-        return modified is not None and time.time() - modified > _LEFT_BEHIND_S
+        return modified is not None and time.time() - modified > LEFT_BEHIND_S
     stem, generation = split_file_name(name)
     return stem in committed.by_stem and generation <= committed.by_stem[stem].generation

@@ -8,6 +8,7 @@ committed bucket become its next generation (`bucket-0003-of-0016`, then `bucket
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from pipeline.sample import (
 from pipeline.storage import Filesystem, read_if_exists
 
 _FILES_PER_BUCKET = 500
+_GENERATION = re.compile(r"(?P<bucket>bucket-\d+-of-\d+)(\+(?P<generation>[1-9]\d*))?")
 
 
 class FileVersion(NamedTuple):
@@ -113,6 +115,12 @@ def deal(files: Iterable[ImageFile], n_buckets: int) -> dict[str, list[ImageFile
 
 def generation_name(bucket: str, generation: int) -> str:
     return bucket if generation == 0 else f"{bucket}+{generation}"
+
+
+def split_generation(name: str) -> tuple[str, int]:
+    """The bucket and the generation that a shard's name says; for other names, one that no bucket has."""
+    match = _GENERATION.fullmatch(name)
+    return (match["bucket"], int(match["generation"] or 0)) if match else ("", 0)
 
 
 def read_files(

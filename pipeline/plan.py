@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 
 from pipeline.errors import SourceError
-from pipeline.folder import ImageFile, deal, generation_name
+from pipeline.folder import ImageFile, deal, generation_name, split_generation
 from pipeline.shard_files import CommittedShard, CommittedShards
 from pipeline.source import Shard, Source
 from pipeline.store import Store
@@ -90,17 +91,25 @@ def find_changed(store: Store, run: str, shards: list[Shard], committed: Committ
 
 
 def _folder_shards(store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards) -> list[Shard]:
-    """All shards of a folder; files that no committed generation holds are one that is not committed."""
+    """All shards of a folder; files that no committed generation holds are one that is not committed.
+
+    A former generation may be open while later ones stand: its file was damaged, and taken out of the store.
+    """
     shards = []
+    generations: dict[str, set[int]] = {}
+    # No character of these names is escaped: a stem is the name.
+    for bucket, generation in map(split_generation, committed.by_stem):
+        generations.setdefault(bucket, set()).add(generation)
     for bucket, files in deal(source.images, n_buckets).items():
-        generation = 0
-        while (name := generation_name(bucket, generation)) in committed:
+        standing = generations.get(bucket, set())
+        for generation in sorted(standing):
+            name = generation_name(bucket, generation)
             keys = store.read_keys(run, name, committed[name])
             shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
             files = [file for file in files if file.key not in keys]
-            generation += 1
         if files:
-            shards.append(folder_shard(source.root, name, files))
+            free = next(generation for generation in count() if generation not in standing)
+            shards.append(folder_shard(source.root, generation_name(bucket, free), files))
     return shards
 
 

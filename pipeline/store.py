@@ -21,9 +21,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError, one_line
+from pipeline.file_digest import has_other_digest, reserve_digest, with_digest
 from pipeline.shard_files import (
     SUFFIX,
     CommittedShard,
@@ -96,29 +98,37 @@ class Store:
 
     def read_jobs(self, run: str) -> list[JobRecord]:
         """Records of the run's jobs, oldest first."""
-        with storage_errors(f"read the jobs of run {run} in the store {self.url}"):
-            try:
-                listed = self.filesystem.ls(f"{self.root}/runs/{run}/jobs", detail=False)
-            except FileNotFoundError:
-                return []
-            paths = sorted(path for path in listed if path.endswith(".json") and not _is_hidden(path))
-            # Not cat(), which would take brackets in a name for a pattern.
-            contents = self.filesystem.cat_ranges(paths, None, None, on_error="raise") if paths else []
         jobs = []
-        for path, content in zip(paths, contents, strict=True):
+        for path, content in self.read_job_files(run).items():
             try:
                 jobs.append(JobRecord.from_json(content))
             except (ValueError, TypeError) as error:
                 raise StoreError(f"{path} is damaged: {error}; delete it") from error
         return jobs
 
+    def read_job_files(self, run: str) -> dict[str, bytes]:
+        """What the files of the run's jobs hold, by path, oldest first."""
+        with storage_errors(f"read the jobs of run {run} in the store {self.url}"):
+            try:
+                listed = self.filesystem.ls(f"{self.root}/runs/{run}/jobs", detail=False)
+            except FileNotFoundError:
+                return {}
+            paths = sorted(path for path in listed if path.endswith(".json") and not _is_hidden(path))
+            # Not cat(), which would take brackets in a name for a pattern.
+            contents = self.filesystem.cat_ranges(paths, None, None, on_error="raise") if paths else []
+        return dict(zip(paths, contents, strict=True))
+
     def committed(self, run: str) -> CommittedShards:
         """Committed shards of a run: one listing, only files of several shards are opened."""
-        listed = {name: modified_s(info) for name, info in self._list_files(self.images_file(run, "")).items()}
+        listed = {name: modified_s(info) for name, info in self.list_images(run).items()}
         compacted = [name for name in listed if is_compacted(name)]
         with ThreadPoolExecutor(_N_FOOTER_READERS) as pool:
             held = dict(zip(compacted, pool.map(lambda name: self._read_held(run, name), compacted), strict=True))
         return find_owners([ShardFile(name, modified, held.get(name, ())) for name, modified in listed.items()])
+
+    def list_images(self, run: str) -> dict[str, Any]:
+        """The run's files of images by name, as the filesystem describes them, those that own nothing included."""
+        return self._list_files(self.images_file(run, ""))
 
     def list_labels(self, run: str) -> dict[str, Any]:
         """The run's files of labels by name, as the filesystem describes them (`size` in bytes)."""
@@ -150,8 +160,9 @@ class Store:
         """Images and labels of a committed shard."""
         tables = []
         for path in (self.images_file(run, committed.file), self.labels_file(run, committed.file)):
-            with _reading(path), self.filesystem.open(path, "rb") as file:
-                tables.append(pq.read_table(file, filters=[("shard", "=", shard)]).replace_schema_metadata())
+            # Read whole, for its digest: damage must not be committed anew as if it were what was written.
+            table, _ = self.read_file(path)
+            tables.append(table.filter(pc.field("shard") == shard).replace_schema_metadata())
         return tables[0], tables[1]
 
     def read_file(self, path: str, dictionaries: Sequence[str] = ()) -> tuple[pa.Table, dict[str, str]]:
@@ -160,9 +171,12 @@ class Store:
         Args:
             dictionaries: columns of few values, kept as such.
         """
-        with _reading(path), self.filesystem.open(path, "rb") as opened:
-            file = pq.ParquetFile(opened, read_dictionary=list(dictionaries))
-            return file.read(), _described(file)
+        with _reading(path):
+            content = self.filesystem.cat_file(path)
+            file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(dictionaries))
+            if has_other_digest(file, content):
+                raise pa.ArrowInvalid("its digest is that of other bytes")
+            return file.read(), read_described(file)
 
     def commit(
         self,
@@ -254,7 +268,7 @@ class Store:
 
     def _read_metadata(self, path: str) -> dict[str, str]:
         with _reading(path), self.filesystem.open(path, "rb") as file:
-            return _described(pq.ParquetFile(file))
+            return read_described(pq.ParquetFile(file))
 
     def _run_path(self, run: str) -> str:
         return f"{self.root}/runs/{run}/run.json"
@@ -280,7 +294,8 @@ def version_of(described: Mapping[str, str]) -> ShardVersion:
     return ShardVersion(int(size) if size else None, described.get("source_etag") or None)
 
 
-def _described(file: pq.ParquetFile) -> dict[str, str]:
+def read_described(file: pq.ParquetFile) -> dict[str, str]:
+    """What a file of the store says of itself."""
     metadata = file.schema_arrow.metadata or {}
     return {
         key.decode().removeprefix(_METADATA_PREFIX): value.decode()
@@ -306,5 +321,7 @@ def _is_hidden(path: str) -> bool:
 def _encode(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     sink = pa.BufferOutputStream()
     described = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    pq.write_table(described, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    with pq.ParquetWriter(sink, described.schema, compression="zstd") as writer:
+        writer.write_table(described)
+        mark = reserve_digest(writer)
+    return with_digest(sink.getvalue().to_pybytes(), mark)

@@ -1,5 +1,9 @@
--- Rejected samples of a run by class, with one example each.
-SELECT stage, error, count(*) AS n_rejected, any_value(shard || '/' || key) AS example, any_value(message) AS message
+-- Rejected samples of a run by class, with the first three as examples.
+SELECT
+    stage,
+    error,
+    count(*) AS n_rejected,
+    arg_min({'sample': shard || '/' || key, 'message': message}, (shard, index), 3) AS examples
 FROM rejects
 WHERE run = $run
 GROUP BY stage, error

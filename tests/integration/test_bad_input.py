@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from jobs.cli import tagstream
 from jobs.label import judge
 from pipeline.job import LabelOutcome
+from pipeline.store import Store
+from pipeline.verification import verify_run
 from schemas import LABELLED
 from tests.fixtures.bad_corpus import KINDS, write_corpus
 from tests.fixtures.bad_kind import MAX_IMAGE_PIXELS, MAX_SAMPLE_BYTES, Row
@@ -84,6 +86,11 @@ def test_labels_belong_to_labelled_images_and_are_as_many_as_those_say(bad_store
     )
     assert mismatched == (0,)
     assert rows(bad_store, "SELECT count(*) FROM images WHERE status = 'labelled' AND n_labels = 0") == [(0,)]
+
+
+def test_what_a_job_has_committed_of_bad_input_is_whole(bad_store: Path, bad_outcome: LabelOutcome) -> None:
+    found = verify_run(Store(str(bad_store)), bad_outcome.record.run)
+    assert (found.findings, found.n_images) == ([], bad_outcome.record.n_images)
 
 
 def test_image_ids_are_unique_where_keys_repeat(bad_store: Path) -> None:

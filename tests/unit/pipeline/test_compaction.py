@@ -83,6 +83,18 @@ class TestRows:
             assert table.schema.equals(schema, check_metadata=False)
             assert described["fingerprint"] == "f"
 
+    def test_damage_is_not_written_anew_as_if_it_were_whole(self, tmp_path: Path) -> None:
+        store = fill(Store(str(tmp_path / "store")))
+        path = Path(store.labels_file(RUN, "b.parquet"))
+        content = bytearray(path.read_bytes())
+        content[20] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(
+            StoreError, match=r"labels/run=run-1/b\.parquet is damaged: its digest is that of other bytes"
+        ):
+            compact(store)
+        assert len(file_names(store, "images")) == len(SHARDS)
+
     def test_large_files_are_not_put_together(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(compaction_module, "_TARGET_BYTES", 1)
         before = all_rows(store)

@@ -166,6 +166,22 @@ class TestFolder:
             commit(store, planned.pending)
         assert plan(store, folder, n_buckets=1).pending == []
 
+    @pytest.mark.parametrize("generation", [0, 1, 2])
+    def test_a_generation_whose_file_was_taken_out_gets_its_own_images_again(
+        self, store: Store, folder: Path, generation: int
+    ) -> None:
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            write(folder / name)
+            commit(store, plan(store, folder, n_buckets=1).pending)
+        taken = f"bucket-0000-of-0001{f'+{generation}' if generation else ''}"
+        store.delete_files(RUN, [file_name(taken)])
+        # Files of others among the run's, whose names are no generations.
+        commit_shard(store, RUN, "bucket-0000-of-0001+x")
+        commit_shard(store, RUN, "bucket-0000-of-0001+0")
+        planned = plan(store, folder, n_buckets=1)
+        assert names(planned.pending) == [taken]
+        assert [file.path for file in planned.pending[0].files] == [("a.jpg", "b.jpg", "c.jpg")[generation]]
+
     def test_an_image_that_changed_makes_its_bucket_a_changed_one(self, store: Store, folder: Path) -> None:
         for name in ("a.jpg", "b.jpg"):
             write(folder / name)

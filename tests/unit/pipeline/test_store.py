@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -108,6 +109,7 @@ class TestCommit:
         for path in (store.images_file(RUN, file_name("a/0")), store.labels_file(RUN, file_name("a/0"))):
             stored = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
             commits.add(stored.pop("tagstream.commit"))
+            assert re.fullmatch(b"[0-9a-f]{32}", pq.read_metadata(path).metadata[b"tagstream.digest"])
             assert stored == {
                 "tagstream.schema_version": "1",
                 "tagstream.shard": "a/0",
