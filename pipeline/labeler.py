@@ -7,9 +7,9 @@ It is a plain class. Ray Data hosts it in the labelling pool; a training worker 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +18,8 @@ import pyarrow as pa
 
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.decoding import DecodedImage, DecodePool, decode
+from pipeline.device_thread import DeviceStuckError, DeviceThread
+from pipeline.errors import ClusterError
 from pipeline.model_store import fetch_model
 from pipeline.sample import DECODE_STAGE, MAX_SAMPLE_S, READ_STAGE
 from pipeline.settings import LabelSettings
@@ -64,6 +66,8 @@ class LabelerConfig:
     max_image_pixels: int = MAX_IMAGE_PIXELS
     max_sample_s: float = MAX_SAMPLE_S
     """Seconds that decoding one image may take."""
+    no_progress_timeout_s: float | None = None
+    """Seconds that the model may take for one batch; None is for ever."""
 
     @classmethod
     def of(cls, model: str, settings: LabelSettings, *, dtype: str, device: str, n_threads: int) -> Self:
@@ -74,6 +78,7 @@ class LabelerConfig:
             n_threads=n_threads,
             max_image_pixels=settings.max_image_pixels,
             max_sample_s=settings.max_sample_s,
+            no_progress_timeout_s=settings.no_progress_timeout_s,
             **settings.labelling(dtype),
         )
 
@@ -83,10 +88,8 @@ class Labeler:
 
     def __init__(self, config: LabelerConfig) -> None:
         self.config = config
-        # One thread does all of the model's work. On CPUs each thread that computes brings OpenMP threads of its own;
-        # where those outnumber the cores, the cores were seen to idle (1.4 of 2 in use, against 1.8 with one thread).
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self.recognizer = self._device.submit(self.load_recognizer, config).result()
+        self._device = DeviceThread()
+        self.recognizer = self._device.run(None, self.load_recognizer, config)
         allow_image_pixels(config.max_image_pixels)
         self.preprocessor = replace(
             self.recognizer.preprocessor, honour_exif=config.honour_exif, max_image_pixels=config.max_image_pixels
@@ -118,10 +121,21 @@ class Labeler:
         decoded = self.decode_images(data)
         decode_s = time.perf_counter() - started
         crops = [image.crop for image in decoded if image.crop is not None]
-        sampled, infer_s = self._device.submit(self._sample, crops).result()
+        try:
+            sampled, infer_s = self._device.run(self.config.no_progress_timeout_s, self._sample, crops)
+        except DeviceStuckError:
+            raise ClusterError(self._stuck_at(batch, len(crops))) from None
         # Ranked here: the device samples the next batch meanwhile.
         labels = self.recognizer.rank(sampled, self.config.ranking, keep_unfinished=True)
         return _labelled_rows(batch, decoded, labels, (decode_s, infer_s))
+
+    def _stuck_at(self, batch: dict[str, Any], n_images: int) -> str:
+        return (
+            f"a labelling actor (process {os.getpid()} on {socket.gethostname()}) is stuck: for "
+            f"{self.config.no_progress_timeout_s:g} s it has worked on {n_images} images of shard {batch['shard']}, "
+            f"from sample {batch['first_index']} on; where it is only slow, make batch_size smaller or raise "
+            "no_progress_timeout_s"
+        )
 
     def decode_images(self, images: Iterable[bytes | None]) -> list[DecodedImage]:
         """Decodes and crops encoded images, in threads; damage becomes a message."""

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from pipeline.cluster import PoolPlan
@@ -23,6 +24,7 @@ _ADVICE = ("Failed to apply UDF transform after ", "To change retry attempts, ba
 # Encoded images a task hands on at once. Small, so that a laptop's live line moves; on GPUs large enough that a hundred
 # of them do not drown the scheduler in tasks.
 _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 16 << 20}
+_SLACK, _SLACK_S = 1.25, 2
 
 
 def stream_labels(
@@ -42,14 +44,26 @@ def stream_labels(
     # Reading a worker's memory maps again and again costs more than its batches are worth.
     context.memory_usage_poll_interval_s = None
     context.target_max_block_size = _BLOCK_BYTES[pool.device]
-    context.execution_no_progress_timeout_s = settings.no_progress_timeout_s
+    # An actor that is stuck says so itself, with its name: Ray's own watch comes after.
+    context.execution_no_progress_timeout_s = _SLACK * settings.no_progress_timeout_s + _SLACK_S
     source = ShardDatasource(shards, pool.batch_size, settings.max_sample_bytes)
     dataset = ray.data.read_datasource(source, override_num_blocks=len(shards))
     labelled = map_on_pool(dataset, labeler_class, (config,), pool)
     try:
         yield from labelled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    except ExecutionTimeoutError as error:
+        raise ClusterError(_standstill(error, settings.no_progress_timeout_s)) from error
     except RayError as error:
         raise explain(error) from error
+
+
+def _standstill(error: ExecutionTimeoutError, timeout_s: int) -> str:
+    """What did not move, from Ray's words."""
+    running = "; ".join(line.removeprefix("- ") for line in _lines(error) if line.startswith("- "))
+    return (
+        f"no worker has finished anything for {timeout_s} s (setting no_progress_timeout_s); unfinished: {running}; "
+        "perhaps other jobs hold the CPUs or GPUs, a node is lost, or a file system does not answer"
+    )
 
 
 def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple[Any, ...], pool: PoolPlan) -> Dataset:

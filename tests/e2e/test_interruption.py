@@ -1,4 +1,4 @@
-"""A job that is killed or stopped, and the same command again."""
+"""A job that is killed, stopped, or has another one beside it, and the same command again."""
 
 from __future__ import annotations
 
@@ -34,24 +34,58 @@ def wait_for_commits(store: Path, process: subprocess.Popen[str], n_commits: int
         time.sleep(0.005)
 
 
-def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_undisturbed_run(
-    tagstream: RunFunction, environment: dict[str, str], tiny_model: Path, tmp_path: Path
-) -> None:
-    write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source and the store that one job made of it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_tars(folder / "source", N_SHARDS, N_SAMPLES)
+    command = job(folder, folder / "store", tiny_model)
+    process = start({**os.environ, "TAGSTREAM_CACHE": str(folder / "cache")}, command)
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    return folder
+
+
+def job(undisturbed: Path, store: Path, tiny_model: Path) -> list[object]:
     settings = ["--model", tiny_model, "--batch-size", 8, "--top-k", 5]
-    process = start(environment, ["label", tmp_path / "source", "--store", tmp_path / "killed", *settings])
+    return ["label", undisturbed / "source", "--store", store, *settings]
+
+
+def assert_equal(store: Path, undisturbed: Path) -> None:
+    for table in ("images", "labels"):
+        assert read_table(store, table).equals(read_table(undisturbed / "store", table))
+
+
+def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_undisturbed_run(
+    tagstream: RunFunction, environment: dict[str, str], undisturbed: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    command = job(undisturbed, tmp_path / "killed", tiny_model)
+    process = start(environment, command)
     wait_for_commits(tmp_path / "killed", process, 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     n_committed = len(list((tmp_path / "killed").glob("images/run=*/*.parquet")))
-    again = tagstream("label", tmp_path / "source", "--store", tmp_path / "killed", *settings)
-    undisturbed = tagstream("label", tmp_path / "source", "--store", tmp_path / "whole", *settings)
+    again = tagstream(*command)
 
     assert 2 <= n_committed < N_SHARDS
-    assert (again.returncode, undisturbed.returncode) == (0, 0), again.stderr + undisturbed.stderr
+    assert again.returncode == 0, again.stderr
     assert f"in {N_SHARDS - n_committed} shards" in again.stdout
-    for table in ("images", "labels"):
-        assert read_table(tmp_path / "killed", table).equals(read_table(tmp_path / "whole", table))
+    assert_equal(tmp_path / "killed", undisturbed)
+
+
+def test_of_two_jobs_at_once_one_that_wakes_up_late_adds_and_changes_nothing(
+    environment: dict[str, str], undisturbed: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    command = job(undisturbed, tmp_path / "store", tiny_model)
+    late, other = start(environment, command), start(environment, command)
+    wait_for_commits(tmp_path / "store", late, 1)
+    late.send_signal(signal.SIGSTOP)
+    _, errors = other.communicate(timeout=240)
+    late.send_signal(signal.SIGCONT)
+    _, late_errors = late.communicate(timeout=240)
+
+    assert (other.returncode, late.returncode) == (0, 0), errors + late_errors
+    assert_equal(tmp_path / "store", undisturbed)
 
 
 def test_a_job_that_loses_rays_head_process_does_not_end_without_a_word(

@@ -1,0 +1,71 @@
+"""Whatever stands still ends with one sentence that says what does."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from pipeline.errors import ClusterError
+from pipeline.labeler import LabelerConfig
+from tests.fixtures.corpus import write_tars
+from tests.fixtures.instant_labeler import InstantLabeler, InstantRecognizer
+from tests.integration.conftest import LabelFunction
+
+
+class StuckRecognizer(InstantRecognizer):
+    """Never comes back from the device."""
+
+    def sample(self, *_: Any, **__: Any) -> Any:
+        time.sleep(1000)
+
+
+class StuckLabeler(InstantLabeler):
+    @staticmethod
+    def load_recognizer(config: LabelerConfig) -> Any:
+        return StuckRecognizer()
+
+
+class NeverReadyLabeler(InstantLabeler):
+    @staticmethod
+    def load_recognizer(config: LabelerConfig) -> Any:
+        time.sleep(1000)
+
+
+def test_a_stuck_actor_is_named_with_what_it_works_on(label: LabelFunction, tmp_path: Path) -> None:
+    write_tars(tmp_path / "source", 1, 4)
+    with pytest.raises(ClusterError) as caught:
+        label(tmp_path / "source", tmp_path / "store", labeler_class=StuckLabeler, no_progress_timeout_s=2)
+    message = str(caught.value)
+    assert "a labelling actor (process " in message
+    assert f"on {os.uname().nodename}) is stuck" in message
+    assert "4 images of shard 00000, from sample 0 on" in message
+
+
+def test_a_model_that_never_gets_loaded_is_a_standstill(label: LabelFunction, tmp_path: Path) -> None:
+    write_tars(tmp_path / "source", 1, 4)
+    with pytest.raises(
+        ClusterError, match=r"no worker has finished anything for 3 s .*unfinished: .*NeverReadyLabeler"
+    ):
+        label(tmp_path / "source", tmp_path / "store", labeler_class=NeverReadyLabeler, no_progress_timeout_s=3)
+
+
+def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label: LabelFunction, tmp_path: Path) -> None:
+    @ray.remote
+    class Holder:
+        def is_there(self) -> bool:
+            return True
+
+    n_cpus = ray.cluster_resources()["CPU"]
+    holder = Holder.options(num_cpus=n_cpus).remote()
+    assert ray.get(holder.is_there.remote())
+    write_tars(tmp_path / "source", 1, 4)
+    try:
+        with pytest.raises(ClusterError, match="perhaps other jobs hold the CPUs"):
+            label(tmp_path / "source", tmp_path / "store", no_progress_timeout_s=3)
+    finally:
+        ray.kill(holder)

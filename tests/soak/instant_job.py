@@ -1,0 +1,58 @@
+"""A labelling job as the command does it, with a recognizer that costs nothing.
+
+python tests/soak/instant_job.py SOURCE STORE [--seconds-a-batch 0.05] [--batch-size 4]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import click
+import pyarrow as pa
+
+from jobs.label import report, run_job
+from pipeline.errors import TagstreamError
+from pipeline.job import LabelJob, LabelRequest
+from pipeline.settings import LabelSettings
+from tests.fixtures.instant_labeler import InstantLabeler
+
+
+def paced(seconds_a_batch: float) -> type[InstantLabeler]:
+    """A labeler that takes this long for a batch."""
+
+    class PacedLabeler(InstantLabeler):
+        def __call__(self, batches: pa.Table) -> pa.Table:
+            time.sleep(seconds_a_batch)
+            return super().__call__(batches)
+
+    return PacedLabeler
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("source")
+    parser.add_argument("store")
+    parser.add_argument("--seconds-a-batch", type=float, default=0.0)
+    parser.add_argument("--batch-size", type=int, default=64)
+    options = parser.parse_args()
+    request = LabelRequest(
+        source=options.source,
+        store=options.store,
+        model="demo",
+        settings=LabelSettings(top_k=5, batch_size=options.batch_size, no_progress_timeout_s=120),
+        labeler_class=paced(options.seconds_a_batch),
+    )
+    try:
+        report(run_job(LabelJob(request)), options.store)
+    except TagstreamError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
