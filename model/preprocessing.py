@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,11 +74,11 @@ class ImagePreprocessor:
         opened = open_image(image, self.max_image_pixels) if isinstance(image, bytes) else image
         if 0 in opened.size:
             raise ImageDecodeError(f"the image has no pixels ({opened.width} x {opened.height})")
+        _load(opened)
         try:
             upright = _upright(opened) if self.honour_exif else opened
             return np.asarray(resize_and_crop(to_rgb(upright), self.image_size))
-        except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
-            # Pillow's plug-ins raise all of these for damaged pixel data.
+        except (OSError, ValueError, MemoryError) as error:
             raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
 
     def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -124,7 +123,7 @@ def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.I
             image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
+    except Exception as error:  # As in _load.
         start = data[:16]
         expected = ", ".join(IMAGE_FORMATS[:-1])
         raise ImageDecodeError(f"not a readable image (starts with {start!r}); expected one of {expected}") from error
@@ -170,17 +169,27 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
+def _load(image: Image.Image) -> None:
+    """Decodes the pixels.
+
+    Pillow's plug-ins reckon with what they read, and raise whatever damaged numbers lead to: a TypeError for an offset
+    that is a float, errors of struct and zlib, divisions by zero. Nothing but the image can be at fault here.
+    """
+    try:
+        image.load()
+    except Exception as error:
+        raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned by its EXIF orientation; a damaged EXIF block counts as none.
 
-    ImageOps.exif_transpose also writes the other tags anew, and fails where one of them is damaged.
+    The image is decoded already: getexif() would decode a PNG by the way, where damage would pass for damaged EXIF; and
+    Pillow turns a TIFF itself when it decodes it. ImageOps.exif_transpose also writes the other tags anew, and fails
+    where one of them is damaged.
     """
-    # Decoded first: getexif() decodes a PNG by the way, where damage would pass for damaged EXIF; and Pillow turns a
-    # TIFF itself when it decodes it.
-    image.load()
     try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # As in _load.
         return image
-    turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
