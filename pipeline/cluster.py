@@ -65,7 +65,8 @@ def start_ray(address: str | None, verbose: bool) -> bool:
             if address:
                 ray.init(address=address, runtime_env={"env_vars": _forwarded_environment()}, **options)
             else:
-                ray.init(num_cpus=_local_cpus(), include_dashboard=False, **options)
+                # Without an address Ray would join a cluster that happens to run on this machine.
+                ray.init(address="local", num_cpus=_local_cpus(), include_dashboard=False, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {one_line(error)}") from error

@@ -24,7 +24,7 @@ _ADVICE = ("Failed to apply UDF transform after ", "To change retry attempts, ba
 # Encoded images a task hands on at once. Small, so that a laptop's live line moves; on GPUs large enough that a hundred
 # of them do not drown the scheduler in tasks.
 _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 16 << 20}
-_SLACK, _SLACK_S = 1.25, 2
+_SLACK, _SLACK_S = 2, 2
 
 
 def stream_labels(

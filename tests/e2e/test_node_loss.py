@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.conftest import RunFunction
-from tests.e2e.test_interruption import start, wait_for_commits
+from tests.e2e.test_interruption import wait_for_commits
 from tests.fixtures.corpus import write_tars
 from tests.integration.conftest import read_table
 
@@ -23,11 +22,11 @@ IMPATIENT = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_thr
 
 
 @pytest.fixture
-def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, int]]:
+def two_nodes() -> Iterator[tuple[str, int]]:
     """A cluster's address and the process id of its second node's raylet."""
     cluster = subprocess.Popen(
         [sys.executable, "-m", "tests.fixtures.two_nodes", "2", "2"],
-        env={**environment, **IMPATIENT},
+        env={**os.environ, **IMPATIENT},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -42,24 +41,25 @@ def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, int]]:
     cluster.wait(60)
 
 
+def start_job(source: Path, store: Path, address: str, seconds_a_batch: float) -> subprocess.Popen[str]:
+    settings = ["--batch-size", "4", "--seconds-a-batch", str(seconds_a_batch), "--address", address]
+    command = [sys.executable, str(ROOT / "tests" / "soak" / "instant_job.py"), str(source), str(store), *settings]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def test_when_a_node_dies_the_others_do_its_work_and_every_row_is_there_once(
-    tagstream: RunFunction,
-    environment: dict[str, str],
-    tiny_model: Path,
-    tmp_path: Path,
-    two_nodes: tuple[str, int],
+    tmp_path: Path, two_nodes: tuple[str, int]
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
     address, raylet = two_nodes
-    settings = ["--model", tiny_model, "--top-k", 5, "--batch-size", 1, "--address", address]
-    job = ["label", tmp_path / "source", *settings]
-    undisturbed = tagstream(*job, "--store", tmp_path / "whole")
-    process = start(environment, [*job, "--store", tmp_path / "killed"])
+    undisturbed = start_job(tmp_path / "source", tmp_path / "whole", address, 0)
+    _, reason = undisturbed.communicate(timeout=120)
+    process = start_job(tmp_path / "source", tmp_path / "killed", address, 0.5)
     wait_for_commits(tmp_path / "killed", process, 1)
     os.kill(raylet, signal.SIGKILL)
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=150)
 
-    assert (undisturbed.returncode, process.returncode) == (0, 0), undisturbed.stderr + errors
+    assert (undisturbed.returncode, process.returncode) == (0, 0), reason + errors
     assert f"Labelled {N_SHARDS * N_SAMPLES} images in {N_SHARDS} shards" in output
     assert "raylet" not in output + errors
     for table in ("images", "labels"):

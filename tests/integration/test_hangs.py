@@ -39,7 +39,7 @@ class NeverReadyLabeler(InstantLabeler):
 def test_a_stuck_actor_is_named_with_what_it_works_on(label: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 4)
     with pytest.raises(ClusterError) as caught:
-        label(tmp_path / "source", tmp_path / "store", labeler_class=StuckLabeler, no_progress_timeout_s=2)
+        label(tmp_path / "source", tmp_path / "store", labeler_class=StuckLabeler, no_progress_timeout_s=8)
     message = str(caught.value)
     assert "a labelling actor (process " in message
     assert f"on {os.uname().nodename}) is stuck" in message
@@ -51,7 +51,7 @@ def test_a_model_that_never_gets_loaded_is_a_standstill(label: LabelFunction, tm
     with pytest.raises(
         ClusterError, match=r"no worker has finished anything for 3 s .*unfinished: .*NeverReadyLabeler"
     ):
-        label(tmp_path / "source", tmp_path / "store", labeler_class=NeverReadyLabeler, no_progress_timeout_s=3)
+        label(tmp_path / "source", tmp_path / "store", labeler_class=NeverReadyLabeler, no_progress_timeout_s=1)
 
 
 def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label: LabelFunction, tmp_path: Path) -> None:
@@ -66,6 +66,6 @@ def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label: LabelFunctio
     write_tars(tmp_path / "source", 1, 4)
     try:
         with pytest.raises(ClusterError, match="perhaps other jobs hold the CPUs"):
-            label(tmp_path / "source", tmp_path / "store", no_progress_timeout_s=3)
+            label(tmp_path / "source", tmp_path / "store", no_progress_timeout_s=1)
     finally:
         ray.kill(holder)

@@ -1,6 +1,6 @@
 """A labelling job as the command does it, with a recognizer that costs nothing.
 
-python tests/soak/instant_job.py SOURCE STORE [--seconds-a-batch 0.05] [--batch-size 4]
+python tests/soak/instant_job.py SOURCE STORE [--seconds-a-batch 0.05] [--batch-size 4] [--address HOST:PORT]
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("--seconds-a-batch", type=float, default=0.0)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--address", help="Ray cluster to join")
     options = parser.parse_args()
     request = LabelRequest(
         source=options.source,
         store=options.store,
         model="demo",
         settings=LabelSettings(top_k=5, batch_size=options.batch_size, no_progress_timeout_s=120),
+        address=options.address,
         labeler_class=paced(options.seconds_a_batch),
     )
     try:
