@@ -61,7 +61,8 @@ def _standstill(error: ExecutionTimeoutError, timeout_s: int) -> str:
     """What did not move, from Ray's words."""
     running = "; ".join(line.removeprefix("- ") for line in _lines(error) if line.startswith("- "))
     return (
-        f"no worker has finished anything for {timeout_s} s (setting no_progress_timeout_s); unfinished: {running}; "
+        f"no worker has finished anything for longer than the {timeout_s} s of no_progress_timeout_s; unfinished: "
+        f"{running}; "
         "perhaps other jobs hold the CPUs or GPUs, a node is lost, or a file system does not answer"
     )
 

@@ -48,9 +48,7 @@ def test_a_stuck_actor_is_named_with_what_it_works_on(label: LabelFunction, tmp_
 
 def test_a_model_that_never_gets_loaded_is_a_standstill(label: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 4)
-    with pytest.raises(
-        ClusterError, match=r"no worker has finished anything for 3 s .*unfinished: .*NeverReadyLabeler"
-    ):
+    with pytest.raises(ClusterError, match=r"longer than the 1 s .*unfinished: .*NeverReadyLabeler"):
         label(tmp_path / "source", tmp_path / "store", labeler_class=NeverReadyLabeler, no_progress_timeout_s=1)
 
 
