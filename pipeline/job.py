@@ -178,11 +178,10 @@ class LabelJob:
             rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
             # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
             with contextlib.closing(rows):
-                self._commit_all(store, plan, rows)
-            if self._assembler.n_open:
-                raise TagstreamError(
-                    f"{self._assembler.n_open} shards came back incomplete; run the command again, it labels them anew"
-                )
+                n_whole = self._commit_all(store, plan, rows)
+            if n_whole != len(wave):
+                missing = f"{len(wave) - n_whole} of {len(wave)} shards came back incomplete"
+                raise TagstreamError(f"{missing}; run the command again, it labels them anew")
 
     def _waves(self, pending: list[Shard], limit: int) -> Iterator[list[Shard]]:
         """Shards in groups that are labelled one after the other; with a limit no more groups than it takes."""
@@ -199,14 +198,16 @@ class LabelJob:
             yield pending[done : done + size]
             done += size
 
-    def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterable[pa.Table]) -> None:
-        """Commits shards in the background as their rows come in; waits for all of them."""
+    def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterable[pa.Table]) -> int:
+        """Commits shards in the background as their rows come in; waits for all of them. Returns: how many they are."""
         futures: set[Future[None]] = set()
+        n_whole = 0
         with ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit") as committers:
             for table in rows:
                 n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
                 self.progress.add_rows(table.num_rows, n_rejected)
                 for shard in self._assembler.add(table):
+                    n_whole += 1
                     futures.add(committers.submit(self._commit, store, shard, plan.replaced.get(shard.name)))
                 # Never more whole shards in memory than threads to write them, and the first failure stops the job.
                 while len(futures) > _COMMIT_THREADS or any(future.done() for future in futures):
@@ -215,6 +216,7 @@ class LabelJob:
                         future.result()
             for future in futures:
                 future.result()
+        return n_whole
 
     def _commit(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> None:
         started = time.perf_counter()

@@ -52,20 +52,25 @@ def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPL
         yield fault("", "ParquetUnreadable", f"not a readable Parquet file with images: {one_line(error)}")
         return
     columns = _side_columns(parquet.schema_arrow)
-    keys, row = set[int](), 0
+    keys, first = set[int](), 0
     for group in range(parquet.num_row_groups):
-        end = row + parquet.metadata.row_group(group).num_rows
+        n_rows, n_read = parquet.metadata.row_group(group).num_rows, 0
         try:
-            for values in _row_values(parquet, group, [image, *columns.values()]):
+            for n_read, values in enumerate(_row_values(parquet, group, [image, *columns.values()]), start=1):
+                row = first + n_read - 1
                 yield _once(_within(_row_sample(values, image, columns, row), row, max_sample_bytes), keys)
-                row += 1
+            if n_read != n_rows:
+                raise pa.ArrowInvalid(f"it holds {n_read} rows, and its header says {n_rows}")
         except _DAMAGE as error:
             if watched.failure is not None:
                 raise watched.failure from None
-            message = f"rows {row} to {end - 1} (row group {group}) cannot be read: {one_line(error)}"
-            yield fault("", "ParquetDamaged", message)
-        row = end
-    if parquet.metadata.num_rows == 0:
+            place = f"rows {first + n_read} to {first + n_rows - 1} (row group {group})"
+            yield fault("", "ParquetDamaged", f"{place} cannot be read: {one_line(error)}")
+        first += n_rows
+    if first != parquet.metadata.num_rows:
+        message = f"its row groups hold {first} rows, and its header says {parquet.metadata.num_rows}"
+        yield fault("", "ParquetDamaged", message)
+    elif not first:
         yield fault("", "EmptyShard", "the file holds no rows")
 
 

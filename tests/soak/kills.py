@@ -44,6 +44,8 @@ VICTIMS = {
     "head (GCS)": "gcs_server",
 }
 WORDS = ("Error:", "Stopped")
+# Between kills: some meet a job that starts, more one that labels, and some jobs get to their end.
+_PAUSES_S = (0.5, 15)
 
 
 @dataclass(slots=True)
@@ -101,7 +103,7 @@ def disturb(process: subprocess.Popen[str], rng: random.Random, tally: Tally, n_
     last = ""
     while process.poll() is None:
         try:
-            process.wait(rng.uniform(0.2, 5))
+            process.wait(rng.uniform(*_PAUSES_S))
         except subprocess.TimeoutExpired:
             if sum(tally.kills.values()) < n_kills and (killed := kill_one(process, rng)):
                 tally.kills[killed] += 1

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline import job as job_module
+from pipeline.cluster import Node, plan_pool
+from pipeline.errors import TagstreamError
 from pipeline.job import LabelJob, LabelRequest
+from pipeline.plan import ShardPlan
 from pipeline.settings import LabelSettings
 from pipeline.source import Shard
+from pipeline.store import Store
 
 SHARDS = [Shard(str(number), f"/data/{number}.tar", "tar") for number in range(100)]
 
@@ -41,3 +47,12 @@ def test_a_limit_beyond_the_source_takes_all_of_it() -> None:
 
 def test_shards_that_another_job_committed_first_do_not_stop_a_job_with_a_limit() -> None:
     assert sum(waves(limit=7, images_per_shard=0, n_shards=9)) == 9
+
+
+def test_a_shard_of_which_nothing_came_back_fails_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(job_module, "stream_labels", lambda *_: (row for row in ()))
+    job = LabelJob(LabelRequest(source="", store=str(tmp_path), model="demo"))
+    plan = ShardPlan(SHARDS[:3], 3, [], {})
+    pool = plan_pool([Node(2, 0)], job.request.settings)
+    with pytest.raises(TagstreamError, match="3 of 3 shards came back incomplete; run the command again"):
+        job._label(Store(str(tmp_path)), plan, pool)

@@ -1,0 +1,16 @@
+"""The soak of random kills, for a minute."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+
+def test_after_a_few_random_kills_the_tables_are_those_of_an_undisturbed_job() -> None:
+    command = [sys.executable, "tests/soak/kills.py", "--kills", "3", "--seed", "1"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "Jobs that ended without saying why: **0**" in finished.stdout
