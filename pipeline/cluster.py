@@ -67,7 +67,7 @@ def start_ray(address: str | None, verbose: bool) -> bool:
             else:
                 # Without an address Ray would join a cluster that happens to run on this machine.
                 ray.init(address="local", num_cpus=_local_cpus(), include_dashboard=False, **options)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # Ray raises no class of its own, and bare Exceptions among them.
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {one_line(error)}") from error
     is_ours = callable(terminate) and not getattr(terminate, "__module__", "").startswith("ray.")
