@@ -14,6 +14,9 @@ from tests.fixtures.faulty_s3 import FaultyS3
 ROOT = Path(__file__).resolve().parents[1]
 # Workers take the environment of the Ray they belong to, so the S3 server's address is set before Ray starts.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# On a laden machine Ray's head may not answer for a while; it is not lost for that.
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "240")
+os.environ.setdefault("RAY_health_check_failure_threshold", "20")
 
 
 @pytest.fixture(scope="session")

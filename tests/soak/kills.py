@@ -57,7 +57,7 @@ class Tally:
     """Jobs that did not go through, by what was killed last."""
     n_rounds: int = 0
     n_silent: int = 0
-    """Jobs that ended without a word."""
+    """Jobs that ended without a word, though it was not they who were killed."""
     n_wrong: int = 0
     """Rounds whose tables are not those of an undisturbed job."""
 
@@ -112,7 +112,8 @@ def disturb(process: subprocess.Popen[str], rng: random.Random, tally: Tally, n_
     errors = process.stderr.read()
     if process.returncode != 0:
         tally.ends[last] += 1
-        if not any(word in errors for word in WORDS):
+        # A job that is killed before it has begun cannot speak.
+        if last != "the job" and not any(word in errors for word in WORDS):
             tally.n_silent += 1
             print(f"without a word, after {last}: {errors[-500:]}", flush=True)
 
@@ -145,7 +146,8 @@ def report(tally: Tally, seconds: float, command: str) -> str:
 {markdown_table(("killed (SIGKILL)", "times", "jobs that ended by it"), rows)}
 
 {tally.n_rounds} rounds in {seconds / 60:.0f} minutes. Stores that differ from an undisturbed one in any row, or in
-which `status --verify` finds damage: **{tally.n_wrong}**. Jobs that ended without saying why: **{tally.n_silent}**.
+which `status --verify` finds damage: **{tally.n_wrong}**. Jobs that
+ended by another process's death without saying so: **{tally.n_silent}**.
 """
 
 
