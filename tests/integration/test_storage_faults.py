@@ -15,6 +15,7 @@ from pipeline.errors import StorageError
 from pipeline.store import Store
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.faulty_s3 import Fault, FaultyS3
+from tests.fixtures.instant_labeler import InstantLabeler
 from tests.integration.conftest import LabelFunction, label_with, read_table, rows
 
 N_SHARDS, N_SAMPLES = 6, 3
@@ -42,7 +43,7 @@ def s3_corpus(corpus: Path, s3: str) -> str:
 def undisturbed(shared_ray: None, tiny_model: Path, corpus: Path) -> Path:
     """A local store of the corpus."""
     store = corpus.with_name("undisturbed")
-    label_with(tiny_model, corpus, store)
+    label_with(tiny_model, corpus, store, labeler_class=InstantLabeler)
     return store
 
 
