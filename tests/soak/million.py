@@ -117,7 +117,7 @@ def draw(curves: Curves, n_samples: int, path: Path) -> None:
     for role, sizes in curves.bytes_by_role.items():
         memory.plot(curves.seconds, [size / _GIB for size in sizes], label=role, linewidth=1.2)
     memory.set_ylabel("private memory (GiB)")
-    memory.legend(frameon=False, ncols=3)
+    memory.legend(frameon=False, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1))
     per_s = rates(curves, n_samples)
     rate.plot(curves.seconds[len(curves.seconds) - len(per_s) :], per_s, linewidth=1.2)
     rate.set_ylabel("images committed a second")
