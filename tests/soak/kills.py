@@ -83,16 +83,12 @@ def start_job(source: Path, store: Path) -> subprocess.Popen[str]:
 
 
 def kill_one(process: subprocess.Popen[str], rng: random.Random) -> str | None:
-    """Kills one of the job's processes; returns what it was, None where there was none of its kind."""
-    victim = rng.choice(list(VICTIMS))
-    if victim == "the job":
-        process.kill()
-        return victim
+    """Kills one of the job's processes, each kind that is there as likely; returns what it was, None where it is over."""
     try:
-        found = ray_processes(VICTIMS[victim], psutil.Process(process.pid))
-        if not found:
-            return None
-        rng.choice(found).kill()
+        job = psutil.Process(process.pid)
+        found = {kind: ray_processes(title, job) if title else [job] for kind, title in VICTIMS.items()}
+        victim = rng.choice([kind for kind, processes in found.items() if processes])
+        rng.choice(found[victim]).kill()
     except psutil.Error:
         return None
     return victim
