@@ -83,7 +83,7 @@ def start_job(source: Path, store: Path) -> subprocess.Popen[str]:
 
 
 def kill_one(process: subprocess.Popen[str], rng: random.Random) -> str | None:
-    """Kills one of the job's processes, each kind that is there as likely; returns what it was, None where it is over."""
+    """Kills one of the job's processes, of a kind drawn from those there are; returns which, None where it is over."""
     try:
         job = psutil.Process(process.pid)
         found = {kind: ray_processes(title, job) if title else [job] for kind, title in VICTIMS.items()}
