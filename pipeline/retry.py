@@ -53,8 +53,7 @@ class RetryJob(LabelJob):
 
     def __init__(self, request: RetryRequest) -> None:
         self._retry = request
-        self._standing = find_run(Store(request.store), request.run)
-        super().__init__(_label_request(self._standing, request))
+        super().__init__(_label_request(find_run(Store(request.store), request.run), request))
         self._wanted: dict[str, tuple[int, ...]] = {}
 
     def plan(self, store: Store, source: Source) -> ShardPlan:

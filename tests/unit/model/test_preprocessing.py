@@ -23,21 +23,11 @@ from model.preprocessing import (
     open_image,
     resize_and_crop,
 )
+from tests.fixtures.corpus import STORED_AS
 
 SIZE = 28
 ORIENTATION = 0x0112
 PREPROCESSOR = ImagePreprocessor(image_size=SIZE)
-# How a camera must have stored an upright image for each EXIF orientation: the inverse of what a viewer does.
-STORED_AS = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def plain_crop(image: Image.Image, size: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from pipeline.errors import StoreError
 from pipeline.shard_files import file_name, is_compacted
 from pipeline.store import Store
 from schemas import IMAGES, LABELS
+from tests.fixtures.interruption import Interruption
 from tests.fixtures.tables import commit_judged, commit_shard, run_record, shard_tables
 
 RUN = "run-1"
@@ -178,11 +179,11 @@ class TestCrashes:
         commit_shard(store, RUN, "new")
         before = all_rows(store)
         with monkeypatch.context() as patched:
-            count = _die_at(patched, store, step)
+            interruption = _die_at(patched, store, step)
             try:
                 compact(store)
             except KeyboardInterrupt:
-                assert count[0] == step
+                assert interruption.n_calls == step
             else:
                 # Three files move in; images and labels of three shards go, and the former spellings.
                 assert step > 3 + 3 * 2 + 1
@@ -264,22 +265,12 @@ class TestCrashes:
         assert not labels.exists()
 
 
-def _die_at(monkeypatch: pytest.MonkeyPatch, store: Store, step: int) -> list[int]:
+def _die_at(monkeypatch: pytest.MonkeyPatch, store: Store, step: int) -> Interruption:
     """Interrupts before the n-th file that moves or is deleted."""
-    count = [0]
-
-    def counting(operation: Any) -> Any:
-        def operate(*arguments: Any, **options: Any) -> Any:
-            count[0] += 1
-            if count[0] == step:
-                raise KeyboardInterrupt
-            return operation(*arguments, **options)
-
-        return operate
-
-    monkeypatch.setattr(compaction_module, "move_whole", counting(compaction_module.move_whole))
-    monkeypatch.setattr(store.filesystem, "rm_file", counting(store.filesystem.rm_file))
-    return count
+    interruption = Interruption(step)
+    monkeypatch.setattr(compaction_module, "move_whole", interruption.around(compaction_module.move_whole))
+    monkeypatch.setattr(store.filesystem, "rm_file", interruption.around(store.filesystem.rm_file))
+    return interruption
 
 
 class TestLookUps:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from pipeline.store import Store
 from pipeline.verification import verify_run
 from tests.fixtures.corpus import jpeg, write_tars
 from tests.fixtures.damage import Damager
+from tests.fixtures.interruption import Interruption
 from tests.fixtures.labelled import label_source
 from tests.fixtures.stores import FOUND, RUN, all_rows, compact, kinds, relabelled, repair
 
@@ -111,17 +111,7 @@ class TestFormerRows:
 
 def _die_at(monkeypatch: pytest.MonkeyPatch, store: Store, step: int) -> None:
     """Interrupts before the n-th file is deleted or rewritten."""
-    count = [0]
-
-    def counting(operation: Any) -> Any:
-        def operate(*arguments: Any, **options: Any) -> Any:
-            count[0] += 1
-            if count[0] == step:
-                raise KeyboardInterrupt
-            return operation(*arguments, **options)
-
-        return operate
-
-    rewrite = counting(repair_module.rewrite_without_superseded)
+    interruption = Interruption(step)
+    rewrite = interruption.around(repair_module.rewrite_without_superseded)
     monkeypatch.setattr(repair_module, "rewrite_without_superseded", rewrite)
-    monkeypatch.setattr(store.filesystem, "rm_file", counting(store.filesystem.rm_file))
+    monkeypatch.setattr(store.filesystem, "rm_file", interruption.around(store.filesystem.rm_file))
