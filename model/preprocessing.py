@@ -74,10 +74,10 @@ class ImagePreprocessor:
         opened = open_image(image, self.max_image_pixels) if isinstance(image, bytes) else image
         if 0 in opened.size:
             raise ImageDecodeError(f"the image has no pixels ({opened.width} x {opened.height})")
-        _load(opened)
+        load_pixels(opened)
         try:
-            upright = _upright(opened) if self.honour_exif else opened
-            return np.asarray(resize_and_crop(to_rgb(upright), self.image_size))
+            turned = upright(opened) if self.honour_exif else opened
+            return np.asarray(resize_and_crop(to_rgb(turned), self.image_size))
         except (OSError, ValueError, MemoryError) as error:
             raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
 
@@ -169,7 +169,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def _load(image: Image.Image) -> None:
+def load_pixels(image: Image.Image) -> None:
     """Decodes the pixels.
 
     Pillow's plug-ins reckon with what they read, and raise whatever damaged numbers lead to: a TypeError for an offset
@@ -181,7 +181,7 @@ def _load(image: Image.Image) -> None:
         raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """The image turned by its EXIF orientation; a damaged EXIF block counts as none.
 
     The image is decoded already: getexif() would decode a PNG by the way, where damage would pass for damaged EXIF; and
