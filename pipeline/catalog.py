@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
+import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +37,19 @@ _WILDCARD = re.compile(r"[*?\[]")
 _RECORD_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
 
 
-def open_store(url: str, vocabulary: Vocabulary | None = None, thresholds: Thresholds | None = None) -> Connection:
+def open_store(
+    url: str,
+    vocabulary: Vocabulary | None = None,
+    thresholds: Thresholds | None = None,
+    *,
+    memory_limit: str | None = None,
+) -> Connection:
     """A DuckDB connection with views of the store: images, labels, rejects, truth, runs, jobs; and macros.
 
     `labels` and `truth` have a column `name`, the label's name in the vocabulary (default: the one that comes along);
     `name_of(text)` gives it. The macros: `pipeline/sql/macros.sql`. With thresholds there are also `confident_labels`.
+
+    What needs more memory than the limit (by default 80 % of the machine's) goes to the disk, among temporary files.
 
     It shows what is committed now. It reads the store and nothing else of this machine. `s3://` is read through fsspec,
     DuckDB's httpfs extension is not needed. Raises StoreError where there is no store.
@@ -47,6 +58,11 @@ def open_store(url: str, vocabulary: Vocabulary | None = None, thresholds: Thres
     if not store.exists():
         raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
     connection = duckdb.connect()
+    # Otherwise it would be a folder in the working directory.
+    spill = Path(tempfile.gettempdir()) / f"tagstream-{uuid.uuid4().hex}"
+    connection.execute(f"SET temp_directory = {_sql_string(str(spill))}")
+    if memory_limit is not None:
+        connection.execute(f"SET memory_limit = {_sql_string(memory_limit)}")
     root = full_url(store.filesystem, store.root)
     if not is_local(store.filesystem):
         # With its default cache the filesystem would read whole files for the sake of one column.

@@ -74,8 +74,7 @@ class RunAnalysis:
         of few images, so that intervals over images leave out much of the doubt: in simulations of 80 and 500 images,
         names even and by Zipf's law, they held the truth in 51 to 96 of 100 cases, these in 94 to 100.
         """
-        average_precisions = [row["average_precision"] for row in self._label_counts(k=1)]
-        return estimate_mean([value for value in average_precisions if value is not None])
+        return estimate_mean(list(self._average_precisions().values()))
 
     def coverage(self) -> Coverage:
         """What the labels name, at any rank and on any of the images."""
@@ -89,7 +88,15 @@ class RunAnalysis:
             name: [(row["instead"], row["n_images"]) for row in rows]
             for name, rows in groupby(confusions, key=lambda row: row["name"])
         }
-        return [LabelQuality(**row, confusions=instead.get(row["name"], [])) for row in self._label_counts(k)]
+        precisions = self._average_precisions()
+        return [
+            LabelQuality(**row, average_precision=precisions.get(row["name"]), confusions=instead.get(row["name"], []))
+            for row in self.name_counts(k)
+        ]
+
+    def name_counts(self, k: int) -> list[dict[str, Any]]:
+        """Of every name that is true of an image or listed among the first k: name, n_truth, n_listed, n_hits."""
+        return query_rows(self.connection, "name_counts", {"run": self.run, "k": k})
 
     def worst_images(self, k: int, n: int) -> list[dict[str, Any]]:
         """The n images with the lowest F1 at k: shard, key, n_truth, n_hits, f1, missed names, listed names."""
@@ -109,9 +116,11 @@ class RunAnalysis:
             raise TagstreamError(f"scores of the ranking {self.ranking} are no probabilities, and have no reliability")
         return query_rows(self.connection, "reliability", {"run": self.run})
 
-    def _label_counts(self, k: int) -> list[dict[str, Any]]:
-        parameters = {"run": self.run, "k": k, "lower_is_better": self.ranking in LOWEST_FIRST}
-        return query_rows(self.connection, "label_counts", parameters)
+    def _average_precisions(self) -> dict[str, float]:
+        """Of every name that is true of an image, the most frequent first."""
+        parameters = {"run": self.run, "lower_is_better": self.ranking in LOWEST_FIRST}
+        rows = query_rows(self.connection, "average_precisions", parameters)
+        return {row["name"]: row["average_precision"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def _recall_chart(analysis: RunAnalysis, command: Sequence[str], top_k: int) -> 
     return Chart(
         id="recall",
         title="Recall and precision at k",
-        note=f"Means over {analysis.n_images:,} images with a truth ({analysis.truth}), with 95 % intervals over images. "
+        note=f"Means over {analysis.n_images:,} images with a truth ({analysis.truth}), with 95 % intervals. "
         "hit: the share of images with any true label.",
         columns=["k", "measure", "value", "low", "high"],
         rows=[[k, name, *_finite([found.value, found.low, found.high])] for k, name, found in measured],
@@ -133,17 +133,17 @@ def _recall_chart(analysis: RunAnalysis, command: Sequence[str], top_k: int) -> 
 
 
 def _names_chart(analysis: RunAnalysis, command: Sequence[str], k: int) -> Chart:
-    names = [quality for quality in analysis.labels(k) if quality.n_truth][:_MAX_NAMES]
+    names = [counts for counts in analysis.name_counts(k) if counts["n_truth"]][:_MAX_NAMES]
     return Chart(
         id="names",
         title=f"Recall of each name at k = {k}",
         note=f"Against its support: the images of which it is true. The {len(names):,} most frequent names.",
-        columns=["name", "support", "recall", "precision", "instead"],
+        columns=["name", "truths", "listed", "hits", "recall"],
         rows=[
-            [found.name, found.n_truth, found.recall, found.precision, ", ".join(name for name, _ in found.confusions)]
-            for found in names
+            [row["name"], row["n_truth"], row["n_listed"], row["n_hits"], row["n_hits"] / row["n_truth"]]
+            for row in names
         ],
-        sql="\n".join(read_sql(name) for name in ("label_counts", "confusions")),
+        sql=read_sql("name_counts"),
         command=shlex.join([*command, "--k", str(k), "--by", "label", "--format", "csv"]),
     )
 

@@ -14,7 +14,7 @@ from pipeline.selection import choose_images, n_chosen
 from schemas import LABELLED, REJECTED
 
 # Shards that are read for pictures, where they hold enough of them: each is read from its start.
-_SHARDS_READ = 32
+_SHARDS_READ = 16
 _REJECTED_SHARE = 10
 _MIN_REJECTED = 20
 # What a page shows of texts and lists; they may be of any length.

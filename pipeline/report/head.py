@@ -23,6 +23,8 @@ def describe_run(
     totals = query_rows(connection, "status", {"run": record.run})
     seconds, labelling_s = sum(job.seconds for job in jobs), sum(job.labelling_s for job in jobs)
     n_images = sum(job.n_images for job in jobs)
+    # Of each job it leaves out the images that came first, whose work lies before the time that is measured.
+    rate = sum(job.images_per_s * job.labelling_s for job in jobs) / labelling_s if labelling_s else None
     by_stage: Counter[str] = Counter()
     for job in jobs:
         by_stage.update(job.seconds_by_stage)
@@ -38,7 +40,7 @@ def describe_run(
         "counts": {name: int(totals[0][name]) if totals else 0 for name in _COUNTS},
         "jobs": len(jobs),
         "seconds": seconds,
-        "imagesPerSecond": n_images / labelling_s if labelling_s else None,
+        "imagesPerSecond": rate,
         "secondsByStage": dict(by_stage),
         "workers": jobs[-1].workers if jobs else {},
         "cost": _cost(seconds, n_images, usd_per_hour),

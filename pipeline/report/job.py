@@ -24,8 +24,11 @@ from schemas import LABELLED, RunRecord
 DEFAULT_SAMPLE = 500
 DEFAULT_MAX_MB = 50
 _COMPARED_K = 10
-# The chart libraries, and everything that is not a picture.
+# A report may be made beside a job that labels.
+_MEMORY_LIMIT = "1GB"
 _MIN_PICTURE_BYTES = 1000
+# What stands around a picture, and why there is none.
+_BYTES_BESIDE_PICTURE = 200
 _BASE64 = 4 / 3
 
 
@@ -75,7 +78,7 @@ class Report:
 
     def _page(self) -> bytes:
         request = self.request
-        connection = open_store(request.store, request.vocabulary)
+        connection = open_store(request.store, request.vocabulary, memory_limit=_MEMORY_LIMIT)
         described = find_run(connection, request.run)
         self.run = str(described["run"])
         if request.compare == self.run:
@@ -129,9 +132,7 @@ class Report:
 
         wanted = [image for image in gallery.images if image["status"] == LABELLED]
         max_bytes = int(self.request.max_mb * 1e6)
-        left_each = (max_bytes - len(render({}))) / max(1, len(wanted)) / _BASE64
-        # What stands around a picture, and why there is none, take some bytes too.
-        left_each -= 200
+        left_each = ((max_bytes - len(render({}))) / max(1, len(wanted)) - _BYTES_BESIDE_PICTURE) / _BASE64
         if left_each < _MIN_PICTURE_BYTES:
             raise TagstreamError(
                 f"{len(gallery.images):,} images do not fit into {self.request.max_mb:g} MB; take a smaller --sample, "

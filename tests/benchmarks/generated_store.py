@@ -35,16 +35,20 @@ def make_words(n_words: int = N_WORDS) -> list[str]:
     return list(words)
 
 
-def make_store(url: str, n_images: int) -> None:
-    """Fills a store with shards of 10,000 images of 20 labels."""
+def make_store(url: str, n_images: int, source_root: str | None = None) -> None:
+    """Fills a store with shards of 10,000 images of 20 labels.
+
+    Args:
+        source_root: folder of the source, whose archives lie in `part/`; the store holds no digests of its images then.
+    """
     store = Store(url)
     store.create_run(
         RunRecord(
             run=RUN,
             schema_version=SCHEMA_VERSION,
             created="2026-01-01T00:00:00+00:00",
-            source="generated",
-            source_root="generated",
+            source=source_root or "generated",
+            source_root=source_root or "generated",
             folder_buckets=0,
             model="generated",
             model_fingerprint="generated",
@@ -54,10 +58,11 @@ def make_store(url: str, n_images: int) -> None:
         )
     )
     with ProcessPoolExecutor(2) as pool:
-        list(pool.map(partial(_commit_shard, url), range(n_images // SHARD_IMAGES)))
+        commit_shard = partial(_commit_shard, url, source_root is not None)
+        list(pool.map(commit_shard, range(n_images // SHARD_IMAGES)))
 
 
-def _commit_shard(url: str, number: int) -> None:
+def _commit_shard(url: str, has_source: bool, number: int) -> None:
     shard = f"part/{number:05}"
     generator = np.random.default_rng(number)
     words = pa.array(make_words())
@@ -78,6 +83,8 @@ def _commit_shard(url: str, number: int) -> None:
         "n_labels": np.full(SHARD_IMAGES, N_LABELS, np.int16),
         "n_unfinished": np.zeros(SHARD_IMAGES, np.int16),
     }
+    if has_source:
+        del images["content_hash"]
     absent = {name: pa.nulls(SHARD_IMAGES, IMAGES.field(name).type) for name in IMAGES.names if name not in images}
     n_rows = SHARD_IMAGES * N_LABELS
     scores_IK = -np.sort(-generator.random((SHARD_IMAGES, N_LABELS), np.float32), axis=1)

@@ -101,12 +101,12 @@ const drawings = {
       y: { grid: true, label: "recall", domain: [0, 1] },
       marks: [
         Plot.dot(rows, {
-          x: "support",
+          x: "truths",
           y: "recall",
           fill: "var(--bar)",
           fillOpacity: 0.5,
           r: 3,
-          channels: { name: "name", instead: "instead" },
+          channels: { name: "name" },
           tip: true,
         }),
       ],

@@ -26,6 +26,7 @@ function showFacts({ head, gallery, images }) {
   const sum =
     `${formatCount(counts.n_images)} = ${formatCount(counts.n_labelled)} labelled + ` +
     `${formatCount(counts.n_rejected)} rejected${adds ? "" : ", which does not add up"}`;
+  const shards = new Set(images.map((image) => image.shard)).size;
   const where = gallery.where ? ` that meet ${gallery.where}` : "";
   const facts = {
     Store: head.store,
@@ -43,7 +44,7 @@ function showFacts({ head, gallery, images }) {
     Vocabulary: head.vocabulary,
     Pictures:
       `${formatCount(images.length)} drawn by seed ${gallery.seed} from ${formatCount(gallery.labelled)} labelled and ` +
-      `${formatCount(gallery.rejected)} rejected images${where}`,
+      `${formatCount(gallery.rejected)} rejected images${where}; they come from ${formatCount(shards)} shards`,
   };
   const pairs = Object.entries(facts).filter(([, value]) => value);
   document.getElementById("facts").append(
