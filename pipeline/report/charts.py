@@ -99,7 +99,9 @@ def comparison_charts(comparison: Comparison, store: str, truth: str) -> list[Ch
 def _asked(
     connection: Connection, store: str, run: str, name: str, title: str, note: str, values: Mapping[str, Any]
 ) -> Chart:
-    sql = Template(read_sql(f"report_{name}")).substitute(run=f"'{run}'", **values).strip()
+    text = Template(read_sql(f"report_{name}")).substitute(run=f"'{run}'", **values)
+    # A shell's user gives it as an argument, where a comment at the start would pass for an option.
+    sql = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
     result = run_query(connection, sql)
     return Chart(
         id=name,
@@ -108,7 +110,8 @@ def _asked(
         columns=[column[0] for column in result.description],
         rows=[_finite(row) for row in result.fetchall()],
         sql=sql,
-        command=shlex.join(["tagstream", "sql", store, sql]),
+        # Its quotes are single ones: between double ones a shell leaves it as it is, and people can read it.
+        command=f'tagstream sql {shlex.quote(store)} "{sql}"',
     )
 
 

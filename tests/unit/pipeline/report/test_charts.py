@@ -1,0 +1,112 @@
+"""Charts: their numbers are those that the commands beside them print."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from jobs.cli import tagstream
+from pipeline.analysis.comparison import compare_runs
+from pipeline.analysis.recall import analyse_run
+from pipeline.catalog import open_store
+from pipeline.report.charts import Chart, comparison_charts, run_charts, truth_charts
+from pipeline.store import Store
+from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
+
+TOP_K = 5
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    shards = random_shards(3, 20, seed=1)
+    shards["s001"] += [REJECTED] * 3
+    return make_store(tmp_path_factory.mktemp("charts"), shards, other=random_shards(3, 20, seed=2))
+
+
+@pytest.fixture(scope="module")
+def charts(store: Store) -> dict[str, Chart]:
+    connection = open_store(store.url)
+    made = run_charts(connection, store.url, RUN, "prob")
+    made += truth_charts(analyse_run(connection, RUN, "labels"), store.url, TOP_K)
+    made += comparison_charts(compare_runs(connection, OTHER, RUN, TOP_K, "labels"), store.url, "labels")
+    return {chart.id: chart for chart in made}
+
+
+def printed(chart: Chart) -> Any:
+    """What the chart's command prints, as JSON."""
+    arguments = shlex.split(chart.command)[1:]
+    if "--format" in arguments:
+        del arguments[arguments.index("--format") :]
+    result = CliRunner().invoke(tagstream, [*arguments, "--format", "json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", ["labels", "scores", "labels_each", "jobs", "rejects"])
+def test_the_sql_beside_a_chart_gives_its_numbers(charts: dict[str, Chart], name: str) -> None:
+    chart = charts[name]
+    assert shlex.split(chart.command)[-1] == chart.sql
+    assert chart.rows
+    assert printed(chart) == [dict(zip(chart.columns, row, strict=True)) for row in chart.rows]
+
+
+def test_the_recall_curve_is_that_of_the_command(charts: dict[str, Chart]) -> None:
+    chart = charts["recall"]
+    printed_rows = {(row["k"], row["measure"]): row for row in printed(chart) if row["k"]}
+    assert {row[0] for row in chart.rows} == {1, 2, 3, 5}
+    for k, measure, value, low, high in chart.rows:
+        row = printed_rows[k, measure]
+        assert [value, low, high] == [row["value"], row["low"], row["high"]]
+
+
+def test_the_names_are_those_of_the_command(charts: dict[str, Chart]) -> None:
+    printed_rows = [row for row in printed(charts["names"]) if row["truths"]]
+    columns = charts["names"].columns
+    assert charts["names"].rows == [[row[column] for column in columns] for row in printed_rows]
+
+
+def test_the_calibration_is_that_of_the_command(charts: dict[str, Chart]) -> None:
+    columns = charts["calibration"].columns
+    assert charts["calibration"].rows == [[row[column] for column in columns] for row in printed(charts["calibration"])]
+
+
+def test_gained_and_lost_names_are_those_of_the_command(charts: dict[str, Chart]) -> None:
+    changed = [row for row in printed(charts["changed_names"])["names"] if row["n_gained"] or row["n_lost"]]
+    expected = [[row["name"], row["n_gained"], row["n_lost"], row["n_both"]] for row in changed]
+    assert charts["changed_names"].rows == expected
+
+
+def test_differences_are_those_of_the_command(charts: dict[str, Chart]) -> None:
+    differences = printed(charts["differences"])["differences"]
+    for measure, *values in charts["differences"].rows:
+        assert values == list(differences[measure].values())
+
+
+def test_the_chart_of_scores_holds_every_score(charts: dict[str, Chart], store: Store) -> None:
+    query = f"SELECT count(*), count(DISTINCT image_id) FROM labels WHERE run = '{RUN}'"
+    ((n_labels, n_images),) = open_store(store.url).sql(query).fetchall()
+    assert sum(row[2] for row in charts["scores"].rows) == n_labels
+    assert sum(row[1] for row in charts["scores"].rows) == n_images
+
+
+def test_perplexities_have_bins_of_their_own_and_no_calibration(tmp_path: Path) -> None:
+    image = {"labels": [("dog", 1.5), ("cat", 12.25), ("sky", 700.0), ("tree", float("inf"))], "truth": ["cat"]}
+    store = make_store(tmp_path, {"a": [image]}, ranking="ppl")
+    connection = open_store(store.url)
+    (scores,) = (chart for chart in run_charts(connection, store.url, RUN, "ppl") if chart.id == "scores")
+    assert scores.rows == [[1.0, 1, 1], [12.0, 0, 1], [40.0, 0, 1]]
+    assert {chart.id for chart in truth_charts(analyse_run(connection, RUN, "labels"), store.url, 5)} == {
+        "recall",
+        "names",
+    }
+
+
+def test_a_run_without_images_has_charts_without_numbers(tmp_path: Path) -> None:
+    store = make_store(tmp_path, {})
+    charts = run_charts(open_store(store.url), store.url, RUN, "prob")
+    assert [chart.id for chart in charts if chart.rows] == ["jobs"]

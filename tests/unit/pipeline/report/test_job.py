@@ -1,0 +1,155 @@
+"""A report as a whole: its file, its head, its size."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.analysis.vocabulary import read_vocabulary
+from pipeline.errors import TagstreamError
+from pipeline.report.job import Report, ReportRequest
+from pipeline.storage import open_filesystem
+from pipeline.store import Store
+from tests.fixtures.corpus import jpeg, tar_bytes
+from tests.fixtures.labelled import label_source
+from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
+from tests.fixtures.tables import job_record
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make_store(tmp_path, random_shards(2, 6))
+
+
+def page_data(page: str) -> dict[str, Any]:
+    """What the page embeds."""
+    (text,) = re.findall(r'<script type="application/json" id="page-data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(text)
+
+
+def report(store: Store, out: Path, **options: Any) -> dict[str, Any]:
+    request = ReportRequest(**{"store": store.url, "out": str(out), "vocabulary": read_vocabulary(None), **options})
+    Report(request).write()
+    return page_data(out.read_text())
+
+
+def test_every_image_has_its_picture(store: Store, tmp_path: Path) -> None:
+    images = report(store, tmp_path / "r.html")["images"]
+    assert len(images) == 12
+    assert all(image["picture"] for image in images)
+
+
+def test_rejected_samples_have_no_picture_and_say_why(tmp_path: Path) -> None:
+    store = make_store(tmp_path, {"a": [*random_shards(1, 2)["s000"], REJECTED]})
+    images = report(store, tmp_path / "r.html")["images"]
+    assert ["picture" in image for image in images] == [True, True, False]
+    assert images[2]["rejected"] == "decode: ImageUnreadable"
+
+
+def test_a_source_that_is_gone_leaves_the_labels_and_says_so(store: Store, tmp_path: Path) -> None:
+    for shard in (tmp_path / "shards").iterdir():
+        shard.unlink()
+    images = report(store, tmp_path / "r.html")["images"]
+    assert {image["problem"] for image in images} == {"the original is gone"}
+    assert all(image["labels"] for image in images)
+
+
+def test_the_head_adds_up_what_the_jobs_did(store: Store, tmp_path: Path) -> None:
+    store.write_job(
+        job_record(RUN, started="2026-01-02T00:00:00.000+00:00", seconds=6.0, labelling_s=3.0, images_per_s=8.0)
+    )
+    head = report(store, tmp_path / "r.html", usd_per_hour=3.0)["head"]
+    assert head["counts"]["n_images"] == 12
+    assert head["seconds"] == 8.0
+    assert head["imagesPerSecond"] == pytest.approx((1 * 4 + 3 * 8) / 4)
+    assert head["secondsByStage"]["infer"] == pytest.approx(1.2)
+    # Eight seconds for eight images.
+    assert head["cost"]["usdPerMillion"] == pytest.approx(8 / 3600 * 3 / 8 * 1e6)
+
+
+def test_without_a_truth_there_are_no_charts_of_it(tmp_path: Path) -> None:
+    store = make_store(tmp_path, {"a": [{"labels": ["dog"]}]})
+    data = report(store, tmp_path / "r.html")
+    assert {chart["id"] for chart in data["charts"]} == {"labels", "scores", "labels_each", "jobs", "rejects"}
+
+
+def test_captions_can_be_the_truth(tmp_path: Path) -> None:
+    store = make_store(tmp_path, {"a": [{"labels": ["dog", "sky"], "caption": "a dog in a car"}]})
+    (image,) = report(store, tmp_path / "r.html", truth="captions")["images"]
+    assert image["truth"] == [{"name": "dog", "rank": 1}, {"name": "car"}]
+
+
+def test_another_run_is_held_against_it(tmp_path: Path) -> None:
+    store = make_store(tmp_path, {"a": [{"labels": ["dog"]}]}, other={"a": [{"labels": ["cat"]}]})
+    data = report(store, tmp_path / "r.html", run=RUN, compare=OTHER)
+    assert data["compare"] == OTHER
+    assert [label["label"] for label in data["images"][0]["other"]] == ["cat"]
+    changed = next(chart for chart in data["charts"] if chart["id"] == "changed_names")
+    assert sorted(changed["rows"]) == [["cat", 0, 1, 0], ["dog", 1, 0, 0]]
+
+
+def test_hits_are_those_of_the_reports_run_also_beside_another(tmp_path: Path) -> None:
+    mine = {"a": [{"labels": ["dog"], "truth": ["dog"]}, {"labels": ["cat"], "truth": ["sky"]}]}
+    store = make_store(tmp_path, mine, other={"a": [{"labels": ["dog"], "truth": ["cat"]}]})
+    first, second = report(store, tmp_path / "r.html", run=RUN, compare=OTHER)["images"]
+    assert first["labels"][0]["is_hit"]
+    assert "is_hit" not in second["labels"][0]
+
+
+@pytest.mark.parametrize("max_mb", [1.0, 1.2])
+def test_the_file_is_no_larger_than_allowed(tmp_path: Path, max_mb: float) -> None:
+    store = make_store(tmp_path, random_shards(2, 100))
+    (tmp_path / "shards" / "s000.tar").write_bytes(tar_bytes((f"{n}.jpg", jpeg(n, 640, 480)) for n in range(100)))
+    out = tmp_path / "r.html"
+    images = report(store, out, max_mb=max_mb)["images"]
+    assert all(image["picture"] for image in images)
+    assert 0.5e6 < out.stat().st_size <= max_mb * 1e6
+
+
+def test_what_cannot_fit_is_an_error_before_any_picture_is_made(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    with pytest.raises(TagstreamError, match=r"12 images do not fit into 0.5 MB; take a smaller --sample"):
+        report(store, out, max_mb=0.5)
+    assert not out.exists()
+
+
+def test_a_file_that_exists_is_replaced_only_where_asked(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    out.write_text("mine")
+    with pytest.raises(TagstreamError, match=r"r.html exists; give another name, or --overwrite"):
+        report(store, out)
+    assert out.read_text() == "mine"
+    assert report(store, out, overwrite=True)["images"]
+
+
+def test_a_run_is_not_held_against_itself(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(TagstreamError, match="--compare names the run itself"):
+        report(store, tmp_path / "r.html", compare=RUN)
+
+
+def test_the_same_report_has_the_same_bytes(store: Store, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        report(store, tmp_path / f"{name}.html", sample=5, seed=3)
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+def test_source_store_and_page_may_lie_on_s3(s3: str, tmp_path: Path) -> None:
+    filesystem, path = open_filesystem(f"{s3}/report")
+    source = tar_bytes((f"{n}.jpg", jpeg(n)) for n in range(4))
+    filesystem.pipe_file(f"{path}/shards/a.tar", source)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.tar").write_bytes(source)
+    images = []
+    for root in (f"{s3}/report", str(tmp_path)):
+        store = Store(f"{root}/store")
+        label_source(store, RUN, f"{root}/shards", [("dog", 0.5)])
+        out = f"{root}/page.html"
+        Report(ReportRequest(store=store.url, out=out, vocabulary=read_vocabulary(None))).write()
+        written = open_filesystem(out)[0].cat_file(open_filesystem(out)[1]).decode()
+        images.append(page_data(written)["images"])
+    assert images[0] == images[1]
+    assert all(image["picture"] for image in images[0])

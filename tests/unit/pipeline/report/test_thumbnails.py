@@ -1,0 +1,98 @@
+"""Pictures made from originals."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.report.thumbnails import Thumbnail, make_thumbnails
+from schemas import content_hash
+from tests.fixtures.corpus import STORED_AS, encode, jpeg, tar_bytes
+from tests.fixtures.tables import run_record
+
+
+def thumbnails_of(folder: Path, *originals: bytes, max_bytes: int = 100_000, **columns: Any) -> list[Thumbnail]:
+    """Of originals in one shard."""
+    (folder / "a.tar").write_bytes(tar_bytes((f"{n}.jpg", data) for n, data in enumerate(originals)))
+    record = run_record("run-1", source=str(folder), source_root=str(folder))
+    rows = [
+        {"image_id": n, "shard": "a", "index": n, "key": str(n), "content_hash": None, **columns}
+        for n in range(len(originals))
+    ]
+    made = make_thumbnails(record, rows, max_bytes, lambda: None)
+    return [made[n] for n in range(len(originals))]
+
+
+def opened(thumbnail: Thumbnail) -> Image.Image:
+    assert thumbnail.data is not None, thumbnail.problem
+    image = Image.open(io.BytesIO(thumbnail.data))
+    assert image.format == "WEBP"
+    return image.convert("RGB")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((640, 480), (256, 192)), ((100, 400), (64, 256)), ((90, 40), (90, 40))]
+)
+def test_a_thumbnail_has_the_originals_shape_and_is_never_larger(
+    tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    (thumbnail,) = thumbnails_of(tmp_path, jpeg(0, *size))
+    assert opened(thumbnail).size == expected
+
+
+@pytest.mark.parametrize("orientation", sorted(STORED_AS))
+def test_photographs_are_shown_upright(tmp_path: Path, orientation: int) -> None:
+    upright = Image.fromarray(np.repeat(np.uint8([[[255, 0, 0], [0, 0, 255]]]), 40, axis=0).repeat(60, axis=1))
+    stored = upright if STORED_AS[orientation] is None else upright.transpose(STORED_AS[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (thumbnail,) = thumbnails_of(tmp_path, encode(stored, "JPEG", exif=exif, quality=95))
+    shown = opened(thumbnail)
+    assert shown.size == (120, 40)
+    assert np.abs(np.int16(shown.getpixel((20, 20))) - (255, 0, 0)).max() < 25
+    assert np.abs(np.int16(shown.getpixel((100, 20))) - (0, 0, 255)).max() < 25
+
+
+@pytest.mark.parametrize("max_bytes", [20_000, 5_000, 1_000])
+def test_no_thumbnail_is_larger_than_allowed(tmp_path: Path, max_bytes: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    (thumbnail,) = thumbnails_of(tmp_path, encode(Image.fromarray(noise), "PNG"), max_bytes=max_bytes)
+    assert thumbnail.data is not None
+    assert len(thumbnail.data) <= max_bytes
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "I;16", "F"])
+def test_images_of_every_mode_become_pictures(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(np.tile(np.linspace(0, 255, 300, dtype=np.uint8), (200, 1)))
+    image = Image.fromarray(np.asarray(grey, np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    (thumbnail,) = thumbnails_of(tmp_path, encode(image, "TIFF"))
+    shown = np.asarray(opened(thumbnail).convert("L"), np.int16)
+    assert shown[:, -1].mean() - shown[:, 0].mean() > 150
+
+
+def test_a_strip_one_pixel_wide_becomes_a_picture(tmp_path: Path) -> None:
+    (thumbnail,) = thumbnails_of(tmp_path, encode(Image.new("RGB", (1, 3000), "red"), "PNG"))
+    assert opened(thumbnail).size == (1, 256)
+
+
+def test_what_cannot_be_drawn_says_why_and_the_others_are_drawn(tmp_path: Path) -> None:
+    broken, good = thumbnails_of(tmp_path, b"<html>no image</html>", jpeg(1))
+    assert broken.data is None
+    assert "no picture can be made of it: not a readable image" in (broken.problem or "")
+    assert opened(good).size == (96, 72)
+
+
+def test_an_original_that_changed_is_not_shown(tmp_path: Path) -> None:
+    (changed,) = thumbnails_of(tmp_path, jpeg(1), content_hash=content_hash(jpeg(2)))
+    assert changed == Thumbnail(0, None, "the original has changed since it was labelled")
+
+
+def test_an_original_that_is_gone_says_so(tmp_path: Path) -> None:
+    record = run_record("run-1", source=str(tmp_path), source_root=str(tmp_path))
+    row = {"image_id": 7, "shard": "gone", "index": 0, "key": "0", "content_hash": None}
+    assert make_thumbnails(record, [row], 1000, lambda: None) == {7: Thumbnail(7, None, "the original is gone")}
