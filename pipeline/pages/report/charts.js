@@ -191,9 +191,11 @@ function chartFigure(chart) {
   const plot = element("div", { class: "plot" });
   plot.draw = (width) => {
     const drawn = drawings[chart.id](rows, width);
-    const svg = drawn.matches("svg") ? drawn : drawn.querySelector("svg:last-of-type");
+    const svg = drawn.matches("svg") ? drawn : drawn.querySelector(":scope > svg");
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-labelledby", title);
+    // Plot names groups, which may not have names; as a whole it is an image, whose numbers stand beside it.
+    for (const part of svg.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label");
     return drawn;
   };
   return element(

@@ -1,0 +1,333 @@
+"""The report in a browser, from the disk."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from pipeline.analysis.vocabulary import read_vocabulary
+from pipeline.report.job import Report, ReportRequest
+from tests.e2e.pages.conftest import DESKTOP, PHONE, OpenPage
+from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(2)>",
+    "\"quoted\" 'single' & `back` ${alert(3)}",
+    "\u202eright to left\u202c",
+    "שלום עולם",
+    "nul \x00 and \x1b[31m",
+    "w" * 10_000,
+    "javascript:alert(4)",
+]
+# What axe calls serious keeps people from using a page.
+GRAVE = {"serious", "critical"}
+
+
+def write_report(folder: Path, shards: Any, **options: Any) -> Path:
+    other = options.pop("other", None)
+    store = make_store(folder, shards, other=other)
+    out = folder / "report.html"
+    compare = OTHER if other else None
+    request = ReportRequest(
+        store=store.url, out=str(out), run=RUN, compare=compare, vocabulary=read_vocabulary(None), **options
+    )
+    Report(request).write()
+    return out
+
+
+@pytest.fixture(scope="module")
+def shards() -> dict[str, list[dict[str, Any]]]:
+    shards = random_shards(3, 20, seed=5)
+    shards["s001"].append(REJECTED)
+    return shards
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, shards: Any) -> Path:
+    """Sixty images and a rejected sample, beside another run."""
+    return write_report(tmp_path_factory.mktemp("report"), shards, other=random_shards(3, 20, seed=6))
+
+
+@pytest.fixture(scope="module")
+def large_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(tmp_path_factory.mktemp("large"), random_shards(4, 500), sample=2000)
+
+
+@pytest.fixture(scope="module")
+def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    images = [{"labels": [(text, 0.5), ("dog", 0.25)], "caption": text, "truth": [text]} for text in HOSTILE]
+    rejected = {**REJECTED, "columns": {**REJECTED["columns"], "error": HOSTILE[0], "message": HOSTILE[1]}}
+    return write_report(tmp_path_factory.mktemp("hostile"), {"a": [*images, rejected]})
+
+
+def found(page: Page) -> int:
+    """How many images the page says it shows."""
+    text = page.get_by_role("status").inner_text()
+    (number,) = re.findall(r"^[\d,]+", text)
+    return int(number.replace(",", ""))
+
+
+def shown_keys(page: Page) -> list[str]:
+    return page.locator(".card-key").all_inner_texts()
+
+
+def n_columns(page: Page) -> int:
+    """Of the grid: cards that stand as high as the first one."""
+    tops = page.locator(".card").evaluate_all("(cards) => cards.map((card) => card.getBoundingClientRect().top)")
+    return sum(top == tops[0] for top in tops)
+
+
+def searched_texts(shards: Any) -> list[str]:
+    """Of each image its caption, labels and truth, and what the other run lists for it."""
+    texts = []
+    for shard, others in random_shards(3, 20, seed=6).items():
+        for mine, other in zip(shards[shard], others, strict=False):
+            labels = [label for label, _ in [*mine["labels"], *other["labels"]]]
+            texts.append(" ".join([mine["caption"], *labels, *(mine["truth"] or [])]))
+    return texts
+
+
+def true_names(image: dict[str, Any]) -> set[str | None]:
+    name_of = read_vocabulary(None).name_of
+    return {name_of(label) for label in image["truth"] or []} - {None}
+
+
+def listed_names(image: dict[str, Any]) -> list[str | None]:
+    return [read_vocabulary(None).name_of(label) for label, _ in image["labels"]]
+
+
+class TestGallery:
+    """Images, search, filters, orders."""
+
+    def test_images_are_drawn_with_their_labels(self, open_page: OpenPage, report: Path, shards: Any) -> None:
+        page = open_page(report)
+        assert found(page) == 61
+        card = page.locator(".card").first
+        expect(card).to_contain_text(shards["s000"][0]["labels"][0][0])
+        assert card.locator("img").evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 96
+
+    def test_a_search_finds_labels_captions_and_keys(self, open_page: OpenPage, report: Path, shards: Any) -> None:
+        page = open_page(report)
+        page.keyboard.press("/")
+        page.keyboard.type("HOT dog")
+        texts = [text.lower() for text in searched_texts(shards)]
+        assert 0 < found(page) == sum("hot" in text and "dog" in text for text in texts) < 61
+        page.get_by_role("button", name="Clear").click()
+        expect(page.get_by_role("status")).to_contain_text("61 images")
+
+    def test_a_label_and_its_lowest_score_filter(self, open_page: OpenPage, report: Path, shards: Any) -> None:
+        page = open_page(report)
+        page.get_by_label("Label", exact=True).fill("dog")
+        page.get_by_label("Score from").fill("0.5")
+        expected = [
+            image
+            for images in shards.values()
+            for image in images
+            if any(
+                name == "dog" and score >= 0.5
+                for name, (_, score) in zip(listed_names(image), image["labels"], strict=True)
+            )
+        ]
+        assert 0 < found(page) == len(expected) < 30
+
+    @pytest.mark.parametrize(
+        ("choice", "holds"),
+        [
+            ("with a hit", lambda true, listed: bool(true & set(listed))),
+            ("with a miss", lambda true, listed: bool(true - set(listed))),
+            ("all found", lambda true, listed: bool(true) and true <= set(listed)),
+            ("best label true", lambda true, listed: listed[0] in true),
+        ],
+    )
+    def test_hits_and_misses_filter(
+        self, open_page: OpenPage, report: Path, shards: Any, choice: str, holds: Any
+    ) -> None:
+        page = open_page(report)
+        page.get_by_label("Truth").select_option(choice)
+        labelled = [image for images in shards.values() for image in images if image is not REJECTED]
+        assert 0 < found(page) == sum(holds(true_names(image), listed_names(image)) for image in labelled)
+
+    def test_kinds_and_shards_filter(self, open_page: OpenPage, report: Path, shards: Any) -> None:
+        page = open_page(report)
+        page.locator("select[name=shard]").select_option("s001")
+        assert found(page) == 21
+        page.get_by_label("Kind").select_option("rejected")
+        assert found(page) == 1
+        expect(page.locator(".card")).to_contain_text("decode: ImageUnreadable")
+        page.locator("select[name=shard]").select_option("any")
+        page.get_by_label("Kind").select_option("with unfinished branches")
+        unfinished = [image for images in shards.values() for image in images if image["columns"].get("n_unfinished")]
+        assert found(page) == len(unfinished)
+
+    def test_the_worst_recall_comes_first(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.get_by_label("Order").select_option("worst recall")
+        page.locator(".card").first.locator("button").click()
+        expect(page.locator(".truth li").first).to_contain_text("missed")
+        assert page.locator(".truth .is-hit").count() == 0
+
+    def test_the_lowest_best_score_comes_first(self, open_page: OpenPage, report: Path, shards: Any) -> None:
+        page = open_page(report)
+        page.get_by_label("Order").select_option("lowest best score")
+        lowest = min(image["labels"][0][1] for images in shards.values() for image in images if image["labels"])
+        expect(page.locator(".card").first.locator(".bar-score").first).to_have_text(f"{lowest:.3f}")
+
+    def test_what_another_run_lists_is_marked(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.get_by_label("Order").select_option("most changed")
+        page.locator(".card").first.locator("button").click()
+        expect(page.get_by_role("heading", name="The other run")).to_be_visible()
+        assert page.locator("#detail .is-gained").count() + page.locator("#detail .is-lost").count() > 3
+
+    def test_two_thousand_images_make_no_more_elements_than_are_in_sight(
+        self, open_page: OpenPage, large_report: Path
+    ) -> None:
+        page = open_page(large_report)
+        assert found(page) == 2000
+        counts = []
+        for _ in range(30):
+            page.mouse.wheel(0, 4000)
+            page.wait_for_timeout(20)
+            counts.append(page.locator(".card").count())
+        assert max(counts) < 80
+        page.locator(".card").last.locator("button").focus()
+        page.keyboard.press("End")
+        expect(page.locator(":focus")).to_have_text("499")
+        assert page.locator(".card:has(:focus)").get_attribute("aria-posinset") == "2000"
+
+
+class TestKeyboard:
+    """Without a mouse."""
+
+    def test_arrows_walk_through_the_images_and_enter_opens_one(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.get_by_role("button", name="Clear").focus()
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text(shown_keys(page)[0])
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowDown")
+        columns = n_columns(page)
+        assert page.locator(".card:has(:focus)").get_attribute("aria-posinset") == str(columns + 2)
+        page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text(f"{columns + 2} of 61")
+        page.keyboard.press("ArrowRight")
+        expect(dialog).to_contain_text(f"{columns + 3} of 61")
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        assert page.locator(".card:has(:focus)").get_attribute("aria-posinset") == str(columns + 3)
+
+    def test_arrows_change_the_view(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.keyboard.press("Tab")
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("tab", name="Charts")).to_be_focused()
+        expect(page.get_by_role("heading", name="Most frequent labels")).to_be_visible()
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_text("Where the time went")).to_be_visible()
+
+    def test_the_first_and_the_last_image_are_the_ends(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.locator(".card").first.locator("button").click()
+        expect(page.get_by_role("button", name="Image before")).to_be_disabled()
+        page.keyboard.press("ArrowLeft")
+        expect(page.get_by_role("dialog")).to_contain_text("1 of 61")
+
+
+class TestCharts:
+    """Drawn, with their numbers, SQL and command."""
+
+    def test_every_chart_is_drawn_and_has_its_numbers(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.get_by_role("tab", name="Charts").click()
+        charts = page.locator(".chart")
+        expect(charts.first.locator("svg[role=img]")).to_be_visible()
+        assert charts.count() == 10
+        for chart in charts.all():
+            assert chart.locator("svg[role=img]").count() == 1
+            for part in ("Numbers", "SQL", "Command"):
+                chart.get_by_text(part, exact=True).click()
+            assert chart.locator("tbody tr").count() > 0
+            assert "SELECT" in chart.locator("pre").first.inner_text()
+            assert chart.locator("pre").last.inner_text().startswith("tagstream ")
+
+    def test_charts_are_drawn_again_for_another_width(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.get_by_role("tab", name="Charts").click()
+        chart = page.locator(".chart svg[role=img]").first
+        before = chart.get_attribute("width")
+        page.set_viewport_size(PHONE)
+        expect(chart).not_to_have_attribute("width", str(before))
+        assert int(chart.get_attribute("width") or 0) < PHONE["width"]
+
+
+class TestEverybody:
+    """Screen readers, phones, dark rooms."""
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+    def test_axe_finds_nothing_grave(self, open_page: OpenPage, report: Path, viewport: Any, scheme: str) -> None:
+        page = open_page(report, viewport=viewport, color_scheme=scheme)
+        results = {"images": Axe().run(page)}
+        page.locator(".card").first.locator("button").click()
+        results["detail"] = Axe().run(page)
+        page.keyboard.press("Escape")
+        for view in ("Charts", "Run"):
+            page.get_by_role("tab", name=view).click()
+            page.wait_for_timeout(200)
+            for summary in page.get_by_text("Numbers", exact=True).all():
+                if summary.is_visible():
+                    summary.click()
+            results[view] = Axe().run(page)
+        grave = [
+            (view, violation["id"], violation["nodes"][0]["html"][:200])
+            for view, result in results.items()
+            for violation in result.response["violations"]
+            if violation["impact"] in GRAVE
+        ]
+        assert grave == []
+
+    @pytest.mark.parametrize("width", [320, 390, 768, 1366, 2560])
+    def test_nothing_is_wider_than_the_screen(self, open_page: OpenPage, hostile_report: Path, width: int) -> None:
+        page = open_page(hostile_report, viewport={"width": width, "height": 800})
+        for view in ("Images", "Charts", "Run"):
+            page.get_by_role("tab", name=view).click()
+            page.wait_for_timeout(100)
+            assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+class TestHostileText:
+    """Labels and captions that want to be more than text."""
+
+    def test_they_are_shown_as_text(self, open_page: OpenPage, hostile_report: Path) -> None:
+        page = open_page(hostile_report)
+        elements = page.locator("script, img[src='x']").count()
+        page.locator(".card").first.locator("button").click()
+        for text in HOSTILE:
+            shown = page.locator("#detail .bar-text").first.evaluate("(node) => node.textContent")
+            assert shown == text[:200]
+            page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("dialog")).to_contain_text(HOSTILE[1])
+        page.keyboard.press("Escape")
+        page.get_by_role("tab", name="Charts").click()
+        for summary in page.get_by_text("Numbers", exact=True).all():
+            summary.click()
+        assert HOSTILE[0] in page.locator("#charts").evaluate("(node) => node.textContent")
+        assert page.locator("script, img[src='x']").count() == elements
+
+    def test_a_text_does_not_turn_the_direction_of_what_stands_beside_it(
+        self, open_page: OpenPage, hostile_report: Path
+    ) -> None:
+        page = open_page(hostile_report)
+        row = page.locator(".card").nth(3).locator(".bar-row").first
+        text, score = row.locator(".bar-text").bounding_box(), row.locator(".bar-score").bounding_box()
+        assert text is not None
+        assert score is not None
+        assert text["x"] < score["x"]
+        assert row.locator(".bar-score").inner_text() == "0.500"
