@@ -29,4 +29,4 @@ check: .venv/installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv demo-store
+	rm -rf .venv demo-store demo-store.html

@@ -1,4 +1,4 @@
-"""`tagstream demo`: labels the images that come along, and asks SQL about them."""
+"""`tagstream demo`: labels the images that come along, asks SQL about them, and makes a report."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ UNION ALL SELECT 10, images, recall, hit FROM recall_at(10)"""
 @click.command(short_help="Label the images that come along and ask SQL about them.")
 @click.option("--store", default="demo-store", show_default=True, help="Where the tables go.")
 def demo(store: str) -> None:
-    """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query."""
+    """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query, make a report."""
     from jobs.label import report, run_job
     from jobs.output import print_result
+    from jobs.report import print_report
     from model.folder import DEMO_MODEL
+    from pipeline.analysis.vocabulary import read_vocabulary
     from pipeline.catalog import open_store, run_query
     from pipeline.job import LabelJob, LabelRequest
+    from pipeline.report.job import Report, ReportRequest
     from pipeline.settings import LabelSettings
 
     click.echo(f"Labelling the scenes in {DEMO_SHARDS}")
@@ -37,6 +40,10 @@ def demo(store: str) -> None:
     print_result(run_query(connection, _FIRST_LABELS))
     click.echo(f'\ntagstream sql {store} "{_RECALL}"\n')
     print_result(run_query(connection, _RECALL))
+    click.echo("")
+    made = Report(ReportRequest(store=store, out=f"{store}.html", vocabulary=read_vocabulary(None), overwrite=True))
+    made.write()
+    print_report(made)
     click.echo(
         "\nNext, your own images (a folder, WebDataset tars or Parquet; local or s3://). The demo's model knows such"
     )

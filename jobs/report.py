@@ -43,14 +43,13 @@ def report(vocabulary: str | None, **options: Any) -> None:
     made = Report(ReportRequest(vocabulary=read_vocabulary(vocabulary), **options))
     with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} gone"):
         made.write()
-    print_result(made)
+    print_report(made)
 
 
-def print_result(made: Report) -> None:
+def print_report(made: Report) -> None:
     """Says what a report holds and where it lies."""
-    click.echo(
-        f"Report on run {made.run}: {made.n_pictures:,} pictures, {made.n_bytes / 1e6:,.1f} MB, {made.request.out}"
-    )
+    size_mb = made.n_bytes / 1e6
+    click.echo(f"Report on run {made.run}: {made.n_pictures:,} pictures, {size_mb:,.1f} MB; open {made.request.out}")
 
 
 def _describe(made: Report) -> str:

@@ -15,7 +15,7 @@ from tests.e2e.conftest import RunFunction
 from tests.fixtures.corpus import write_tars
 
 
-def test_the_demo_labels_prints_rows_and_answers_sql(tagstream: RunFunction, tmp_path: Path) -> None:
+def test_the_demo_labels_prints_rows_answers_sql_and_makes_a_report(tagstream: RunFunction, tmp_path: Path) -> None:
     result = tagstream("demo", "--store", tmp_path / "store")
     # k, images, recall, hit
     measured = re.findall(r"^ *(1|10) +200 +(0\.\d+) +(0\.\d+|1)$", result.stdout, re.MULTILINE)
@@ -27,6 +27,8 @@ def test_the_demo_labels_prints_rows_and_answers_sql(tagstream: RunFunction, tmp
     # 0.98 and 0.95 on 2,000 scenes; 200 scatter by 0.02.
     assert float(hit_at_1) >= 0.93
     assert float(recall_at_10) >= 0.9
+    assert f"200 pictures, 1.5 MB; open {tmp_path / 'store.html'}" in result.stdout
+    assert (tmp_path / "store.html").is_file()
     assert "Next" in result.stdout
 
 

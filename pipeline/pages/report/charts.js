@@ -13,7 +13,7 @@ const drawings = {
     return Plot.plot({
       ...frameOf(width, rows.slice(0, 30)),
       x: { grid: true, label: "images: lost, gained", tickFormat: (n) => formatCount(Math.abs(n)) },
-      y: { label: null, domain: rows.slice(0, 30).map((row) => row.name), tickFormat: shortened },
+      y: { label: null, domain: rows.slice(0, 30).map((row) => row.name), tickFormat: shortenedFor(width) },
       color: { domain: ["gained", "lost"], range: ["var(--hit)", "var(--miss)"] },
       marks: [Plot.barX(both, { x: "images", y: "name", fill: "what", tip: true }), Plot.ruleX([0])],
     });
@@ -140,7 +140,7 @@ function bars(rows, width, value, name) {
   return Plot.plot({
     ...frameOf(width, rows),
     x: { grid: true, label: value, ticks: 5, tickFormat: "~s" },
-    y: { label: null, domain: rows.map((row) => row[name]), tickFormat: shortened },
+    y: { label: null, domain: rows.map((row) => row[name]), tickFormat: shortenedFor(width) },
     marks: [Plot.barX(rows, { x: value, y: name, fill: "var(--bar)", tip: true }), Plot.ruleX([0])],
   });
 }
@@ -154,11 +154,17 @@ function sizeOf(width) {
 /** Size of a chart with a line a row, whose names stand at the left. */
 function frameOf(width, rows) {
   const height = rows.length * ROW_PX + MARGINS.marginTop + MARGINS.marginBottom;
-  return { ...MARGINS, width, height, marginLeft: Math.min(160, width / 3) };
+  return { ...MARGINS, width, height, marginLeft: nameWidth(width) };
 }
 
-function shortened(text) {
-  return text.length > 22 ? `${text.slice(0, 21)}\u2026` : text;
+function nameWidth(width) {
+  return Math.min(160, width / 3);
+}
+
+/** Cuts names to what goes into the margin. */
+function shortenedFor(width) {
+  const n = Math.floor(nameWidth(width) / 7.5);
+  return (text) => (text.length > n ? `${text.slice(0, n - 1)}\u2026` : text);
 }
 
 function shownMeasure(measure) {

@@ -1,8 +1,9 @@
 // One image with everything that is known of it.
 
 class Detail {
-  constructor(store) {
-    this.store = store;
+  constructor(run, other) {
+    this.run = run;
+    this.other = other;
     this.dialog = document.getElementById("detail");
     const press = (id, act) => document.getElementById(id).addEventListener("click", act);
     press("detail-before", () => this.go(-1));
@@ -64,12 +65,12 @@ class Detail {
 
   lists(image) {
     const { gained, lost } = changesOf(image);
-    const mine = this.list(image.other ? "This run" : "Labels", labelsOf(image), (label) =>
+    const mine = this.list(image.other ? this.run : "Labels", labelsOf(image), (label) =>
       gained.includes(nameOf(label)) ? "gained" : null,
     );
     const others =
       image.other &&
-      this.list("The other run", image.other, (label) => (lost.includes(nameOf(label)) ? "lost" : null));
+      this.list(this.other, image.other, (label) => (lost.includes(nameOf(label)) ? "lost" : null));
     return [element("div", { class: "side-by-side" }, mine, others || null), this.truth(image)];
   }
 

@@ -43,10 +43,12 @@ function bar(share) {
   return element("span", { class: "bar" }, filled);
 }
 
+const CHANGE_MARKS = { gained: ["+", "gained"], lost: ["\u2212", "lost"] };
+
 /** A label as a line with its score and a bar. */
 function labelRow(label, change = null) {
-  const marks = { gained: ["+", "gained"], lost: ["\u2212", "lost"] };
-  const [sign, spoken] = label.is_hit ? ["\u2713", "true"] : (marks[change] ?? ["", ""]);
+  const marks = [label.is_hit && ["\u2713", "true"], CHANGE_MARKS[change]].filter(Boolean);
+  const [sign, spoken] = [0, 1].map((part) => marks.map((mark) => mark[part]).join(part ? ", " : " "));
   return element(
     "li",
     { class: `bar-row${label.is_hit ? " is-hit" : ""}${change ? ` is-${change}` : ""}` },

@@ -5,7 +5,7 @@ function start() {
   ranking = report.head.settings.ranking;
   showHead(report);
   showFacts(report);
-  const detail = new Detail(report.head.store);
+  const detail = new Detail(report.head.run, report.compare);
   const gallery = new Gallery(report.images, (at, place) => detail.open(at, place));
   prepareFilters(report, gallery);
   prepareTabs({ "tab-charts": () => showCharts(report.charts) });

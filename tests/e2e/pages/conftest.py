@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Those of the background would ask hosts of its maker.
@@ -31,14 +31,10 @@ OpenPage = Callable[..., Page]
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium without a screen."""
-    program = os.environ.get("TAGSTREAM_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
+    if find_chromium() is None:
         pytest.skip("there is no Chromium (Debian: apt-get install chromium; or TAGSTREAM_CHROMIUM=PROGRAM)")
-    is_root = os.geteuid() == 0
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS + ["--no-sandbox"] * is_root)
+    with sync_playwright() as playwright, launch(playwright) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -46,6 +42,16 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     """A function that opens a file from the disk, offline; at the end nothing may have been asked for or gone wrong."""
     with ExitStack() as pages:
         yield lambda file, **options: pages.enter_context(opened(browser, file, **options))
+
+
+def find_chromium() -> str | None:
+    return os.environ.get("TAGSTREAM_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+def launch(playwright: Playwright) -> Browser:
+    # Its sandbox does not work for root.
+    args = FLAGS + ["--no-sandbox"] * (os.geteuid() == 0)
+    return playwright.chromium.launch(executable_path=find_chromium(), args=args)
 
 
 @contextmanager

@@ -182,7 +182,7 @@ class TestGallery:
         page = open_page(report)
         page.get_by_label("Order").select_option("most changed")
         page.locator(".card").first.locator("button").click()
-        expect(page.get_by_role("heading", name="The other run")).to_be_visible()
+        expect(page.get_by_role("heading", name=OTHER)).to_be_visible()
         assert page.locator("#detail .is-gained").count() + page.locator("#detail .is-lost").count() > 3
 
     def test_two_thousand_images_make_no_more_elements_than_are_in_sight(
