@@ -61,9 +61,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 
 def test_docker_is_sent_what_the_dockerfile_copies_and_no_more() -> None:
-    patterns = [
-        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")
-    ]
+    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     sent = {pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")}
     assert patterns[0] == "*"
     assert sent == {source for stage in STAGES.values() for source in copied(stage)}

@@ -248,9 +248,8 @@ def test_the_schedule_makes_the_rayjob_of_the_template(example: Built, check_kub
     template = example["RayCronJob", "tagstream-nightly"]["spec"]["jobTemplate"]
     (tmp_path / "template.json").write_text(json.dumps(template))
     kubectl = tmp_path / "kubectl"
-    kubectl.write_text(
-        f'#!/bin/sh\ncd {tmp_path}\necho "$@" >> asked\nif [ "$1" = get ]; then cat template.json; else cat > made; fi\n'
-    )
+    answers = 'if [ "$1" = get ]; then cat template.json; else cat > made; fi'
+    kubectl.write_text(f'#!/bin/sh\ncd {tmp_path}\necho "$@" >> asked\n{answers}\n')
     kubectl.chmod(0o755)
     pod = example["CronJob", "tagstream-nightly"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     subprocess.run(pod["containers"][0]["command"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True, timeout=30)
