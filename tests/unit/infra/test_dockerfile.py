@@ -93,14 +93,16 @@ def test_every_installation_is_locked() -> None:
 
 
 def test_all_that_the_image_installs_is_pinned(tmp_path: Path) -> None:
-    """The closure of the requirements that the Dockerfile's own step writes down."""
+    """The closure of the requirements that the Dockerfile's own step writes down, and of what builds the wheel."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (command,) = steps(STAGES["dependencies"], "python")
     run_step(command, tmp_path)
     requirements = (tmp_path / "requirements.txt").read_text().splitlines()
     assert "click>=8.1" in requirements
     assert {"ray[data]>=2.60,<3", "ray[default]>=2.60,<3", "ray[train]>=2.60,<3"} <= set(requirements)
-    pinned, seen, open_ends = pins(), set(), [Requirement(line) for line in requirements]
+    (builder,) = steps(STAGES["wheel"], "pip")
+    assert builder.endswith(" hatchling")
+    pinned, seen, open_ends = pins(), set(), [Requirement(line) for line in [*requirements, "hatchling"]]
     while open_ends:
         requirement = open_ends.pop()
         name = canonical(requirement.name)
