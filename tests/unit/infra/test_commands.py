@@ -1,0 +1,80 @@
+"""Every `tagstream` command in infra/ is one that can be typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import click
+import pytest
+import yaml
+
+from jobs.cli import tagstream
+from tests.fixtures.infra import EXAMPLE, INFRA, build, strings
+
+# Used in infra/ before they exist, with the number of their values: to be struck from here when they do.
+EXPECTED_FLAGS = {"--lock": 0, "--summary": 1, "--notify": 1}
+EXPECTED_VERBS = {"submit"}
+
+
+def commands() -> Iterator[str]:
+    """What follows `tagstream` in the manifests, the examples and the page about them."""
+    for manifest in build(EXAMPLE).values():
+        for text in strings(manifest):
+            yield from re.findall(r"^tagstream (.+)$", text, re.MULTILINE)
+    for service in yaml.safe_load((INFRA / "compose.yaml").read_text())["services"].values():
+        # Where it is not said otherwise the image's entrypoint runs.
+        if service.get("image", "").startswith("tagstream:") and "entrypoint" not in service:
+            yield shlex.join(service["command"])
+    for path in (INFRA / "schedule").iterdir():
+        yield from re.findall(r"bin/tagstream (.+)$", path.read_text().replace("\\\n", " "), re.MULTILINE)
+    page = (INFRA / "README.md").read_text().replace("\\\n", " ")
+    yield from re.findall(r"^(?:tagstream|docker run .*example.org/tagstream:\S+) (.+)$", page, re.MULTILINE)
+
+
+COMMANDS = sorted(set(commands()))
+
+
+def without_expected(words: list[str]) -> list[str]:
+    kept, rest = [], iter(words)
+    for word in rest:
+        if word in EXPECTED_FLAGS:
+            for _ in range(EXPECTED_FLAGS[word]):
+                next(rest)
+        else:
+            kept.append(word)
+    return kept
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_is_one(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] in EXPECTED_VERBS:
+        # Sends the command that follows it.
+        words = words[1:]
+    verb, *arguments = without_expected(words)
+    tagstream.commands[verb].make_context(verb, arguments)
+
+
+def test_the_commands_are_found_everywhere() -> None:
+    verbs = [shlex.split(command)[0] for command in COMMANDS]
+    # A RayJob, the nightly job, cron and systemd, at the least.
+    assert verbs.count("label") >= 4
+    assert {"submit", "train"} <= set(verbs)
+
+
+def test_a_flag_that_does_not_exist_is_found() -> None:
+    with pytest.raises(click.NoSuchOption):
+        tagstream.commands["label"].make_context("label", ["shards", "--store", "tags", "--max-rejects", "1"])
+
+
+def test_nothing_is_expected_that_exists() -> None:
+    flags = {flag for parameter in tagstream.commands["label"].params for flag in parameter.opts}
+    assert not EXPECTED_FLAGS.keys() & flags
+    assert not EXPECTED_VERBS & tagstream.commands.keys()
+
+
+def test_every_expected_one_is_used() -> None:
+    words = {word for command in COMMANDS for word in shlex.split(command)}
+    assert EXPECTED_FLAGS.keys() | EXPECTED_VERBS <= words

@@ -1,0 +1,263 @@
+"""The Kubernetes manifests are what the API server and KubeRay take, and mean what they say."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.fixtures.infra import EXAMPLE, INFRA, Manifest, build, pins, strings
+
+# Where each of KubeRay's kinds keeps the description of its cluster.
+CLUSTER_PATHS = {
+    ("RayJob", "tagstream-label"): ("spec", "rayClusterSpec"),
+    ("RayJob", "tagstream-train"): ("spec", "rayClusterSpec"),
+    ("RayCronJob", "tagstream-nightly"): ("spec", "jobTemplate", "rayClusterSpec"),
+    ("RayCluster", "tagstream"): ("spec",),
+}
+Built = dict[tuple[str, str], Manifest]
+Check = Callable[[Manifest], None]
+
+
+def cluster_of(manifest: Manifest) -> Manifest:
+    value: Any = manifest
+    for key in CLUSTER_PATHS[manifest["kind"], manifest["metadata"]["name"]]:
+        value = value[key]
+    return {name: inner for name, inner in value.items() if name != "suspend"}
+
+
+def cluster(example: Built) -> Manifest:
+    return cluster_of(example["RayJob", "tagstream-label"])
+
+
+def pods_of(cluster: Manifest) -> list[Manifest]:
+    """Head first."""
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+def containers_of(cluster: Manifest) -> list[Manifest]:
+    return [pod["containers"][0] for pod in pods_of(cluster)]
+
+
+def jobs_of(example: Built) -> Iterator[Manifest]:
+    for (kind, _), manifest in example.items():
+        if kind == "RayJob":
+            yield manifest["spec"]
+        elif kind == "RayCronJob":
+            yield manifest["spec"]["jobTemplate"]
+
+
+@pytest.mark.parametrize(("kind", "name"), CLUSTER_PATHS)
+def test_kuberay_knows_every_field(example: Built, check_kuberay: Check, kind: str, name: str) -> None:
+    check_kuberay(example[kind, name])
+
+
+def test_a_field_that_kuberay_would_drop_is_found(example: Built, check_kuberay: Check) -> None:
+    manifest = copy.deepcopy(example["RayJob", "tagstream-label"])
+    cluster_of(manifest)["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
+    with pytest.raises(jsonschema.ValidationError, match="imagePullPolice"):
+        check_kuberay(manifest)
+
+
+def test_kubernetes_knows_every_field_of_the_other_manifests(example: Built) -> None:
+    kinds = []
+    for manifest in example.values():
+        if not manifest["apiVersion"].startswith("ray.io/"):
+            kubernetes_validate.validate(manifest, "1.34", strict=True)
+            kinds.append(manifest["kind"])
+    assert sorted(set(kinds)) == ["ConfigMap", "CronJob", "Role", "RoleBinding", "ServiceAccount"]
+
+
+def test_a_field_that_kubernetes_does_not_know_is_found(example: Built) -> None:
+    manifest = copy.deepcopy(example["CronJob", "tagstream-nightly"])
+    manifest["spec"]["jobTemplate"]["spec"]["backOffLimit"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError, match="backOffLimit"):
+        kubernetes_validate.validate(manifest, "1.34", strict=True)
+
+
+def test_the_pods_of_ray_are_pods_of_kubernetes(example: Built) -> None:
+    for pod in pods_of(cluster(example)):
+        kubernetes_validate.validate(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, "spec": pod}, "1.34", strict=True
+        )
+
+
+def test_every_manifest_is_named_by_a_kustomization() -> None:
+    named = {
+        (path.parent / resource).resolve()
+        for path in (INFRA / "k8s").rglob("kustomization.yaml")
+        for resource in yaml.safe_load(path.read_text()).get("resources", [])
+    }
+    manifests = {path for path in (INFRA / "k8s").rglob("*.yaml") if path.name != "kustomization.yaml"}
+    assert manifests <= named
+
+
+def test_the_base_is_whole_without_an_overlay(example: Built) -> None:
+    assert build(INFRA / "k8s" / "base").keys() == example.keys()
+
+
+def test_the_same_cluster_serves_all(example: Built) -> None:
+    for key in CLUSTER_PATHS:
+        assert cluster_of(example[key]) == cluster(example)
+
+
+def test_what_an_overlay_patches_in_one_cluster_reaches_all(example: Built) -> None:
+    for key in CLUSTER_PATHS:
+        assert "nodeSelector" in cluster_of(example[key])["workerGroupSpecs"][0]["template"]["spec"]
+
+
+def test_the_overlay_sets_the_image_of_every_ray_node(example: Built) -> None:
+    (image,) = yaml.safe_load((EXAMPLE / "kustomization.yaml").read_text())["images"]
+    for key in CLUSTER_PATHS:
+        for container in containers_of(cluster_of(example[key])):
+            assert container["image"] == f"{image['newName']}:{image['newTag']}"
+
+
+def test_the_overlay_sets_what_the_base_leaves_open(example: Built) -> None:
+    assert not [text for text in strings(list(example.values())) if "set-by-the-overlay" in text]
+    assert {manifest["metadata"]["namespace"] for manifest in example.values()} == {"tagstream"}
+
+
+def test_applying_the_manifests_starts_nothing_but_the_schedule(example: Built) -> None:
+    suspended = {key for key, manifest in example.items() if manifest.get("spec", {}).get("suspend") is True}
+    assert suspended == CLUSTER_PATHS.keys()
+    assert example["CronJob", "tagstream-nightly"]["spec"]["suspend"] is False
+
+
+def test_ray_is_the_version_of_the_image(example: Built) -> None:
+    assert cluster(example)["rayVersion"] == pins()["ray"]
+
+
+def test_every_ray_container_states_what_it_needs_and_how_it_is(example: Built) -> None:
+    for container in containers_of(cluster(example)):
+        resources = container["resources"]
+        # Ray takes its CPUs and memory from the limits: more than was requested would not be there.
+        assert {"cpu", "memory"} <= resources["requests"].keys()
+        assert all(resources["requests"][name] == resources["limits"][name] for name in ("cpu", "memory"))
+        assert {"readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_no_pod_runs_as_root_or_can_become_it(example: Built) -> None:
+    nightly = example["CronJob", "tagstream-nightly"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    for pod in [*pods_of(cluster(example)), nightly]:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = pod["containers"]
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_job_has_the_time_to_commit_before_its_pod_ends(example: Built) -> None:
+    head = pods_of(cluster(example))[0]
+    (container,) = head["containers"]
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) + 20 <= head["terminationGracePeriodSeconds"]
+
+
+def test_the_head_stops_the_job_that_the_rayjobs_submit(example: Built) -> None:
+    (container,) = pods_of(cluster(example))[0]["containers"]
+    command = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert command[:3] == ["ray", "job", "stop"]
+    assert {job["jobId"] for job in jobs_of(example)} == {command[-1]}
+
+
+def test_only_workers_go_to_spot_nodes(example: Built) -> None:
+    head, *workers = pods_of(cluster(example))
+    assert "tolerations" not in head
+    for worker in workers:
+        assert {"cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority"} <= {
+            toleration["key"] for toleration in worker["tolerations"]
+        }
+
+
+def test_gpus_label_and_cpus_read(example: Built) -> None:
+    gpus = {
+        group["groupName"]: group["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
+        for group in cluster(example)["workerGroupSpecs"]
+    }
+    assert gpus == {"gpu": "1", "readers": None}
+
+
+def test_jobs_leave_no_machines_behind_and_do_not_wait_for_ever(example: Built) -> None:
+    for job in jobs_of(example):
+        assert job["shutdownAfterJobFinishes"] is True
+        assert job["ttlSecondsAfterFinished"] > 0
+        assert job["activeDeadlineSeconds"] > 0
+
+
+def test_a_nightly_job_is_over_before_the_next(example: Built) -> None:
+    job = example["RayCronJob", "tagstream-nightly"]["spec"]["jobTemplate"]
+    assert job["preRunningDeadlineSeconds"] + job["activeDeadlineSeconds"] < 24 * 3600
+
+
+def test_a_second_attempt_cannot_hide_too_many_rejects(example: Built) -> None:
+    for job in jobs_of(example):
+        assert job["backoffLimit"] == 0 or "--max-reject-rate" not in job["entrypoint"]
+
+
+def test_the_two_schedules_are_one(example: Built) -> None:
+    own, kuberay = (example[kind, "tagstream-nightly"]["spec"] for kind in ("CronJob", "RayCronJob"))
+    assert own["concurrencyPolicy"] == "Forbid"
+    assert (own["schedule"], own["timeZone"]) == (kuberay["schedule"], kuberay["timeZone"])
+
+
+def test_secrets_come_by_reference_alone(example: Built) -> None:
+    assert not [kind for kind, _ in example if kind == "Secret"]
+    for container in containers_of(cluster(example)):
+        assert {"secretRef": {"name": "tagstream-s3", "optional": True}} in container["envFrom"]
+        assert not [
+            variable["name"]
+            for variable in container.get("env", [])
+            if any(word in variable["name"] for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
+        ]
+
+
+def test_what_is_referred_to_exists(example: Built) -> None:
+    for pod in pods_of(cluster(example)):
+        assert ("ServiceAccount", pod["serviceAccountName"]) in example
+        for container in pod["containers"]:
+            maps = [origin["configMapRef"]["name"] for origin in container["envFrom"] if "configMapRef" in origin]
+            assert all(("ConfigMap", name) in example for name in maps)
+    for variable in ("BUCKET", "NOTIFY_URL"):
+        assert variable in example["ConfigMap", "tagstream"]["data"]
+
+
+def test_the_schedule_may_read_its_template_and_make_rayjobs_and_nothing_else(example: Built) -> None:
+    bindings = [manifest for (kind, _), manifest in example.items() if kind == "RoleBinding"]
+    assert [(binding["roleRef"]["name"], binding["subjects"][0]["name"]) for binding in bindings] == [
+        ("tagstream-nightly", "tagstream-nightly")
+    ]
+    rules = example["Role", "tagstream-nightly"]["rules"]
+    assert [(rule["resources"], rule.get("resourceNames"), rule["verbs"]) for rule in rules] == [
+        (["raycronjobs"], ["tagstream-nightly"], ["get"]),
+        (["rayjobs"], None, ["create"]),
+    ]
+
+
+def test_the_schedule_makes_the_rayjob_of_the_template(example: Built, check_kuberay: Check, tmp_path: Path) -> None:
+    """Its script runs in a shell, with a kubectl that answers from the template and keeps what it is to create."""
+    template = example["RayCronJob", "tagstream-nightly"]["spec"]["jobTemplate"]
+    (tmp_path / "template.json").write_text(json.dumps(template))
+    kubectl = tmp_path / "kubectl"
+    answers = 'if [ "$1" = get ]; then cat template.json; else cat > made; fi'
+    kubectl.write_text(f'#!/bin/sh\ncd {tmp_path}\necho "$@" >> asked\n{answers}\n')
+    kubectl.chmod(0o755)
+    pod = example["CronJob", "tagstream-nightly"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    subprocess.run(pod["containers"][0]["command"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True, timeout=30)
+    made = json.loads((tmp_path / "made").read_text())
+    check_kuberay(made)
+    assert made["kind"] == "RayJob"
+    assert made["spec"] == template
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "get raycronjob tagstream-nightly --output jsonpath={.spec.jobTemplate}",
+        "create --filename -",
+    ]

@@ -1,0 +1,79 @@
+"""The examples for cron and systemd are such, and do the same."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.infra import INFRA, run
+
+FOLDER = INFRA / "schedule"
+COMMAND = "/opt/tagstream/bin/tagstream"
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, delimiters=["="])
+    parser.optionxform = str
+    parser.read_string((FOLDER / name).read_text().replace("\\\n", " "))
+    return parser
+
+
+def crontab_line() -> str:
+    lines = (FOLDER / "crontab").read_text().splitlines()
+    (line,) = [line for line in lines if re.match(r"[\d*]", line)]
+    return line
+
+
+def environment() -> set[str]:
+    return set(re.findall(r"^([A-Z_]+)=", (FOLDER / "tagstream.env").read_text(), re.MULTILINE))
+
+
+def test_systemd_has_nothing_to_say(tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd is not installed here")
+    for path in FOLDER.glob("tagstream-label.*"):
+        # The program has to exist.
+        (tmp_path / path.name).write_text(path.read_text().replace(COMMAND, sys.executable))
+    run("systemd-analyze", "verify", *map(str, tmp_path.iterdir()))
+
+
+def test_the_timer_starts_the_service_at_the_hour_of_the_crontab() -> None:
+    assert unit("tagstream-label.timer")["Timer"]["OnCalendar"] == "*-*-* 02:00:00 UTC"
+    assert crontab_line().split()[:5] == ["0", "2", "*", "*", "*"]
+    assert (FOLDER / "tagstream-label.service").is_file()
+
+
+def test_both_run_the_same_command() -> None:
+    by_systemd = shlex.split(
+        unit("tagstream-label.service")["Service"]["ExecStart"].replace("${", "$").replace("}", "")
+    )
+    by_cron = shlex.split(crontab_line()[crontab_line().index(COMMAND) :])
+    assert by_systemd == by_cron
+
+
+def test_cron_reads_the_line_to_its_end() -> None:
+    # A percent sign ends the command there.
+    assert "%" not in crontab_line()
+
+
+def test_what_the_commands_take_from_the_environment_is_in_it() -> None:
+    used = set(re.findall(r"\$\{?([A-Z_]+)", crontab_line() + unit("tagstream-label.service")["Service"]["ExecStart"]))
+    assert used == {"NOTIFY_URL"}
+    assert used < environment()
+    assert unit("tagstream-label.service")["Service"]["EnvironmentFile"] in crontab_line()
+
+
+def test_a_stopped_service_has_time_to_commit_with_its_ray_alive() -> None:
+    service = unit("tagstream-label.service")["Service"]
+    assert service["KillMode"] == "mixed"
+    assert int(service["TimeoutStopSec"]) >= 120
+
+
+def test_too_many_rejects_leave_the_unit_failed_and_a_stop_does_not() -> None:
+    assert unit("tagstream-label.service")["Service"]["SuccessExitStatus"] == "143"
