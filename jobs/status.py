@@ -74,6 +74,7 @@ def _show(connection: Connection, url: str, run: str | None) -> int:
             click.echo("  images      none committed yet")
         for reject in query_rows(connection, "rejects", {"run": name}):
             _print_rejects(reject)
+        _print_lock(store, name)
         _print_source(store, name)
         _print_last_job(query_rows(connection, "last_job", {"run": name}))
     return 0 if adds_up else EXIT_DOES_NOT_ADD_UP
@@ -98,6 +99,15 @@ def _print_rejects(reject: dict[str, Any]) -> None:
     click.echo(f"  rejected    {reject['n_rejected']:,} x {reject['error']} ({reject['stage']}), e.g.")
     for example in reject["examples"]:
         click.echo(f"              {printable(example['sample'])}: {printable(example['message'] or '')}")
+
+
+def _print_lock(store: Store, run: str) -> None:
+    from pipeline.lock import describe_holder, find_left_locks, read_locks
+
+    left = find_left_locks(store, run)
+    for lock in read_locks(store, run):
+        state = "expired, left by a job that was killed: " if lock in left else ""
+        click.echo(f"  lock        {state}{printable(describe_holder(lock))}")
 
 
 def _print_source(store: Store, run: str) -> None:

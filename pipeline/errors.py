@@ -17,6 +17,10 @@ class StorageError(StoreError):
     """A storage failed, that of the source or of the store; it may be back when the command is run again."""
 
 
+class RunLockedError(StoreError):
+    """Another job holds the lock of the run, and this one was asked to leave then."""
+
+
 class ModelError(TagstreamError):
     """The model cannot be found or loaded."""
 

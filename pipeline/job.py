@@ -24,6 +24,7 @@ from pipeline.errors import StorageError, StoreError, TagstreamError
 from pipeline.folder import count_buckets
 from pipeline.labeler import Labeler, LabelerConfig
 from pipeline.labelling import stream_labels
+from pipeline.lock import held_lock
 from pipeline.model_store import fetch_model, model_name
 from pipeline.plan import ShardPlan, plan_shards
 from pipeline.progress import Progress
@@ -54,6 +55,8 @@ class LabelRequest:
     """Of a Ray cluster; default this machine."""
     verbose: bool = False
     command: str = ""
+    lock: bool = False
+    """Leave at once where another job holds the run's lock, and hold it."""
     labeler_class: type[Labeler] = Labeler
 
 
@@ -75,16 +78,17 @@ class LabelJob:
         """What the user should know when the job is over."""
         self._started = time.perf_counter()
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._ray = contextlib.ExitStack()
+        self._held = contextlib.ExitStack()
         self._assembler = ShardAssembler()
         self._seconds = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
         self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
 
     def run(self) -> LabelOutcome:
-        """Does the job. Raises TagstreamError where it cannot be done, KeyboardInterrupt where it was stopped; what was
-        committed until then stays, and the same command goes on from there.
+        """Does the job. Raises TagstreamError where it cannot be done, RunLockedError where another job holds the run,
+        KeyboardInterrupt where it was stopped; what was committed until then stays, and the same command goes on from
+        there.
         """
-        with self._ray:
+        with self._held:
             return self._run()
 
     def _run(self) -> LabelOutcome:
@@ -94,6 +98,8 @@ class LabelJob:
         store = Store(request.store)
         pool = self._plan_pool()
         self.record = self._open_run(store, source, pool)
+        if request.lock:
+            self._held.enter_context(held_lock(store, self.record.run, self.notes.append))
         plan = self.plan(store, source)
         if not plan.pending:
             record = self._job_record(plan, pool, "done")
@@ -140,7 +146,7 @@ class LabelJob:
         return plan_pool(available_nodes(self.request.address), self.request.settings)
 
     def _start_ray(self) -> None:
-        self._ray.enter_context(joined_ray(self.request.address, self.request.verbose))
+        self._held.enter_context(joined_ray(self.request.address, self.request.verbose))
 
     def _open_run(self, store: Store, source: Source, pool: PoolPlan) -> RunRecord:
         """Makes the run or finds it, and refuses to go on with one that was made of something else."""

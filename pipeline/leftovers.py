@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.compaction import LEFT_BEHIND_S, WORKSPACE
+from pipeline.lock import find_left_locks
 from pipeline.run_files import RunFiles
 from pipeline.shard_files import SUFFIX, is_compacted
 from pipeline.storage import modified_s, storage_errors
@@ -65,6 +66,8 @@ def find_leftovers(store: Store, run: str, files: RunFiles, jobs: Iterable[JobRe
         for name, info in _list(store, folder):
             if _is_temporary(name) and ages.is_old(info):
                 yield Leftover(info["name"], "is half of a record that was never finished")
+    for lock in find_left_locks(store, run):
+        yield Leftover(lock.path, "is the lock of a job that was killed, and has expired")
 
 
 def _judge(table: str, name: str, info: Any, files: RunFiles, ages: _Ages) -> Leftover | None:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from pipeline.analysis.vocabulary import read_vocabulary
 from pipeline.compaction import rewrite_spellings, rewrite_without_superseded
 from pipeline.errors import StoreError, TagstreamError
+from pipeline.lock import find_left_locks, is_lock
 from pipeline.run_files import RunFiles, list_run_files
 from pipeline.shard_files import is_compacted, shard_stem
 from pipeline.standing import stems_at_source
@@ -87,11 +88,15 @@ def _owned(files: RunFiles, name: str) -> set[str]:
 
 def _delete_leftovers(store: Store, run: str, leftovers: list[Finding]) -> Iterator[Repaired]:
     owned = list_run_files(store, run)
+    left_locks = {lock.path for lock in find_left_locks(store, run)}
     # Images first: labels without them are not read.
     for finding in sorted(leftovers, key=lambda finding: (not finding.name, finding.path)):
         if finding.name in owned.committed.files:
             continue
         path = f"{store.root}/{finding.path}"
+        if is_lock(path) and path not in left_locks:
+            # It was renewed meanwhile.
+            continue
         with storage_errors(f"delete {path}"), contextlib.suppress(FileNotFoundError):
             if finding.name:
                 store.delete_files(run, [finding.name])

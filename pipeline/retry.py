@@ -45,6 +45,7 @@ class RetryRequest:
     address: str | None = None
     verbose: bool = False
     command: str = ""
+    lock: bool = False
     labeler_class: type[Labeler] = Labeler
 
 
@@ -163,6 +164,7 @@ def _label_request(record: RunRecord, request: RetryRequest) -> LabelRequest:
         address=request.address,
         verbose=request.verbose,
         command=request.command,
+        lock=request.lock,
         labeler_class=request.labeler_class,
     )
 

@@ -2,6 +2,7 @@
 
 STORE/runs/<run>/run.json
 STORE/runs/<run>/jobs/<utc-time>.json
+STORE/runs/<run>/lock-<n>.json              while a job holds the run (`pipeline.lock`)
 STORE/labels/run=<run>/<shard>.parquet
 STORE/images/run=<run>/<shard>.parquet      its existence is the shard's commit
 STORE/spellings/run=<run>/<file>.parquet    the distinct labels of a compacted file, named

@@ -77,3 +77,20 @@ class JobRecord(_JsonRecord):
     message: str = ""
     n_retried: int = 0
     """How many of the images had been rejected before, and were tried again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockRecord(_JsonRecord):
+    """`runs/<run>/lock-<n>.json`: the job that holds the run. It goes with the job, or expires unrenewed."""
+
+    run: str
+    token: str
+    """Of this holder alone."""
+    host: str
+    pid: int
+    since: str
+    """UTC, ISO 8601, by the clock of its host."""
+    lease_s: float
+    """A lock that was written so long ago, by the storage's clock, has expired."""
+    expires: str = ""
+    """UTC, ISO 8601: when this would be by the clock of its host."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from jobs.status import status
 from pipeline.errors import TagstreamError
+from pipeline.lock import RunLock, read_locks
 from pipeline.store import Store
 from tests.fixtures.corpus import shard_bytes, tar_bytes, write_tars
 from tests.fixtures.labelled import label_source
@@ -51,6 +53,15 @@ class TestStanding:
         assert result.return_value == 0
         assert line_of(result, "images") == "  images      10 = 6 labelled + 4 rejected, in 3 shards"
         assert line_of(result, "source") == "  source      3 shards now: all committed"
+
+    def test_a_held_lock_is_shown_with_its_holder_and_one_left_behind_as_such(self, store: Store) -> None:
+        RunLock(store, RUN).take()
+        held = line_of(run(store.url), "lock")
+        (lock,) = read_locks(store, RUN)
+        os.utime(lock.path, (0, 0))
+        left = line_of(run(store.url), "lock")
+        assert held.startswith(f"  lock        process {os.getpid()} on ")
+        assert left.startswith(f"  lock        expired, left by a job that was killed: process {os.getpid()} on ")
 
     def test_open_shards_are_named_with_the_command_that_labels_them(self, store: Store, source: Path) -> None:
         write_tars(source, 5, 1, first=3)
