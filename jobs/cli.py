@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -15,8 +16,9 @@ from jobs.demo import demo
 from jobs.demo_corpus import demo_corpus
 from jobs.export import export
 from jobs.import_nxtp import import_nxtp
-from jobs.job_process import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminate
+from jobs.job_process import EXIT_FAILED, exit_code_of, terminate
 from jobs.label import label
+from jobs.log import is_json, say, say_trouble
 from jobs.pack import pack
 from jobs.recall import recall
 from jobs.report import report
@@ -26,10 +28,7 @@ from jobs.status import status
 from jobs.thresholds import thresholds
 from jobs.train import train
 from jobs.truncate import truncate
-from pipeline.errors import TagstreamError
-from pipeline.secrets import conceal
-
-EXIT_FAILED = 1
+from pipeline.errors import RunLockedError, TagstreamError, one_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,18 +70,27 @@ def main() -> NoReturn:
     try:
         code = tagstream(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        if is_json():
+            say(error.format_message(), level=logging.ERROR)
+        else:
+            error.show()
+        code = exit_code_of(error)
+    except RunLockedError as error:
+        say(str(error), level=logging.WARNING, prefix="Skipped: ")
+        code = exit_code_of(error)
     except TagstreamError as error:
-        click.echo(f"Error: {conceal(str(error))}", err=True)
-        code = EXIT_FAILED
+        say(str(error), level=logging.ERROR, prefix="Error: ")
+        code = exit_code_of(error)
     except (click.Abort, KeyboardInterrupt) as stop:
-        # click makes an Abort of what interrupts it.
-        is_terminated = isinstance(stop, Terminated) or isinstance(stop.__cause__, Terminated)
-        code = EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED
+        code = exit_code_of(stop)
     except BrokenPipeError:
         # The reader of our output (head, less) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
+    except Exception as error:
+        if not is_json():
+            raise
+        say_trouble(one_line(error), error)
         code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
 

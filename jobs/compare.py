@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.closing import closing, closing_options
+
 if TYPE_CHECKING:
     from pipeline.analysis.comparison import Comparison
 
@@ -30,6 +32,7 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
 @click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
 @click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
 @click.option("--fail-if", "conditions", multiple=True, metavar="CONDITION", help="Exit 4 where it holds.")
+@closing_options
 @click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def compare(
     store: str,
@@ -39,6 +42,8 @@ def compare(
     truth: Any,
     vocabulary: str | None,
     conditions: tuple[str, ...],
+    summary: str | None,
+    notify: str | None,
     output: str,
 ) -> int:
     """Compare RUN_B with RUN_A, on the images that both have labelled; every difference is B minus A.
@@ -51,17 +56,25 @@ def compare(
     from pipeline.analysis.comparison import compare_runs
     from pipeline.analysis.vocabulary import read_vocabulary
     from pipeline.catalog import open_store
+    from pipeline.summary import summarize_comparison
 
-    parsed = [_parse(condition, k) for condition in conditions]
-    comparison = compare_runs(open_store(store, read_vocabulary(vocabulary)), run_a, run_b, k, truth)
-    if output == "json":
-        click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
-    else:
-        _print(comparison, truth)
-    met = [condition for condition, check in zip(conditions, parsed, strict=True) if _holds(comparison, *check)]
-    for condition in met:
-        click.echo(f"The condition holds: {condition}", err=True)
-    return EXIT_CONDITION_MET if met else 0
+    comparison: Comparison | None = None
+    with closing(
+        lambda ending: summarize_comparison(store, (run_a, run_b), comparison, ending), summary, notify
+    ) as end:
+        parsed = [_parse(condition, k) for condition in conditions]
+        comparison = compare_runs(open_store(store, read_vocabulary(vocabulary)), run_a, run_b, k, truth)
+        if output == "json":
+            click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
+        else:
+            _print(comparison, truth)
+        end.alarms = [
+            condition for condition, check in zip(conditions, parsed, strict=True) if _holds(comparison, *check)
+        ]
+        for condition in end.alarms:
+            click.echo(f"The condition holds: {condition}", err=True)
+        end.exit_code = EXIT_CONDITION_MET if end.alarms else 0
+    return end.exit_code
 
 
 def _parse(condition: str, k: int) -> tuple[str, str, float]:

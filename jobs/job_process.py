@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -11,17 +12,35 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+import click
+
+from jobs.log import TIME_MARK, is_json, render
+from pipeline.errors import RunLockedError
+
+EXIT_FAILED = 1
+EXIT_LOCKED = 5
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 _EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
 _LAST_WORDS = (
-    "Error: the job's process was ended from outside: killed, perhaps because the machine is out of memory, or Ray "
+    "the job's process was ended from outside: killed, perhaps because the machine is out of memory, or Ray "
     "lost its head process (logs: /tmp/ray/session_latest/logs). What is done is kept; run the same command to go on."
 )
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, with which schedulers take a machine back: everything stops as by Ctrl-C."""
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What the command exits with when it ends so."""
+    if isinstance(error, click.ClickException):
+        return error.exit_code
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        # click makes an Abort of what interrupts it.
+        is_terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
+        return EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED
+    return EXIT_LOCKED if isinstance(error, RunLockedError) else EXIT_FAILED
 
 
 def terminate(*_: object) -> NoReturn:
@@ -40,14 +59,13 @@ def job_process() -> Iterator[None]:
 
         def stop_at_once(number: int, _: object) -> NoReturn:
             spoken()
-            os.write(sys.stderr.fileno(), b"\nStopped at once; run the same command to go on.\n")
+            _write_at_once("Stopped at once; run the same command to go on.")
             os._exit(_EXIT_CODES[signal.Signals(number)])
 
         def stop(number: int, _: object) -> NoReturn:
             for other in _EXIT_CODES:
                 signal.signal(other, stop_at_once)
-            # Not through sys.stderr, which the thread that was interrupted may be writing to.
-            os.write(sys.stderr.fileno(), b"\nStopping: what is done is kept; a second time stops at once.\n")
+            _write_at_once("Stopping: what is done is kept; a second time stops at once.")
             raise (Terminated if number == signal.SIGTERM else KeyboardInterrupt)
 
         handlers = {number: signal.signal(number, stop) for number in _EXIT_CODES}
@@ -58,6 +76,13 @@ def job_process() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def _write_at_once(message: str) -> None:
+    """Not through sys.stderr, which the thread that was interrupted may be writing to."""
+    # Below a live line, which json has not.
+    start = b"" if is_json() else b"\n"
+    os.write(sys.stderr.fileno(), start + render(message, logging.WARNING))
+
+
 @contextlib.contextmanager
 def _last_words() -> Iterator[Callable[[], None]]:
     """Says why where this process ends within this context; yields what to call in front of an end that has its words.
@@ -65,7 +90,9 @@ def _last_words() -> Iterator[Callable[[], None]]:
     Ray's core ends a process with exit code 1 and without a word when it loses Ray's head process. Another process
     waits for the end of a pipe that only this one holds open.
     """
-    command = ["sh", "-c", 'read -r _ || printf "%s\\n" "$0" >&2', _LAST_WORDS]
+    words = render("Error: " * (not is_json()) + _LAST_WORDS, logging.ERROR, is_later=True).decode().rstrip()
+    script = f'read -r _ || printf "%s\\n" "$0" | sed "s/{TIME_MARK}/$(date -u +%FT%T.000+00:00)/" >&2'
+    command = ["sh", "-c", script, words]
     read_end, write_end = os.pipe()
     watcher = subprocess.Popen(command, stdin=read_end, stdout=subprocess.DEVNULL, start_new_session=True)
     os.close(read_end)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.closing import JobInHand, closing, closing_options, command_line
 from jobs.config_file import read_config
 from jobs.job_process import job_process
+from jobs.log import identify_by, log_format_option, say
 
 if TYPE_CHECKING:
-    from pipeline.job import LabelJob, LabelOutcome
+    from pipeline.job import LabelJob, LabelOutcome, LabelRequest
 
 EXIT_TOO_MANY_REJECTS = 3
 DEMO_NOTICE = (
@@ -38,8 +40,13 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
 @click.option("--address", help="Ray cluster to join (auto, ray://..., host:port).  [default: this machine]")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings.")
+@click.option("--lock", is_flag=True, help="Exit 5 at once where another such job runs.")
+@closing_options
+@log_format_option
 @click.option("--verbose", is_flag=True, help="Show Ray's own log.")
-def label(source: str, store: str, model: str, max_reject_rate: float, config: str | None, **flags: Any) -> int:
+def label(
+    source: str, store: str, max_reject_rate: float, summary: str | None, notify: str | None, **flags: Any
+) -> int:
     """Label the images of SOURCE and write labels and images as Parquet to STORE.
 
     SOURCE is a directory or prefix with *.tar (WebDataset) or *.parquet files, a glob, a pattern {00000..00099}.tar,
@@ -48,44 +55,50 @@ def label(source: str, store: str, model: str, max_reject_rate: float, config: s
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
     """
+    from pipeline.job import LabelJob
+
+    in_hand = JobInHand("label", source, store)
+    with closing(in_hand.summarize, summary, notify) as ending:
+        in_hand.job = LabelJob(_request(source, store, **flags))
+        outcome = run_job(in_hand.job)
+        report(outcome, store)
+        ending.exit_code = judge(outcome, max_reject_rate)
+        ending.alarms = [f"reject_rate > {max_reject_rate}"] if ending.exit_code else []
+    return ending.exit_code
+
+
+def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
     from model.folder import DEMO_MODEL
-    from pipeline.job import LabelJob, LabelRequest
+    from pipeline.job import LabelRequest
     from pipeline.settings import LabelSettings
     from pipeline.settings_file import read_settings
 
-    given = {name: flags[name] for name in _FLAG_SETTINGS if flags[name] is not None}
-    origin = config or "the command line"
-    settings = read_settings(LabelSettings, {**read_config(config), **given}, origin)
+    given = {name: flags.pop(name) for name in _FLAG_SETTINGS}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    settings = read_settings(LabelSettings, {**read_config(config), **chosen}, config or "the command line")
     if model == DEMO_MODEL:
-        click.echo(DEMO_NOTICE, err=True)
-    request = LabelRequest(
-        source=source,
-        store=store,
-        model=model,
-        settings=settings,
-        run=flags["run"],
-        address=flags["address"],
-        verbose=flags["verbose"],
-        command=shlex.join(["tagstream", *sys.argv[1:]]),
-    )
-    outcome = run_job(LabelJob(request))
-    report(outcome, store)
-    return judge(outcome, max_reject_rate)
+        say(DEMO_NOTICE)
+    return LabelRequest(source=source, store=store, model=model, settings=settings, command=command_line(), **flags)
 
 
 def run_job(job: LabelJob) -> LabelOutcome:
     """Does a labelling job with a live line and passes on its notes; where the user stops it, says how to go on."""
     from jobs.live_line import LiveLine, describe
 
+    def draw(elapsed_s: float) -> str:
+        return describe(job.progress.snapshot(), elapsed_s)
+
+    identify_by(lambda: {"run": job.run_name, "job": job.started_at})
     try:
-        with job_process(), LiveLine(lambda elapsed_s: describe(job.progress.snapshot(), elapsed_s)):
+        with job_process(), LiveLine(draw, lambda: asdict(job.progress.snapshot())):
             outcome = job.run()
     except KeyboardInterrupt:
         done = job.progress.snapshot().n_shards_done
-        click.echo(f"\nStopped. {done:,} shards of this job are committed; run the same command to go on.", err=True)
+        stopped = f"Stopped. {done:,} shards of this job are committed; run the same command to go on."
+        say(stopped, level=logging.WARNING, prefix="\n")
         raise
     for note in outcome.notes:
-        click.echo(f"Note: {note}.", err=True)
+        say(f"{note}.", level=logging.WARNING, prefix="Note: ")
     return outcome
 
 
@@ -94,7 +107,8 @@ def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
     record = outcome.record
     rate = record.n_rejected / record.n_images if record.n_images else 0.0
     if rate > max_reject_rate:
-        click.echo(f"{rate:.1%} of the images were rejected, more than the {max_reject_rate:.1%} allowed.", err=True)
+        too_many = f"{rate:.1%} of the images were rejected, more than the {max_reject_rate:.1%} allowed."
+        say(too_many, level=logging.ERROR)
         return EXIT_TOO_MANY_REJECTS
     return 0
 

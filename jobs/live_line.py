@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from jobs.log import is_json, say
 from pipeline.progress import ProgressSnapshot
 
 _REDRAW_S = 0.25
@@ -21,11 +22,13 @@ class LiveLine:
 
     Args:
         describe: the line after so many seconds.
+        counters: the same for a log of json.
     """
 
-    def __init__(self, describe: Callable[[float], str]) -> None:
+    def __init__(self, describe: Callable[[float], str], counters: Callable[[], dict[str, Any]] = dict) -> None:
         self._describe = describe
-        self._is_terminal = sys.stderr.isatty()
+        self._counters = counters
+        self._is_terminal = sys.stderr.isatty() and not is_json()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._draw, daemon=True, name="live-line")
         self._started = time.monotonic()
@@ -47,7 +50,7 @@ class LiveLine:
             if self._is_terminal:
                 self._write("\r\x1b[2K" + line[: shutil.get_terminal_size().columns - 1])
             elif line != last:
-                self._write(line + "\n")
+                say(line, **self._counters())
             last = line
 
     @staticmethod

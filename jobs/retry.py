@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.closing import JobInHand, closing, closing_options, command_line
 from jobs.config_file import read_config
+from jobs.log import log_format_option
+
+if TYPE_CHECKING:
+    from schemas import JobRecord
 
 
 @click.command(short_help="Try rejected samples again.")
@@ -18,8 +21,11 @@ from jobs.config_file import read_config
 @click.option("--stage", type=click.Choice(["read", "decode"]), help="Only samples rejected at this stage.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings: limits, batch_size.")
 @click.option("--address", help="Ray cluster to join.  [default: this machine]")
+@click.option("--lock", is_flag=True, help="Exit 5 at once where another such job runs.")
+@closing_options
+@log_format_option
 @click.option("--verbose", is_flag=True, help="Show Ray's own log.")
-def retry(store: str, config: str | None, **flags: Any) -> None:
+def retry(store: str, config: str | None, summary: str | None, notify: str | None, **flags: Any) -> None:
     """Read and label the rejected samples of a run in STORE again, and no others.
 
     For samples that another limit (max_sample_bytes, max_image_pixels, max_sample_s) or a mended file lets through. All
@@ -31,14 +37,15 @@ def retry(store: str, config: str | None, **flags: Any) -> None:
     from jobs.label import run_job
     from pipeline.retry import RetryJob, RetryRequest
 
-    request = RetryRequest(
-        store=store,
-        given=read_config(config),
-        origin=config or "--config",
-        command=shlex.join(["tagstream", *sys.argv[1:]]),
-        **flags,
-    )
-    record = run_job(RetryJob(request)).record
+    in_hand = JobInHand("retry", "", store)
+    with closing(in_hand.summarize, summary, notify):
+        given, origin = read_config(config), config or "--config"
+        request = RetryRequest(store=store, given=given, origin=origin, command=command_line(), **flags)
+        in_hand.job = RetryJob(request)
+        _report(run_job(in_hand.job).record, store)
+
+
+def _report(record: JobRecord, store: str) -> None:
     if not record.n_images:
         click.echo(f"Nothing to do: run {record.run} has no such rejected samples that can be read again.")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import platform
 import time
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ from pipeline.lock import held_lock
 from pipeline.model_store import fetch_model, model_name
 from pipeline.plan import ShardPlan, plan_shards
 from pipeline.progress import Progress
+from pipeline.rejects import RejectTally
 from pipeline.secrets import conceal
 from pipeline.settings import LabelSettings, run_fingerprint
 from pipeline.shard_files import CommittedShard
@@ -35,6 +37,7 @@ from pipeline.source import Shard, Source, absolute_source, find_source
 from pipeline.store import Store, check_run_name
 from schemas import REJECTED, SCHEMA_VERSION, JobRecord, RunRecord
 
+_LOG = logging.getLogger(__name__)
 # Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
 _SHARDS_PER_WAVE = 2000
 _COMMIT_THREADS = 8
@@ -76,8 +79,14 @@ class LabelJob:
         self.progress = Progress()
         self.notes: list[str] = []
         """What the user should know when the job is over."""
+        self.rejects = RejectTally()
+        self.run_name = request.run or ""
+        """Empty until it is known."""
+        self.source = conceal(request.source)
+        self.shard_plan: ShardPlan | None = None
+        self.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        """Names the job: that of its record."""
         self._started = time.perf_counter()
-        self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._held = contextlib.ExitStack()
         self._assembler = ShardAssembler()
         self._seconds = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
@@ -95,16 +104,17 @@ class LabelJob:
         request = self.request
         self.progress.begin("listing the source")
         source = find_source(request.source)
+        self.notes += source.notes
         store = Store(request.store)
         pool = self._plan_pool()
         self.record = self._open_run(store, source, pool)
         if request.lock:
             self._held.enter_context(held_lock(store, self.record.run, self.notes.append))
-        plan = self.plan(store, source)
+        plan = self.shard_plan = self.plan(store, source)
         if not plan.pending:
             record = self._job_record(plan, pool, "done")
             store.write_job(record)
-            return LabelOutcome(record, [*source.notes, *self.notes])
+            return LabelOutcome(record, self.notes)
         store.write_job(self._job_record(plan, pool, "running"))
         self.progress.begin("starting Ray", len(plan.pending))
         outcome, message = "failed", ""
@@ -122,7 +132,7 @@ class LabelJob:
         finally:
             record = self._job_record(plan, pool, outcome, message)
             _write_last_record(store, record, quietly=outcome != "done")
-        return LabelOutcome(record, [*source.notes, *self.notes])
+        return LabelOutcome(record, self.notes)
 
     def plan(self, store: Store, source: Source) -> ShardPlan:
         """What there is to do: the shards of the source, less those that are committed."""
@@ -134,6 +144,16 @@ class LabelJob:
     def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard | None:
         """What is committed of a shard whose rows came back; None where it has to stay as it was."""
         return shard
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is committed: shards, images, labelled, labels."""
+        with self.progress.lock:
+            return dict(self._counts)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self._started
 
     @property
     def n_retried(self) -> int:
@@ -171,6 +191,7 @@ class LabelJob:
             labelling=labelling,
             versions=installed_versions(),
         )
+        self.run_name, self.source = wanted.run, wanted.source
         standing = store.read_run(wanted.run) or store.create_run(wanted)
         _check_same_run(standing, wanted, store.url)
         return standing
@@ -236,7 +257,11 @@ class LabelJob:
                 self._counts["images"] += shard.images.num_rows
                 self._counts["labelled"] += shard.n_labelled
                 self._counts["labels"] += shard.labels.num_rows
+                self.rejects.add(shard.images)
         self.progress.add_shard(shard.images.num_rows)
+        message = "committed" if committed else "left as it was, since another job committed it or its source changed"
+        counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
+        _LOG.info("shard %s %s", shard.name, message, extra={"fields": {"shard": shard.name, **counts}})
 
     def _write(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> bool:
         metadata = {
@@ -250,7 +275,7 @@ class LabelJob:
         counts, labelling_s = self._counts, self.progress.labelling_s
         return JobRecord(
             run=self.record.run,
-            started=self._started_at,
+            started=self.started_at,
             outcome=outcome,
             command=conceal(self.request.command),
             n_shards_source=plan.n_shards,
@@ -261,7 +286,7 @@ class LabelJob:
             n_labelled=counts["labelled"],
             n_rejected=counts["images"] - counts["labelled"],
             n_labels=counts["labels"],
-            seconds=round(time.perf_counter() - self._started, 3),
+            seconds=round(self.elapsed_s, 3),
             labelling_s=round(labelling_s, 3),
             images_per_s=round(self.progress.images_per_s, 2),
             seconds_by_stage={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},

@@ -9,7 +9,7 @@ from itertools import count
 
 from pipeline.errors import SourceError
 from pipeline.folder import ImageFile, deal, generation_name, split_generation
-from pipeline.shard_files import CommittedShard, CommittedShards
+from pipeline.shard_files import CommittedShard, CommittedShards, shard_stem
 from pipeline.source import Shard, Source
 from pipeline.store import Store
 
@@ -29,6 +29,8 @@ class ShardPlan:
     """Shards that changed at the source after they were committed."""
     replaced: dict[str, CommittedShard]
     """By name of pending shards that are labelled again: their former commits."""
+    n_missing: int = 0
+    """Shards that are committed, and no longer at the source."""
 
     @property
     def n_done(self) -> int:
@@ -50,7 +52,8 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
         )
     relabelled = changed if changed_policy == "relabel" else []
     pending = sorted([*pending, *relabelled], key=lambda shard: shard.name)
-    return ShardPlan(pending, len(shards), changed, {shard.name: committed[shard.name] for shard in relabelled})
+    replaced = {shard.name: committed[shard.name] for shard in relabelled}
+    return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)))
 
 
 def run_shards(store: Store, run: str, source: Source, n_buckets: int) -> tuple[list[Shard], CommittedShards]:
@@ -67,6 +70,11 @@ def run_shards(store: Store, run: str, source: Source, n_buckets: int) -> tuple[
             "of their own"
         )
     return _folder_shards(store, run, source, n_buckets, committed), committed
+
+
+def find_missing(shards: list[Shard], committed: CommittedShards) -> set[str]:
+    """Stems of shards that are committed, and no longer at the source."""
+    return committed.by_stem.keys() - {shard_stem(shard.name) for shard in shards}
 
 
 def find_changed(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> list[Shard]:

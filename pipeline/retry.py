@@ -18,7 +18,7 @@ from pipeline.catalog import open_store, query_rows
 from pipeline.errors import StoreError
 from pipeline.job import LabelJob, LabelRequest
 from pipeline.labeler import Labeler
-from pipeline.plan import ShardPlan, find_changed, run_shards
+from pipeline.plan import ShardPlan, find_changed, find_missing, run_shards
 from pipeline.settings import LabelSettings
 from pipeline.settings_file import read_settings
 from pipeline.shard_files import CommittedShard
@@ -76,7 +76,8 @@ class RetryJob(LabelJob):
                 "are left out; `tagstream label` with --changed relabel labels them whole"
             )
         self._wanted = {shard.name: shard.wanted for shard in pending if shard.wanted}
-        return ShardPlan(pending, len(shards), changed, {shard.name: committed[shard.name] for shard in pending})
+        replaced = {shard.name: committed[shard.name] for shard in pending}
+        return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)))
 
     def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard | None:
         """The committed shard with the rows that came back in the place of theirs."""

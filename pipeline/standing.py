@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from pipeline.errors import SourceError
 from pipeline.folder import deal, split_generation
-from pipeline.plan import find_changed, run_shards
+from pipeline.plan import find_changed, find_missing, run_shards
 from pipeline.shard_files import CommittedShards, shard_stem
 from pipeline.source import Shard, Source, find_source
 from pipeline.store import Store
@@ -48,12 +48,11 @@ def compare_with_source(store: Store, record: RunRecord) -> Standing:
     shards, committed = run_shards(store, record.run, source, record.folder_buckets)
     done = [shard for shard in shards if shard.name in committed]
     changed = find_changed(store, record.run, done, committed)
-    missing = committed.by_stem.keys() - {shard_stem(shard.name) for shard in shards}
     return Standing(
         n_source=len(shards),
         open=sorted(shard.name for shard in shards if shard.name not in committed),
         changed=[shard.name for shard in changed],
-        missing=sorted(map(unquote, missing)),
+        missing=sorted(map(unquote, find_missing(shards, committed))),
         n_images_gone=_count_gone(store, record.run, done, committed) if source.images else 0,
     )
 

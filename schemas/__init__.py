@@ -1,7 +1,7 @@
 """What lands on disk: one pyarrow schema per table, the json records, identities of samples."""
 
 from schemas.identity import content_hash, image_id
-from schemas.records import JobRecord, LockRecord, RunRecord
+from schemas.records import ComparisonSummary, JobRecord, JobSummary, LockRecord, RunRecord
 from schemas.tables import IMAGES, LABELLED, LABELS, REJECTED, SCHEMA_VERSION, SPELLINGS
 
 __all__ = [
@@ -11,7 +11,9 @@ __all__ = [
     "REJECTED",
     "SCHEMA_VERSION",
     "SPELLINGS",
+    "ComparisonSummary",
     "JobRecord",
+    "JobSummary",
     "LockRecord",
     "RunRecord",
     "content_hash",

@@ -94,3 +94,55 @@ class LockRecord(_JsonRecord):
     """A lock that was written so long ago, by the storage's clock, has expired."""
     expires: str = ""
     """UTC, ISO 8601: when this would be by the clock of its host."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobSummary(_JsonRecord):
+    """What `--summary` and `--notify` of `tagstream label` and `retry` give: one invocation, whatever became of it.
+
+    Fields of a job that ended before they were known are empty or 0. The fields are described in schemas/README.md.
+    """
+
+    verb: str
+    store: str
+    source: str = ""
+    run: str = ""
+    started: str = ""
+    outcome: str
+    exit_code: int | None
+    message: str
+    alarms: list[str]
+    notes: list[str] = field(default_factory=list)
+    n_shards_source: int = 0
+    n_shards_new: int = 0
+    n_shards_changed: int = 0
+    n_shards_missing: int = 0
+    n_shards_committed: int = 0
+    n_shards_open: int = 0
+    n_images: int = 0
+    n_labelled: int = 0
+    n_rejected: int = 0
+    n_labels: int = 0
+    reject_rate: float = 0.0
+    seconds: float = 0.0
+    images_per_s: float = 0.0
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparisonSummary(_JsonRecord):
+    """What `--summary` and `--notify` of `tagstream compare` give; the fields are described in schemas/README.md."""
+
+    verb: str = "compare"
+    store: str
+    run_a: str
+    run_b: str
+    outcome: str
+    exit_code: int | None
+    message: str
+    alarms: list[str]
+    k: int = 0
+    n_paired: int = 0
+    n_judged: int = 0
+    reject_rate_difference: float | None = None
+    differences: dict[str, dict[str, float]] = field(default_factory=dict)
