@@ -7,7 +7,18 @@ from dataclasses import fields
 
 import pytest
 
-from schemas import IMAGES, LABELS, SPELLINGS, JobRecord, RunRecord, content_hash, image_id
+from schemas import (
+    IMAGES,
+    LABELS,
+    SPELLINGS,
+    ComparisonSummary,
+    JobRecord,
+    JobSummary,
+    LockRecord,
+    RunRecord,
+    content_hash,
+    image_id,
+)
 from tests.conftest import ROOT
 
 
@@ -18,6 +29,16 @@ def test_the_readme_describes_every_column_with_its_type(title, schema):
     described = re.findall(r"^\| (\w+) \| ([\w<>]+) \|", section, re.MULTILINE)[1:]
     types = [(field.name, str(field.type).replace("item: ", "").replace("element: ", "")) for field in schema]
     assert described == types
+
+
+@pytest.mark.parametrize(
+    ("title", "kind"), [("Summary of a job", JobSummary), ("Summary of a comparison", ComparisonSummary)]
+)
+def test_the_readme_describes_every_field_of_a_summary(title, kind):
+    text = (ROOT / "schemas" / "README.md").read_text()
+    section = text.split(f"## {title}")[1].split("## ")[0]
+    described = re.findall(r"^\| (\w+) \| ([^|]+) \|", section, re.MULTILINE)[1:]
+    assert described == [(field.name, str(field.type).replace(" | ", " or ")) for field in fields(kind)]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +65,7 @@ def test_a_content_hash_is_a_blake2b_of_the_bytes():
     assert content_hash(b"x") == "442a44457137672b3218c1007dc8f76a"
 
 
-@pytest.mark.parametrize("kind", [RunRecord, JobRecord])
+@pytest.mark.parametrize("kind", [RunRecord, JobRecord, LockRecord, JobSummary, ComparisonSummary])
 def test_a_record_survives_json_and_fields_of_a_newer_version(kind):
     samples = {"int": 3, "float": 0.5, "str": "text"}
     record = kind(**{field.name: samples.get(str(field.type), {"a": 1}) for field in fields(kind)})
