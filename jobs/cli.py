@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -31,7 +31,16 @@ from jobs.truncate import truncate
 from pipeline.errors import RunLockedError, TagstreamError, one_line
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Verbs(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            # click would do so, too, but write an empty line first, which is no json.
+            raise click.Abort from stop
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tagstream")
 def tagstream() -> None:
     """Tag image corpora in bulk: labels with probabilities for every image, in Parquet, ready for SQL.

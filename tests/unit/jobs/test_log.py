@@ -15,6 +15,7 @@ import click
 import pytest
 
 from jobs import cli, live_line
+from jobs.job_process import Terminated
 from jobs.live_line import LiveLine
 from jobs.log import identify_by, render, say, start_log
 from pipeline.errors import RunLockedError, TagstreamError
@@ -120,6 +121,21 @@ def test_an_error_is_one_line_with_its_exit_code(
     assert raising(monkeypatch, error) == code
     (line,) = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert (line["level"], line["message"]) == (level, message)
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_command_that_is_stopped_adds_no_line_of_clicks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stop: type[BaseException], code: int
+) -> None:
+    def work(**_: Any) -> None:
+        raise stop
+
+    monkeypatch.setattr(cli.tagstream.commands["demo"], "callback", work)
+    monkeypatch.setattr(sys, "argv", ["tagstream", "demo"])
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main()
+    assert exit_info.value.code == code
+    assert capsys.readouterr().err == ""
 
 
 def test_an_error_in_the_code_is_one_line_with_its_traceback(monkeypatch: pytest.MonkeyPatch, json_lines: Any) -> None:
