@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Summarize = Callable[[Ending], JobSummary | ComparisonSummary]
 
-_CONCEALED = "***"
-
 
 def closing_options(command: Any) -> Any:
     """The options `--summary` and `--notify` of a verb."""
@@ -125,12 +123,11 @@ def _close(result: JobSummary | ComparisonSummary, summary: str | None, receiver
 
 
 def command_line() -> str:
-    """This invocation as records keep it; who is notified is a secret."""
-    words = ["tagstream"]
-    for word in sys.argv[1:]:
-        if words[-1] == "--notify":
-            word = _CONCEALED
-        elif word.startswith("--notify="):
-            word = f"--notify={_CONCEALED}"
-        words.append(word)
+    """This invocation as records keep it, to be typed again: without who is notified, which is a secret."""
+    words, rest = ["tagstream"], iter(sys.argv[1:])
+    for word in rest:
+        if word == "--notify":
+            next(rest, None)
+        elif not word.startswith("--notify="):
+            words.append(word)
     return shlex.join(words)

@@ -41,14 +41,15 @@ class StandingLock:
 
     number: int
     path: str
-    modified_s: float
-    """When it was written last, by the storage's clock."""
+    modified_s: float | None
+    """When it was written last, by the storage's clock; None where that does not tell: such a lock never expires."""
     record: LockRecord | None
     """None for a file that is no record."""
 
     def is_expired(self, now_s: float) -> bool:
         """Whether its holder has not renewed it in time, at this time of the storage's clock."""
-        return now_s - self.modified_s >= (self.record.lease_s if self.record else LEASE_S)
+        lease_s = self.record.lease_s if self.record else LEASE_S
+        return self.modified_s is not None and now_s - self.modified_s >= lease_s
 
 
 class RunLock:
@@ -146,7 +147,7 @@ def read_locks(store: Store, run: str) -> list[StandingLock]:
             if match is None:
                 continue
             with contextlib.suppress(FileNotFoundError):
-                written_s = modified_s(store.filesystem.info(path)) or 0.0
+                written_s = modified_s(store.filesystem.info(path))
                 content = read_if_exists(store.filesystem, path)
                 if content is not None:
                     locks.append(StandingLock(int(match[1]), path, written_s, _parse(content)))
