@@ -6,7 +6,9 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,20 +170,31 @@ def test_a_renewed_lock_lives_on(local_store: Store) -> None:
     assert not standing.is_expired(time.time())
 
 
-def test_the_clocks_of_the_jobs_machines_do_not_matter(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    class WrongClock(lock_module.datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return lock_module.datetime.fromtimestamp(0, tz)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(lock_module, "datetime", WrongClock)
-        held(store)
+@pytest.mark.parametrize(("holders", "takers"), [("1970", "2026"), ("2026", "2999"), ("2999", "1970")])
+def test_the_clocks_of_the_jobs_machines_do_not_matter(
+    store: Store, monkeypatch: pytest.MonkeyPatch, holders: str, takers: str
+) -> None:
+    set_clock(monkeypatch, holders)
+    held(store)
     (standing,) = read_locks(store, RUN)
     assert standing.record is not None
-    assert standing.record.expires.startswith("1970")
+    assert standing.record.expires.startswith(holders)
+    set_clock(monkeypatch, takers)
     with pytest.raises(RunLockedError):
         RunLock(store, RUN).take()
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, year: str) -> None:
+    """Lets this machine believe that it is the middle of a year; the storage knows better."""
+    moment = datetime(int(year), 6, 1, tzinfo=UTC)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return moment
+
+    monkeypatch.setattr(lock_module, "datetime", Clock)
+    monkeypatch.setattr(lock_module, "time", SimpleNamespace(time=moment.timestamp))
 
 
 def test_a_lock_that_cannot_be_read_holds_until_it_expires(store: Store) -> None:
