@@ -13,6 +13,7 @@ from jobs.compact import compact
 from jobs.compare import compare
 from jobs.demo import demo
 from jobs.demo_corpus import demo_corpus
+from jobs.explain import explain
 from jobs.export import export
 from jobs.import_nxtp import import_nxtp
 from jobs.job_process import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminate
@@ -53,6 +54,7 @@ for command in (
     compare,
     compact,
     export,
+    explain,
     demo,
     pack,
     import_nxtp,

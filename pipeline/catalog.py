@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
@@ -76,6 +77,10 @@ def open_store(url: str, vocabulary: Vocabulary | None = None, thresholds: Thres
     connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+    if "IPython" in sys.modules:
+        from pipeline.notebook import show_in_notebook
+
+        show_in_notebook()
     return connection
 
 
