@@ -20,6 +20,7 @@ from jobs.job_process import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, term
 from jobs.label import label
 from jobs.pack import pack
 from jobs.recall import recall
+from jobs.report import report
 from jobs.retry import retry
 from jobs.sql import sql
 from jobs.status import status
@@ -52,6 +53,7 @@ for command in (
     recall,
     thresholds,
     compare,
+    report,
     compact,
     export,
     explain,

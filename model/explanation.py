@@ -90,7 +90,7 @@ def explain_labels(
 ) -> Explanation:
     """Labels an image and looks up what each label attended to; arguments as in `Recognizer.explain`."""
     check_ranking(ranking)
-    upright = recognizer.preprocessor.upright(image)
+    upright = recognizer.preprocessor.open_upright(image)
     size = recognizer.preprocessor.image_size
     pixel_values = recognizer.pixel_values([np.asarray(resize_and_crop(upright, size))])
     sampled = recognizer.sample(pixel_values, top_k, max_label_tokens=max_label_tokens)

@@ -73,11 +73,11 @@ class ImagePreprocessor:
 
         Raises ImageDecodeError for bytes that are no readable image.
         """
-        upright = self.upright(image)
+        whole = self.open_upright(image)
         with _decode_errors():
-            return np.asarray(resize_and_crop(upright, self.image_size))
+            return np.asarray(resize_and_crop(whole, self.image_size))
 
-    def upright(self, image: Image.Image | bytes) -> Image.Image:
+    def open_upright(self, image: Image.Image | bytes) -> Image.Image:
         """The whole image as the model's view is cut from it: decoded, turned upright, in RGB.
 
         Raises ImageDecodeError for bytes that are no readable image.
@@ -85,9 +85,9 @@ class ImagePreprocessor:
         opened = open_image(image, self.max_image_pixels) if isinstance(image, bytes) else image
         if 0 in opened.size:
             raise ImageDecodeError(f"the image has no pixels ({opened.width} x {opened.height})")
-        _load(opened)
+        load_pixels(opened)
         with _decode_errors():
-            return to_rgb(_upright(opened) if self.honour_exif else opened)
+            return to_rgb(upright(opened) if self.honour_exif else opened)
 
     def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """uint8 crops [B, H, W, 3] to normalised pixel values [B, 3, H, W] on the crops' device, float32 by default."""
@@ -202,7 +202,7 @@ def _decode_errors() -> Iterator[None]:
         raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
 
 
-def _load(image: Image.Image) -> None:
+def load_pixels(image: Image.Image) -> None:
     """Decodes the pixels.
 
     Pillow's plug-ins reckon with what they read, and raise whatever damaged numbers lead to: a TypeError for an offset
@@ -214,7 +214,7 @@ def _load(image: Image.Image) -> None:
         raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """The image turned by its EXIF orientation; a damaged EXIF block counts as none.
 
     The image is decoded already: getexif() would decode a PNG by the way, where damage would pass for damaged EXIF; and

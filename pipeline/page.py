@@ -1,7 +1,7 @@
 """Self-contained HTML pages: one file that works from a disk, without a network.
 
-A page's parts lie in `pages/<name>`: its body, its style, its scripts, which are joined in the order of their names. What
-it shows is embedded as JSON and comes from sources that are not trusted: nothing of it is ever parsed as HTML.
+A page's parts lie in `pages/<name>`: its body, its style, its scripts, which are joined in the order of their names.
+What it shows is embedded as JSON and comes from sources that are not trusted: nothing of it is ever parsed as HTML.
 """
 
 from __future__ import annotations

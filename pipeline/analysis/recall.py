@@ -95,12 +95,17 @@ class RunAnalysis:
         """The n images with the lowest F1 at k: shard, key, n_truth, n_hits, f1, missed names, listed names."""
         return query_rows(self.connection, "worst_images", {"run": self.run, "k": k, "n": n})
 
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the run's scores are probabilities."""
+        return self.ranking in _PROBABILITIES
+
     def reliability(self) -> list[dict[str, Any]]:
         """For each tenth of the scores: score_from, n_listed, mean_score, hit_share.
 
         Raises TagstreamError for a ranking whose scores are no probabilities.
         """
-        if self.ranking not in _PROBABILITIES:
+        if not self.has_probabilities:
             raise TagstreamError(f"scores of the ranking {self.ranking} are no probabilities, and have no reliability")
         return query_rows(self.connection, "reliability", {"run": self.run})
 

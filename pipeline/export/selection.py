@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from string import Template
 from typing import Any
-
-import duckdb
 
 from pipeline.analysis.recall import LOWEST_FIRST
 from pipeline.catalog import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
+from pipeline.selection import choose_images, n_chosen, narrow_to_run
 
 # Images that one query sorts and puts together with their labels.
 _IMAGES_AT_ONCE = 100_000
@@ -53,21 +51,15 @@ def select_images(connection: Connection, run: str, selection: Selection, *, con
     Args:
         confident: the labels are those that reach the thresholds that the store was opened with.
     """
-    connection.execute("SET VARIABLE export_run = (SELECT $run)", {"run": run})
-    labels = "confident_labels" if confident else "labels"
-    connection.execute(Template(read_sql("export_scope")).substitute(labels=labels))
-    condition = "true" if selection.where is None else _checked(selection.where)
-    try:
-        connection.execute(Template(read_sql("export_chosen")).substitute(condition=condition))
-    except duckdb.Error as error:
-        raise TagstreamError(f"the condition {selection.where!r} failed: {_reason(error)}") from error
+    narrow_to_run(connection, run, confident=confident)
+    n_images = choose_images(connection, selection.where)
     if selection.sample is not None:
         connection.execute(read_sql("export_sample"), {"n": selection.sample, "seed": selection.seed})
-    (n_images,) = connection.execute("SELECT count(*) FROM chosen").fetchone()
+        n_images = n_chosen(connection)
     if not n_images:
         which = "has no labelled images" if selection.where is None else f"has no labelled image with {selection.where}"
         raise TagstreamError(f"run {run} {which}; there is nothing to export")
-    return int(n_images)
+    return n_images
 
 
 def chosen_images(connection: Connection, min_score: float | None) -> Iterator[dict[str, Any]]:
@@ -95,28 +87,3 @@ def _shard_groups(shards: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
             first, n_images = None, 0
     if first is not None:
         yield first, shards[-1]["shard"]
-
-
-def _checked(condition: str) -> str:
-    """The condition, which is known to be one expression and nothing else.
-
-    It has to be one both by itself and in parentheses: what closes the parentheses that it is put into has one too
-    many by itself, and what ends an expression (a semicolon, ORDER BY, a second expression) does not go in parentheses.
-    """
-    try:
-        duckdb.SQLExpression(condition)
-        duckdb.SQLExpression(f"(\n{condition}\n)")
-    except duckdb.Error as error:
-        raise TagstreamError(
-            f"{condition!r} is no condition: {_reason(error)}; expected one SQL expression, as caption LIKE '%dog%'"
-        ) from error
-    return condition
-
-
-def _reason(error: duckdb.Error) -> str:
-    """DuckDB's message in one line, without the query's text, which the user did not write.
-
-    It may quote values of the store, which must not steer a terminal.
-    """
-    message = str(error).split("\nLINE ", 1)[0]
-    return " ".join("".join(character if character.isprintable() else " " for character in message).split())

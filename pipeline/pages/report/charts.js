@@ -1,0 +1,239 @@
+// Charts by Plot, each with its numbers as a table, its SQL and its command.
+
+const CHART_HEIGHT_PX = 300;
+const ROW_PX = 20;
+const MAX_TABLE_ROWS = 500;
+
+const drawings = {
+  labels: (rows, width) => bars(rows, width, "images", "name"),
+  changed_names: (rows, width) => {
+    const both = rows
+      .slice(0, 30)
+      .flatMap((row) => [{ ...row, images: row.gained, what: "gained" }, { ...row, images: -row.lost, what: "lost" }]);
+    return Plot.plot({
+      ...frameOf(width, rows.slice(0, 30)),
+      x: { grid: true, label: "images: lost, gained", tickFormat: (n) => formatCount(Math.abs(n)) },
+      y: { label: null, domain: rows.slice(0, 30).map((row) => row.name), tickFormat: shortened },
+      color: { domain: ["gained", "lost"], range: ["var(--hit)", "var(--miss)"] },
+      marks: [Plot.barX(both, { x: "images", y: "name", fill: "what", tip: true }), Plot.ruleX([0])],
+    });
+  },
+  rejects: (rows, width) =>
+    bars(
+      rows.map((row) => ({ ...row, class: `${row.stage}: ${row.error}` })),
+      width,
+      "samples",
+      "class",
+    ),
+  scores: (rows, width) => {
+    const step = rows.length > 1 ? Math.min(...rows.slice(1).map((row, i) => row.score_from - rows[i].score_from)) : 0.05;
+    const series = rows.flatMap((row) =>
+      ["best_labels", "all_labels"].map((what) => ({
+        from: row.score_from,
+        to: row.score_from + step,
+        labels: row[what],
+        what: what.replace("_", " "),
+      })),
+    );
+    return Plot.plot({
+      ...sizeOf(width),
+      x: { label: "score", ticks: width < 500 ? 3 : 5 },
+      y: { grid: true, label: "labels", type: "sqrt", tickFormat: "~s" },
+      fx: { label: null, domain: ["best labels", "all labels"], padding: 0.15 },
+      marks: [
+        Plot.rectY(series, { x1: "from", x2: "to", y: "labels", fx: "what", fill: "var(--bar)", inset: 0.5, tip: true }),
+        Plot.ruleY([0]),
+      ],
+    });
+  },
+  labels_each: (rows, width) =>
+    Plot.plot({
+      ...sizeOf(width),
+      x: { label: "labels", domain: [-0.5, Math.max(...rows.map((row) => row.n_labels)) + 0.5], tickFormat: "d" },
+      y: { grid: true, label: "images", tickFormat: "~s" },
+      marks: [
+        Plot.rectY(rows, {
+          x1: (row) => row.n_labels - 0.5,
+          x2: (row) => row.n_labels + 0.5,
+          y: "images",
+          fill: "var(--bar)",
+          inset: 0.5,
+          channels: { labels: "n_labels" },
+          tip: { format: { x: false } },
+        }),
+        Plot.ruleY([0]),
+      ],
+    }),
+  jobs: (rows, width) => {
+    const spans = rows
+      .filter((row) => row.images_per_s)
+      .map((row) => {
+        const from = new Date(row.started);
+        return { ...row, from, to: new Date(from.getTime() + 1000 * row.seconds) };
+      });
+    return Plot.plot({
+      ...sizeOf(width),
+      x: { type: "utc", label: "time (UTC)" },
+      y: { grid: true, label: "images/s", zero: true },
+      marks: [
+        Plot.ruleY(spans, { x1: "from", x2: "to", y: "images_per_s", stroke: "var(--bar)", strokeWidth: 4 }),
+        Plot.dot(spans, { x: "from", y: "images_per_s", fill: "var(--bar)", channels: { images: "n_images" }, tip: true }),
+        Plot.ruleY([0]),
+      ],
+    });
+  },
+  recall: (rows, width) =>
+    Plot.plot({
+      ...sizeOf(width),
+      x: { label: "k", type: "log", ticks: rows.map((row) => row.k).filter((k, i, all) => all.indexOf(k) === i), tickFormat: "d" },
+      y: { grid: true, label: null, domain: [0, 1] },
+      color: { legend: true, range: ["#4269d0", "#b65c00", "#7f7f7f", "#1a8a5a"], tickFormat: shownMeasure },
+      marks: [
+        Plot.areaY(rows, { x: "k", y1: "low", y2: "high", fill: "measure", fillOpacity: 0.2 }),
+        Plot.lineY(rows, { x: "k", y: "value", stroke: "measure" }),
+        Plot.dot(rows, { x: "k", y: "value", fill: "measure", r: 3, tip: true }),
+      ],
+    }),
+  names: (rows, width) =>
+    Plot.plot({
+      ...sizeOf(width),
+      x: { label: "support, images", type: "log", tickFormat: "~s" },
+      y: { grid: true, label: "recall", domain: [0, 1] },
+      marks: [
+        Plot.dot(rows, {
+          x: "support",
+          y: "recall",
+          fill: "var(--bar)",
+          fillOpacity: 0.5,
+          r: 3,
+          channels: { name: "name", instead: "instead" },
+          tip: true,
+        }),
+      ],
+    }),
+  calibration: (rows, width) =>
+    Plot.plot({
+      ...sizeOf(width),
+      x: { label: "mean score", domain: [0, 1] },
+      y: { grid: true, label: "share that is true", domain: [0, 1] },
+      r: { range: [3, 12] },
+      marks: [
+        Plot.line([[0, 0], [1, 1]], { strokeDasharray: "4,4", strokeOpacity: 0.6 }),
+        Plot.line(rows, { x: "mean_score", y: "hit_share", stroke: "var(--bar)" }),
+        Plot.dot(rows, { x: "mean_score", y: "hit_share", r: "n_listed", fill: "var(--bar)", tip: true }),
+      ],
+    }),
+  differences: (rows, width) =>
+    Plot.plot({
+      ...frameOf(width, rows),
+      x: { grid: true, label: "difference" },
+      y: { label: null, tickFormat: shownMeasure },
+      marks: [
+        Plot.ruleX([0]),
+        Plot.ruleY(rows, { x1: "low", x2: "high", y: "measure", stroke: "var(--bar)", strokeWidth: 3 }),
+        Plot.dot(rows, { x: "difference", y: "measure", fill: "var(--text)", tip: true }),
+      ],
+    }),
+};
+
+function bars(rows, width, value, name) {
+  return Plot.plot({
+    ...frameOf(width, rows),
+    x: { grid: true, label: value, ticks: 5, tickFormat: "~s" },
+    y: { label: null, domain: rows.map((row) => row[name]), tickFormat: shortened },
+    marks: [Plot.barX(rows, { x: value, y: name, fill: "var(--bar)", tip: true }), Plot.ruleX([0])],
+  });
+}
+
+const MARGINS = { marginTop: 28, marginBottom: 46 };
+
+function sizeOf(width) {
+  return { ...MARGINS, width, height: CHART_HEIGHT_PX, marginLeft: 48 };
+}
+
+/** Size of a chart with a line a row, whose names stand at the left. */
+function frameOf(width, rows) {
+  const height = rows.length * ROW_PX + MARGINS.marginTop + MARGINS.marginBottom;
+  return { ...MARGINS, width, height, marginLeft: Math.min(160, width / 3) };
+}
+
+function shortened(text) {
+  return text.length > 22 ? `${text.slice(0, 21)}\u2026` : text;
+}
+
+function shownMeasure(measure) {
+  return measure.replace("_macro", "");
+}
+
+/** Draws charts when they come into sight, and again when their width changes. */
+function showCharts(charts) {
+  const holder = document.getElementById("charts");
+  const observer = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) {
+      const width = Math.floor(contentRect.width);
+      if (width && target.drawnWidth !== width) {
+        target.drawnWidth = width;
+        target.replaceChildren(target.draw(width));
+      }
+    }
+  });
+  for (const chart of charts) {
+    const figure = chartFigure(chart);
+    holder.append(figure);
+    const plot = figure.querySelector(".plot");
+    if (plot) observer.observe(plot);
+  }
+}
+
+function chartFigure(chart) {
+  const rows = chart.rows.map((row) => Object.fromEntries(chart.columns.map((column, i) => [column, row[i]])));
+  const title = `chart-${chart.id}`;
+  const plot = element("div", { class: "plot" });
+  plot.draw = (width) => {
+    const drawn = drawings[chart.id](rows, width);
+    const svg = drawn.matches("svg") ? drawn : drawn.querySelector("svg:last-of-type");
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-labelledby", title);
+    return drawn;
+  };
+  return element(
+    "article",
+    { class: "chart" },
+    element("h3", { id: title }, chart.title),
+    chart.note && element("p", { class: "quiet" }, chart.note),
+    rows.length ? plot : element("p", { class: "nothing" }, "None."),
+    rows.length ? disclosure("Numbers", () => numbers(chart)) : null,
+    disclosure("SQL", () => element("pre", { tabindex: 0 }, chart.sql)),
+    disclosure("Command", () => element("pre", { tabindex: 0 }, chart.command)),
+  );
+}
+
+/** A part that is made when it is opened. */
+function disclosure(title, make) {
+  const details = element("details", {}, element("summary", {}, title));
+  details.addEventListener("toggle", () => details.append(make()), { once: true });
+  return details;
+}
+
+function numbers(chart) {
+  const shown = chart.rows.slice(0, MAX_TABLE_ROWS);
+  const cell = (value) => {
+    const isNumber = typeof value === "number";
+    const text = isNumber && !Number.isInteger(value) ? value.toPrecision(4) : (value ?? "");
+    return element("td", { class: isNumber && "number" }, element("bdi", {}, isNumber ? String(text) : text));
+  };
+  const table = element(
+    "table",
+    {},
+    element("caption", { class: "visually-hidden" }, chart.title),
+    element("thead", {}, element("tr", {}, chart.columns.map((column) => element("th", { scope: "col" }, column)))),
+    element("tbody", {}, shown.map((row) => element("tr", {}, row.map(cell)))),
+  );
+  const rest = chart.rows.length - shown.length;
+  return element(
+    "div",
+    { class: "numbers", tabindex: 0, role: "region", "aria-label": `Numbers: ${chart.title}` },
+    table,
+    rest ? element("p", { class: "quiet" }, `and ${formatCount(rest)} more rows`) : null,
+  );
+}

@@ -1,0 +1,99 @@
+// One image with everything that is known of it.
+
+class Detail {
+  constructor(store) {
+    this.store = store;
+    this.dialog = document.getElementById("detail");
+    const press = (id, act) => document.getElementById(id).addEventListener("click", act);
+    press("detail-before", () => this.go(-1));
+    press("detail-after", () => this.go(1));
+    press("detail-close", () => this.dialog.close());
+    this.dialog.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (step) this.go(step);
+    });
+    this.dialog.addEventListener("click", (event) => {
+      if (event.target === this.dialog) this.dialog.close();
+    });
+    this.dialog.addEventListener("close", () => this.gallery.focus(this.place));
+  }
+
+  open(gallery, place) {
+    this.gallery = gallery;
+    this.show(place);
+    if (!this.dialog.open) this.dialog.showModal();
+  }
+
+  go(step) {
+    const place = this.place + step;
+    if (place >= 0 && place < this.gallery.shown.length) this.show(place);
+  }
+
+  show(place) {
+    this.place = place;
+    const image = this.gallery.shown[place];
+    document.getElementById("detail-key").textContent = image.key || "(no key)";
+    document.getElementById("detail-place").textContent =
+      `${formatCount(place + 1)} of ${formatCount(this.gallery.shown.length)}`;
+    document.getElementById("detail-before").disabled = place === 0;
+    document.getElementById("detail-after").disabled = place === this.gallery.shown.length - 1;
+    const body = document.getElementById("detail-body");
+    body.replaceChildren(
+      element("div", { class: "detail-picture" }, frame(image), this.facts(image)),
+      element("div", { class: "detail-labels" }, image.rejected ? rejection(image) : this.lists(image)),
+    );
+    body.scrollTop = 0;
+  }
+
+  facts(image) {
+    const size = image.width ? `${image.width} x ${image.height} px` : "";
+    const facts = {
+      Caption: image.caption && `${image.caption}${image.captionCut ? " ... (cut)" : ""}`,
+      Shard: `${image.shard}, sample ${image.index}`,
+      Image: [size, image.bytes && `${formatCount(image.bytes)} bytes`].filter(Boolean).join(", "),
+      Id: image.id,
+      Unfinished: image.unfinished && `${image.unfinished} branches never closed`,
+    };
+    const pairs = Object.entries(facts).filter(([, value]) => value);
+    return element(
+      "dl",
+      { class: "pairs" },
+      pairs.flatMap(([name, value]) => [element("dt", {}, name), element("dd", { dir: "auto" }, value)]),
+    );
+  }
+
+  lists(image) {
+    const { gained, lost } = changesOf(image);
+    const mine = this.list(image.other ? "This run" : "Labels", labelsOf(image), (label) =>
+      gained.includes(nameOf(label)) ? "gained" : null,
+    );
+    const others =
+      image.other &&
+      this.list("The other run", image.other, (label) => (lost.includes(nameOf(label)) ? "lost" : null));
+    return [element("div", { class: "side-by-side" }, mine, others || null), this.truth(image)];
+  }
+
+  list(title, labels, change) {
+    const rows = labels.map((label) => labelRow(label, change(label)));
+    return element(
+      "section",
+      {},
+      element("h3", {}, title),
+      rows.length ? element("ol", { class: "bars" }, rows) : element("p", { class: "quiet" }, "none"),
+    );
+  }
+
+  truth(image) {
+    if (!image.truth) return null;
+    const items = image.truth.map((name) => {
+      const isHit = name.rank !== undefined;
+      return element(
+        "li",
+        { class: isHit ? "is-hit" : "is-missed" },
+        element("bdi", {}, name.name),
+        isHit ? ` \u2713 rank ${name.rank}` : " \u2717 missed",
+      );
+    });
+    return element("section", {}, element("h3", {}, "Truth"), element("ul", { class: "truth" }, items));
+  }
+}

@@ -1,0 +1,92 @@
+// The head of the page, and the view of what makes the run.
+
+const COUNT_NAMES = {
+  n_images: "images",
+  n_labelled: "labelled",
+  n_rejected: "rejected",
+  n_labels: "labels",
+  n_shards: "shards",
+};
+
+function showHead({ head, compare }) {
+  document.getElementById("run-name").textContent = head.run;
+  document.getElementById("run-line").textContent =
+    `${head.model} on ${head.source}` + (compare ? `, held against ${compare}` : "");
+  const tiles = Object.entries(COUNT_NAMES).map(([name, text]) => [text, formatCount(head.counts[name])]);
+  if (head.imagesPerSecond !== null) tiles.push(["images/s", formatRate(head.imagesPerSecond)]);
+  if (head.cost) tiles.push(["USD a million", head.cost.usdPerMillion.toFixed(2)]);
+  document.getElementById("tiles").append(
+    ...tiles.map(([text, value]) => element("div", {}, element("dt", {}, text), element("dd", {}, value))),
+  );
+}
+
+function showFacts({ head, gallery, images }) {
+  const { counts } = head;
+  const adds = counts.n_images === counts.n_labelled + counts.n_rejected;
+  const sum =
+    `${formatCount(counts.n_images)} = ${formatCount(counts.n_labelled)} labelled + ` +
+    `${formatCount(counts.n_rejected)} rejected${adds ? "" : ", which does not add up"}`;
+  const where = gallery.where ? ` that meet ${gallery.where}` : "";
+  const facts = {
+    Store: head.store,
+    Source: head.source,
+    Made: head.created,
+    Model: `${head.model} (${head.modelFingerprint})`,
+    Fingerprint: head.fingerprint,
+    Images: sum,
+    Unfinished: `${formatCount(counts.n_unfinished)} branches never closed`,
+    Jobs: `${formatCount(head.jobs)}, ${formatSeconds(head.seconds)} together`,
+    Workers: describePairs(head.workers),
+    Cost: head.cost && `${head.cost.usd.toFixed(2)} USD at ${head.cost.usdPerHour} USD an hour`,
+    Settings: describePairs(head.settings),
+    Versions: describePairs(head.versions),
+    Vocabulary: head.vocabulary,
+    Pictures:
+      `${formatCount(images.length)} drawn by seed ${gallery.seed} from ${formatCount(gallery.labelled)} labelled and ` +
+      `${formatCount(gallery.rejected)} rejected images${where}`,
+  };
+  const pairs = Object.entries(facts).filter(([, value]) => value);
+  document.getElementById("facts").append(
+    element("dl", { class: "pairs" }, pairs.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
+    timeSplit(head.secondsByStage),
+  );
+}
+
+/** Where the workers' time went, as bars. */
+function timeSplit(secondsByStage) {
+  const stages = Object.entries(secondsByStage);
+  const total = stages.reduce((sum, [, seconds]) => sum + seconds, 0);
+  if (!total) return null;
+  const rows = stages.map(([stage, seconds]) => {
+    const share = seconds / total;
+    return element(
+      "li",
+      { class: "bar-row" },
+      element("span", { class: "bar-text" }, stage),
+      element("span", { class: "bar-score" }, `${(share * 100).toFixed(0)} %, ${formatSeconds(seconds)}`),
+      bar(share),
+    );
+  });
+  return element(
+    "section",
+    {},
+    element("h3", {}, "Where the time went"),
+    element("p", { class: "quiet" }, "Busy seconds of all workers together."),
+    element("ul", { class: "bars" }, rows),
+  );
+}
+
+function describePairs(values) {
+  return Object.entries(values)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(", ");
+}
+
+function formatRate(perSecond) {
+  return perSecond >= 100 ? formatCount(Math.round(perSecond)) : perSecond.toPrecision(2);
+}
+
+function formatSeconds(seconds) {
+  if (seconds < 120) return `${seconds.toFixed(1)} s`;
+  return seconds < 7200 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}

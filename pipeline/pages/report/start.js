@@ -1,0 +1,69 @@
+// Puts the page together.
+
+function start() {
+  const report = takePageData();
+  ranking = report.head.settings.ranking;
+  showHead(report);
+  showFacts(report);
+  const detail = new Detail(report.head.store);
+  const gallery = new Gallery(report.images, (at, place) => detail.open(at, place));
+  prepareFilters(report, gallery);
+  prepareTabs({ "tab-charts": () => showCharts(report.charts) });
+}
+
+function prepareFilters(report, gallery) {
+  const form = document.getElementById("filters");
+  const hasTruth = report.images.some((image) => image.truth);
+  document.getElementById("truth-filter").hidden = !hasTruth;
+  const has = { truth: hasTruth, compare: Boolean(report.compare) };
+  for (const option of form.querySelectorAll("[data-needs]")) if (!has[option.dataset.needs]) option.remove();
+  const shards = [...new Set(report.images.map((image) => image.shard))].sort();
+  form.elements.shard.append(...shards.map((shard) => element("option", { value: shard }, shard)));
+  const names = [...new Set(report.images.flatMap((image) => labelsOf(image).map(nameOf)))].sort();
+  document.getElementById("label-names").append(...names.map((name) => element("option", { value: name })));
+  const apply = () => {
+    const values = Object.fromEntries(new FormData(form));
+    gallery.filter({ ...values, label: values.label.trim(), score: Number(values.score) || 0 });
+    const n = gallery.shown.length;
+    document.getElementById("found").textContent =
+      n === report.images.length
+        ? `${formatCount(n)} images, drawn from ${formatCount(report.gallery.labelled + report.gallery.rejected)}`
+        : `${formatCount(n)} of ${formatCount(report.images.length)} images`;
+  };
+  form.addEventListener("input", apply);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(apply));
+  document.addEventListener("keydown", (event) => {
+    const isTyping = event.target.matches?.("input, select, textarea");
+    if (event.key === "/" && !isTyping && !document.getElementById("view-images").hidden) {
+      event.preventDefault();
+      form.elements.text.focus();
+    }
+  });
+  apply();
+}
+
+/** Views by tabs; what a view needs is made when it is first shown. */
+function prepareTabs(firstShown) {
+  const tabs = [...document.querySelectorAll('[role="tab"]')];
+  const select = (chosen) => {
+    for (const tab of tabs) {
+      const isChosen = tab === chosen;
+      tab.setAttribute("aria-selected", isChosen);
+      tab.tabIndex = isChosen ? 0 : -1;
+      document.getElementById(tab.getAttribute("aria-controls")).hidden = !isChosen;
+    }
+    firstShown[chosen.id]?.();
+    delete firstShown[chosen.id];
+  };
+  for (const tab of tabs) tab.addEventListener("click", () => select(tab));
+  document.querySelector('[role="tablist"]').addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    const next = tabs[(tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length];
+    next.focus();
+    select(next);
+  });
+}
+
+addEventListener("DOMContentLoaded", start);

@@ -1,0 +1,84 @@
+"""The pictures of a report: a seeded sample of a run's images, each with its labels and what is true of it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.catalog import Connection, query_rows, read_sql
+from pipeline.errors import TagstreamError
+from pipeline.report.thumbnails import Thumbnail
+from pipeline.selection import choose_images, n_chosen
+from schemas import LABELLED, REJECTED
+
+# Shards that are read for pictures, where they hold enough of them: each is read from its start.
+_SHARDS_READ = 32
+_REJECTED_SHARE = 10
+_MIN_REJECTED = 20
+# What a page shows of texts and lists; they may be of any length.
+_LIMITS = {"n_characters": 2000, "n_label_characters": 200, "n_labels": 100}
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Drawn images, rows of `report_images.sql`, and of how many they were drawn."""
+
+    images: list[dict[str, Any]]
+    n_labelled: int
+    n_rejected: int
+
+
+def draw_gallery(
+    connection: Connection, runs: Sequence[str], condition: str | None, n_images: int, seed: int
+) -> Gallery:
+    """Draws images of the first of the runs, to which the connection is narrowed, with the labels of all of them.
+
+    Rejected samples are drawn beside the labelled ones, up to a tenth of their number: by chance alone there would
+    hardly be any. Raises TagstreamError where no image meets the condition.
+    """
+    drawn: list[dict[str, Any]] = []
+    n_held = {}
+    for status, n in ((LABELLED, n_images), (REJECTED, max(_MIN_REJECTED, n_images // _REJECTED_SHARE))):
+        n_held[status] = choose_images(connection, condition, [status])
+        if n_held[status] > n:
+            connection.execute(read_sql("report_drawn"), {"n": n, "seed": seed, "n_shards": _SHARDS_READ})
+        drawn += (
+            query_rows(connection, "report_images", {"runs": list(runs), **_LIMITS}) if n_chosen(connection) else []
+        )
+    if not drawn:
+        which = "holds no image" if condition is None else f"holds no image with {condition}"
+        raise TagstreamError(f"run {runs[0]} {which}; there is nothing to show")
+    return Gallery(drawn, n_held[LABELLED], n_held[REJECTED])
+
+
+def image_data(image: Mapping[str, Any], thumbnail: Thumbnail | None) -> dict[str, Any]:
+    """An image as the page's scripts take it; what is empty is left out."""
+    is_rejected = image["status"] == REJECTED
+    data = {
+        "key": image["key"],
+        "shard": image["shard"],
+        "index": image["index"],
+        "id": str(image["image_id"]),
+        "width": image["width"],
+        "height": image["height"],
+        "bytes": image["n_bytes"],
+        "caption": image["caption"],
+        "captionCut": (image["n_caption_characters"] or 0) > _LIMITS["n_characters"],
+        "unfinished": image["n_unfinished"],
+        "rejected": f"{image['stage']}: {image['error']}" if is_rejected else None,
+        "message": image["message"],
+        "labels": [_plain(label) for label in image["labels"]],
+        "other": None if image["other_labels"] is None else [_plain(label) for label in image["other_labels"]],
+        "truth": [_plain(name) for name in image["truth"]],
+    }
+    if thumbnail is not None:
+        data["picture"] = None if thumbnail.data is None else base64.b64encode(thumbnail.data).decode()
+        data["problem"] = thumbnail.problem
+    return _plain(data)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what says nothing: a page holds thousands of these."""
+    return {name: value for name, value in values.items() if value is not None and value is not False and value != []}

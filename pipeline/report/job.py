@@ -1,0 +1,145 @@
+"""A report from request to file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.analysis.comparison import compare_runs
+from pipeline.analysis.recall import RunAnalysis, find_run
+from pipeline.analysis.truth import TruthKind, name_labels
+from pipeline.analysis.vocabulary import Vocabulary
+from pipeline.catalog import Connection, open_store
+from pipeline.errors import TagstreamError
+from pipeline.page import render_page
+from pipeline.report.charts import Chart, comparison_charts, run_charts, truth_charts
+from pipeline.report.gallery import Gallery, draw_gallery, image_data
+from pipeline.report.head import describe_run
+from pipeline.report.thumbnails import Thumbnail, make_thumbnails
+from pipeline.result_file import find_result_file
+from pipeline.selection import narrow_to_run
+from pipeline.store import Store
+from schemas import LABELLED, RunRecord
+
+DEFAULT_SAMPLE = 500
+DEFAULT_MAX_MB = 50
+_COMPARED_K = 10
+# The chart libraries, and everything that is not a picture.
+_MIN_PICTURE_BYTES = 1000
+_BASE64 = 4 / 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportRequest:
+    """One invocation of `tagstream report`."""
+
+    store: str
+    out: str
+    run: str | None = None
+    """Default: the store's only run."""
+    compare: str | None = None
+    """Another run, against which the first one is held."""
+    sample: int = DEFAULT_SAMPLE
+    """Pictures of labelled images; up to a tenth as many rejected samples come beside them."""
+    seed: int = 0
+    where: str | None = None
+    """Condition over the columns of `images`: of what to show pictures."""
+    truth: TruthKind = "labels"
+    vocabulary: Vocabulary
+    usd_per_hour: float | None = None
+    max_mb: float = DEFAULT_MAX_MB
+    """The file is no larger."""
+    overwrite: bool = False
+
+
+class Report:
+    """Makes a report, and knows how far it is.
+
+    Attributes: `phase`; `n_pictures` that are made of `n_drawn`; `run`; `n_bytes` of the file, once it is written.
+    """
+
+    def __init__(self, request: ReportRequest) -> None:
+        self.request = request
+        self.phase = "opening the store"
+        self.run = request.run or ""
+        self.n_drawn = self.n_pictures = self.n_bytes = 0
+
+    def write(self) -> None:
+        """Does it. Raises TagstreamError where it cannot be done; no file is written then."""
+        request = self.request
+        file = find_result_file(request.out, request.store, overwrite=request.overwrite)
+        page = self._page()
+        with file.open() as stream:
+            stream.write(page)
+        self.n_bytes = len(page)
+
+    def _page(self) -> bytes:
+        request = self.request
+        connection = open_store(request.store, request.vocabulary)
+        described = find_run(connection, request.run)
+        self.run = str(described["run"])
+        if request.compare == self.run:
+            raise TagstreamError(f"--compare names the run itself ({self.run}); give another run of {request.store}")
+        store = Store(request.store)
+        record = store.read_run(self.run)
+        if record is None:
+            raise TagstreamError(f"run {self.run} vanished from {request.store}")
+        self.phase = "asking the store"
+        head = describe_run(connection, record, store.read_jobs(self.run), request.usd_per_hour)
+        charts = self._charts(connection, record)
+        self.phase = "drawing images"
+        narrow_to_run(connection, self.run)
+        runs = [self.run] if request.compare is None else [self.run, request.compare]
+        gallery = draw_gallery(connection, runs, request.where, request.sample, request.seed)
+        data = {
+            "head": {**head, "store": request.store, "vocabulary": request.vocabulary.version},
+            "compare": request.compare,
+            "gallery": {
+                "where": request.where,
+                "seed": request.seed,
+                "labelled": gallery.n_labelled,
+                "rejected": gallery.n_rejected,
+            },
+            "charts": [asdict(chart) for chart in charts],
+        }
+        return self._with_pictures(record, data, gallery)
+
+    def _charts(self, connection: Connection, record: RunRecord) -> list[Chart]:
+        """All charts. Afterwards `true_names` are those of the report's run."""
+        request = self.request
+        top_k, ranking = int(record.labelling["top_k"]), str(record.labelling["ranking"])
+        charts = run_charts(connection, request.store, record.run, ranking)
+        if request.compare is not None:
+            k = min(_COMPARED_K, top_k)
+            comparison = compare_runs(connection, request.compare, record.run, k, request.truth)
+            charts = comparison_charts(comparison, request.store, request.truth) + charts
+        n_judged = name_labels(connection, [record.run], request.truth)
+        if n_judged:
+            analysis = RunAnalysis(record.run, request.truth, n_judged, ranking, connection)
+            charts += truth_charts(analysis, request.store, top_k)
+        return charts
+
+    def _with_pictures(self, record: RunRecord, data: dict[str, Any], gallery: Gallery) -> bytes:
+        """The page, with as much for each picture as its size allows."""
+
+        def render(thumbnails: dict[int, Thumbnail]) -> bytes:
+            images = [image_data(image, thumbnails.get(image["image_id"])) for image in gallery.images]
+            page = render_page("report", f"{self.run} - tagstream", {**data, "images": images}, ["d3", "plot"])
+            return page.encode()
+
+        wanted = [image for image in gallery.images if image["status"] == LABELLED]
+        max_bytes = int(self.request.max_mb * 1e6)
+        left_each = (max_bytes - len(render({}))) / max(1, len(wanted)) / _BASE64
+        # What stands around a picture, and why there is none, take some bytes too.
+        left_each -= 200
+        if left_each < _MIN_PICTURE_BYTES:
+            raise TagstreamError(
+                f"{len(gallery.images):,} images do not fit into {self.request.max_mb:g} MB; take a smaller --sample, "
+                "or a larger --max-mb"
+            )
+        self.phase, self.n_drawn = "making pictures", len(wanted)
+        thumbnails = make_thumbnails(record, wanted, int(left_each), self._count_picture)
+        return render(thumbnails)
+
+    def _count_picture(self) -> None:
+        self.n_pictures += 1

@@ -1,0 +1,84 @@
+"""Small pictures of a run's images, made from their originals."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+
+from PIL import Image
+
+from model.preprocessing import ImageDecodeError, load_pixels, open_image, to_rgb, upright
+from pipeline.errors import one_line
+from pipeline.originals import ImageRow, Original, read_originals
+from schemas import RunRecord
+
+_EDGE_PX = 256
+_MIN_EDGE_PX = 16
+_QUALITIES = (75, 50, 25)
+_SHARDS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A picture as WebP, or why there is none."""
+
+    image_id: int
+    data: bytes | None
+    problem: str | None = None
+
+
+def make_thumbnails(
+    record: RunRecord, images: Sequence[ImageRow], max_bytes: int, done: Callable[[], None]
+) -> dict[int, Thumbnail]:
+    """Thumbnails by image_id. Each shard is read once, a few of them at a time.
+
+    Args:
+        images: rows of `images`, as `read_originals` takes them, in the order of shard and index.
+        max_bytes: none is larger.
+        done: called after each one.
+    """
+
+    def of_shard(rows: list[ImageRow]) -> list[Thumbnail]:
+        thumbnails = []
+        for original in read_originals(record, rows):
+            thumbnails.append(_make(original, max_bytes))
+            done()
+        return thumbnails
+
+    shards = [list(rows) for _, rows in groupby(images, key=lambda image: image["shard"])]
+    with ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="thumbnails") as pool:
+        return {thumbnail.image_id: thumbnail for made in pool.map(of_shard, shards) for thumbnail in made}
+
+
+def _make(original: Original, max_bytes: int) -> Thumbnail:
+    image_id = original.image["image_id"]
+    if original.data is None:
+        return Thumbnail(image_id, None, original.problem)
+    try:
+        return Thumbnail(image_id, _encode(_shrink(original.data), max_bytes))
+    except (ImageDecodeError, OSError, ValueError, MemoryError) as error:
+        return Thumbnail(image_id, None, f"no picture can be made of it: {one_line(error)}")
+
+
+def _shrink(data: bytes) -> Image.Image:
+    image = open_image(data)
+    # A JPEG is decoded no larger than needed; other formats have no such thing.
+    image.draft("RGB", (2 * _EDGE_PX, 2 * _EDGE_PX))
+    load_pixels(image)
+    shrunk = to_rgb(upright(image))
+    shrunk.thumbnail((_EDGE_PX, _EDGE_PX))
+    return shrunk
+
+
+def _encode(image: Image.Image, max_bytes: int) -> bytes:
+    """WebP of at most so many bytes, as good as they allow."""
+    while True:
+        for quality in _QUALITIES:
+            buffer = io.BytesIO()
+            image.save(buffer, "WEBP", quality=quality)
+            if buffer.tell() <= max_bytes or max(image.size) <= _MIN_EDGE_PX:
+                return buffer.getvalue()
+        image = image.reduce(2)
