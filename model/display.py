@@ -79,7 +79,8 @@ def explanation_html(explanation: Explanation) -> str:
     """The view, and over it what the best labels looked at, by rollout."""
     labels = explanation.labels
     view = explanation.view.resize((_MAP_PIXELS, _MAP_PIXELS), Image.Resampling.BICUBIC)
-    figures = [_figure(view, "what the model saw")]
+    before = draw_over(view, explanation.answer_rollout, _MAP_PIXELS)
+    figures = [_figure(view, "what the model saw"), _figure(before, "before any label")]
     for explained in labels[:_MAX_MAPS]:
         caption = f"{_text(explained.label.text)} {explained.label.score:.3f}"
         figures.append(_figure(draw_over(view, explained.rollout, _MAP_PIXELS), caption))

@@ -1,4 +1,4 @@
-"""An explanation as one picture: the labels' rollouts, then the layers and heads of the best label."""
+"""An explanation as one picture: rollouts, then layers and heads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class _Tile:
 
 
 def write_picture(explanation: Explanation, place: str, stream: IO[bytes]) -> None:
-    """Writes a PNG with the photograph, the labels' rollouts, and each head's attention for the best label.
+    """Writes a PNG with the photograph, the rollouts of all labels, and each head's attention.
+
+    The heads are those of the answer position, from which all labels are read, and of the best label's own tokens.
 
     Args:
         place: where the photograph lies, for people.
@@ -51,14 +53,14 @@ def write_picture(explanation: Explanation, place: str, stream: IO[bytes]) -> No
     strips = [_text_strip("What the model looked at", _TITLE, above=_MARGIN)]
     strips.append(_text_strip(place, _TEXT, _QUIET))
     strips.append(
-        _text_strip(f"Labels, by attention rollout{f' ({n_more} more)' if n_more else ''}", _HEADING, above=24)
+        _text_strip(f"Attention rollout{f' (and {n_more} labels more)' if n_more else ''}", _HEADING, above=24)
     )
-    strips += _grid(_label_tiles(explanation, shown), _TILES_IN_ROW, _GAP)
-    named = f'"{shown[0].label.text}"' if shown else "No label: the answer position"
-    strips.append(_text_strip(f"{named} by layer and head", _HEADING, above=16))
-    strips.append(_text_strip("with the share of the head's attention that goes to the image", _TEXT, _QUIET))
-    for tiles in _head_tiles(explanation.view, shown[0].maps if shown else explanation.answer_maps):
-        strips += _grid(tiles, _HEADS_IN_ROW, _SMALL_GAP)
+    strips += _grid(_rollout_tiles(explanation, shown), _TILES_IN_ROW, _GAP)
+    strips += _head_strips(
+        explanation.view, "Before any label, where all first tokens are read", explanation.answer_maps
+    )
+    for best in shown[:1]:
+        strips += _head_strips(explanation.view, f'The tokens of "{best.label.text}"', best.maps)
     strips.append(_scale_strip())
     picture = Image.new("RGB", (_WIDTH, sum(strip.height for strip in strips) + _MARGIN), _GROUND)
     top = 0
@@ -68,12 +70,22 @@ def write_picture(explanation: Explanation, place: str, stream: IO[bytes]) -> No
     picture.save(stream, "PNG")
 
 
-def _label_tiles(explanation: Explanation, shown: list[ExplainedLabel]) -> list[_Tile]:
-    tiles = [_Tile(draw_over(explanation.view, explanation.answer_rollout, _TILE, opacity=0), "what the model saw", "")]
+def _rollout_tiles(explanation: Explanation, shown: list[ExplainedLabel]) -> list[_Tile]:
+    view = explanation.view.resize((_TILE, _TILE), Image.Resampling.BICUBIC)
+    tiles = [_Tile(view, "what the model saw", "")]
+    tiles.append(_Tile(draw_over(view, explanation.answer_rollout, _TILE), "before any label", ""))
     for explained in shown:
-        drawn = draw_over(explanation.view, explained.rollout, _TILE)
+        drawn = draw_over(view, explained.rollout, _TILE)
         tiles.append(_Tile(drawn, explained.label.text, f"{explained.label.score:.3f}"))
     return tiles
+
+
+def _head_strips(view: Image.Image, heading: str, maps_LHPP: Tensor) -> list[Image.Image]:
+    strips = [_text_strip(heading, _HEADING, above=16)]
+    strips.append(_text_strip("with the share of the head's attention that goes to the image", _TEXT, _QUIET))
+    for tiles in _head_tiles(view, maps_LHPP):
+        strips += _grid(tiles, _HEADS_IN_ROW, _SMALL_GAP)
+    return strips
 
 
 def _head_tiles(view: Image.Image, maps_LHPP: Tensor) -> list[list[_Tile]]:

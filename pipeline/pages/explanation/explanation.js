@@ -8,7 +8,7 @@ const mapNames = ["rollout", "mean of all"];
 for (let layer = 0; layer < data.layers; layer++) {
   for (let head = 0; head < data.heads; head++) mapNames.push(`layer ${layer} head ${head}`);
 }
-const entries = [...data.labels, { ...data.answer, text: null }].map((entry) => ({
+const entries = [{ ...data.answer, text: null }, ...data.labels].map((entry) => ({
   ...entry,
   values: Uint8Array.from(atob(entry.maps), (character) => character.charCodeAt(0)),
 }));
@@ -56,11 +56,11 @@ function paint(canvas, entry, map) {
 /** What a map shows, in words. */
 function describe(entry, map) {
   const strongest = mapValues(entry, map).indexOf(255);
-  const share = `${(100 * entry.shares[map]).toFixed(0)} % on the image`;
+  const share = `${(100 * entry.shares[map]).toFixed(0)}\u00a0% on the image`;
   if (strongest < 0) return share;
   const row = Math.floor(strongest / patchColumns) + 1;
   const column = (strongest % patchColumns) + 1;
-  const most = `${(100 * entry.maxima[map]).toFixed(1)} %`;
+  const most = `${(100 * entry.maxima[map]).toFixed(1)}\u00a0%`;
   return `${share}; most, ${most}, on the patch in row ${row} of ${patchRows}, column ${column} of ${patchColumns}`;
 }
 
@@ -79,7 +79,7 @@ function paintStage() {
 function paintTiles() {
   document.querySelectorAll("#maps canvas").forEach((canvas, map) => paint(canvas, chosenEntry, map));
   document.querySelectorAll("#maps .share").forEach((share, map) => {
-    share.textContent = `${(100 * chosenEntry.shares[map]).toFixed(0)} %`;
+    share.textContent = `${(100 * chosenEntry.shares[map]).toFixed(0)}\u00a0%`;
   });
 }
 
@@ -108,7 +108,7 @@ function labelChoice(entry, place) {
     },
     isLabel
       ? element("bdi", {}, entry.text)
-      : element("span", { class: "quiet" }, `${answerName}: where all first tokens are read`),
+      : element("span", { class: "quiet" }, answerName),
     isLabel ? element("div", { class: "track", "aria-hidden": "true" }, fill) : element("span"),
     element("span", { class: "score" }, isLabel ? formatScore(entry.score) : ""),
   );

@@ -130,7 +130,7 @@ def test_a_loaded_recognizer_tells_its_name(tiny_model) -> None:
 def test_an_explanation_shows_the_view_and_its_best_labels(recognizer, make_image) -> None:
     explanation = recognizer.explain(make_image(40, 30), top_k=20)
     html = explanation._repr_html_()
-    assert html.count('<img src="data:image/jpeg;base64,') == 6
+    assert html.count('<img src="data:image/jpeg;base64,') == 7
     assert explanation.labels[0].label.text in Reading(html).texts
     assert f"5 of {len(explanation.labels)} labels" in html
 

@@ -28,24 +28,23 @@ def luminance(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L")).astype(float)
 
 
-def test_the_first_tiles_are_the_view_and_the_best_label(explanation: Explanation) -> None:
+def test_the_view_comes_first_and_the_best_label_third(explanation: Explanation) -> None:
     rollout = torch.zeros(4, 4)
     rollout[2, 1] = 0.3
     labels = [replace(explanation.labels[0], rollout=rollout), *explanation.labels[1:]]
     picture = drawn(replace(explanation, labels=labels))
     side, step = drawing._TILE, drawing._TILE + drawing._GAP
-    tops = [
-        top for top in range(picture.height - side) if np.array_equal(cut(picture, 0, top), plain_view(explanation))
-    ]
+    view = plain_view(explanation)
+    tops = [top for top in range(picture.height - side) if np.array_equal(np.asarray(tile(picture, 0, top)), view)]
     assert len(tops) == 1
-    overlay = luminance(picture.crop((drawing._MARGIN + step, tops[0], drawing._MARGIN + step + side, tops[0] + side)))
+    overlay = luminance(tile(picture, 2 * step, tops[0]))
     row, column = np.unravel_index(overlay.argmax(), overlay.shape)
     assert (row * 4 // side, column * 4 // side) == (2, 1)
 
 
-def cut(picture: Image.Image, place: int, top: int) -> np.ndarray:
-    left = drawing._MARGIN + place * (drawing._TILE + drawing._GAP)
-    return np.asarray(picture.crop((left, top, left + drawing._TILE, top + drawing._TILE)))
+def tile(picture: Image.Image, left: int, top: int) -> Image.Image:
+    left += drawing._MARGIN
+    return picture.crop((left, top, left + drawing._TILE, top + drawing._TILE))
 
 
 def plain_view(explanation: Explanation) -> np.ndarray:
