@@ -68,8 +68,7 @@ def open_store(url: str, vocabulary: Vocabulary | None = None, thresholds: Thres
     connection.execute(read_sql("macros"))
     if thresholds is not None:
         thresholds.create_view(connection, vocabulary)
-    # It would be written between rows that other programs read.
-    connection.execute("SET enable_progress_bar = false")
+    hide_progress(connection)
     # The user's SQL sees this store and no other file; a mistyped table name must not find a Python variable.
     connection.execute("SET python_enable_replacements = false")
     # The views' patterns are held against this list before they are expanded.
@@ -82,6 +81,13 @@ def open_store(url: str, vocabulary: Vocabulary | None = None, thresholds: Thres
 
         show_in_notebook()
     return connection
+
+
+def hide_progress(connection: Connection) -> None:
+    """Turns the progress bar off, which would be written between rows that other programs read."""
+    # In a notebook without ipywidgets it is off, and to set it at all fails.
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
+        connection.execute("SET enable_progress_bar = false")
 
 
 def run_query(connection: Connection, query: str) -> Connection:
