@@ -86,7 +86,8 @@ def open_store(url: str, vocabulary: Vocabulary | None = None, thresholds: Thres
 def hide_progress(connection: Connection) -> None:
     """Turns the progress bar off, which would be written between rows that other programs read."""
     # In a notebook without ipywidgets it is off, and to set it at all fails.
-    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
+    ((is_shown,),) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+    if is_shown:
         connection.execute("SET enable_progress_bar = false")
 
 
