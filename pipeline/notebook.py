@@ -13,7 +13,10 @@ import duckdb
 from pipeline.catalog import Connection, read_sql
 
 _MAX_ROWS = 20
-_TABLES_OF_A_STORE = {"runs", "images", "labels"}
+_MAX_CHARACTERS = 250
+_RECORDS = {"runs", "jobs"}
+# What people ask; the other views are what these are made of.
+_VIEWS = {"images", "labels", "confident_labels", "spellings", "truth", "rejects"}
 
 
 def show_in_notebook() -> None:
@@ -47,13 +50,16 @@ def connection_html(connection: Connection) -> str:
     # Another cursor: the connection may still hold the rows of a query.
     cursor = connection.cursor()
     tables = cursor.execute(read_sql("described_tables")).df()
-    html = _frame_html(tables)
-    if set(tables["table"]) >= _TABLES_OF_A_STORE:
-        html = _frame_html(cursor.execute(read_sql("records"), {"run": None}).df()) + html
-    return html
+    if not set(tables["table"]) >= _RECORDS:
+        return _frame_html(tables)
+    runs = cursor.execute(read_sql("records"), {"run": None}).df()
+    return _frame_html(runs) + _frame_html(tables[tables["table"].isin(_VIEWS | _RECORDS)])
 
 
 def _frame_html(frame: Any) -> str:
     """As pandas shows frames in notebooks: values escaped, long ones cut."""
-    html: str = frame.to_html(index=False, border=0, notebook=True)
+    import pandas
+
+    with pandas.option_context("display.max_colwidth", _MAX_CHARACTERS):
+        html: str = frame.to_html(index=False, border=0, notebook=True)
     return html

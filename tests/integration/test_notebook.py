@@ -77,6 +77,7 @@ def test_a_store_is_shown_by_its_runs_and_tables(shown: dict[str, dict[str, Any]
     html = html_of(shown, "store")
     assert "<td>demo</td>" in html
     assert "<td>rejects</td>" in html
+    assert "stored_labels" not in html
 
 
 def test_a_relation_is_shown_as_a_frame(shown: dict[str, dict[str, Any]]) -> None:
@@ -89,6 +90,14 @@ def test_a_relation_is_shown_as_a_frame(shown: dict[str, dict[str, Any]]) -> Non
 def test_hostile_labels_of_a_store_are_harmless(shown: dict[str, dict[str, Any]]) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html_of(shown, QUERY)
     assert not any("<script" in str(data.get("text/html", "")) for data in shown.values())
+
+
+def test_long_texts_of_a_relation_are_cut() -> None:
+    import duckdb
+
+    html = relation_html(duckdb.connect().sql("SELECT repeat('x', 10000) || '<script>' AS caption"))
+    assert 200 < html.count("x") < 300
+    assert "<script" not in html
 
 
 def test_of_many_rows_the_first_are_shown(folder: Path) -> None:
