@@ -13,6 +13,7 @@ from jobs.compact import compact
 from jobs.compare import compare
 from jobs.demo import demo
 from jobs.demo_corpus import demo_corpus
+from jobs.explain import explain
 from jobs.export import export
 from jobs.import_nxtp import import_nxtp
 from jobs.job_process import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminate
@@ -55,6 +56,7 @@ for command in (
     report,
     compact,
     export,
+    explain,
     demo,
     pack,
     import_nxtp,
