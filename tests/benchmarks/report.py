@@ -5,7 +5,7 @@
 The store is generated (tests/benchmarks/generated_store.py). Its source is one archive of 10,000 photograph-sized JPEGs
 under as many names as there are shards: each is read like any other, but only the first comes from the disk.
 
-With --browser each page is opened in Chromium, without a GPU, and scrolled for four seconds, as fast as a hand flings it
+With --browser each page is opened in Chromium, without a GPU, and scrolled for four seconds, as fast as hands fling it
 and from its top to its end: until when the first picture is there, and how long frames take.
 """
 
