@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
+from threading import Event
 
 from PIL import Image
 
@@ -41,16 +42,25 @@ def make_thumbnails(
         done: called after each one.
     """
 
+    stopping = Event()
+
     def of_shard(rows: list[ImageRow]) -> list[Thumbnail]:
         thumbnails = []
         for original in read_originals(record, rows):
             thumbnails.append(_make(original, max_bytes))
             done()
+            if stopping.is_set():
+                break
         return thumbnails
 
     shards = [list(rows) for _, rows in groupby(images, key=lambda image: image["shard"])]
     with ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="thumbnails") as pool:
-        return {thumbnail.image_id: thumbnail for made in pool.map(of_shard, shards) for thumbnail in made}
+        try:
+            return {thumbnail.image_id: thumbnail for made in pool.map(of_shard, shards) for thumbnail in made}
+        except BaseException:
+            # Threads are waited for, be it after Ctrl-C: they have to come to an end soon.
+            stopping.set()
+            raise
 
 
 def _make(original: Original, max_bytes: int) -> Thumbnail:
