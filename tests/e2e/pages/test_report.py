@@ -31,7 +31,7 @@ GRAVE = {"serious", "critical"}
 
 def write_report(folder: Path, shards: Any, **options: Any) -> Path:
     other = options.pop("other", None)
-    store = make_store(folder, shards, other=other)
+    store = make_store(folder, shards, other=other, ranking=options.pop("ranking", "prob"))
     out = folder / "report.html"
     compare = OTHER if other else None
     request = ReportRequest(
@@ -178,6 +178,14 @@ class TestGallery:
         lowest = min(image["labels"][0][1] for images in shards.values() for image in images if image["labels"])
         expect(page.locator(".card").first.locator(".bar-score").first).to_have_text(f"{lowest:.3f}")
 
+    def test_of_perplexities_the_lowest_are_the_best(self, open_page: OpenPage, tmp_path: Path) -> None:
+        images = [{"labels": [("dog", 1.5)]}, {"labels": [("dog", 80.0)]}, {"labels": [("dog", 6.0)]}]
+        page = open_page(write_report(tmp_path, {"a": images}, ranking="ppl"))
+        page.get_by_label("Order").select_option("lowest best score")
+        assert shown_keys(page) == ["1", "2", "0"]
+        page.get_by_label("Score up to").fill("6")
+        assert shown_keys(page) == ["2", "0"]
+
     def test_what_another_run_lists_is_marked(self, open_page: OpenPage, report: Path) -> None:
         page = open_page(report)
         page.get_by_label("Order").select_option("most changed")
@@ -200,6 +208,17 @@ class TestGallery:
         page.keyboard.press("End")
         expect(page.locator(":focus")).to_have_text("499")
         assert page.locator(".card:has(:focus)").get_attribute("aria-posinset") == "2000"
+
+    def test_the_tabs_do_not_lie_over_the_image_that_has_the_focus(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.locator(".card button").first.focus()
+        page.keyboard.press("End")
+        for _ in range(4):
+            page.keyboard.press("ArrowUp")
+        card, tabs = page.locator(".card:has(:focus)").bounding_box(), page.locator(".tabs").bounding_box()
+        assert card is not None
+        assert tabs is not None
+        assert card["y"] >= tabs["y"] + tabs["height"]
 
 
 class TestKeyboard:
