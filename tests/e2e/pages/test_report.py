@@ -207,7 +207,7 @@ class TestGallery:
         page.locator(".card").last.locator("button").focus()
         page.keyboard.press("End")
         expect(page.locator(":focus")).to_have_text("499")
-        assert page.locator(".card:has(:focus)").get_attribute("aria-posinset") == "2000"
+        expect(page.locator(".card:has(:focus)")).to_have_attribute("aria-posinset", "2000")
 
     def test_the_tabs_do_not_lie_over_the_image_that_has_the_focus(self, open_page: OpenPage, report: Path) -> None:
         page = open_page(report)
@@ -232,7 +232,7 @@ class TestKeyboard:
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowDown")
         columns = n_columns(page)
-        assert page.locator(".card:has(:focus)").get_attribute("aria-posinset") == str(columns + 2)
+        expect(page.locator(".card:has(:focus)")).to_have_attribute("aria-posinset", str(columns + 2))
         page.keyboard.press("Enter")
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text(f"{columns + 2} of 61")
@@ -240,7 +240,7 @@ class TestKeyboard:
         expect(dialog).to_contain_text(f"{columns + 3} of 61")
         page.keyboard.press("Escape")
         expect(dialog).to_be_hidden()
-        assert page.locator(".card:has(:focus)").get_attribute("aria-posinset") == str(columns + 3)
+        expect(page.locator(".card:has(:focus)")).to_have_attribute("aria-posinset", str(columns + 3))
 
     def test_arrows_change_the_view(self, open_page: OpenPage, report: Path) -> None:
         page = open_page(report)
