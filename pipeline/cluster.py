@@ -210,13 +210,14 @@ def plan_pool(nodes: list[Node], settings: LabelSettings) -> PoolPlan:
 
 def _does_not_fit(n_actors: int, most: int, cpus: int, gpus: float, nodes: list[Node], settings: LabelSettings) -> str:
     """Why so many actors cannot be had, and what to do."""
+    n_cpus, n_gpus = sum(node.n_cpus for node in nodes), sum(node.n_gpus for node in nodes)
     each = "".join(f" and {amount:g} {name}" for name, amount in settings.actor_resources.items())
     where = "".join(f" with {name} = {value}" for name, value in settings.label_selector.items())
     on_nodes = f", on nodes{where}," if where else ""
     return (
-        f"{n_actors} labelling actors of {cpus} CPUs and {gpus:g} GPUs{each}{on_nodes} do not fit {len(nodes)} nodes with "
-        f"{sum(node.n_cpus for node in nodes)} CPUs and {sum(node.n_gpus for node in nodes)} GPUs and one CPU left for "
-        f"reading; at most {most} do, see --actors, and nodes_to_come where the cluster grows"
+        f"{n_actors} labelling actors of {cpus} CPUs and {gpus:g} GPUs{each}{on_nodes} do not fit {len(nodes)} nodes "
+        f"with {n_cpus} CPUs and {n_gpus} GPUs and one CPU left for reading; at most {most} do, see --actors, and "
+        "nodes_to_come where the cluster grows"
     )
 
 

@@ -156,7 +156,7 @@ class TestChosenNodes:
         assert plan_pool(nodes, LabelSettings(label_selector={"zone": "b"})).n_actors == 1
 
     def test_labels_that_no_node_has_are_an_error_that_names_them(self) -> None:
-        with pytest.raises(ClusterError, match="on nodes with zone = z, do not fit 2 nodes .* at most 0 do"):
+        with pytest.raises(ClusterError, match=r"on nodes with zone = z, do not fit 2 nodes .* at most 0 do"):
             plan_pool([self.READER, self.LABELLER], LabelSettings(label_selector={"zone": "z"}))
 
 
@@ -189,7 +189,7 @@ class TestGrowth:
         assert plan((2, 0), nodes_to_come=ComingNodes(count=3, cpus=4), **chosen).n_actors == 3
 
     def test_more_than_the_nodes_to_come_take_is_an_error(self) -> None:
-        with pytest.raises(ClusterError, match="7 labelling actors .* at most 6 do"):
+        with pytest.raises(ClusterError, match=r"7 labelling actors .* at most 6 do"):
             plan((2, 0), nodes_to_come=ComingNodes(count=3, cpus=16, gpus=2), max_actors=7)
 
 
