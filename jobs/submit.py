@@ -9,7 +9,7 @@ import click
 
 from jobs.sent_command import prepare
 
-_PACKAGES = ("schemas", "model", "pipeline", "jobs")
+PACKAGES = ("schemas", "model", "pipeline", "jobs")
 _ABOUT_CLUSTERS = {"submit", "jobs"}
 
 
@@ -41,7 +41,7 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
     from pipeline.submission import JobCluster, Upload
 
     cluster = JobCluster(address)
-    upload = Upload([_folder(name) for name in _PACKAGES], sent.files)
+    upload = Upload([folder_of(name) for name in PACKAGES], sent.files)
     job_id, n_bytes = cluster.submit(verb, ["python", "-m", "jobs.cli", verb, *sent.arguments], upload)
     files = f" and {len(sent.files)} files" if sent.files else ""
     click.echo(f"Sent {n_bytes / 1e6:.1f} MB (code{files}) to {cluster.address}, job {job_id}", err=True)
@@ -52,7 +52,7 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
     return follow(cluster, job_id)
 
 
-def _folder(package: str) -> Path:
+def folder_of(package: str) -> Path:
     """Where a package of this program lies."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

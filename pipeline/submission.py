@@ -36,6 +36,7 @@ _NO_AGENT, _NO_AGENT_PATIENCE_S = "No available agent", 60.0
 _SILENCE_PATIENCE_S = 120.0
 _PAUSE_S = 1.0
 _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
+_STATUS = re.compile(r"^Request failed with status code \d+: ")
 _OUR_COMMAND = re.compile(r"(?:\btagstream|\bjobs\.cli)\s+(.*)", re.DOTALL)
 
 
@@ -194,13 +195,14 @@ class JobCluster:
             ) from None
         except OSError as error:
             raise ClusterError(
-                f"no Ray cluster takes jobs at {self.address}: {one_line(error).rstrip('.')}; expected --address http://HEAD:8265, "
-                "the dashboard of a running head with ray[default]"
+                f"no Ray cluster takes jobs at {self.address}: {one_line(error).rstrip('.')}; "
+                "expected --address http://HEAD:8265, the dashboard of a running head with ray[default]"
             ) from error
         except RuntimeError as error:
             # The last line of a traceback on the head says what it was.
             said = [line for line in str(error).splitlines() if line.strip()]
-            raise ClusterError(f"the Ray cluster at {self.address} refuses: {said[-1].strip()}") from error
+            why = _STATUS.sub("", said[-1].strip())
+            raise ClusterError(f"the Ray cluster at {self.address} refuses: {why}") from error
 
 
 async def _next(pieces: AsyncIterator[str]) -> str | None:
