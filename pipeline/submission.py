@@ -104,7 +104,7 @@ class JobCluster:
     def submit(self, name: str, command: Sequence[str], upload: Upload) -> tuple[str, int]:
         """Sends a command with what it needs. Returns: the job's id, which begins with the name, and the bytes sent."""
         job_id = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        with tempfile.TemporaryDirectory(prefix="tagstream-") as folder, self._errors():
+        with tempfile.TemporaryDirectory(prefix="tagstream-") as folder:
             n_bytes = upload.copy_to(Path(folder))
             if n_bytes > _MAX_UPLOAD_BYTES:
                 raise ClusterError(
@@ -112,7 +112,8 @@ class JobCluster:
                     "MiB with a job: put large ones where all nodes can read them, and name them by that path or URL"
                 )
             environment = {**forwarded_environment(), "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
-            self._submit(job_id, command, {"working_dir": folder, "env_vars": environment})
+            with self._errors():
+                self._submit(job_id, command, {"working_dir": folder, "env_vars": environment})
         return job_id, n_bytes
 
     def _submit(self, job_id: str, command: Sequence[str], runtime_env: dict[str, object]) -> None:
