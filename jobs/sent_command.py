@@ -37,16 +37,15 @@ def prepare(command: click.Command, arguments: Sequence[str], parent: click.Cont
     """
     context = command.context_class(command, info_name=command.name, parent=parent)
     given, _, _ = command.make_parser(context).parse_args(list(arguments))
-    for parameter in sorted(command.get_params(context), key=lambda parameter: not parameter.is_eager):
+    for parameter in command.params:
         value = given.get(parameter.name or "")
         if not isinstance(parameter.type, click.Path):
-            # As the verb itself will understand them: --help, choices and ranges are answered here.
+            # As the verb itself will understand them: a wrong choice or number is answered here.
             parameter.handle_parse_result(context, given, [])
         elif parameter.required and not isinstance(value, str):
             raise click.MissingParameter(ctx=context, param=parameter)
         if parameter.name in _PLACES | _MODELS:
             _check_place(parameter, value if isinstance(value, str) else parameter.get_default(context), context)
-    _check_address(given.get("address"), context)
     return _with_files(arguments, set(_file_flags(command)), context)
 
 
@@ -58,15 +57,6 @@ def _check_place(parameter: click.Parameter, value: Any, context: click.Context)
         # A hub id, or a model that comes along.
         return
     raise click.UsageError(f"{parameter.get_error_hint(context)} is {value}, {_NOT_SEEN}", context)
-
-
-def _check_address(address: Any, context: click.Context) -> None:
-    if isinstance(address, str):
-        raise click.UsageError(
-            "a job works on the cluster that it is sent to; --address of its head comes before the verb: "
-            f"tagstream submit --address {address} {context.info_name} ...",
-            context,
-        )
 
 
 def _file_flags(command: click.Command) -> Iterator[str]:

@@ -14,7 +14,7 @@ _ABOUT_CLUSTERS = {"submit", "jobs"}
 
 
 @click.command(
-    short_help="Run a verb on a Ray cluster, as a job of its own.", context_settings={"allow_interspersed_args": False}
+    short_help="Run a verb on a Ray cluster, as a job of its own.", context_settings={"ignore_unknown_options": True}
 )
 @click.argument("verb")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -29,7 +29,7 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
     following: the job ends by `tagstream jobs ID --stop`.
 
     \b
-    tagstream submit --address http://head:8265 label s3://bucket/shards --store s3://bucket/tags
+    tagstream submit label s3://bucket/shards --store s3://bucket/tags --address http://head:8265
     """
     verbs = context.find_root().command
     command = verbs.get_command(context, verb) if isinstance(verbs, click.Group) else None

@@ -73,20 +73,13 @@ def test_a_list_of_shards_goes_along() -> None:
         (["label", "@local.txt", *STORE], "local.txt lists shards/2.tar, a path on this machine"),
         (["label", "@nowhere.txt", *STORE], "there is no file nowhere.txt on this machine"),
         (["label", "s3://b", *STORE, "--config", "nowhere.toml"], "there is no file nowhere.toml on this machine"),
-        (["label", "s3://b", *STORE, "--address", "http://h:8265"], "submit --address http://h:8265 label ..."),
         (["label", "s3://b"], "Missing option '--store'"),
         (["label", *STORE], "Missing argument 'SOURCE'"),
         (["label", "s3://b", *STORE, "--changed", "what"], "'what' is not one of"),
-        (["label", "s3://b", *STORE, "--no-wait"], "No such option"),
+        (["label", "s3://b", *STORE, "--topk", "5"], "No such option"),
     ],
 )
 def test_what_cannot_work_there_is_refused_here(arguments: list[str], message: str) -> None:
     with pytest.raises(click.UsageError) as refused:
         send(*arguments)
     assert message in refused.value.format_message()
-
-
-def test_help_is_that_of_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(click.exceptions.Exit):
-        send("label", "--help")
-    assert capsys.readouterr().out.startswith("Usage: tagstream label [OPTIONS] SOURCE")
