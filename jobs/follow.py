@@ -19,6 +19,7 @@ _OF_RAY = ("Runtime env is setting up.", "Running entrypoint for job ")
 def follow(cluster: JobCluster, job_id: str) -> int:
     """Prints a job's log until the job has ended; returns its exit code. Ctrl-C leaves the job alone."""
     is_terminal = sys.stderr.isatty()
+    line = ""
     try:
         for line in cluster.follow(job_id):
             if any(words in line for words in _OF_RAY):
@@ -39,5 +40,7 @@ def follow(cluster: JobCluster, job_id: str) -> int:
         draw("")
     job = cluster.job(job_id)
     if job.exit_code:
-        click.echo(f"Job {job_id}: {job.status}, exit code {job.exit_code}. {job.message}".rstrip(), err=True)
+        # Of a job that failed in its own words, Ray's message is the last of them.
+        message = "" if job.message == line.strip() else job.message
+        click.echo(f"Job {job_id}: {job.status}, exit code {job.exit_code}. {message}".rstrip(), err=True)
     return job.exit_code or 0

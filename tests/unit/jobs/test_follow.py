@@ -57,6 +57,12 @@ def test_on_a_terminal_progress_is_one_line_that_is_redrawn_and_removed_at_the_e
     assert capsys.readouterr().out.splitlines() == LINES[4:]
 
 
+def test_what_the_log_ends_with_is_not_said_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(["Error: no shards"], exit_code=1) == 1
+    output, errors = capsys.readouterr()
+    assert (output, errors) == ("Error: no shards\n", "Job label-1: failed, exit code 1.\n")
+
+
 def test_a_failed_jobs_exit_code_is_returned_with_its_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown([], exit_code=3) == 3
     assert capsys.readouterr().err == "Job label-1: failed, exit code 3. Error: no shards\n"
