@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from jobs.cluster_jobs import jobs
 from jobs.compact import compact
 from jobs.compare import compare
 from jobs.demo import demo
@@ -24,6 +25,7 @@ from jobs.report import report
 from jobs.retry import retry
 from jobs.sql import sql
 from jobs.status import status
+from jobs.submit import submit
 from jobs.thresholds import thresholds
 from jobs.train import train
 from jobs.truncate import truncate
@@ -63,6 +65,8 @@ for command in (
     demo_corpus,
     train,
     truncate,
+    submit,
+    jobs,
 ):
     tagstream.add_command(command)
 
@@ -71,7 +75,7 @@ def main() -> NoReturn:
     """Runs the command; every failure is one sentence on stderr and a non-zero exit."""
     signal.signal(signal.SIGTERM, terminate)
     try:
-        code = tagstream(standalone_mode=False)
+        code = tagstream(prog_name="tagstream", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
