@@ -34,6 +34,8 @@ function prepareFilters(report, gallery) {
         ? `${formatCount(n)} images, drawn from ${formatCount(report.gallery.labelled + report.gallery.rejected)}`
         : `${formatCount(n)} of ${formatCount(report.images.length)} images`;
   };
+  const more = document.getElementById("more-button");
+  more.addEventListener("click", () => more.setAttribute("aria-expanded", more.getAttribute("aria-expanded") !== "true"));
   form.addEventListener("input", apply);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(apply));

@@ -314,6 +314,14 @@ class TestEverybody:
         ]
         assert grave == []
 
+    def test_on_a_phone_the_filters_come_when_they_are_asked_for(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report, viewport=PHONE)
+        kind = page.get_by_label("Kind")
+        expect(kind).to_be_hidden()
+        page.get_by_role("button", name="Filters").click()
+        kind.select_option("rejected")
+        assert found(page) == 1
+
     @pytest.mark.parametrize("width", [320, 390, 768, 1366, 2560])
     def test_nothing_is_wider_than_the_screen(self, open_page: OpenPage, hostile_report: Path, width: int) -> None:
         page = open_page(hostile_report, viewport={"width": width, "height": 800})
