@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ClusterError, one_line
 from pipeline.settings import LabelSettings
@@ -99,8 +100,7 @@ def start_ray(address: str | None, verbose: bool) -> bool:
             if address:
                 ray.init(address=address, runtime_env={"env_vars": _missing_environment()}, **options)
             else:
-                # Without an address Ray would join a cluster that happens to run on this machine.
-                ray.init(address="local", num_cpus=_local_cpus(), include_dashboard=False, **options)
+                _start_locally(options)
     except Exception as error:  # Ray raises no class of its own, and bare Exceptions among them.
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {one_line(error)}") from error
@@ -114,6 +114,21 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
     return True
+
+
+def _start_locally(options: Mapping[str, Any]) -> None:
+    """Starts Ray on this machine. Its processes get 30 s, which on a laden machine may not be enough: it has two tries.
+
+    Without an address Ray would join a cluster that happens to run here.
+    """
+    import ray
+
+    local = {"address": "local", "num_cpus": _local_cpus(), "include_dashboard": False, **options}
+    try:
+        ray.init(**local)
+    except Exception:  # As in start_ray.
+        ray.shutdown()
+        ray.init(**local)
 
 
 def stop_ray() -> None:

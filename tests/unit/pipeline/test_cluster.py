@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.cluster import Node, PoolPlan, cluster_address, forwarded_environment, plan_pool
+from pipeline.cluster import Node, PoolPlan, cluster_address, forwarded_environment, plan_pool, start_ray
 from pipeline.errors import ClusterError
 from pipeline.settings import ComingNodes, LabelSettings
 
@@ -223,6 +225,25 @@ def test_what_names_files_of_this_machine_is_not_passed_to_others(monkeypatch: p
     forwarded = forwarded_environment()
     assert forwarded["AWS_ENDPOINT_URL"] == "http://s3:9000"
     assert {"AWS_PROFILE", "OTHER"}.isdisjoint(forwarded)
+
+
+@pytest.mark.parametrize("n_failures", [1, 2])
+def test_a_start_that_takes_ray_too_long_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, n_failures: int) -> None:
+    import ray
+
+    calls: list[str] = []
+
+    def init(address: str, **options: object) -> None:
+        calls.append(address)
+        if len(calls) <= n_failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    expected = pytest.raises(ClusterError, match="timed out during startup") if n_failures == 2 else nullcontext()
+    with expected:
+        start_ray(None, verbose=True)
+    assert calls == ["local", "local"]
 
 
 @settings(max_examples=300, deadline=None)
