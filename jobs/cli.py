@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 
 import click
 
+from jobs.cluster_jobs import jobs
 from jobs.compact import compact
 from jobs.compare import compare
 from jobs.demo import demo
 from jobs.demo_corpus import demo_corpus
+from jobs.explain import explain
 from jobs.export import export
 from jobs.import_nxtp import import_nxtp
 from jobs.job_process import EXIT_FAILED, exit_code_of, terminate
@@ -25,6 +27,7 @@ from jobs.report import report
 from jobs.retry import retry
 from jobs.sql import sql
 from jobs.status import status
+from jobs.submit import submit
 from jobs.thresholds import thresholds
 from jobs.train import train
 from jobs.truncate import truncate
@@ -63,12 +66,15 @@ for command in (
     report,
     compact,
     export,
+    explain,
     demo,
     pack,
     import_nxtp,
     demo_corpus,
     train,
     truncate,
+    submit,
+    jobs,
 ):
     tagstream.add_command(command)
 
@@ -77,7 +83,7 @@ def main() -> NoReturn:
     """Runs the command; every failure is one sentence on stderr and a non-zero exit."""
     signal.signal(signal.SIGTERM, terminate)
     try:
-        code = tagstream(standalone_mode=False)
+        code = tagstream(prog_name="tagstream", standalone_mode=False)
     except click.ClickException as error:
         if is_json():
             say(error.format_message(), level=logging.ERROR)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--error", help="Only samples rejected with this error, as `tagstream status` names it.")
 @click.option("--stage", type=click.Choice(["read", "decode"]), help="Only samples rejected at this stage.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings: limits, batch_size.")
-@click.option("--address", help="Ray cluster to join.  [default: this machine]")
+@click.option("--address", help="Ray cluster to join.  [default: that whose job this is, or this machine]")
 @click.option("--lock", is_flag=True, help="Exit 5 at once where another such job runs.")
 @closing_options
 @log_format_option

@@ -12,6 +12,7 @@ from model.choices import DTYPES, RANKINGS, SAMPLINGS
 
 if TYPE_CHECKING:
     from model.configuration import RecognizerConfig
+    from model.explanation import ExplainedLabel, Explanation
     from model.modeling import RecognizerModel
     from model.preprocessing import ImageDecodeError, ImagePreprocessor
     from model.ranking import Label
@@ -21,6 +22,8 @@ __all__ = [
     "DTYPES",
     "RANKINGS",
     "SAMPLINGS",
+    "ExplainedLabel",
+    "Explanation",
     "ImageDecodeError",
     "ImagePreprocessor",
     "Label",
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ExplainedLabel": "model.explanation",
+    "Explanation": "model.explanation",
     "ImageDecodeError": "model.preprocessing",
     "ImagePreprocessor": "model.preprocessing",
     "Label": "model.ranking",

@@ -120,7 +120,7 @@ def prefill(decoder: LlamaForCausalLM, embeds_BSD: Tensor, n_image_tokens: int) 
     hidden_BSD = embeds_BSD
     for layer in decoder.model.layers:
         is_last = layer is decoder.model.layers[-1]
-        query_BHSE, key_BKSE, value_BKSE = _project(layer, hidden_BSD, rotary, 1 if is_last else None)
+        query_BHSE, key_BKSE, value_BKSE = project(layer, hidden_BSD, rotary, 1 if is_last else None)
         cache.keys.append(key_BKSE.contiguous())
         cache.values.append(value_BKSE.contiguous())
         if is_last:
@@ -133,7 +133,7 @@ def prefill(decoder: LlamaForCausalLM, embeds_BSD: Tensor, n_image_tokens: int) 
             scale=layer.self_attn.scaling,
             enable_gqa=query_BHSE.shape[1] != key_BKSE.shape[1],
         )
-        hidden_BSD = _finish_block(layer, hidden_BSD, attended.transpose(1, 2).flatten(2))
+        hidden_BSD = finish_block(layer, hidden_BSD, attended.transpose(1, 2).flatten(2))
     return decoder.model.norm(hidden_BSD[:, -1]), cache
 
 
@@ -155,7 +155,7 @@ def step_branches(
     rotary = decoder.model.rotary_emb(hidden_MD, positions_11)
     for block, layer in enumerate(decoder.model.layers):
         # One token a branch: the branches take the place of the batch.
-        query_MH1E, key_MK1E, value_MK1E = _project(layer, hidden_MD[:, None], rotary)
+        query_MH1E, key_MK1E, value_MK1E = project(layer, hidden_MD[:, None], rotary)
         own_keys_MKTE, own_values_MKTE = branches.append(block, key_MK1E[:, :, 0], value_MK1E[:, :, 0])
         attended_MHE = attend_from_branches(
             query_MH1E[:, :, 0] * layer.self_attn.scaling,
@@ -165,7 +165,7 @@ def step_branches(
             prefix.values[block],
             layout,
         )
-        hidden_MD = _finish_block(layer, hidden_MD, attended_MHE.flatten(1))
+        hidden_MD = finish_block(layer, hidden_MD, attended_MHE.flatten(1))
     return decoder.model.norm(hidden_MD)
 
 
@@ -205,7 +205,7 @@ def attend_from_branches(
     return (from_prefix_MKGE + own_weights_MKGT @ own_values_MKTE).reshape(n_branches, n_heads, width)
 
 
-def _project(
+def project(
     layer: LlamaDecoderLayer, hidden_BSD: Tensor, rotary: tuple[Tensor, Tensor], n_queries: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries [B, H, S, E] (of the last `n_queries` tokens) and keys, and values [B, K, S, E], of one block."""
@@ -227,7 +227,7 @@ def _rotated(heads_BHSE: Tensor, cos_1SE: Tensor, sin_1SE: Tensor) -> Tensor:
     return heads_BHSE * cos_1SE[:, None] + rotate_half(heads_BHSE) * sin_1SE[:, None]
 
 
-def _finish_block(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
+def finish_block(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
     """Output projection, feed-forward and both residuals."""
     hidden = hidden + layer.self_attn.o_proj(attended)
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,15 +73,21 @@ class ImagePreprocessor:
 
         Raises ImageDecodeError for bytes that are no readable image.
         """
+        whole = self.open_upright(image)
+        with _decode_errors():
+            return np.asarray(resize_and_crop(whole, self.image_size))
+
+    def open_upright(self, image: Image.Image | bytes) -> Image.Image:
+        """The whole image as the model's view is cut from it: decoded, turned upright, in RGB.
+
+        Raises ImageDecodeError for bytes that are no readable image.
+        """
         opened = open_image(image, self.max_image_pixels) if isinstance(image, bytes) else image
         if 0 in opened.size:
             raise ImageDecodeError(f"the image has no pixels ({opened.width} x {opened.height})")
         load_pixels(opened)
-        try:
-            turned = upright(opened) if self.honour_exif else opened
-            return np.asarray(resize_and_crop(to_rgb(turned), self.image_size))
-        except (OSError, ValueError, MemoryError) as error:
-            raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
+        with _decode_errors():
+            return to_rgb(upright(opened) if self.honour_exif else opened)
 
     def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """uint8 crops [B, H, W, 3] to normalised pixel values [B, 3, H, W] on the crops' device, float32 by default."""
@@ -156,10 +164,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """Short side to `size` (bicubic), then the centre `size` x `size`."""
     width, height = image.size
-    short, long = min(width, height), max(width, height)
-    new_long = int(size * long / short)
-    new_width, new_height = (size, new_long) if width <= height else (new_long, size)
-    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
+    new_width, new_height, left, top = _resized(width, height, size)
     if new_width * new_height > _MAX_RESIZED_PIXELS:
         scale_x, scale_y = width / new_width, height / new_height
         box = (left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y)
@@ -167,6 +172,34 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     if (new_width, new_height) != image.size:
         image = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))
+
+
+def crop_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """What `resize_and_crop` shows of an image of these pixels: left, top, right, bottom in its own pixels."""
+    new_width, new_height, left, top = _resized(width, height, size)
+    return (
+        left * width / new_width,
+        top * height / new_height,
+        (left + size) * width / new_width,
+        (top + size) * height / new_height,
+    )
+
+
+def _resized(width: int, height: int, size: int) -> tuple[int, int, int, int]:
+    """Width and height with the short side brought to `size`, and left and top of the centre crop in that."""
+    short, long = min(width, height), max(width, height)
+    new_long = int(size * long / short)
+    new_width, new_height = (size, new_long) if width <= height else (new_long, size)
+    return new_width, new_height, round((new_width - size) / 2), round((new_height - size) / 2)
+
+
+@contextmanager
+def _decode_errors() -> Iterator[None]:
+    """What Pillow raises for an image that it cannot convert or resample, as ImageDecodeError."""
+    try:
+        yield
+    except (OSError, ValueError, MemoryError) as error:
+        raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
 
 
 def load_pixels(image: Image.Image) -> None:

@@ -16,6 +16,8 @@ from transformers import AutoTokenizer
 
 from model.choices import DTYPES, SAMPLINGS
 from model.configuration import RecognizerConfig
+from model.display import LabelLists, Labels, recognizer_html
+from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
 from model.list_decoding import decode_lists
 from model.modeling import RecognizerModel
@@ -185,7 +187,28 @@ class Recognizer:
             with torch.inference_mode():
                 embedding_VD = self.module.get_input_embeddings().weight
                 images = with_similarity(images, sampled.image_embeds_BND, embedding_VD)
-        return [rank(labels, ranking, keep_unfinished) for labels in images]
+        return LabelLists(Labels(rank(labels, ranking, keep_unfinished), ranking) for labels in images)
+
+    def explain(
+        self,
+        image: Image.Image | bytes,
+        top_k: int = 10,
+        ranking: str = "prob",
+        *,
+        max_label_tokens: int | None = None,
+    ) -> Explanation:
+        """The labels that `label` gives this image (by one-shot sampling), and which patches each one looked at.
+
+        Args:
+            image: a PIL image or encoded bytes.
+            top_k, ranking, max_label_tokens: as in `label_pixels`.
+
+        Raises ImageDecodeError where bytes are no readable image.
+        """
+        return explain_labels(self, image, top_k, ranking, max_label_tokens)
+
+    def _repr_html_(self) -> str:
+        return recognizer_html(self)
 
     def pixel_values(self, crops: Sequence[np.ndarray]) -> Tensor:
         """Crops of `preprocessor.crop`, uint8 [H, W, 3] each, as the pixel values [B, 3, H, W] that `sample` takes."""

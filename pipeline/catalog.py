@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -83,8 +84,7 @@ def open_store(
     connection.execute(read_sql("macros"))
     if thresholds is not None:
         thresholds.create_view(connection, vocabulary)
-    # It would be written between rows that other programs read.
-    connection.execute("SET enable_progress_bar = false")
+    hide_progress(connection)
     # The user's SQL sees this store and no other file; a mistyped table name must not find a Python variable.
     connection.execute("SET python_enable_replacements = false")
     # The views' patterns are held against this list before they are expanded.
@@ -92,7 +92,19 @@ def open_store(
     connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+    if "IPython" in sys.modules:
+        from pipeline.notebook import show_in_notebook
+
+        show_in_notebook()
     return connection
+
+
+def hide_progress(connection: Connection) -> None:
+    """Turns the progress bar off, which would be written between rows that other programs read."""
+    # In a notebook without ipywidgets it is off, and to set it at all fails.
+    ((is_shown,),) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+    if is_shown:
+        connection.execute("SET enable_progress_bar = false")
 
 
 def run_query(connection: Connection, query: str) -> Connection:

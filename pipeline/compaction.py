@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.analysis.vocabulary import Vocabulary
-from pipeline.catalog import Connection, add_names, read_sql
+from pipeline.catalog import Connection, add_names, hide_progress, read_sql
 from pipeline.errors import StoreError
 from pipeline.file_digest import reserve_digest, with_digest
 from pipeline.shard_files import (
@@ -200,7 +200,7 @@ def _read_file(store: Store, run: str, file: ShardFile, committed: CommittedShar
 def _sorting(labels: pa.Table, folder: Path) -> Iterator[Connection]:
     """A connection with the table `labels`, which sorts in little memory."""
     with duckdb.connect(config={"memory_limit": _SORT_MEMORY, "temp_directory": str(folder)}) as connection:
-        connection.execute("SET enable_progress_bar = false")
+        hide_progress(connection)
         connection.register("labels", labels)
         yield connection
 

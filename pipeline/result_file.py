@@ -34,11 +34,11 @@ class ResultFile:
             yield stream
 
 
-def find_result_file(url: str, store_url: str, *, overwrite: bool) -> ResultFile:
-    """The file of this name or URL. Raises TagstreamError where no result may be written."""
+def find_result_file(url: str, store_url: str | None, *, overwrite: bool) -> ResultFile:
+    """The file of this name or URL. Raises TagstreamError where no result may be written: not inside of the store."""
     with storage_errors(f"open {url}"):
         filesystem, path = open_filesystem(url)
-        if _is_inside(filesystem, path, Store(store_url)):
+        if store_url is not None and _is_inside(filesystem, path, Store(store_url)):
             raise TagstreamError(f"{url} lies in the store {store_url}, which is only read; give a place outside")
         if is_local(filesystem) and not Path(path).parent.is_dir():
             raise TagstreamError(f"there is no folder {Path(path).parent}; make it, or give another place than {url}")

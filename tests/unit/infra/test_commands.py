@@ -13,10 +13,6 @@ import yaml
 from jobs.cli import tagstream
 from tests.fixtures.infra import EXAMPLE, INFRA, build, strings
 
-# Used in infra/ before they exist, with the number of their values: to be struck from here when they do.
-EXPECTED_FLAGS: dict[str, int] = {}
-EXPECTED_VERBS = {"submit"}
-
 
 def commands() -> Iterator[str]:
     """What follows `tagstream` in the manifests, the examples and the page about them."""
@@ -36,24 +32,13 @@ def commands() -> Iterator[str]:
 COMMANDS = sorted(set(commands()))
 
 
-def without_expected(words: list[str]) -> list[str]:
-    kept, rest = [], iter(words)
-    for word in rest:
-        if word in EXPECTED_FLAGS:
-            for _ in range(EXPECTED_FLAGS[word]):
-                next(rest)
-        else:
-            kept.append(word)
-    return kept
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_is_one(command: str) -> None:
     words = shlex.split(command)
-    if words[0] in EXPECTED_VERBS:
+    if words[0] == "submit":
         # Sends the command that follows it.
         words = words[1:]
-    verb, *arguments = without_expected(words)
+    verb, *arguments = words
     tagstream.commands[verb].make_context(verb, arguments)
 
 
@@ -67,14 +52,3 @@ def test_the_commands_are_found_everywhere() -> None:
 def test_a_flag_that_does_not_exist_is_found() -> None:
     with pytest.raises(click.NoSuchOption):
         tagstream.commands["label"].make_context("label", ["shards", "--store", "tags", "--max-rejects", "1"])
-
-
-def test_nothing_is_expected_that_exists() -> None:
-    flags = {flag for parameter in tagstream.commands["label"].params for flag in parameter.opts}
-    assert not EXPECTED_FLAGS.keys() & flags
-    assert not EXPECTED_VERBS & tagstream.commands.keys()
-
-
-def test_every_expected_one_is_used() -> None:
-    words = {word for command in COMMANDS for word in shlex.split(command)}
-    assert EXPECTED_FLAGS.keys() | EXPECTED_VERBS <= words

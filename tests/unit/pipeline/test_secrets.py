@@ -18,6 +18,10 @@ from pipeline.secrets import conceal
         ),
         ("cannot read https://h/{0..9}.tar?sig=1: denied", "cannot read https://h/{0..9}.tar?*** denied"),
         ("ray://u:p@head:10001", "ray://***@head:10001"),
+        ("label s --notify https://hooks/T0/B0 --lock", "label s --notify *** --lock"),
+        ("label s --notify 'curl -H \"Token: x\" h' --lock", "label s --notify *** --lock"),
+        ("label s --notify=https://hooks/T0/B0", "label s --notify=***"),
+        ("label s '--notify=curl -u me:x h' --lock", "label s '--notify=***' --lock"),
     ],
 )
 def test_logins_and_signatures_are_concealed(text: str, concealed: str) -> None:

@@ -1,0 +1,129 @@
+"""How recognizers, labels and explanations show themselves in a notebook.
+
+A label may spell anything: its text is escaped, shortened, and kept from turning the direction of its neighbours.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from html import escape
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from model.heat_map import draw_over
+from model.ranking import Label
+
+if TYPE_CHECKING:
+    from model.explanation import Explanation
+    from model.recognizer import Recognizer
+
+_MAX_IMAGES = 20
+_MAX_LABELS = 20
+_MAX_MAPS = 5
+_MAP_PIXELS = 176
+_MAX_CHARACTERS = 80
+_ROW = "display:flex;flex-wrap:wrap;gap:1.25em;align-items:flex-start"
+_TRACK = "display:inline-block;width:8em;height:0.7em;background:rgba(128,128,128,0.25)"
+
+
+class Labels(list[Label]):
+    """An image's labels: a list, which a notebook shows with bars."""
+
+    def __init__(self, labels: Iterable[Label] = (), ranking: str = "prob") -> None:
+        super().__init__(labels)
+        self.ranking = ranking
+
+    def _repr_html_(self) -> str:
+        rows = [_label_row(label, self.ranking) for label in self[:_MAX_LABELS]]
+        if len(self) > _MAX_LABELS:
+            rows.append(_table_row(f"and {len(self) - _MAX_LABELS:,} more"))
+        return _table(rows) if rows else "<em>no labels</em>"
+
+
+class LabelLists(list[list[Label]]):
+    """The labels of several images: a list of lists."""
+
+    def _repr_html_(self) -> str:
+        shown = [
+            f"<div><strong>image {number}</strong>{Labels(labels, _ranking(labels))._repr_html_()}</div>"
+            for number, labels in enumerate(self[:_MAX_IMAGES])
+        ]
+        more = f"<div>and {len(self) - _MAX_IMAGES:,} more images</div>" if len(self) > _MAX_IMAGES else ""
+        return f'<div style="{_ROW}">{"".join(shown)}{more}</div>' if shown else "<em>no images</em>"
+
+
+def recognizer_html(recognizer: Recognizer) -> str:
+    """What a recognizer is: sizes, prompt, weights."""
+    config = recognizer.config
+    vision, text = config.vision_config, config.text_config
+    n_parameters = sum(part.numel() for part in recognizer.module.parameters())
+    name = PurePath(recognizer.module.name_or_path).name or "made from scratch"
+    facts = {
+        "model": name,
+        "prompt": recognizer.tokenizer.decode(list(config.prompt_ids)),
+        "image": f"{vision.image_size} px, {config.n_image_tokens:,} patches of {vision.patch_size} px",
+        "encoder": f"{vision.num_hidden_layers} blocks, {vision.num_attention_heads} heads, {vision.hidden_size} wide",
+        "decoder": f"{text.num_hidden_layers} blocks, {text.num_attention_heads} heads, {text.hidden_size} wide",
+        "vocabulary": f"{text.vocab_size:,} tokens",
+        "parameters": f"{n_parameters:,} in {str(recognizer.dtype).removeprefix('torch.')} on {recognizer.device}",
+    }
+    rows = [_table_row(f"<strong>{name}</strong>", _text(str(fact))) for name, fact in facts.items()]
+    return f"<div><strong>Recognizer</strong>{_table(rows)}</div>"
+
+
+def explanation_html(explanation: Explanation) -> str:
+    """The view, and over it what the best labels looked at, by rollout."""
+    labels = explanation.labels
+    view = explanation.view.resize((_MAP_PIXELS, _MAP_PIXELS), Image.Resampling.BICUBIC)
+    before = draw_over(view, explanation.answer_rollout, _MAP_PIXELS)
+    figures = [_figure(view, "what the model saw"), _figure(before, "before any label")]
+    for explained in labels[:_MAX_MAPS]:
+        caption = f"{_text(explained.label.text)} {explained.label.score:.3f}"
+        figures.append(_figure(draw_over(view, explained.rollout, _MAP_PIXELS), caption))
+    n_shown = min(len(labels), _MAX_MAPS)
+    note = f"{n_shown} of {len(labels)} labels; attention rollout, the brightest patch of each label counts most"
+    return f'<div><div style="{_ROW}">{"".join(figures)}</div>{note if labels else "no labels"}</div>'
+
+
+def _ranking(labels: list[Label]) -> str:
+    return labels.ranking if isinstance(labels, Labels) else "prob"
+
+
+def _label_row(label: Label, ranking: str) -> str:
+    width = 100 * bar_length(label.score, ranking)
+    filled = f'<span style="display:block;width:{width:.1f}%;height:100%;background:#4c86cf"></span>'
+    return _table_row(_text(label.text), f'<span style="{_TRACK}">{filled}</span>', f"{label.score:.3f}")
+
+
+def bar_length(score: float, ranking: str) -> float:
+    """A ranking's score as the length of a bar, 0 to 1, the better the longer."""
+    if ranking == "ppl":
+        return 1 / score
+    return 1 - score if ranking == "sim" else min(score, 1.0)
+
+
+def _table(rows: list[str]) -> str:
+    return f'<table style="border-collapse:collapse">{"".join(rows)}</table>'
+
+
+def _table_row(*cells: str) -> str:
+    return "<tr>" + "".join(f'<td style="text-align:left;padding:0.15em 0.6em">{cell}</td>' for cell in cells) + "</tr>"
+
+
+def _text(text: str) -> str:
+    shortened = text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
+    return f"<bdi>{escape(shortened)}</bdi>"
+
+
+def _figure(image: Image.Image, caption: str) -> str:
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=88)
+    source = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+    return (
+        f'<figure style="margin:0"><img src="{source}" width="{_MAP_PIXELS}" height="{_MAP_PIXELS}" alt="">'
+        f'<figcaption style="max-width:{_MAP_PIXELS}px;overflow-wrap:anywhere">{caption}</figcaption></figure>'
+    )

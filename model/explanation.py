@@ -1,0 +1,186 @@
+"""What the model looked at: the decoder's attention to the image tokens, label by label.
+
+The labels are those of `Recognizer.label`. Their attention is computed anew: each label's tokens are fed over the keys
+and values of the same prefix, through the same modules, with the softmax written out in float32.
+
+Shape suffixes: B images (one here), S prefix tokens (image and prompt), N image tokens, P patches a side (N = P * P), T
+tokens fed at once, X tokens that are attended to, L blocks, H query heads, K key/value heads, E head width, D decoder
+width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from model.decoder import PrefixCache, finish_block, prefix_mask, project
+from model.display import explanation_html
+from model.modeling import RecognizerModel
+from model.preprocessing import crop_box, resize_and_crop
+from model.ranking import Label, check_ranking
+
+if TYPE_CHECKING:
+    from model.recognizer import Recognizer
+
+_MAX_VIEW_PIXELS = 448
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExplainedLabel:
+    """A label, and where its tokens looked.
+
+    maps: attention of the label's tokens (the delimiter is written but never read, so it has none) to the patches, the
+    mean over the tokens; float32 [layers, heads, patches_h, patches_w]. Each sums to the share of its head's attention
+    that goes to the image, at most 1; the rest goes to the prompt and to the label itself.
+    rollout: what of each patch reaches the label's tokens through all blocks, "attention rollout" (Abnar & Zuidema,
+    2020): mean over heads, half residual, mean over the tokens; float32 [patches_h, patches_w].
+    """
+
+    label: Label
+    maps: Tensor = field(repr=False)
+    rollout: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """The labels of an image with what each looked at.
+
+    labels: best first, those of `Recognizer.label`.
+    answer_maps: attention at the answer position, the end of the prompt, from which the first token of every label is
+    read; [layers, heads, patches_h, patches_w]. answer_rollout: the rollout to there, [patches_h, patches_w].
+    view: what of the photograph the model saw, upright, at most 448 px wide and high.
+    box: where that lies in the upright photograph: left, top, right, bottom, pixels.
+    ranking: what the labels' scores are.
+    """
+
+    labels: list[ExplainedLabel]
+    answer_maps: Tensor = field(repr=False)
+    answer_rollout: Tensor = field(repr=False)
+    view: Image.Image
+    box: tuple[float, float, float, float]
+    ranking: str
+
+    def _repr_html_(self) -> str:
+        return explanation_html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """What a prefix leaves: keys and values, the answer position's attention, and the rollouts.
+
+    rollouts_SN: in front of each block, and behind the last.
+    """
+
+    cache: PrefixCache
+    answer_maps_LHN: Tensor
+    rollouts_SN: list[Tensor]
+
+
+# Not inference_mode: what comes out of that cannot be changed in place by those who get it.
+@torch.no_grad()
+def explain_labels(
+    recognizer: Recognizer, image: Image.Image | bytes, top_k: int, ranking: str, max_label_tokens: int | None
+) -> Explanation:
+    """Labels an image and looks up what each label attended to; arguments as in `Recognizer.explain`."""
+    check_ranking(ranking)
+    upright = recognizer.preprocessor.open_upright(image)
+    size = recognizer.preprocessor.image_size
+    pixel_values = recognizer.pixel_values([np.asarray(resize_and_crop(upright, size))])
+    sampled = recognizer.sample(pixel_values, top_k, max_label_tokens=max_label_tokens)
+    (labels,) = recognizer.rank(sampled, ranking)
+    prefix = _attend_from_prefix(recognizer.module, sampled.image_embeds_BND)
+    box = crop_box(*upright.size, size)
+    return Explanation(
+        labels=[_explain_label(recognizer.module, prefix, label) for label in labels],
+        answer_maps=_as_patches(prefix.answer_maps_LHN),
+        answer_rollout=_as_patches(prefix.rollouts_SN[-1][-1]),
+        view=_cut(upright, box),
+        box=box,
+        ranking=ranking,
+    )
+
+
+def attend_blocks(
+    decoder: LlamaForCausalLM, embeds_BTD: Tensor, may_attend_TX: Tensor, past: PrefixCache | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Passes tokens of one image through the decoder; of each block its attention and all keys and values.
+
+    Args:
+        may_attend_TX: boolean, True where row may attend to column; the columns of `past` come first.
+        past: keys and values of the tokens before them, if any.
+
+    Yields: attention float32 [H, T, X], keys and values [1, K, X, E].
+    """
+    n_past = 0 if past is None else past.n_tokens
+    positions_1T = torch.arange(n_past, n_past + embeds_BTD.shape[1], device=embeds_BTD.device)[None]
+    rotary = decoder.model.rotary_emb(embeds_BTD, positions_1T)
+    hidden_BTD = embeds_BTD
+    for block, layer in enumerate(decoder.model.layers):
+        query_BHTE, key_BKXE, value_BKXE = project(layer, hidden_BTD, rotary)
+        if past is not None:
+            key_BKXE = torch.cat((past.keys[block], key_BKXE), dim=2)
+            value_BKXE = torch.cat((past.values[block], value_BKXE), dim=2)
+        n_groups = query_BHTE.shape[1] // key_BKXE.shape[1]
+        key_BHXE = key_BKXE.repeat_interleave(n_groups, dim=1)
+        scores_BHTX = query_BHTE.float() @ key_BHXE.float().transpose(2, 3) * layer.self_attn.scaling
+        weights_BHTX = scores_BHTX.masked_fill(~may_attend_TX, -torch.inf).softmax(dim=-1)
+        yield weights_BHTX[0], key_BKXE, value_BKXE
+        attended_BHTE = weights_BHTX.to(hidden_BTD.dtype) @ value_BKXE.repeat_interleave(n_groups, dim=1)
+        hidden_BTD = finish_block(layer, hidden_BTD, attended_BHTE.transpose(1, 2).flatten(2))
+
+
+def _attend_from_prefix(model: RecognizerModel, image_embeds_BND: Tensor) -> _Prefix:
+    embeds_BSD = torch.cat((image_embeds_BND, _embed(model, model.config.prompt_ids)), dim=1)
+    n_image, n_prefix = image_embeds_BND.shape[1], embeds_BSD.shape[1]
+    may_attend_SS = prefix_mask(n_image, n_prefix, embeds_BSD.device)
+    rollouts_SN = [torch.eye(n_prefix, n_image, device=embeds_BSD.device)]
+    cache, answer_maps_HN = PrefixCache([], []), []
+    for weights_HSS, key_BKSE, value_BKSE in attend_blocks(model.decoder, embeds_BSD, may_attend_SS, None):
+        cache.keys.append(key_BKSE)
+        cache.values.append(value_BKSE)
+        answer_maps_HN.append(weights_HSS[:, -1, :n_image])
+        rollouts_SN.append(_roll_out(weights_HSS, rollouts_SN[-1], rollouts_SN[-1]))
+    return _Prefix(cache, torch.stack(answer_maps_HN), rollouts_SN)
+
+
+def _explain_label(model: RecognizerModel, prefix: _Prefix, label: Label) -> ExplainedLabel:
+    embeds_BTD = _embed(model, label.token_ids[:-1])
+    n_tokens, n_prefix = embeds_BTD.shape[1], prefix.cache.n_tokens
+    n_image = prefix.answer_maps_LHN.shape[2]
+    may_attend_TX = torch.ones(n_tokens, n_prefix + n_tokens, dtype=torch.bool, device=embeds_BTD.device)
+    may_attend_TX = may_attend_TX.tril(diagonal=n_prefix)
+    maps_HN = []
+    rollout_TN = torch.zeros(n_tokens, n_image, device=embeds_BTD.device)
+    blocks = attend_blocks(model.decoder, embeds_BTD, may_attend_TX, prefix.cache)
+    for (weights_HTX, _, _), rollout_SN in zip(blocks, prefix.rollouts_SN[:-1], strict=True):
+        maps_HN.append(weights_HTX[:, :, :n_image].mean(dim=1))
+        rollout_TN = _roll_out(weights_HTX, torch.cat((rollout_SN, rollout_TN)), rollout_TN)
+    return ExplainedLabel(label, _as_patches(torch.stack(maps_HN)), _as_patches(rollout_TN.mean(dim=0)))
+
+
+def _roll_out(weights_HTX: Tensor, rollout_XN: Tensor, rollout_TN: Tensor) -> Tensor:
+    """One block further: half of what was attended to, half of what the residual carries on."""
+    return (weights_HTX.mean(dim=0) @ rollout_XN + rollout_TN) / 2
+
+
+def _embed(model: RecognizerModel, token_ids: tuple[int, ...] | list[int]) -> Tensor:
+    ids_1T = torch.tensor([list(token_ids)], device=model.device)
+    return model.get_input_embeddings()(ids_1T).to(model.dtype)
+
+
+def _as_patches(maps: Tensor) -> Tensor:
+    """[..., N] -> [..., P, P], in the CPU's memory."""
+    side = round(maps.shape[-1] ** 0.5)
+    return maps.reshape(*maps.shape[:-1], side, side).cpu()
+
+
+def _cut(upright: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    side = max(1, min(_MAX_VIEW_PIXELS, round(min(box[2] - box[0], box[3] - box[1]))))
+    return upright.resize((side, side), Image.Resampling.BICUBIC, box=box)

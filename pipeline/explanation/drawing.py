@@ -1,0 +1,152 @@
+"""An explanation as one picture: rollouts, then layers and heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from model.heat_map import colour, draw_over
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model import ExplainedLabel, Explanation
+
+_MARGIN = 40
+_GAP = 20
+_TILE = 232
+_TILES_IN_ROW = 5
+_WIDTH = 2 * _MARGIN + _TILES_IN_ROW * _TILE + (_TILES_IN_ROW - 1) * _GAP
+_HEADS_IN_ROW = 8
+_SMALL_GAP = 16
+_SMALL_TILE = (_WIDTH - 2 * _MARGIN - (_HEADS_IN_ROW - 1) * _SMALL_GAP) // _HEADS_IN_ROW
+_GROUND, _INK, _QUIET = "#ffffff", "#1c1e21", "#5a6068"
+_TITLE, _HEADING, _TEXT, _SMALL = 28, 22, 18, 14
+_MAX_CHARACTERS = 200
+_MAX_TILES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """A picture with one or two lines below."""
+
+    image: Image.Image
+    title: str
+    note: str
+
+
+def write_picture(explanation: Explanation, place: str, stream: IO[bytes]) -> None:
+    """Writes a PNG with the photograph, the rollouts of all labels, and each head's attention.
+
+    The heads are those of the answer position, from which all labels are read, and of the best label's own tokens.
+
+    Args:
+        place: where the photograph lies, for people.
+    """
+    shown = explanation.labels[:_MAX_TILES]
+    n_more = len(explanation.labels) - len(shown)
+    strips = [_text_strip("What the model looked at", _TITLE, above=_MARGIN)]
+    strips.append(_text_strip(place, _TEXT, _QUIET))
+    strips.append(
+        _text_strip(f"Attention rollout{f' (and {n_more} labels more)' if n_more else ''}", _HEADING, above=24)
+    )
+    strips += _grid(_rollout_tiles(explanation, shown), _TILES_IN_ROW, _GAP)
+    strips += _head_strips(
+        explanation.view, "Before any label, where all first tokens are read", explanation.answer_maps
+    )
+    for best in shown[:1]:
+        strips += _head_strips(explanation.view, f'The tokens of "{best.label.text}"', best.maps)
+    strips.append(_scale_strip())
+    picture = Image.new("RGB", (_WIDTH, sum(strip.height for strip in strips) + _MARGIN), _GROUND)
+    top = 0
+    for strip in strips:
+        picture.paste(strip, (0, top))
+        top += strip.height
+    picture.save(stream, "PNG")
+
+
+def _rollout_tiles(explanation: Explanation, shown: list[ExplainedLabel]) -> list[_Tile]:
+    view = explanation.view.resize((_TILE, _TILE), Image.Resampling.BICUBIC)
+    tiles = [_Tile(view, "what the model saw", "")]
+    tiles.append(_Tile(draw_over(view, explanation.answer_rollout, _TILE), "before any label", ""))
+    for explained in shown:
+        drawn = draw_over(view, explained.rollout, _TILE)
+        tiles.append(_Tile(drawn, explained.label.text, f"{explained.label.score:.3f}"))
+    return tiles
+
+
+def _head_strips(view: Image.Image, heading: str, maps_LHPP: Tensor) -> list[Image.Image]:
+    strips = [_text_strip(heading, _HEADING, above=16)]
+    strips.append(_text_strip("with the share of the head's attention that goes to the image", _TEXT, _QUIET))
+    for tiles in _head_tiles(view, maps_LHPP):
+        strips += _grid(tiles, _HEADS_IN_ROW, _SMALL_GAP)
+    return strips
+
+
+def _head_tiles(view: Image.Image, maps_LHPP: Tensor) -> list[list[_Tile]]:
+    n_layers, n_heads = maps_LHPP.shape[:2]
+    tiles: list[list[_Tile]] = [[] for _ in range(n_layers)]
+    for layer, head in product(range(n_layers), range(n_heads)):
+        drawn = draw_over(view, maps_LHPP[layer, head], _SMALL_TILE)
+        tiles[layer].append(_Tile(drawn, f"layer {layer} head {head}", f"{float(maps_LHPP[layer, head].sum()):.0%}"))
+    return tiles
+
+
+def _grid(tiles: list[_Tile], n_in_row: int, gap: int) -> list[Image.Image]:
+    """Strips of tiles side by side, title and note below each."""
+    return [_row(tiles[start : start + n_in_row], gap) for start in range(0, len(tiles), n_in_row)]
+
+
+def _row(tiles: list[_Tile], gap: int) -> Image.Image:
+    side = tiles[0].image.width
+    size = _TEXT if side == _TILE else _SMALL
+    line = round(1.35 * size)
+    strip = Image.new("RGB", (_WIDTH, side + 2 * line + gap + 14), _GROUND)
+    pen = ImageDraw.Draw(strip)
+    for place, tile in enumerate(tiles):
+        left = _MARGIN + place * (side + gap)
+        strip.paste(tile.image, (left, 8))
+        pen.text((left, side + 14), _fitted(tile.title, size, side), _INK, _font(size))
+        pen.text((left, side + 14 + line), tile.note, _QUIET, _font(size))
+    return strip
+
+
+def _text_strip(text: str, size: int, colour_name: str = _INK, above: int = 0) -> Image.Image:
+    strip = Image.new("RGB", (_WIDTH, above + round(1.5 * size)), _GROUND)
+    fitted = _fitted(text, size, _WIDTH - 2 * _MARGIN)
+    ImageDraw.Draw(strip).text((_MARGIN, above), fitted, colour_name, _font(size))
+    return strip
+
+
+def _scale_strip() -> Image.Image:
+    """What the colours mean."""
+    strip = Image.new("RGB", (_WIDTH, 40), _GROUND)
+    ramp = Image.fromarray(np.tile(colour(np.linspace(0, 1, _TILE)), (14, 1, 1)))
+    strip.paste(ramp, (_MARGIN, 20))
+    text = "none, to the most of any patch of the same map"
+    ImageDraw.Draw(strip).text((_MARGIN + _TILE + _GAP, 18), text, _QUIET, _font(_SMALL))
+    return strip
+
+
+def _fitted(text: str, size: int, width: int) -> str:
+    """Text as one line that is no wider: what cannot be printed as spaces, what is too long cut."""
+    line = "".join(character if character.isprintable() else " " for character in text[:_MAX_CHARACTERS])
+    font = _font(size)
+    if len(text) <= _MAX_CHARACTERS and font.getlength(line) <= width:
+        return line
+    while line and font.getlength(line + "...") > width:
+        line = line[:-1]
+    return line + "..."
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The font that Pillow brings along, which has Latin letters alone."""
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font

@@ -1,0 +1,138 @@
+"""The image that is explained, and how it was or would be labelled: a file, or an image of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from model.fingerprint import fingerprint_folder
+from model.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_pixels
+from pipeline.catalog import Connection, open_store, query_rows
+from pipeline.errors import TagstreamError
+from pipeline.model_store import fetch_model
+from pipeline.originals import original_place, read_originals
+from pipeline.settings import LabelSettings
+from pipeline.storage import open_filesystem, storage_errors
+from pipeline.store import Store
+from schemas import LABELLED, RunRecord
+
+if TYPE_CHECKING:
+    from model import Explanation, Recognizer
+
+_N_NAMED = 5
+DEFAULT_TOP_K = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """An image with what decides its labels."""
+
+    place: str
+    """Where it lies, for people."""
+    data: bytes
+    model: str
+    """Folder, hub id or URL of the model."""
+    settings: LabelSettings
+    run: str | None = None
+    """Whose image it is, if any."""
+
+
+def find_file(url: str, model: str, top_k: int | None) -> Subject:
+    """An image file, local or remote. Raises TagstreamError where it cannot be read."""
+    with storage_errors(f"read {url}"):
+        filesystem, path = open_filesystem(url)
+        if not filesystem.isfile(path):
+            raise TagstreamError(f"there is no file {url}; for the key of an image in a store give --store")
+        data = filesystem.cat_file(path)
+    return Subject(place=url, data=data, model=model, settings=LabelSettings(top_k=top_k or DEFAULT_TOP_K))
+
+
+def find_image(store_url: str, run: str | None, name: str, model: str | None, top_k: int | None) -> Subject:
+    """An image of a run by its key or `SHARD#KEY`, read from the run's source.
+
+    Args:
+        run: default the store's only one.
+        model: default the run's; it has to be the same model.
+        top_k: default the run's, as all other settings.
+
+    Raises TagstreamError where there is no such image, or several, or it is not what was labelled any more.
+    """
+    connection = open_store(store_url)
+    record = Store(store_url).find_run(run)
+    row = _find_row(connection, record, name)
+    settings = _settings_of(record, top_k, (row["width"] or 0) * (row["height"] or 0))
+    model = model or record.model
+    _check_same_model(record, model)
+    place = original_place(record, row)
+    (original,) = read_originals(record, [row])
+    if original.data is None:
+        raise TagstreamError(f"{place} cannot be explained: {original.problem}")
+    return Subject(place=place, data=original.data, model=model, settings=settings, run=record.run)
+
+
+def explain(subject: Subject) -> Explanation:
+    """Labels the image as its settings say, and looks up what each label looked at."""
+    settings = subject.settings
+    recognizer = _load(subject.model, settings)
+    allow_image_pixels(settings.max_image_pixels)
+    try:
+        return recognizer.explain(
+            subject.data, settings.top_k, settings.ranking, max_label_tokens=settings.max_label_tokens
+        )
+    except ImageDecodeError as error:
+        raise TagstreamError(f"{subject.place} is no image that can be labelled: {error}") from error
+    except ValueError as error:
+        raise TagstreamError(f"{subject.place} cannot be labelled by {subject.model}: {error}") from error
+
+
+def _load(model: str, settings: LabelSettings) -> Recognizer:
+    import torch
+    from transformers.utils import logging
+
+    from model import Recognizer
+
+    logging.disable_progress_bar()
+    auto = "bfloat16" if torch.cuda.is_available() else "float32"
+    dtype = auto if settings.dtype == "auto" else settings.dtype
+    loaded = Recognizer.from_pretrained(fetch_model(model), dtype=dtype)
+    preprocessor = replace(
+        loaded.preprocessor, honour_exif=settings.honour_exif, max_image_pixels=settings.max_image_pixels
+    )
+    return Recognizer(loaded.module, preprocessor, loaded.tokenizer)
+
+
+def _find_row(connection: Connection, record: RunRecord, name: str) -> dict[str, Any]:
+    rows = query_rows(connection, "images_called", {"run": record.run, "name": name})
+    if not rows:
+        raise TagstreamError(f"run {record.run} has no image with the key {name}")
+    # A shard has a key once: what comes after it under the same key is rejected.
+    labelled = [row for row in rows if row["status"] == LABELLED]
+    if not labelled:
+        raise TagstreamError(f"{name} was rejected and has no labels ({rows[0]['error']}: {rows[0]['message']})")
+    if len(labelled) > 1:
+        places = ", ".join(f"{row['shard']}#{row['key']}" for row in labelled[:_N_NAMED])
+        more = ", ..." if len(labelled) > _N_NAMED else ""
+        raise TagstreamError(
+            f"{len(labelled)} images of run {record.run} have the key {name}; give SHARD#KEY: {places}{more}"
+        )
+    return labelled[0]
+
+
+def _settings_of(record: RunRecord, top_k: int | None, n_pixels: int) -> LabelSettings:
+    """The run's settings. An image may be larger than others may be: it was labelled."""
+    settings = LabelSettings(**record.labelling, max_image_pixels=max(MAX_IMAGE_PIXELS, n_pixels))
+    if settings.sampling != "one_shot":
+        raise TagstreamError(
+            f"run {record.run} was labelled with sampling {settings.sampling}, whose labels see one another; "
+            "expected a run with one_shot"
+        )
+    return settings if top_k is None else replace(settings, top_k=top_k)
+
+
+def _check_same_model(record: RunRecord, model: str) -> None:
+    fingerprint = fingerprint_folder(fetch_model(model))
+    if fingerprint != record.model_fingerprint:
+        raise TagstreamError(
+            f"the model {model} has the fingerprint {fingerprint[:12]}, run {record.run} was labelled by "
+            f"{record.model} with {record.model_fingerprint[:12]}; give that model with --model"
+        )

@@ -1,0 +1,153 @@
+const data = takePageData();
+const [patchRows, patchColumns] = data.patches;
+const patchCount = patchRows * patchColumns;
+const stagePixels = 896;
+const tilePixels = 192;
+const answerName = "before any label";
+const mapNames = ["rollout", "mean of all"];
+for (let layer = 0; layer < data.layers; layer++) {
+  for (let head = 0; head < data.heads; head++) mapNames.push(`layer ${layer} head ${head}`);
+}
+const entries = [{ ...data.answer, text: null }, ...data.labels].map((entry) => ({
+  ...entry,
+  values: Uint8Array.from(atob(entry.maps), (character) => character.charCodeAt(0)),
+}));
+const palette = makePalette();
+const photograph = new Image();
+let chosenEntry = entries[0];
+let chosenMap = 0;
+
+/** The colour of each of 256 values, between the anchors of the scale. */
+function makePalette() {
+  const steps = data.colours.length - 1;
+  return Array.from({ length: 256 }, (_, value) => {
+    const place = (value / 255) * steps;
+    const below = Math.min(Math.floor(place), steps - 1);
+    return data.colours[below].map((channel, index) =>
+      Math.round(channel + (place - below) * (data.colours[below + 1][index] - channel)),
+    );
+  });
+}
+
+/** A canvas with one pixel a value. */
+function drawValues(values, columns, rows) {
+  const canvas = element("canvas", { width: columns, height: rows });
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(columns, rows);
+  values.forEach((value, place) => pixels.data.set([...palette[value], 255], place * 4));
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+function mapValues(entry, map) {
+  return entry.values.subarray(map * patchCount, (map + 1) * patchCount);
+}
+
+/** The photograph under the colours of a map. */
+function paint(canvas, entry, map) {
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.globalAlpha = 1;
+  context.drawImage(photograph, 0, 0, canvas.width, canvas.height);
+  context.globalAlpha = document.getElementById("opacity").value / 100;
+  context.drawImage(drawValues(mapValues(entry, map), patchColumns, patchRows), 0, 0, canvas.width, canvas.height);
+}
+
+/** What a map shows, in words. */
+function describe(entry, map) {
+  const strongest = mapValues(entry, map).indexOf(255);
+  const share = `${(100 * entry.shares[map]).toFixed(0)}\u00a0% on the image`;
+  if (strongest < 0) return share;
+  const row = Math.floor(strongest / patchColumns) + 1;
+  const column = (strongest % patchColumns) + 1;
+  const most = `${(100 * entry.maxima[map]).toFixed(1)}\u00a0%`;
+  return `${share}; most, ${most}, on the patch in row ${row} of ${patchRows}, column ${column} of ${patchColumns}`;
+}
+
+function nameOf(entry) {
+  return entry.text ?? answerName;
+}
+
+function paintStage() {
+  const stage = document.getElementById("stage");
+  paint(stage, chosenEntry, chosenMap);
+  const words = `${mapNames[chosenMap]}: ${describe(chosenEntry, chosenMap)}.`;
+  stage.setAttribute("aria-label", `Photograph with the attention of ${nameOf(chosenEntry)}, ${words}`);
+  document.getElementById("described").replaceChildren(element("strong", {}, element("bdi", {}, nameOf(chosenEntry))), `, ${words}`);
+}
+
+function paintTiles() {
+  document.querySelectorAll("#maps canvas").forEach((canvas, map) => paint(canvas, chosenEntry, map));
+  document.querySelectorAll("#maps .share").forEach((share, map) => {
+    share.textContent = `${(100 * chosenEntry.shares[map]).toFixed(0)}\u00a0%`;
+  });
+}
+
+function paintAll() {
+  paintStage();
+  paintTiles();
+}
+
+/** A radio button that looks like its content; the browser brings the keyboard along. */
+function choice(group, isChosen, choose, ...content) {
+  const button = element("input", { type: "radio", name: group, onchange: choose });
+  button.checked = isChosen;
+  return element("label", { class: "choice" }, button, content);
+}
+
+function labelChoice(entry, place) {
+  const fill = element("div", { class: "fill" });
+  fill.style.width = `${100 * (entry.bar ?? 0)}%`;
+  const isLabel = entry.text !== null;
+  return choice(
+    "label",
+    place === 0,
+    () => {
+      chosenEntry = entry;
+      paintAll();
+    },
+    isLabel
+      ? element("bdi", {}, entry.text)
+      : element("span", { class: "quiet" }, answerName),
+    isLabel ? element("div", { class: "track", "aria-hidden": "true" }, fill) : element("span"),
+    element("span", { class: "score" }, isLabel ? formatScore(entry.score) : ""),
+  );
+}
+
+function mapChoice(name, map) {
+  return choice(
+    "map",
+    map === chosenMap,
+    () => {
+      chosenMap = map;
+      paintStage();
+    },
+    element("canvas", { width: tilePixels, height: tilePixels, "aria-hidden": "true" }),
+    element("span", { class: "caption" }, element("span", {}, name), element("span", { class: "share quiet" })),
+  );
+}
+
+function start() {
+  const [left, top, right, bottom] = data.box;
+  document.getElementById("place").textContent = data.place;
+  document.getElementById("facts").replaceChildren(
+    "Model ",
+    element("bdi", {}, data.model),
+    data.run === null ? "" : ", run ",
+    element("bdi", {}, data.run ?? ""),
+    `; ranked by ${data.ranking}; the model saw the pixels ${left}-${right} x ${top}-${bottom}`,
+  );
+  const stage = document.getElementById("stage");
+  stage.width = stage.height = stagePixels;
+  const opacity = document.getElementById("opacity");
+  opacity.value = 100 * data.opacity;
+  opacity.addEventListener("input", paintAll);
+  const scale = drawValues(Uint8Array.from({ length: 256 }, (_, value) => value), 256, 1);
+  document.getElementById("scale").getContext("2d").drawImage(scale, 0, 0);
+  document.getElementById("labels").append(...entries.map(labelChoice));
+  document.getElementById("maps").append(...mapNames.map(mapChoice));
+  paintAll();
+}
+
+photograph.addEventListener("load", start);
+photograph.src = data.view;

@@ -1,0 +1,85 @@
+"""The page of an explanation: what it is made of."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import Explanation
+from pipeline.explanation.page import explanation_page
+from pipeline.explanation.subject import Subject
+from pipeline.settings import LabelSettings
+from tests.unit.pipeline.explanation.conftest import HOSTILE, called
+
+SUBJECT = Subject(place="photos/dog.jpg", data=b"", model="demo", settings=LabelSettings())
+
+
+def page_data(html: str) -> dict[str, Any]:
+    (data,) = re.findall(r'<script type="application/json" id="page-data">(.*?)</script>', html, re.DOTALL)
+    loaded: dict[str, Any] = json.loads(data)
+    return loaded
+
+
+def maps_of(entry: dict[str, Any]) -> np.ndarray:
+    """The maps as the page reads them, [rollout, mean, heads ...]."""
+    values = np.frombuffer(base64.b64decode(entry["maps"]), np.uint8).reshape(len(entry["maxima"]), 4, 4)
+    return values / 255 * np.array(entry["maxima"])[:, None, None]
+
+
+def test_maps_are_those_of_the_explanation(explanation: Explanation) -> None:
+    data = page_data(explanation_page(explanation, SUBJECT))
+    assert (data["layers"], data["heads"], data["patches"]) == (2, 2, [4, 4])
+    pairs = [
+        (entry, explained.maps, explained.rollout)
+        for entry, explained in zip(data["labels"], explanation.labels, strict=True)
+    ]
+    pairs.append((data["answer"], explanation.answer_maps, explanation.answer_rollout))
+    for entry, maps, rollout in pairs:
+        expected = torch.stack([rollout, maps.mean(dim=(0, 1)), *maps.flatten(0, 1)])
+        # Half a step of 255.
+        assert np.abs(maps_of(entry) - expected.numpy()).max() <= float(expected.max()) / 500
+        assert entry["shares"] == pytest.approx(expected.sum(dim=(1, 2)).tolist())
+
+
+def test_labels_come_in_their_order_with_score_and_bar(explanation: Explanation) -> None:
+    data = page_data(explanation_page(explanation, SUBJECT))
+    labels = [explained.label for explained in explanation.labels]
+    assert [(entry["text"], entry["score"]) for entry in data["labels"]] == [(one.text, one.score) for one in labels]
+    assert all(0 <= entry["bar"] <= 1 for entry in data["labels"])
+
+
+def test_the_view_is_embedded(explanation: Explanation) -> None:
+    data = page_data(explanation_page(explanation, SUBJECT))
+    kind, encoded = data["view"].split(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == explanation.view.size
+
+
+def test_a_score_that_is_no_number_has_none(explanation: Explanation) -> None:
+    unlikely = replace(called(explanation, "dog", float("inf")), ranking="ppl")
+    entry = page_data(explanation_page(unlikely, SUBJECT))["labels"][0]
+    assert (entry["score"], entry["bar"]) == (None, 0)
+
+
+def test_an_explanation_without_labels_has_the_answer(explanation: Explanation) -> None:
+    data = page_data(explanation_page(replace(explanation, labels=[]), SUBJECT))
+    assert data["labels"] == []
+    assert len(data["answer"]["maxima"]) == 6
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_ends_no_element(explanation: Explanation, text: str) -> None:
+    harmless = explanation_page(called(explanation, "dog"), SUBJECT)
+    html = explanation_page(called(explanation, text), replace(SUBJECT, place=text, run=text, model=text))
+    assert len(re.findall(r"<script", html)) == len(re.findall(r"<script", harmless))
+    assert len(re.findall(r"<img", html)) == len(re.findall(r"<img", harmless))
+    assert page_data(html)["labels"][0]["text"] == text[:1000]
