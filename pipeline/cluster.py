@@ -83,6 +83,8 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     Returns: whether it did; False where this process has joined or started Ray before.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray would report what it is used for to its makers, by an actor that takes seconds to start.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not verbose:
         # Ray's own log noise: an alarming line on every pool among it (ray-project/ray#57733).
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

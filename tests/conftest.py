@@ -17,12 +17,14 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # On a laden machine Ray's head may not answer for a while; it is not lost for that.
 os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "240")
 os.environ.setdefault("RAY_health_check_failure_threshold", "20")
+# As the command has it, also for clusters that tests start.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Workers of `pytest -n auto`: more than cores, since tests of whole jobs mostly wait for processes to start."""
-    return len(os.sched_getaffinity(0)) + 2
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.fixture(scope="session")
