@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from pipeline.errors import StorageError, StoreError, TagstreamError
 from pipeline.folder import count_buckets
 from pipeline.labeler import Labeler, LabelerConfig
 from pipeline.labelling import stream_labels
+from pipeline.metrics import JobMetrics, repeated
 from pipeline.model_store import fetch_model, model_name
 from pipeline.plan import ShardPlan, plan_shards
 from pipeline.progress import Progress
@@ -77,6 +78,8 @@ class LabelJob:
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._ray = contextlib.ExitStack()
         self._assembler = ShardAssembler()
+        self._n_committing = 0
+        """Whole shards that are being written or wait for it."""
         self._seconds = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
         self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
 
@@ -173,15 +176,18 @@ class LabelJob:
         settings = self.request.settings
         model = as_seen_by_workers(self.request.model)
         config = LabelerConfig.of(model, settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads)
+        config = replace(config, run=self.record.run, job=self._started_at)
+        self._metrics = JobMetrics(self.record.run, self._started_at)
         self.progress.begin("loading the model")
-        for wave in self._waves(plan.pending, settings.limit):
-            rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
-            # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
-            with contextlib.closing(rows):
-                n_whole = self._commit_all(store, plan, rows)
-            if n_whole != len(wave):
-                missing = f"{len(wave) - n_whole} of {len(wave)} shards came back incomplete"
-                raise TagstreamError(f"{missing}; run the command again, it labels them anew")
+        with repeated(lambda: self._metrics.show(self.progress.snapshot(), self._n_committing)):
+            for wave in self._waves(plan.pending, settings.limit):
+                rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
+                # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
+                with contextlib.closing(rows):
+                    n_whole = self._commit_all(store, plan, rows)
+                if n_whole != len(wave):
+                    missing = f"{len(wave) - n_whole} of {len(wave)} shards came back incomplete"
+                    raise TagstreamError(f"{missing}; run the command again, it labels them anew")
 
     def _waves(self, pending: list[Shard], limit: int) -> Iterator[list[Shard]]:
         """Shards in groups that are labelled one after the other; with a limit no more groups than it takes."""
@@ -206,9 +212,11 @@ class LabelJob:
             for table in rows:
                 n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
                 self.progress.add_rows(table.num_rows, n_rejected)
+                self._metrics.count_rows(table)
                 for shard in self._assembler.add(table):
                     n_whole += 1
                     futures.add(committers.submit(self._commit, store, shard, plan.replaced.get(shard.name)))
+                self._n_committing = len(futures)
                 # Never more whole shards in memory than threads to write them, and the first failure stops the job.
                 while len(futures) > _COMMIT_THREADS or any(future.done() for future in futures):
                     done, futures = wait_for(futures, return_when="FIRST_COMPLETED")
@@ -222,8 +230,10 @@ class LabelJob:
         started = time.perf_counter()
         whole = self.completed(store, shard, replaces)
         committed = whole is not None and self._write(store, whole, replaces)
+        write_s = time.perf_counter() - started
+        self._metrics.count_commit(write_s)
         with self.progress.lock:
-            for stage, seconds in {**shard.seconds, "write": time.perf_counter() - started}.items():
+            for stage, seconds in {**shard.seconds, "write": write_s}.items():
                 self._seconds[stage] += seconds
             if committed:
                 self._counts["shards"] += 1

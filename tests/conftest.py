@@ -17,6 +17,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # On a laden machine Ray's head may not answer for a while; it is not lost for that.
 os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "240")
 os.environ.setdefault("RAY_health_check_failure_threshold", "20")
+# Metrics are shown after so long.
+os.environ.setdefault("RAY_metrics_report_interval_ms", "2000")
 
 
 @pytest.fixture(scope="session")
