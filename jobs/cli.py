@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from jobs.bench import bench
 from jobs.compact import compact
 from jobs.compare import compare
 from jobs.demo import demo
@@ -19,6 +20,7 @@ from jobs.import_nxtp import import_nxtp
 from jobs.job_process import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminate
 from jobs.label import label
 from jobs.pack import pack
+from jobs.plan import plan
 from jobs.recall import recall
 from jobs.report import report
 from jobs.retry import retry
@@ -47,6 +49,8 @@ def tagstream() -> None:
 
 for command in (
     label,
+    plan,
+    bench,
     retry,
     status,
     sql,

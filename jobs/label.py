@@ -13,6 +13,7 @@ from jobs.job_process import job_process
 
 if TYPE_CHECKING:
     from pipeline.job import LabelJob, LabelOutcome
+    from pipeline.settings import LabelSettings
 
 EXIT_TOO_MANY_REJECTS = 3
 DEMO_NOTICE = (
@@ -38,6 +39,11 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
 @click.option("--address", help="Ray cluster to join (auto, ray://..., host:port).  [default: this machine]")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings.")
+@click.option(
+    "--plan",
+    type=click.Path(exists=True, dir_okay=False),
+    help="What `tagstream plan --format json` predicted: kept beside what the job takes.",
+)
 @click.option("--verbose", is_flag=True, help="Show Ray's own log.")
 def label(source: str, store: str, model: str, max_reject_rate: float, config: str | None, **flags: Any) -> int:
     """Label the images of SOURCE and write labels and images as Parquet to STORE.
@@ -49,13 +55,10 @@ def label(source: str, store: str, model: str, max_reject_rate: float, config: s
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
     """
     from model.folder import DEMO_MODEL
+    from pipeline.forecast.forecast import Forecast
     from pipeline.job import LabelJob, LabelRequest
-    from pipeline.settings import LabelSettings
-    from pipeline.settings_file import read_settings
 
-    given = {name: flags[name] for name in _FLAG_SETTINGS if flags[name] is not None}
-    origin = config or "the command line"
-    settings = read_settings(LabelSettings, {**read_config(config), **given}, origin)
+    settings = label_settings(config, {name: flags[name] for name in _FLAG_SETTINGS})
     if model == DEMO_MODEL:
         click.echo(DEMO_NOTICE, err=True)
     request = LabelRequest(
@@ -67,10 +70,20 @@ def label(source: str, store: str, model: str, max_reject_rate: float, config: s
         address=flags["address"],
         verbose=flags["verbose"],
         command=shlex.join(["tagstream", *sys.argv[1:]]),
+        forecast=Forecast.read(flags["plan"]) if flags["plan"] else None,
     )
     outcome = run_job(LabelJob(request))
     report(outcome, store)
     return judge(outcome, max_reject_rate)
+
+
+def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
+    """Settings of a file and of flags, which win where they are given."""
+    from pipeline.settings import LabelSettings
+    from pipeline.settings_file import read_settings
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    return read_settings(LabelSettings, {**read_config(config), **given}, config or "the command line")
 
 
 def run_job(job: LabelJob) -> LabelOutcome:

@@ -22,6 +22,7 @@ from pipeline.assembly import ShardAssembler, WholeShard
 from pipeline.cluster import PoolPlan, available_nodes, joined_ray, plan_pool
 from pipeline.errors import StorageError, StoreError, TagstreamError
 from pipeline.folder import count_buckets
+from pipeline.forecast.forecast import Forecast
 from pipeline.labeler import Labeler, LabelerConfig
 from pipeline.labelling import stream_labels
 from pipeline.metrics import JobMetrics, repeated
@@ -37,7 +38,7 @@ from schemas import REJECTED, SCHEMA_VERSION, JobRecord, RunRecord
 
 # Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
 _SHARDS_PER_WAVE = 2000
-_COMMIT_THREADS = 8
+COMMIT_THREADS = 8
 _VERSIONED = ("torch", "transformers", "pillow", "ray", "pyarrow")
 
 
@@ -56,6 +57,8 @@ class LabelRequest:
     verbose: bool = False
     command: str = ""
     labeler_class: type[Labeler] = Labeler
+    forecast: Forecast | None = None
+    """What was predicted for this source and these settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class LabelJob:
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._ray = contextlib.ExitStack()
         self._assembler = ShardAssembler()
+        self._predicted_s = 0.0
         self._n_committing = 0
         """Whole shards that are being written or wait for it."""
         self._seconds = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
@@ -98,6 +102,8 @@ class LabelJob:
         pool = self._plan_pool()
         self.record = self._open_run(store, source, pool)
         plan = self.plan(store, source)
+        if request.forecast:
+            self._predicted_s = _predicted_s(request.forecast, self.record, plan, request.settings.limit)
         if not plan.pending:
             record = self._job_record(plan, pool, "done")
             store.write_job(record)
@@ -208,7 +214,7 @@ class LabelJob:
         """Commits shards in the background as their rows come in; waits for all of them. Returns: how many they are."""
         futures: set[Future[None]] = set()
         n_whole = 0
-        with ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit") as committers:
+        with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as committers:
             for table in rows:
                 n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
                 self.progress.add_rows(table.num_rows, n_rejected)
@@ -218,7 +224,7 @@ class LabelJob:
                     futures.add(committers.submit(self._commit, store, shard, plan.replaced.get(shard.name)))
                 self._n_committing = len(futures)
                 # Never more whole shards in memory than threads to write them, and the first failure stops the job.
-                while len(futures) > _COMMIT_THREADS or any(future.done() for future in futures):
+                while len(futures) > COMMIT_THREADS or any(future.done() for future in futures):
                     done, futures = wait_for(futures, return_when="FIRST_COMPLETED")
                     for future in done:
                         future.result()
@@ -272,7 +278,22 @@ class LabelJob:
             workers={"actors": pool.n_actors, "device": pool.device, "batch_size": pool.batch_size},
             message=conceal(message),
             n_retried=self.n_retried,
+            predicted_s=round(self._predicted_s, 3),
         )
+
+
+def _predicted_s(forecast: Forecast, run: RunRecord, plan: ShardPlan, limit: int) -> float:
+    """What was predicted for the shards that are pending."""
+    if (forecast.source, forecast.fingerprint) != (run.source, run.fingerprint):
+        raise TagstreamError(
+            f"the prediction is for {forecast.source} and settings {forecast.fingerprint}, this job labels "
+            f"{run.source} with {run.fingerprint}; run `tagstream plan` for it, or leave --plan out"
+        )
+    sizes = [shard.size for shard in plan.pending]
+    if None not in sizes:
+        return forecast.seconds_for(sum(size or 0 for size in sizes), limit)
+    # Web servers list no sizes.
+    return forecast.seconds_for(round(forecast.source_bytes * len(sizes) / max(1, forecast.n_shards)), limit)
 
 
 def _check_same_run(standing: RunRecord, wanted: RunRecord, store: str) -> None:

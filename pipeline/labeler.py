@@ -129,12 +129,19 @@ class Labeler:
         decode_s = time.perf_counter() - started
         crops = [image.crop for image in decoded if image.crop is not None]
         try:
-            sampled, seconds = self._device.run(self.config.no_progress_timeout_s, self._sample, crops)
+            labels, seconds = self.label_crops(crops)
         except DeviceStuckError:
             raise ClusterError(self._stuck_at(batch, len(crops))) from None
-        # Ranked here: the device samples the next batch meanwhile.
-        labels = self.recognizer.rank(sampled, self.config.ranking, keep_unfinished=True)
         return _labelled_rows(batch, decoded, labels, {"read": batch["read_s"], "decode": decode_s, **seconds})
+
+    def label_crops(self, crops: Sequence[np.ndarray]) -> tuple[list[list[Label]], dict[str, float]]:
+        """Labels of decoded images, unfinished ones included, and the seconds that the device took, also by part.
+
+        Raises DeviceStuckError where that is longer than `no_progress_timeout_s`.
+        """
+        sampled, seconds = self._device.run(self.config.no_progress_timeout_s, self._sample, crops)
+        # Ranked here: the device samples the next batch meanwhile.
+        return self.recognizer.rank(sampled, self.config.ranking, keep_unfinished=True), seconds
 
     def _stuck_at(self, batch: dict[str, Any], n_images: int) -> str:
         return (

@@ -56,7 +56,7 @@ def scraped(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPat
     with _watched() as samples:
         record = label_with(tiny_model, folder / "source", folder / "store", labeler_class=SlowLabeler).record
         # Ray hands metrics on every two seconds.
-        time.sleep(6)
+        time.sleep(4.5)
     last: dict[str, dict[frozenset[tuple[str, str]], float]] = defaultdict(dict)
     seen: dict[str, list[float]] = defaultdict(list)
     for sample in samples:
