@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from jobs.bench import bench
+from jobs.cluster_jobs import jobs
 from jobs.compact import compact
 from jobs.compare import compare
 from jobs.demo import demo
@@ -26,6 +27,7 @@ from jobs.report import report
 from jobs.retry import retry
 from jobs.sql import sql
 from jobs.status import status
+from jobs.submit import submit
 from jobs.thresholds import thresholds
 from jobs.train import train
 from jobs.truncate import truncate
@@ -67,6 +69,8 @@ for command in (
     demo_corpus,
     train,
     truncate,
+    submit,
+    jobs,
 ):
     tagstream.add_command(command)
 
@@ -75,7 +79,7 @@ def main() -> NoReturn:
     """Runs the command; every failure is one sentence on stderr and a non-zero exit."""
     signal.signal(signal.SIGTERM, terminate)
     try:
-        code = tagstream(standalone_mode=False)
+        code = tagstream(prog_name="tagstream", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

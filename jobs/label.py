@@ -37,7 +37,9 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option("--max-reject-rate", type=click.FloatRange(0, 1), default=1.0, help="Exit 3 above it.  [default: 1.0]")
 @click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
 @click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
-@click.option("--address", help="Ray cluster to join (auto, ray://..., host:port).  [default: this machine]")
+@click.option(
+    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
+)
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings.")
 @click.option(
     "--plan",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import threading
@@ -14,6 +15,8 @@ from pipeline.progress import ProgressSnapshot
 
 _REDRAW_S = 0.25
 _PLAIN_S = 5.0
+_CLOCK = r"(\d+ d )?(\d+:)?\d+:\d\d"
+_PROGRESS = re.compile(rf".+ \.\.\. {_CLOCK}|.+ · {_CLOCK} gone( · .+)?")
 
 
 class LiveLine:
@@ -38,22 +41,32 @@ class LiveLine:
         self._stop.set()
         self._thread.join()
         if self._is_terminal:
-            self._write("\r\x1b[2K")
+            draw("")
 
     def _draw(self) -> None:
         last = ""
         while not self._stop.wait(_REDRAW_S if self._is_terminal else _PLAIN_S):
             line = self._describe(time.monotonic() - self._started)
             if self._is_terminal:
-                self._write("\r\x1b[2K" + line[: shutil.get_terminal_size().columns - 1])
+                draw(line)
             elif line != last:
-                self._write(line + "\n")
+                _write(line + "\n")
             last = line
 
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+
+def draw(line: str) -> None:
+    """Puts a line in the place of the last one on the terminal."""
+    _write("\r\x1b[2K" + line[: shutil.get_terminal_size().columns - 1])
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def is_progress(line: str) -> bool:
+    """Whether a line of a log is one that a live line left there."""
+    return bool(_PROGRESS.fullmatch(line))
 
 
 def describe(at: ProgressSnapshot, elapsed_s: float) -> str:

@@ -26,7 +26,9 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
 @click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
 @click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
-@click.option("--address", help="Ray cluster to join (auto, ray://..., host:port).  [default: this machine]")
+@click.option(
+    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
+)
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings of `label`.")
 @click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--verbose", is_flag=True, help="Show Ray's own log.")
@@ -77,7 +79,7 @@ def print_forecast(made: Forecast) -> None:
         ("images/s", _range(made.images_per_s, lambda value: f"{value:,.1f}")),
         ("wall time", f"{_range(made.seconds, clock)}; {clock(made.start_up_s)} of it to start"),
         ("hours", _range(made.seconds.times(1 / 3600), lambda value: f"{value:,.2f}")),
-        ("cost", _range(made.usd, lambda value: f"{value:,.2f} USD") if made.usd else "--price tells"),
+        ("cost", f"{_range(made.usd, lambda value: f'{value:,.2f}')} USD" if made.usd else "--price tells"),
         ("store", _range(made.output_bytes, _size)),
         ("compacted", _range(made.compacted_bytes, _size)),
         (

@@ -17,7 +17,7 @@ from jobs.config_file import read_config
 @click.option("--error", help="Only samples rejected with this error, as `tagstream status` names it.")
 @click.option("--stage", type=click.Choice(["read", "decode"]), help="Only samples rejected at this stage.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings: limits, batch_size.")
-@click.option("--address", help="Ray cluster to join.  [default: this machine]")
+@click.option("--address", help="Ray cluster to join.  [default: that whose job this is, or this machine]")
 @click.option("--verbose", is_flag=True, help="Show Ray's own log.")
 def retry(store: str, config: str | None, **flags: Any) -> None:
     """Read and label the rejected samples of a run in STORE again, and no others.

@@ -30,7 +30,7 @@ _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 @click.option("--min-score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="What is confident.")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
-@click.option("--address", help="Ray cluster to join.  [default: this machine]")
+@click.option("--address", help="Ray cluster to join.  [default: that whose job this is, or this machine]")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings; wins over --preset.")
 @click.option("--verbose", is_flag=True, help="Show Ray's own log.")
 def train(source: str, out: str, preset: str | None, config: str | None, **flags: Any) -> None:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ClusterError, one_line
 from pipeline.settings import LabelSettings
 
 _MAX_CPUS_PER_ACTOR = 8
 _CPUS_PER_CPU_ACTOR = 4
-_GPU_PARTS = 10_000
+# Ray counts in ten-thousandths of a resource.
+_PARTS = 10_000
+# Ray's Jobs API gives this to the command of every job that it runs, those of KubeRay's RayJobs among them.
+_MARK_OF_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+# They name files of this machine, or what stands in them.
+_AWS_OF_THIS_MACHINE = {
+    "AWS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+}
 # NVIDIA's, WSL's, AMD's.
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
@@ -28,23 +42,43 @@ class Node:
 
     n_cpus: int
     n_gpus: int
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Its custom resources."""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PoolPlan:
     """The labelling pool: how many actors, what each reserves, and how it computes."""
 
     n_actors: int
+    """The most that there will be."""
+    min_actors: int
+    """How many there are at first; the pool grows where they are busy."""
     cpus_per_actor: int
     gpus_per_actor: float
+    resources: Mapping[str, float]
+    """Custom resources that each reserves."""
+    label_selector: Mapping[str, str]
+    """Labels of the nodes that they may live on."""
     device: str
     dtype: str
     n_threads: int
     batch_size: int
 
 
+def cluster_address(given: str | None) -> str | None:
+    """The cluster to join: the one that is named, or the one that runs this process as its job; None is this machine.
+
+    RAY_ADDRESS alone is no reason to join a cluster: on a laptop it may be left over from other work.
+    """
+    if given or _MARK_OF_A_RAY_JOB not in os.environ:
+        return given
+    return os.environ.get("RAY_ADDRESS") or "auto"
+
+
 def start_ray(address: str | None, verbose: bool) -> bool:
-    """Joins the cluster at `address`, or starts Ray on this machine, quietly unless `verbose`.
+    """Joins the cluster of `cluster_address`, or starts Ray on this machine, quietly unless `verbose`.
 
     Returns: whether it did; False where this process has joined or started Ray before.
     """
@@ -60,13 +94,13 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     terminate = signal.getsignal(signal.SIGTERM)
     level = logging.INFO if verbose else logging.ERROR
     options = {"logging_level": level, "log_to_driver": verbose, "configure_logging": verbose}
+    address = cluster_address(address)
     try:
         with contextlib.nullcontext() if verbose else _silence():
             if address:
-                ray.init(address=address, runtime_env={"env_vars": _forwarded_environment()}, **options)
+                ray.init(address=address, runtime_env={"env_vars": _missing_environment()}, **options)
             else:
-                # Without an address Ray would join a cluster that happens to run on this machine.
-                ray.init(address="local", num_cpus=_local_cpus(), include_dashboard=False, **options)
+                _start_locally(options)
     except Exception as error:  # Ray raises no class of its own, and bare Exceptions among them.
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {one_line(error)}") from error
@@ -80,6 +114,21 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
     return True
+
+
+def _start_locally(options: Mapping[str, Any]) -> None:
+    """Starts Ray on this machine. Its processes get 30 s, which on a laden machine may not be enough: it has two tries.
+
+    Without an address Ray would join a cluster that happens to run here.
+    """
+    import ray
+
+    local = {"address": "local", "num_cpus": _local_cpus(), "include_dashboard": False, **options}
+    try:
+        ray.init(**local)
+    except Exception:  # As in start_ray.
+        ray.shutdown()
+        ray.init(**local)
 
 
 def stop_ray() -> None:
@@ -102,7 +151,7 @@ def joined_ray(address: str | None, verbose: bool) -> Iterator[None]:
 
 def available_nodes(address: str | None) -> list[Node]:
     """What there is to work on: the nodes of the cluster that was joined, or this machine."""
-    return cluster_nodes() if address else [local_node()]
+    return cluster_nodes() if cluster_address(address) else [local_node()]
 
 
 def local_node() -> Node:
@@ -123,42 +172,97 @@ def cluster_nodes() -> list[Node]:
     """The living nodes of the cluster."""
     import ray
 
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in resources]
+    return [
+        Node(
+            n_cpus=int(node["Resources"].get("CPU", 0)),
+            n_gpus=int(node["Resources"].get("GPU", 0)),
+            resources=node["Resources"],
+            labels=node["Labels"],
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
 
 
 def plan_pool(nodes: list[Node], settings: LabelSettings) -> PoolPlan:
     """A pool that fits the nodes and leaves at least one CPU for reading.
 
+    Args:
+        nodes: what there is now; `settings.nodes_to_come` are added to it.
+
     Raises ClusterError where that is impossible: Ray would wait for ever without a word (ray-project/ray#44687).
     """
-    with_gpus = [node for node in nodes if node.n_gpus]
+    coming = _nodes_to_come(settings)
+    able = [*(node for node in nodes if _may_label(node, settings)), *coming]
+    with_gpus = [node for node in able if node.n_gpus]
     gpus = settings.gpus_per_actor if with_gpus else 0.0
-    cpus = _cpus_beside_gpu(with_gpus, gpus) if with_gpus else _cpus_of_cpu_actor(nodes)
-    n_cpus = sum(node.n_cpus for node in nodes)
+    cpus = _cpus_beside_gpu(with_gpus, gpus) if with_gpus else _cpus_of_cpu_actor(able)
+    n_cpus = sum(node.n_cpus for node in [*nodes, *coming])
     # An actor lives on one node, with all that it reserves.
-    slots = [min(_gpu_slots(node, gpus), node.n_cpus // cpus) for node in nodes]
+    slots = [_slots(node, cpus, gpus, settings) for node in able]
     most = min(sum(slots), (n_cpus - 1) // cpus)
     if not with_gpus:
-        slots = [min(n, max(1, (node.n_cpus - 1) // _CPUS_PER_CPU_ACTOR)) for node, n in zip(nodes, slots, strict=True)]
-    n_actors = settings.actors or min(most, sum(slots))
+        slots = [min(n, max(1, (node.n_cpus - 1) // _CPUS_PER_CPU_ACTOR)) for node, n in zip(able, slots, strict=True)]
+    n_actors = settings.actors or settings.max_actors or max(settings.min_actors, min(most, sum(slots)))
     if not 0 < n_actors <= most:
-        n_gpus = sum(node.n_gpus for node in nodes)
-        raise ClusterError(
-            f"{max(1, n_actors)} labelling actors of {cpus} CPUs and {gpus:g} GPUs do not fit {len(nodes)} nodes with "
-            f"{n_cpus} CPUs and {n_gpus} GPUs and one CPU left for reading; at most {most} do, see --actors"
-        )
+        raise ClusterError(_does_not_fit(max(1, n_actors), most, cpus, gpus, [*nodes, *coming], settings))
     auto_dtype, batch_size = ("bfloat16", 64) if with_gpus else ("float32", 16)
+    grows = settings.min_actors or settings.max_actors
     return PoolPlan(
         n_actors=n_actors,
+        min_actors=max(1, settings.min_actors) if grows else n_actors,
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
+        resources=settings.actor_resources,
+        label_selector=settings.label_selector,
         device="cuda" if with_gpus else "cpu",
         dtype=auto_dtype if settings.dtype == "auto" else settings.dtype,
         # On CPUs the model may use those that reading leaves idle: reading costs little beside labelling.
-        n_threads=cpus if with_gpus else min(n_cpus // n_actors, max(node.n_cpus for node in nodes)),
+        n_threads=cpus if with_gpus else min(n_cpus // n_actors, max(node.n_cpus for node in able)),
         batch_size=settings.batch_size or batch_size,
     )
+
+
+def _does_not_fit(n_actors: int, most: int, cpus: int, gpus: float, nodes: list[Node], settings: LabelSettings) -> str:
+    """Why so many actors cannot be had, and what to do."""
+    n_cpus, n_gpus = sum(node.n_cpus for node in nodes), sum(node.n_gpus for node in nodes)
+    each = "".join(f" and {amount:g} {name}" for name, amount in settings.actor_resources.items())
+    where = "".join(f" with {name} = {value}" for name, value in settings.label_selector.items())
+    on_nodes = f", on nodes{where}," if where else ""
+    return (
+        f"{n_actors} labelling actors of {cpus} CPUs and {gpus:g} GPUs{each}{on_nodes} do not fit {len(nodes)} nodes "
+        f"with {n_cpus} CPUs and {n_gpus} GPUs and one CPU left for reading; at most {most} do, see --actors, and "
+        "nodes_to_come where the cluster grows"
+    )
+
+
+def _nodes_to_come(settings: LabelSettings) -> list[Node]:
+    """The nodes that the cluster will add; they are for labelling, whatever else that takes."""
+    coming = settings.nodes_to_come
+    node = Node(coming.cpus, coming.gpus, settings.actor_resources)
+    return [node] * coming.count
+
+
+def _may_label(node: Node, settings: LabelSettings) -> bool:
+    """Whether labelling actors may live on a node: it has the labels, and some of each custom resource."""
+    has_labels = all(_matches(node.labels.get(name), value) for name, value in settings.label_selector.items())
+    return has_labels and all(node.resources.get(name) for name in settings.actor_resources)
+
+
+def _matches(label: str | None, wanted: str) -> bool:
+    """Whether a node's label is as Ray's selector wants it: `value`, `in(a, b)`, each with `!` in front for not."""
+    listed = wanted.removeprefix("!")
+    values = listed.removeprefix("in(").removesuffix(")").split(",") if listed.startswith("in(") else [listed]
+    return (label in {value.strip() for value in values}) != wanted.startswith("!")
+
+
+def _slots(node: Node, cpus_per_actor: int, gpus_per_actor: float, settings: LabelSettings) -> int:
+    """How many actors a node takes."""
+    of_resources = [
+        round(node.resources[name] * _PARTS) // max(1, round(amount * _PARTS))
+        for name, amount in settings.actor_resources.items()
+    ]
+    return min(_gpu_slots(node, gpus_per_actor), node.n_cpus // cpus_per_actor, *of_resources)
 
 
 def _gpu_slots(node: Node, gpus_per_actor: float) -> int:
@@ -167,14 +271,13 @@ def _gpu_slots(node: Node, gpus_per_actor: float) -> int:
         return sys.maxsize
     if gpus_per_actor >= 1:
         return node.n_gpus // int(gpus_per_actor)
-    # Ray counts in ten-thousandths of a GPU.
-    return node.n_gpus * (_GPU_PARTS // max(1, round(gpus_per_actor * _GPU_PARTS)))
+    return node.n_gpus * (_PARTS // max(1, round(gpus_per_actor * _PARTS)))
 
 
 def _cpus_beside_gpu(nodes: list[Node], gpus_per_actor: float) -> int:
     """CPUs for an actor with a GPU: half of its share on the tightest node, the rest reads."""
-    slots = {node: _gpu_slots(node, gpus_per_actor) for node in nodes}
-    share = min(((node.n_cpus - 1) / n_slots for node, n_slots in slots.items() if n_slots), default=0)
+    slots = [(node, _gpu_slots(node, gpus_per_actor)) for node in nodes]
+    share = min(((node.n_cpus - 1) / n_slots for node, n_slots in slots if n_slots), default=0)
     return max(1, min(_MAX_CPUS_PER_ACTOR, int(share / 2)))
 
 
@@ -214,6 +317,17 @@ def _local_cpus() -> int:
     return max(2, len(os.sched_getaffinity(0)))
 
 
-def _forwarded_environment() -> dict[str, str]:
+def forwarded_environment() -> dict[str, str]:
     """Where object storage is and how to log in, for the workers of a cluster that was started without it."""
-    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("AWS_") and name not in _AWS_OF_THIS_MACHINE
+    }
+
+
+def _missing_environment() -> dict[str, str]:
+    """What of it Ray does not give to the workers already: it refuses to be told twice, and with all values."""
+    of_job = json.loads(os.environ.get(_MARK_OF_A_RAY_JOB, "{}")).get("runtime_env") or {}
+    given = of_job.get("env_vars") or {}
+    return {name: value for name, value in forwarded_environment().items() if name not in given}

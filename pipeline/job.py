@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from model.fingerprint import fingerprint_folder
 from model.folder import DEMO_MODEL
 from pipeline.assembly import ShardAssembler, WholeShard
-from pipeline.cluster import PoolPlan, available_nodes, joined_ray, plan_pool
-from pipeline.errors import StorageError, StoreError, TagstreamError
+from pipeline.cluster import PoolPlan, available_nodes, cluster_address, joined_ray, plan_pool
+from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.folder import count_buckets
 from pipeline.forecast.forecast import Forecast
 from pipeline.labeler import Labeler, LabelerConfig
@@ -53,7 +53,7 @@ class LabelRequest:
     run: str | None = None
     """Default: the model's name and the run's fingerprint."""
     address: str | None = None
-    """Of a Ray cluster; default this machine."""
+    """Of a Ray cluster; default this machine, or the cluster whose job this is."""
     verbose: bool = False
     command: str = ""
     labeler_class: type[Labeler] = Labeler
@@ -144,8 +144,12 @@ class LabelJob:
         return 0
 
     def _plan_pool(self) -> PoolPlan:
-        if self.request.address:
+        if cluster_address(self.request.address):
             self._start_ray()
+        elif self.request.settings.nodes_to_come.count:
+            raise ClusterError(
+                "nodes_to_come is set, but this machine will not grow; name a Ray cluster with --address"
+            )
         return plan_pool(available_nodes(self.request.address), self.request.settings)
 
     def _start_ray(self) -> None:

@@ -77,8 +77,11 @@ def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple
         zero_copy_batch=True,
         num_cpus=pool.cpus_per_actor,
         num_gpus=pool.gpus_per_actor or None,
+        resources=dict(pool.resources) or None,
+        label_selector=dict(pool.label_selector) or None,
         compute=ActorPoolStrategy(
-            size=pool.n_actors,
+            min_size=pool.min_actors,
+            max_size=pool.n_actors,
             max_concurrent_calls_per_actor=_CALLS_PER_ACTOR,
             max_tasks_in_flight_per_actor=2 * _CALLS_PER_ACTOR,
             enable_true_multi_threading=True,

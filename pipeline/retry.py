@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from pipeline.assembly import WholeShard
 from pipeline.catalog import open_store, query_rows
-from pipeline.errors import StoreError
 from pipeline.job import LabelJob, LabelRequest
 from pipeline.labeler import Labeler
 from pipeline.plan import ShardPlan, find_changed, run_shards
@@ -53,7 +52,7 @@ class RetryJob(LabelJob):
 
     def __init__(self, request: RetryRequest) -> None:
         self._retry = request
-        super().__init__(_label_request(find_run(Store(request.store), request.run), request))
+        super().__init__(_label_request(Store(request.store).find_run(request.run), request))
         self._wanted: dict[str, tuple[int, ...]] = {}
 
     def plan(self, store: Store, source: Source) -> ShardPlan:
@@ -137,18 +136,6 @@ def merge_rows(
 
     by_index, by_rank = ("index", "ascending"), ("rank", "ascending")
     return merged(images, new_images, IMAGES, [by_index]), merged(labels, new_labels, LABELS, [by_index, by_rank])
-
-
-def find_run(store: Store, run: str | None) -> RunRecord:
-    """The run of this name, or the only one. Raises StoreError where there is none."""
-    names = store.run_names()
-    if run is None and len(names) > 1:
-        raise StoreError(f"{store.url} holds the runs {', '.join(names)}; name one with --run")
-    name = run or (names[0] if names else "")
-    record = store.read_run(name) if name in names else None
-    if record is None:
-        raise StoreError(f"there is no run {run} in {store.url}" if run else f"there is no run in {store.url}")
-    return record
 
 
 def _label_request(record: RunRecord, request: RetryRequest) -> LabelRequest:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from model.choices import DTYPES, RANKINGS, SAMPLINGS
@@ -17,6 +17,22 @@ from pipeline.settings_file import check_choice, check_range
 
 ChangedPolicy = Literal["keep", "relabel", "fail"]
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComingNodes:
+    """Nodes for labelling that an autoscaling cluster adds when they are asked for: `[nodes_to_come]` in the file."""
+
+    count: int = 0
+    cpus: int = 0
+    """Of each."""
+    gpus: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("count", "cpus", "gpus"):
+            check_range(f"nodes_to_come.{name}", getattr(self, name), 0, 100_000)
+        if self.count and not self.cpus:
+            raise TagstreamError("nodes_to_come.cpus is 0; expected the number of CPUs of each of these nodes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +54,17 @@ class LabelSettings:
     """Images labelled at once; 0 is 64 on GPUs and 16 on CPUs."""
     actors: int = 0
     """Labelling actors; 0 is one a GPU, or as many as the CPUs allow."""
+    min_actors: int = 0
+    """With fewer than `max_actors` the pool begins with these and grows where they are busy; 0 is 1."""
+    max_actors: int = 0
+    """0 is as many as fit."""
     gpus_per_actor: float = 1.0
+    actor_resources: dict[str, float] = field(default_factory=dict)
+    """Custom resources of Ray that each labelling actor reserves, such as {gpu_node = 1}."""
+    label_selector: dict[str, str] = field(default_factory=dict)
+    """Ray's labels of the nodes that may label, such as {"ray.io/accelerator-type" = "H100"}; all nodes read."""
+    nodes_to_come: ComingNodes = field(default_factory=ComingNodes)
+    """Nodes that the cluster has not yet, but will add."""
     limit: int = 0
     """Stop after about this many images, at a shard's end; 0 is all."""
     changed: str = "keep"
@@ -60,7 +86,8 @@ class LabelSettings:
         check_range("top_k", self.top_k, 1, 200)
         check_range("max_label_tokens", self.max_label_tokens, 1, 256)
         check_range("batch_size", self.batch_size, 0, 4096)
-        check_range("actors", self.actors, 0, 100_000)
+        for name in ("actors", "min_actors", "max_actors"):
+            check_range(name, getattr(self, name), 0, 100_000)
         check_range("limit", self.limit, 0)
         check_range("max_sample_bytes", self.max_sample_bytes, 1)
         check_range("max_image_pixels", self.max_image_pixels, 1)
@@ -71,6 +98,19 @@ class LabelSettings:
             raise TagstreamError(
                 f"gpus_per_actor is {share}; expected a whole number, or a share of one GPU: above 0 and below 1"
             )
+        self._check_pool()
+
+    def _check_pool(self) -> None:
+        if self.actors and (self.min_actors or self.max_actors):
+            raise TagstreamError("actors is a fixed number; leave it out beside min_actors and max_actors")
+        if self.max_actors and self.min_actors > self.max_actors:
+            raise TagstreamError(f"min_actors is {self.min_actors}; expected at most max_actors, {self.max_actors}")
+        for name, amount in self.actor_resources.items():
+            if not isinstance(amount, int | float) or isinstance(amount, bool) or not 0 < amount < math.inf:
+                raise TagstreamError(f"actor_resources.{name} is {amount!r}; expected a number above 0")
+        for name, value in self.label_selector.items():
+            if not isinstance(value, str):
+                raise TagstreamError(f"label_selector.{name} is {value!r}; expected a string")
 
     def labelling(self, dtype: str) -> dict[str, Any]:
         """The settings that decide the labels, with the dtype as resolved.

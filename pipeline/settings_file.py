@@ -15,8 +15,8 @@ def read_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
     """Settings of a class from a parsed file.
 
     Args:
-        cls: a dataclass whose fields all have defaults of type bool, int, float, str or tuple of str, or are such
-            dataclasses themselves (a table in the file).
+        cls: a dataclass whose fields all have defaults of type bool, int, float, str, tuple of str or dict, or are
+            such dataclasses themselves; both of the latter are tables in the file.
         values: what the file holds.
         origin: the file, for messages.
 
@@ -45,9 +45,11 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a list of strings")
+    if expected is dict and isinstance(value, Mapping):
+        return dict(value)
     fits = isinstance(value, expected) or (expected is float and isinstance(value, int))
     if not fits or (isinstance(value, bool) and expected is not bool):
-        kind = "table" if is_dataclass(expected) else f"value of type {expected.__name__}"
+        kind = "table" if is_dataclass(expected) or expected is dict else f"value of type {expected.__name__}"
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a {kind}")
     return float(value) if expected is float else value
 

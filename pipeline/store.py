@@ -78,6 +78,17 @@ class Store:
         except (ValueError, TypeError) as error:
             raise StoreError(f"{self._run_path(run)} is damaged: {error}") from error
 
+    def find_run(self, run: str | None) -> RunRecord:
+        """What makes a run, by default the only one. Raises StoreError where there is none, or a choice."""
+        names = self.run_names()
+        if run is None and len(names) > 1:
+            raise StoreError(f"the store holds {len(names)} runs ({', '.join(names)}); choose one with --run")
+        name = run or (names[0] if names else "")
+        record = self.read_run(name) if name in names else None
+        if record is None:
+            raise StoreError(f"there is no run {name} in the store {self.url}" if name else f"{self.url} holds no run")
+        return record
+
     def create_run(self, record: RunRecord) -> RunRecord:
         """Writes the run's record unless it exists; returns the one that stands, perhaps another job's."""
         check_run_name(record.run)

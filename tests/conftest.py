@@ -21,6 +21,12 @@ os.environ.setdefault("RAY_health_check_failure_threshold", "20")
 os.environ.setdefault("RAY_metrics_report_interval_ms", "2000")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Workers of `pytest -n auto`: more than cores, since tests of whole jobs mostly wait for processes to start."""
+    return len(os.sched_getaffinity(0)) + 2
+
+
 @pytest.fixture(scope="session")
 def coco_mini() -> Path:
     """Eighty real photographs, where the checkout has them beside it."""

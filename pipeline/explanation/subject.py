@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from model.fingerprint import fingerprint_folder
 from model.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_pixels
-from pipeline.analysis.recall import find_run
 from pipeline.catalog import Connection, open_store, query_rows
-from pipeline.errors import StoreError, TagstreamError
+from pipeline.errors import TagstreamError
 from pipeline.model_store import fetch_model
 from pipeline.originals import original_place, read_originals
 from pipeline.settings import LabelSettings
@@ -59,10 +58,7 @@ def find_image(store_url: str, run: str | None, name: str, model: str | None, to
     Raises TagstreamError where there is no such image, or several, or it is not what was labelled any more.
     """
     connection = open_store(store_url)
-    run = str(find_run(connection, run)["run"])
-    record = Store(store_url).read_run(run)
-    if record is None:
-        raise StoreError(f"run {run} vanished from {store_url}")
+    record = Store(store_url).find_run(run)
     row = _find_row(connection, record, name)
     settings = _settings_of(record, top_k, (row["width"] or 0) * (row["height"] or 0))
     model = model or record.model
@@ -71,7 +67,7 @@ def find_image(store_url: str, run: str | None, name: str, model: str | None, to
     (original,) = read_originals(record, [row])
     if original.data is None:
         raise TagstreamError(f"{place} cannot be explained: {original.problem}")
-    return Subject(place=place, data=original.data, model=model, settings=settings, run=run)
+    return Subject(place=place, data=original.data, model=model, settings=settings, run=record.run)
 
 
 def explain(subject: Subject) -> Explanation:

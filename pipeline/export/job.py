@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.analysis.recall import find_run
 from pipeline.analysis.thresholds import Thresholds
 from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import open_store
@@ -76,12 +75,9 @@ class Export:
         request = self.request
         out = _new_folder(request.out)
         connection = open_store(request.store, request.vocabulary, request.thresholds)
-        described = find_run(connection, request.run)
-        self.run = str(described["run"])
-        record = Store(request.store).read_run(self.run)
-        if record is None:
-            raise TagstreamError(f"run {self.run} vanished from {request.store}")
-        request.selection.check_ranking(described)
+        record = Store(request.store).find_run(request.run)
+        self.run = record.run
+        request.selection.check_ranking(record)
         confident = request.thresholds is not None
         self.n_chosen = select_images(connection, self.run, request.selection, confident=confident)
         rows = chosen_images(connection, request.selection.min_score)

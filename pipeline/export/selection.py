@@ -11,6 +11,7 @@ from pipeline.analysis.recall import LOWEST_FIRST
 from pipeline.catalog import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.selection import choose_images, n_chosen, narrow_to_run
+from schemas import RunRecord
 
 # Images that one query sorts and puts together with their labels.
 _IMAGES_AT_ONCE = 100_000
@@ -33,12 +34,12 @@ class Selection:
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise TagstreamError(f"the lowest score is {self.min_score}; expected a finite number")
 
-    def check_ranking(self, record: dict[str, Any]) -> None:
+    def check_ranking(self, record: RunRecord) -> None:
         """Raises TagstreamError where the best scores of a run are its lowest."""
-        ranking = record["labelling"].get("ranking")
+        ranking = record.labelling.get("ranking")
         if self.min_score is not None and ranking in LOWEST_FIRST:
             raise TagstreamError(
-                f"run {record['run']} is ranked by {ranking}, whose best scores are the lowest; leave the limit out"
+                f"run {record.run} is ranked by {ranking}, whose best scores are the lowest; leave the limit out"
             )
 
 

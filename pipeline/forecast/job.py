@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from pipeline.progress import Progress
 from pipeline.shard_files import CommittedShard
 from pipeline.source import Source
 from pipeline.store import Store
-from schemas import JobRecord
+from schemas import JobRecord, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +88,9 @@ class SampleJob(LabelJob):
         )
 
     def _plan_pool(self) -> PoolPlan:
+        # All of them at once: of a pool that grows it is not known how many worked.
         pool = super()._plan_pool()
+        pool = replace(pool, min_actors=pool.n_actors)
         n_cpus = sum(node.n_cpus for node in available_nodes(self.request.address))
         self.workers = Workers(
             n_actors=pool.n_actors,
@@ -120,7 +123,9 @@ class ForecastJob:
             self.notes = outcome.notes
             record = self._job.record
             self.progress.begin("measuring what was written")
-            output = measure_output(self._job.shards, Store(str(Path(self._folder.name) / "sized")), self._job)
+            n_rows = self._job.extent.n_images.value / self._job.extent.n_shards
+            sized = Store(str(Path(self._folder.name) / "sized"))
+            output = measure_output(self._job.shards, n_rows, sized, record)
             return forecast(
                 self._job.extent,
                 self._job.costs(outcome.record),
@@ -134,23 +139,45 @@ class ForecastJob:
             )
 
 
-def measure_output(shards: list[WholeShard], store: Store, job: LabelJob) -> OutputSizes:
-    """Sizes of what a store keeps of these images, all in one shard: of larger shards an image takes less."""
-    run = store.create_run(job.record).run
-    images = pa.concat_tables([shard.images for shard in shards])
-    labels = pa.concat_tables([shard.labels for shard in shards])
-    store.commit(run, "empty", images.slice(0, 0), labels.slice(0, 0), {})
+def measure_output(shards: list[WholeShard], rows_a_shard: float, store: Store, record: RunRecord) -> OutputSizes:
+    """Sizes of what a store keeps of these images.
+
+    Args:
+        rows_a_shard: what shards have on average. The larger a shard, the less an image takes of it, so one is measured
+            that has about as many, if there are as many.
+    """
+    run = store.create_run(record).run
+    n_shards = 1 + next(
+        (place for place, rows in enumerate(accumulate(_n_rows(shards))) if rows >= rows_a_shard), len(shards)
+    )
+    whole, rest = shards[:n_shards], shards[n_shards:]
+    _commit_as_one(store, run, "empty", [_emptied(shards[0])])
     empty_labels, empty_images = _sizes(store, run)
-    store.commit(run, "whole", images, labels, {})
+    _commit_as_one(store, run, "whole", whole)
     both_labels, both_images = _sizes(store, run)
+    if rest:
+        _commit_as_one(store, run, "rest", rest)
     compacted = compact_run(store, run, read_vocabulary(None), lambda done, of: None)
-    n_images = images.num_rows
+    n_images = sum(_n_rows(whole))
     return OutputSizes(
         bytes_a_shard=empty_labels + empty_images,
         label_bytes_an_image=(both_labels - 2 * empty_labels) / n_images,
         image_bytes_an_image=(both_images - 2 * empty_images) / n_images,
-        compacted_label_bytes_an_image=max(0, compacted.label_bytes_after - empty_labels) / n_images,
+        compacted_label_bytes_an_image=max(0, compacted.label_bytes_after - empty_labels) / sum(_n_rows(shards)),
     )
+
+
+def _n_rows(shards: list[WholeShard]) -> list[int]:
+    return [shard.images.num_rows for shard in shards]
+
+
+def _emptied(shard: WholeShard) -> WholeShard:
+    return replace(shard, images=shard.images.slice(0, 0), labels=shard.labels.slice(0, 0))
+
+
+def _commit_as_one(store: Store, run: str, name: str, shards: list[WholeShard]) -> None:
+    images = pa.concat_tables([shard.images for shard in shards])
+    store.commit(run, name, images, pa.concat_tables([shard.labels for shard in shards]), {})
 
 
 def _sizes(store: Store, run: str) -> tuple[int, int]:

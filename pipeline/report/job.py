@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.analysis.comparison import compare_runs
-from pipeline.analysis.recall import RunAnalysis, find_run
+from pipeline.analysis.recall import RunAnalysis
 from pipeline.analysis.truth import TruthKind, name_labels
 from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import Connection, open_store
@@ -79,14 +79,11 @@ class Report:
     def _page(self) -> bytes:
         request = self.request
         connection = open_store(request.store, request.vocabulary, memory_limit=_MEMORY_LIMIT)
-        described = find_run(connection, request.run)
-        self.run = str(described["run"])
+        store = Store(request.store)
+        record = store.find_run(request.run)
+        self.run = record.run
         if request.compare == self.run:
             raise TagstreamError(f"--compare names the run itself ({self.run}); give another run of {request.store}")
-        store = Store(request.store)
-        record = store.read_run(self.run)
-        if record is None:
-            raise TagstreamError(f"run {self.run} vanished from {request.store}")
         self.phase = "asking the store"
         head = describe_run(connection, record, store.read_jobs(self.run), request.usd_per_hour)
         charts = self._charts(connection, record)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
+from threading import Event
 
 from PIL import Image
 
@@ -41,16 +43,31 @@ def make_thumbnails(
         done: called after each one.
     """
 
+    stopping = Event()
+
     def of_shard(rows: list[ImageRow]) -> list[Thumbnail]:
         thumbnails = []
-        for original in read_originals(record, rows):
-            thumbnails.append(_make(original, max_bytes))
-            done()
+        with _set_on_error(stopping):
+            for original in read_originals(record, rows):
+                thumbnails.append(_make(original, max_bytes))
+                done()
+                if stopping.is_set():
+                    break
         return thumbnails
 
     shards = [list(rows) for _, rows in groupby(images, key=lambda image: image["shard"])]
-    with ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="thumbnails") as pool:
+    with ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="thumbnails") as pool, _set_on_error(stopping):
         return {thumbnail.image_id: thumbnail for made in pool.map(of_shard, shards) for thumbnail in made}
+
+
+@contextlib.contextmanager
+def _set_on_error(event: Event) -> Iterator[None]:
+    """Threads are waited for, be it after Ctrl-C: where one has failed the others have to come to an end soon."""
+    try:
+        yield
+    except BaseException:
+        event.set()
+        raise
 
 
 def _make(original: Original, max_bytes: int) -> Thumbnail:

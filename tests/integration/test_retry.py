@@ -129,7 +129,7 @@ def test_a_mended_file_of_a_folder_is_labelled_though_others_have_changed(label:
 def test_of_several_runs_one_has_to_be_named(tmp_path: Path) -> None:
     for run in ("a", "b"):
         Store(str(tmp_path / "store")).create_run(run_record(run))
-    with pytest.raises(StoreError, match="holds the runs a, b; name one with --run"):
+    with pytest.raises(StoreError, match=r"the store holds 2 runs \(a, b\); choose one with --run"):
         retry(tmp_path / "store")
     with pytest.raises(StoreError, match="there is no run c"):
         retry(tmp_path / "store", run="c")

@@ -194,14 +194,11 @@ function showCharts(charts) {
 function chartFigure(chart) {
   const rows = chart.rows.map((row) => Object.fromEntries(chart.columns.map((column, i) => [column, row[i]])));
   const title = `chart-${chart.id}`;
-  const plot = element("div", { class: "plot" });
+  const plot = element("div", { class: "plot", role: "img", "aria-labelledby": title });
   plot.draw = (width) => {
     const drawn = drawings[chart.id](rows, width);
-    const svg = drawn.matches("svg") ? drawn : drawn.querySelector(":scope > svg");
-    svg.setAttribute("role", "img");
-    svg.setAttribute("aria-labelledby", title);
-    // Plot names groups, which may not have names; as a whole it is an image, whose numbers stand beside it.
-    for (const part of svg.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label");
+    // As a whole it is an image, whose numbers stand beside it: the names that Plot gives to its groups are for nobody.
+    drawn.setAttribute("aria-hidden", "true");
     return drawn;
   };
   return element(

@@ -19,6 +19,7 @@ class Gallery {
     this.texts = new Map(images.map((image) => [image, searchText(image)]));
     const draw = () => requestAnimationFrame(() => this.draw());
     addEventListener("scroll", draw, { passive: true });
+    addEventListener("resize", draw);
     new ResizeObserver(() => this.layOut()).observe(this.grid);
   }
 
@@ -113,7 +114,9 @@ class Gallery {
   focus(place) {
     const row = Math.floor(place / this.columns);
     const top = this.grid.getBoundingClientRect().top + row * (CARD_HEIGHT_PX + GAP_PX);
-    if (top < 0) scrollBy(0, top - GAP_PX);
+    // The tabs stay at the top, over what is scrolled.
+    const ceiling = document.querySelector(".tabs").offsetHeight + GAP_PX;
+    if (top < ceiling) scrollBy(0, top - ceiling);
     else if (top + CARD_HEIGHT_PX > innerHeight) scrollBy(0, top + CARD_HEIGHT_PX + GAP_PX - innerHeight);
     this.draw();
     this.cards.get(place)?.querySelector("button").focus({ preventScroll: true });
@@ -183,7 +186,7 @@ function meets(image, filters) {
   const candidates = filters.label
     ? labelsOf(image).filter((label) => nameOf(label) === filters.label || label.label === filters.label)
     : labelsOf(image).slice(0, 1);
-  return candidates.some((label) => goodness(label.score) >= filters.score);
+  return candidates.some((label) => !filters.score || reaches(label.score, Number(filters.score)));
 }
 
 function searchText(image) {

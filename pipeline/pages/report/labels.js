@@ -9,6 +9,14 @@ function goodness(score) {
   return Math.min(1, Math.max(0, ranking === "sim" ? 1 - score : score));
 }
 
+function isLowestFirst() {
+  return ranking === "ppl" || ranking === "sim";
+}
+
+function reaches(score, limit) {
+  return score !== undefined && (isLowestFirst() ? score <= limit : score >= limit);
+}
+
 function nameOf(label) {
   return label.name ?? label.label;
 }

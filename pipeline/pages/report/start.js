@@ -15,6 +15,10 @@ function prepareFilters(report, gallery) {
   const form = document.getElementById("filters");
   const hasTruth = report.images.some((image) => image.truth);
   document.getElementById("truth-filter").hidden = !hasTruth;
+  if (isLowestFirst()) {
+    document.getElementById("score-name").textContent = "Score up to";
+    form.elements.score.removeAttribute("max");
+  }
   const has = { truth: hasTruth, compare: Boolean(report.compare) };
   for (const option of form.querySelectorAll("[data-needs]")) if (!has[option.dataset.needs]) option.remove();
   const shards = [...new Set(report.images.map((image) => image.shard))].sort();
@@ -23,13 +27,15 @@ function prepareFilters(report, gallery) {
   document.getElementById("label-names").append(...names.map((name) => element("option", { value: name })));
   const apply = () => {
     const values = Object.fromEntries(new FormData(form));
-    gallery.filter({ ...values, label: values.label.trim(), score: Number(values.score) || 0 });
+    gallery.filter({ ...values, label: values.label.trim() });
     const n = gallery.shown.length;
     document.getElementById("found").textContent =
       n === report.images.length
         ? `${formatCount(n)} images, drawn from ${formatCount(report.gallery.labelled + report.gallery.rejected)}`
         : `${formatCount(n)} of ${formatCount(report.images.length)} images`;
   };
+  const more = document.getElementById("more-button");
+  more.addEventListener("click", () => more.setAttribute("aria-expanded", more.getAttribute("aria-expanded") !== "true"));
   form.addEventListener("input", apply);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(apply));

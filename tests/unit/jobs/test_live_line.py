@@ -9,8 +9,10 @@ import time
 import pytest
 
 from jobs import live_line
-from jobs.live_line import LiveLine, clock, describe
+from jobs.live_line import LiveLine, clock, describe, is_progress
+from jobs.train import describe as describe_training
 from pipeline.progress import Progress, ProgressSnapshot
+from pipeline.training.progress import TrainProgress
 
 
 def snapshot(**changed: object) -> ProgressSnapshot:
@@ -56,6 +58,23 @@ def test_without_an_estimate_the_line_does_not_guess() -> None:
 
 def test_before_the_first_image_the_line_tells_what_the_job_does() -> None:
     assert describe(snapshot(phase="loading the model", n_images=0), 7.0) == "loading the model ... 0:07"
+
+
+@pytest.mark.parametrize("elapsed_s", [0, 65, 7384, 3 * 86400])
+def test_lines_of_progress_are_known_again_in_a_log(elapsed_s: float) -> None:
+    training = TrainProgress()
+    lines = [describe(snapshot(), elapsed_s), describe(snapshot(n_images=0), elapsed_s)]
+    lines += [describe(snapshot(eta_s=None), elapsed_s), describe_training(training, elapsed_s)]
+    training.step, training.n_steps = 5, 10
+    lines.append(describe_training(training, elapsed_s))
+    assert [line for line in lines if not is_progress(line)] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["", "Labelled 200 images in 4 shards: 1,000 labels, 30.3 s", "Note: one · two.", "..."]
+)
+def test_other_lines_are_no_progress(line: str) -> None:
+    assert not is_progress(line)
 
 
 class Terminal(io.StringIO):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.cluster import Node, PoolPlan, plan_pool
+from pipeline.cluster import Node, PoolPlan, cluster_address, forwarded_environment, plan_pool, start_ray
 from pipeline.errors import ClusterError
-from pipeline.settings import LabelSettings
+from pipeline.settings import ComingNodes, LabelSettings
 
 
 def plan(*nodes: tuple[int, int], **changed: object) -> PoolPlan:
@@ -124,6 +126,124 @@ class TestRequests:
     def test_batch_size_and_dtype_are_taken_over(self) -> None:
         pool = plan((16, 1), batch_size=5, dtype="float16")
         assert (pool.batch_size, pool.dtype) == (5, "float16")
+
+
+class TestChosenNodes:
+    """Labels and custom resources that say which nodes label."""
+
+    READER = Node(8, 0, labels={"zone": "a"})
+    LABELLER = Node(4, 0, {"gpu_node": 2.0}, {"zone": "b"})
+
+    def test_only_nodes_with_the_resource_label(self) -> None:
+        settings = LabelSettings(actor_resources={"gpu_node": 1})
+        pool = plan_pool([self.READER, self.LABELLER], settings)
+        assert (pool.n_actors, pool.cpus_per_actor, pool.resources) == (1, 3, {"gpu_node": 1})
+
+    def test_a_nodes_resource_takes_no_more_actors_than_it_has_shares(self) -> None:
+        node = Node(100, 0, {"gpu_node": 2.0})
+        assert plan_pool([node], LabelSettings(actor_resources={"gpu_node": 0.5}, actors=4)).n_actors == 4
+        with pytest.raises(ClusterError, match=r"and 0\.5 gpu_node do not fit 1 nodes .* at most 4 do"):
+            plan_pool([node], LabelSettings(actor_resources={"gpu_node": 0.5}, actors=5))
+
+    @pytest.mark.parametrize(
+        ("wanted", "cpus"), [("b", 3), ("!a", 3), ("in(b, c)", 3), ("!in(a, c)", 3), ("in(a,b)", 3), ("a", 3)]
+    )
+    def test_only_nodes_with_the_label_label(self, wanted: str, cpus: int) -> None:
+        small = Node(1, 0, labels={"zone": "c"})
+        pool = plan_pool([self.READER, self.LABELLER, small], LabelSettings(label_selector={"zone": wanted}))
+        assert (pool.cpus_per_actor, pool.label_selector) == (cpus, {"zone": wanted})
+
+    def test_gpus_of_nodes_without_the_label_do_not_count(self) -> None:
+        nodes = [Node(16, 4, labels={"zone": "a"}), Node(16, 1, labels={"zone": "b"})]
+        assert plan_pool(nodes, LabelSettings(label_selector={"zone": "b"})).n_actors == 1
+
+    def test_labels_that_no_node_has_are_an_error_that_names_them(self) -> None:
+        with pytest.raises(ClusterError, match=r"on nodes with zone = z, do not fit 2 nodes .* at most 0 do"):
+            plan_pool([self.READER, self.LABELLER], LabelSettings(label_selector={"zone": "z"}))
+
+
+class TestGrowth:
+    """Pools that grow, and clusters that do."""
+
+    def test_a_pool_has_a_fixed_size_by_default(self) -> None:
+        pool = plan((16, 0))
+        assert (pool.min_actors, pool.n_actors) == (3, 3)
+
+    @pytest.mark.parametrize(
+        ("given", "bounds"),
+        [({"min_actors": 2}, (2, 3)), ({"max_actors": 2}, (1, 2)), ({"min_actors": 4, "max_actors": 5}, (4, 5))],
+    )
+    def test_a_pool_grows_within_its_bounds(self, given: dict[str, int], bounds: tuple[int, int]) -> None:
+        pool = plan((16, 0), **given)
+        assert (pool.min_actors, pool.n_actors) == bounds
+
+    @pytest.mark.parametrize("given", [{"min_actors": 6}, {"max_actors": 6}])
+    def test_bounds_that_do_not_fit_are_an_error(self, given: dict[str, int]) -> None:
+        with pytest.raises(ClusterError, match=r"6 labelling actors .* do not fit .* at most 5 do"):
+            plan((16, 0), **given)
+
+    def test_nodes_to_come_label_with_what_they_will_have(self) -> None:
+        pool = plan((2, 0), nodes_to_come=ComingNodes(count=3, cpus=16, gpus=2), max_actors=6)
+        assert (pool.device, pool.n_actors, pool.gpus_per_actor) == ("cuda", 6, 1.0)
+
+    def test_nodes_to_come_have_the_labels_and_resources_that_are_asked_for(self) -> None:
+        chosen = {"label_selector": {"zone": "b"}, "actor_resources": {"gpu_node": 1}}
+        assert plan((2, 0), nodes_to_come=ComingNodes(count=3, cpus=4), **chosen).n_actors == 3
+
+    def test_more_than_the_nodes_to_come_take_is_an_error(self) -> None:
+        with pytest.raises(ClusterError, match=r"7 labelling actors .* at most 6 do"):
+            plan((2, 0), nodes_to_come=ComingNodes(count=3, cpus=16, gpus=2), max_actors=7)
+
+
+class TestAddress:
+    """Which cluster a command joins."""
+
+    @pytest.fixture(autouse=True)
+    def _no_ray_job(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+            monkeypatch.delenv(name, raising=False)
+
+    def test_a_cluster_that_the_environment_names_is_not_joined_by_accident(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+        assert cluster_address(None) is None
+        assert cluster_address("auto") == "auto"
+
+    def test_a_job_of_a_cluster_works_on_that_cluster(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        assert cluster_address(None) == "auto"
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+        assert cluster_address(None) == "10.0.0.1:6379"
+        assert cluster_address("10.0.0.2:6379") == "10.0.0.2:6379"
+
+
+def test_what_names_files_of_this_machine_is_not_passed_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3:9000")
+    monkeypatch.setenv("OTHER", "1")
+    forwarded = forwarded_environment()
+    assert forwarded["AWS_ENDPOINT_URL"] == "http://s3:9000"
+    assert {"AWS_PROFILE", "OTHER"}.isdisjoint(forwarded)
+
+
+@pytest.mark.parametrize("n_failures", [1, 2])
+def test_a_start_that_takes_ray_too_long_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, n_failures: int) -> None:
+    import ray
+
+    calls: list[str] = []
+
+    def init(address: str, **options: object) -> None:
+        calls.append(address)
+        if len(calls) <= n_failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    expected = pytest.raises(ClusterError, match="timed out during startup") if n_failures == 2 else nullcontext()
+    with expected:
+        start_ray(None, verbose=True)
+    assert calls == ["local", "local"]
 
 
 @settings(max_examples=300, deadline=None)

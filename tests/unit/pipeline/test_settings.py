@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -26,6 +27,9 @@ OTHERS = {
     "batch_size": 7,
     "actors": 2,
     "gpus_per_actor": 0.5,
+    "actor_resources": {"gpu_node": 0.5},
+    "label_selector": {"ray.io/accelerator-type": "in(H100, H200)"},
+    "nodes_to_come": {"count": 3, "cpus": 16, "gpus": 1},
     "limit": 9,
     "changed": "fail",
     "max_sample_bytes": 1000,
@@ -33,6 +37,8 @@ OTHERS = {
     "max_sample_s": 0.5,
     "no_progress_timeout_s": 60,
 }
+# In the place of `actors`.
+BOUNDS = {"min_actors": 2, "max_actors": 8}
 
 
 def fingerprint(settings: LabelSettings, model: str = "model", auto_dtype: str = "float32") -> str:
@@ -52,7 +58,8 @@ class TestFromAFile:
             honour_exif = false
             dtype = "float16"
             batch_size = 7
-            actors = 2
+            min_actors = 2
+            max_actors = 8
             gpus_per_actor = 0.5
             limit = 9
             changed = "fail"
@@ -60,9 +67,15 @@ class TestFromAFile:
             max_image_pixels = 10_000
             max_sample_s = 0.5
             no_progress_timeout_s = 60
+            actor_resources = {gpu_node = 0.5}
+            label_selector = {"ray.io/accelerator-type" = "in(H100, H200)"}
+            [nodes_to_come]
+            count = 3
+            cpus = 16
+            gpus = 1
         """
         settings = read_settings(LabelSettings, tomllib.loads(text), "label.toml")
-        assert asdict(settings) == {**DECIDING, **OTHERS}
+        assert asdict(settings) == {**DECIDING, **OTHERS, "actors": 0, **BOUNDS}
 
     def test_what_a_file_leaves_out_has_its_default(self) -> None:
         assert read_settings(LabelSettings, {}, "label.toml") == DEFAULTS
@@ -72,7 +85,8 @@ class TestFromAFile:
 
     def test_an_unknown_setting_is_refused_and_the_known_ones_are_named(self) -> None:
         with pytest.raises(
-            TagstreamError, match=r"label\.toml has an unknown setting 'topk'; known are actors, .*top_k"
+            TagstreamError,
+            match=r"label\.toml has an unknown setting 'topk'; known are actor_resources, actors, .*top_k",
         ):
             read_settings(LabelSettings, {"topk": 5}, "label.toml")
 
@@ -109,6 +123,8 @@ class TestRanges:
             ("batch_size", -1),
             ("batch_size", 4097),
             ("actors", -1),
+            ("min_actors", -1),
+            ("max_actors", -1),
             ("limit", -1),
             ("max_sample_bytes", 0),
             ("max_image_pixels", 0),
@@ -132,6 +148,23 @@ class TestRanges:
             LabelSettings(**{name: value})
 
     @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"actors": 2, "max_actors": 4}, "leave it out beside min_actors and max_actors"),
+            ({"min_actors": 5, "max_actors": 4}, "min_actors is 5; expected at most max_actors, 4"),
+            ({"actor_resources": {"gpu_node": 0}}, "actor_resources.gpu_node is 0; expected a number above 0"),
+            ({"actor_resources": {"gpu_node": "1"}}, "actor_resources.gpu_node is '1'; expected a number above 0"),
+            ({"label_selector": {"zone": 1}}, "label_selector.zone is 1; expected a string"),
+            ({"label_selector": "a100"}, "label_selector is 'a100'; expected a table"),
+            ({"nodes_to_come": {"count": 1}}, "nodes_to_come.cpus is 0; expected the number of CPUs"),
+            ({"nodes_to_come": {"count": -1}}, "nodes_to_come.count is -1; expected"),
+        ],
+    )
+    def test_a_pool_that_cannot_be_is_refused(self, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(TagstreamError, match=re.escape(message)):
+            read_settings(LabelSettings, given, "label.toml")
+
+    @pytest.mark.parametrize(
         ("name", "value"),
         [("top_k", 1), ("top_k", 200), ("max_label_tokens", 256), ("batch_size", 4096), ("limit", 10**12)]
         + [("gpus_per_actor", share) for share in (0.01, 0.5, 1, 1.0, 2, 8.0)],
@@ -150,12 +183,12 @@ class TestFingerprint:
     def test_a_setting_that_decides_the_labels_changes_it(self, name: str) -> None:
         assert fingerprint(replace(DEFAULTS, **{name: DECIDING[name]})) != fingerprint(DEFAULTS)
 
-    @pytest.mark.parametrize("name", OTHERS)
-    def test_any_other_setting_leaves_it_alone(self, name: str) -> None:
-        assert fingerprint(replace(DEFAULTS, **{name: OTHERS[name]})) == fingerprint(DEFAULTS)
+    @pytest.mark.parametrize(("name", "value"), {**OTHERS, **BOUNDS}.items())
+    def test_any_other_setting_leaves_it_alone(self, name: str, value: Any) -> None:
+        assert fingerprint(read_settings(LabelSettings, {name: value}, "label.toml")) == fingerprint(DEFAULTS)
 
     def test_every_setting_is_known_to_decide_the_labels_or_not(self) -> None:
-        assert {field.name for field in fields(LabelSettings)} == {*DECIDING, *OTHERS}
+        assert {field.name for field in fields(LabelSettings)} == {*DECIDING, *OTHERS, *BOUNDS}
 
     def test_another_model_changes_it(self) -> None:
         assert fingerprint(DEFAULTS, model="other") != fingerprint(DEFAULTS)

@@ -119,7 +119,7 @@ class TestConditions:
 
     def test_the_lowest_score_is_refused_where_low_scores_are_good(self) -> None:
         with pytest.raises(TagstreamError, match="is ranked by ppl, whose best scores are the lowest"):
-            Selection(min_score=1).check_ranking({"run": RUN, "labelling": {"ranking": "ppl"}})
+            Selection(min_score=1).check_ranking(run_record(RUN, labelling={"ranking": "ppl"}))
 
 
 class TestSamples:

@@ -92,6 +92,27 @@ def test_an_original_that_changed_is_not_shown(tmp_path: Path) -> None:
     assert changed == Thumbnail(0, None, "the original has changed since it was labelled")
 
 
+def test_after_a_failure_the_other_shards_are_not_read_to_their_ends(tmp_path: Path) -> None:
+    record = run_record("run-1", source=str(tmp_path), source_root=str(tmp_path))
+    data = jpeg(0)
+    for shard in range(3):
+        (tmp_path / f"{shard}.tar").write_bytes(tar_bytes((f"{n}.jpg", data) for n in range(500)))
+    rows = [
+        {"image_id": n, "shard": str(n // 500), "index": n % 500, "key": str(n), "content_hash": None}
+        for n in range(1500)
+    ]
+    calls: list[None] = []
+
+    def fail_first() -> None:
+        calls.append(None)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_thumbnails(record, rows, 100_000, fail_first)
+    assert len(calls) < 1000
+
+
 def test_an_original_that_is_gone_says_so(tmp_path: Path) -> None:
     record = run_record("run-1", source=str(tmp_path), source_root=str(tmp_path))
     row = {"image_id": 7, "shard": "gone", "index": 0, "key": "0", "content_hash": None}
