@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.forecast.estimate import Estimate, ratio
 from pipeline.source import Shard, current_version
-from pipeline.storage import open_filesystem, storage_errors
+from pipeline.storage import WatchedStream, open_filesystem, storage_errors
 from pipeline.tar_reader import split_name
 
 # Shards differ more than their images do: rather many beginnings than long ones, but not so short that opening costs
@@ -90,7 +90,8 @@ def read_head(shard: Shard, n_samples: int) -> Head:
     with storage_errors(f"read shard {shard.name} ({shard.url})"):
         filesystem, path = open_filesystem(shard.url)
         size = shard.size or current_version(filesystem, path)[0] or 0
-        with filesystem.open(path, "rb") as stream:
+        # Headers lie among the images: of a tar pieces are read ahead, but not as large ones as for its images.
+        with filesystem.open(path, "rb", cache_type="readahead" if shard.kind == "tar" else "none") as stream:
             count = _count_in_tar if shard.kind == "tar" else _count_in_parquet
             n_found, n_bytes = count(stream, size, n_samples)
     # A file without samples is one row.
@@ -100,28 +101,33 @@ def read_head(shard: Shard, n_samples: int) -> Head:
 def _count_in_tar(stream: IO[bytes], size: int, n_samples: int) -> tuple[int, int]:
     """How many samples there are before the next, and how many bytes of the file they take."""
     n_found, last = 0, ""
+    watched = WatchedStream(stream)
     try:
-        with tarfile.open(fileobj=stream, mode="r:*") as archive:
+        with tarfile.open(fileobj=watched, mode="r:*") as archive:
             for member in archive:
                 key, suffix = split_name(member.name)
                 if not member.isfile() or not suffix or key == last:
                     continue
                 if n_found == n_samples:
                     # Of a compressed archive the place in its file, a little behind the member.
-                    is_plain = archive.fileobj is stream
+                    is_plain = archive.fileobj is watched
                     return n_found, max(1, member.offset if is_plain else stream.tell())
                 n_found, last = n_found + 1, key
     except (tarfile.TarError, EOFError, OSError, ValueError):
+        if watched.failure is not None:
+            raise watched.failure from None
         # What is damaged is the labelling's to judge.
-        pass
     return n_found, max(1, size)
 
 
 def _count_in_parquet(stream: Any, size: int, n_samples: int) -> tuple[int, int]:
     """As for a tar; a Parquet file says how many rows it has."""
+    watched = WatchedStream(stream)
     try:
-        n_rows = pq.ParquetFile(stream).metadata.num_rows
+        n_rows = pq.ParquetFile(watched).metadata.num_rows
     except (pa.ArrowException, OSError):
+        if watched.failure is not None:
+            raise watched.failure from None
         n_rows = 1
     n_found = min(n_rows, n_samples)
     return n_found, max(1, round(size * n_found / max(1, n_rows)))

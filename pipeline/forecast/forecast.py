@@ -156,7 +156,7 @@ def forecast(
     limit = min((stage for stage in stages if stage.stage in ("read", "write")), key=lambda stage: stage.images_per_s)
     # What the sample was seen to do is no less bounded than it was.
     limit_per_s = max(limit.images_per_s, rate.value)
-    bottleneck = max(stages, key=lambda stage: wanted.value / stage.images_per_s).stage
+    bottleneck = min(stages, key=lambda stage: stage.images_per_s).stage
     if limit_per_s < wanted.value:
         notes.append(f"{limit.stage} does not keep up with {scaled.n_actors} actors")
         bottleneck, wanted = limit.stage, rate.times(limit_per_s / rate.value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -38,6 +39,8 @@ class Round:
     forecast: Forecast
     job: JobRecord
     output_bytes: int
+    loads: tuple[float, float]
+    """The machine's load, a minute's mean, after the plan and after the job."""
 
     @property
     def ratio(self) -> float:
@@ -75,12 +78,13 @@ def measure(source: Path, folder: Path, sample: int, seed: int) -> Round:
     plan_file, store_folder = folder / f"plan-{seed}.json", folder / f"store-{seed}"
     printed = run("plan", str(source), "--sample", str(sample), "--seed", str(seed), "--format", "json")
     plan_file.write_text(printed)
+    load = os.getloadavg()[0]
     run("label", str(source), "--store", str(store_folder), "--plan", str(plan_file))
     store = Store(str(store_folder))
     (name,) = store.run_names()
     (job,) = store.read_jobs(name)
     files = [*store.list_images(name).values(), *store.list_labels(name).values()]
-    return Round(Forecast.read(str(plan_file)), job, sum(file["size"] for file in files))
+    return Round(Forecast.read(str(plan_file)), job, sum(file["size"] for file in files), (load, os.getloadavg()[0]))
 
 
 def run(*arguments: str) -> str:
@@ -107,9 +111,21 @@ def report(rounds: list[Round], options: argparse.Namespace, n_bytes: int) -> st
                 f"{count.value:,.0f} ({count.low:,.0f} to {count.high:,.0f}) / {job.n_images:,}",
                 f"{made.output_bytes.value / 1e6:.2f} / {one.output_bytes / 1e6:.2f}",
                 made.bottleneck,
+                f"{one.loads[0]:.1f} / {one.loads[1]:.1f}",
             ]
         )
-    header = ["seed", "predicted s", "real s", "ratio", "start s", "images/s", "images", "store MB", "bottleneck"]
+    header = [
+        "seed",
+        "predicted s",
+        "real s",
+        "ratio",
+        "start s",
+        "images/s",
+        "images",
+        "store MB",
+        "bottleneck",
+        "load",
+    ]
     n_good = sum(abs(one.ratio - 1) <= GOAL for one in rounds)
     n_inside = sum(one.forecast.seconds.low <= one.job.seconds <= one.forecast.seconds.high for one in rounds)
     return f"""# `tagstream plan` against what the job took
@@ -122,7 +138,8 @@ def report(rounds: list[Round], options: argparse.Namespace, n_bytes: int) -> st
 {markdown_table(header, rows)}
 
 Wall time within {GOAL:.0%} of what was predicted: {n_good} of {len(rounds)} times; within its interval: \
-{n_inside} of {len(rounds)}. Pairs are predicted / real.
+{n_inside} of {len(rounds)}. Pairs are predicted / real; `load` is the machine's, after the plan / after the job: \
+what else runs on it meanwhile is in no prediction.
 """
 
 
@@ -139,11 +156,13 @@ def main() -> None:
         source = folder / "source"
         make_corpus(source, options.images, options.shards)
         n_bytes = sum(path.stat().st_size for path in source.iterdir())
-        rounds = [measure(source, folder, options.sample, seed) for seed in range(options.runs)]
-    text = report(rounds, options, n_bytes)
+        rounds = []
+        for seed in range(options.runs):
+            rounds.append(measure(source, folder, options.sample, seed))
+            text = report(rounds, options, n_bytes)
+            if options.out:
+                options.out.write_text(text)
     print(text)
-    if options.out:
-        options.out.write_text(text)
 
 
 if __name__ == "__main__":

@@ -91,3 +91,10 @@ def test_panels_ask_the_prometheus_that_is_provisioned_and_do_not_overlap() -> N
     ]
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
+
+
+def test_the_readme_names_every_metric_with_its_tags() -> None:
+    text = (INFRA / "README.md").read_text()
+    rows = re.findall(r"^\| `ray_(tagstream_\w+)` \| (.*?) \|", text, re.MULTILINE)
+    told = {name: tuple(re.findall(r"`(\w+)`", tags)) for name, tags in rows}
+    assert told == {metric.name: metric.tags for metric in METRICS}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.datasource import read_batches
+from pipeline.errors import StorageError
 from pipeline.forecast.extent import Head, estimate_extent, measure_extent, read_head
 from pipeline.plan import folder_shard
 from pipeline.source import Shard, find_source
@@ -73,6 +77,21 @@ class TestHeads:
         head = read_head(shard, 5)
         assert (head.n_samples, head.shard.wanted) == (5, (0, 1, 2, 3, 4))
         assert head.n_bytes == pytest.approx(head.shard_bytes / 4, abs=1)
+
+    @pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
+    def test_a_storage_that_fails_is_not_taken_for_a_damaged_shard(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        (tmp_path / name).write_bytes(tar(3))
+        (shard,) = shards_of(tmp_path)
+
+        class FailingFile(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(LocalFileSystem, "open", lambda *_, **__: FailingFile(tar(3)))
+        with pytest.raises(StorageError, match=r"cannot read shard a .*Input/output error"):
+            read_head(shard, 2)
 
     @pytest.mark.parametrize("content", [b"", b"no archive" * 100])
     def test_what_is_no_archive_is_one_row(self, tmp_path: Path, content: bytes) -> None:
