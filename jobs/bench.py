@@ -16,9 +16,7 @@ from jobs.output import print_rows
 @click.option(
     "--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="For each of the measurements."
 )
-@click.option(
-    "--folder", type=click.Path(exists=True, file_okay=False), help="Read from here.  [default: temporary folder]"
-)
+@click.option("--folder", help="Write what is read here; it is deleted.  [default: temporary folder]")
 @click.option("--store", help="Commit below this directory or s3:// prefix, and delete it.  [default: --folder]")
 @click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def bench(output: str, **options: Any) -> None:

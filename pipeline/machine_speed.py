@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,7 +87,9 @@ class SpeedJob:
     def run(self) -> MachineSpeed:
         """Measures. Raises TagstreamError where the model or the store cannot be used; leaves nothing behind."""
         request = self.request
-        with storage_errors(f"write to {request.folder}"), tempfile.TemporaryDirectory(dir=request.folder) as folder:
+        with ExitStack() as stack:
+            with storage_errors(f"write to {request.folder or 'the temporary folder'}"):
+                folder = stack.enter_context(tempfile.TemporaryDirectory(dir=request.folder))
             images = make_images()
             shard = _write_shard(Path(folder) / "shard.tar", images)
             speeds = [*self._reading(shard), *self._decoding(images), *self._labelling(images)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import StorageError
 from pipeline.machine_speed import MachineSpeed, SpeedJob, SpeedRequest, make_images
 
 
@@ -51,3 +52,8 @@ def test_nothing_is_left_behind(measured: MachineSpeed, folder: Path) -> None:
 
 def test_the_data_is_the_same_every_time() -> None:
     assert make_images(3) == make_images(3)
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    with pytest.raises(StorageError, match=r"cannot write to /nowhere: .*No such file"):
+        SpeedJob(SpeedRequest(folder="/nowhere")).run()
