@@ -29,7 +29,7 @@ from pipeline.store import Store
 from schemas import JobRecord
 
 GOAL = 0.25
-_DISTINCT_IMAGES = 64
+_N_SCENES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +48,34 @@ class Round:
 
 
 def make_corpus(folder: Path, n_images: int, n_shards: int) -> None:
-    """Shards of very different size; half of them hold larger images than the others."""
+    """Shards of very different size; half of them hold larger images than the others. No two images are alike."""
     rng = np.random.default_rng(0)
-    jpegs = [[_jpeg(rng, size) for _ in range(_DISTINCT_IMAGES)] for size in ((320, 240), (512, 384))]
+    scenes = [[_scene(rng, size) for _ in range(_N_SCENES)] for size in ((320, 240), (512, 384))]
     weights = rng.lognormal(0, 0.7, n_shards)
     folder.mkdir()
     number = 0
     for shard, size in enumerate(np.maximum(1, np.round(n_images * weights / weights.sum())).astype(int)):
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as archive:
             for _ in range(size):
-                data = jpegs[shard % 2][number % _DISTINCT_IMAGES]
+                data = _jpeg(rng, scenes[shard % 2][number % _N_SCENES])
                 info = tarfile.TarInfo(f"{number:07d}.jpg")
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
                 number += 1
 
 
-def _jpeg(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
+def _scene(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     layers = [Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)) for cells in (6, 40, 200)]
     images = [np.asarray(layer.resize(size, Image.Resampling.BICUBIC), np.float32) for layer in layers]
     mixed = images[0] * 0.65 + images[1] * 0.2 + images[2] * 0.15
+    return mixed.clip(0, 255).astype(np.uint8)
+
+
+def _jpeg(rng: np.random.Generator, scene: np.ndarray) -> bytes:
+    """The scene, moved on around its edges."""
     buffer = io.BytesIO()
-    Image.fromarray(mixed.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=88)
+    shift = tuple(rng.integers(0, scene.shape[:2]))
+    Image.fromarray(np.roll(scene, shift, axis=(0, 1))).save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
 
 
