@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from jobs.bench import bench
 from jobs.cluster_jobs import jobs
 from jobs.compact import compact
 from jobs.compare import compare
@@ -22,6 +23,7 @@ from jobs.job_process import EXIT_FAILED, exit_code_of, terminate
 from jobs.label import label
 from jobs.log import is_json, say, say_trouble
 from jobs.pack import pack
+from jobs.plan import plan
 from jobs.recall import recall
 from jobs.report import report
 from jobs.retry import retry
@@ -57,6 +59,8 @@ def tagstream() -> None:
 
 for command in (
     label,
+    plan,
+    bench,
     retry,
     status,
     sql,

@@ -15,6 +15,7 @@ from jobs.log import identify_by, log_format_option, say
 
 if TYPE_CHECKING:
     from pipeline.job import LabelJob, LabelOutcome, LabelRequest
+    from pipeline.settings import LabelSettings
 
 EXIT_TOO_MANY_REJECTS = 3
 DEMO_NOTICE = (
@@ -45,6 +46,11 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option("--lock", is_flag=True, help="Exit 5 at once where another such job runs.")
 @closing_options
 @log_format_option
+@click.option(
+    "--plan",
+    type=click.Path(exists=True, dir_okay=False),
+    help="What `tagstream plan` predicted, kept beside it.",
+)
 @click.option("--verbose", is_flag=True, help="Show Ray's own log.")
 def label(
     source: str, store: str, max_reject_rate: float, summary: str | None, notify: str | None, **flags: Any
@@ -71,16 +77,31 @@ def label(
 
 def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
     from model.folder import DEMO_MODEL
+    from pipeline.forecast.forecast import Forecast
     from pipeline.job import LabelRequest
+
+    settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
+    plan = flags.pop("plan")
+    if model == DEMO_MODEL:
+        say(DEMO_NOTICE)
+    return LabelRequest(
+        source=source,
+        store=store,
+        model=model,
+        settings=settings,
+        command=command_line(),
+        forecast=Forecast.read(plan) if plan else None,
+        **flags,
+    )
+
+
+def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
+    """Settings of a file and of flags, which win where they are given."""
     from pipeline.settings import LabelSettings
     from pipeline.settings_file import read_settings
 
-    given = {name: flags.pop(name) for name in _FLAG_SETTINGS}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    settings = read_settings(LabelSettings, {**read_config(config), **chosen}, config or "the command line")
-    if model == DEMO_MODEL:
-        say(DEMO_NOTICE)
-    return LabelRequest(source=source, store=store, model=model, settings=settings, command=command_line(), **flags)
+    given = {name: value for name, value in flags.items() if value is not None}
+    return read_settings(LabelSettings, {**read_config(config), **given}, config or "the command line")
 
 
 def run_job(job: LabelJob) -> LabelOutcome:

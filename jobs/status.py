@@ -156,9 +156,10 @@ def _print_last_job(jobs: list[dict[str, Any]]) -> None:
             click.echo(f"  last job    running since {job['started']}, or was killed")
             continue
         rate = f", {job['images_per_s']:,.0f} images/s" if job["images_per_s"] else ""
+        predicted = f" (predicted: {job['predicted_s']:,.1f} s)" if job["predicted_s"] else ""
         click.echo(
             f"  last job    {job['started']} {job['outcome']}: {job['n_shards_committed']:,} shards, "
-            f"{job['n_images']:,} images in {job['seconds']:,.1f} s{rate}"
+            f"{job['n_images']:,} images in {job['seconds']:,.1f} s{predicted}{rate}"
         )
         if job["message"]:
             click.echo(f"              {printable(job['message'])}")

@@ -65,7 +65,10 @@ class RecognizerModel(PreTrainedModel, GenerationMixin):
 
     def prefill(self, pixel_values_BCHW: Tensor) -> Prefix:
         """Encodes the images and runs image and prompt through the decoder, once."""
-        image_embeds_BND = self.encode_images(pixel_values_BCHW)
+        return self.prefill_image_tokens(self.encode_images(pixel_values_BCHW))
+
+    def prefill_image_tokens(self, image_embeds_BND: Tensor) -> Prefix:
+        """Runs what `encode_images` returned and the prompt through the decoder, once."""
         prompt_ids = torch.tensor(self.config.prompt_ids, device=image_embeds_BND.device)
         prompt_BPD = self.get_input_embeddings()(prompt_ids).expand(len(image_embeds_BND), -1, -1)
         embeds_BSD = torch.cat((image_embeds_BND, prompt_BPD.to(image_embeds_BND.dtype)), dim=1)

@@ -21,6 +21,7 @@ from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
 from model.list_decoding import decode_lists
 from model.modeling import RecognizerModel
+from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor
 from model.ranking import Label, check_ranking, make_label, rank, with_similarity
 from model.sampling import Branches, SampledLabel, check_top_k, sample_one_shot
@@ -152,12 +153,23 @@ class Recognizer:
 
     @torch.inference_mode()
     def sample(
-        self, pixel_values: Tensor, top_k: int, *, sampling: str = "one_shot", max_label_tokens: int | None = None
+        self,
+        pixel_values: Tensor,
+        top_k: int,
+        *,
+        sampling: str = "one_shot",
+        max_label_tokens: int | None = None,
+        clock: PartClock | None = None,
     ) -> SampledBatch:
         """The device's half of `label_pixels`: token ids and probabilities of each image's branches, not yet ranked.
 
         A caller that labels batch after batch ranks one while the device samples the next.
+
+        Args:
+            clock: gets a mark behind each part: encode, prefill, branches. The baselines' lists are one part with their
+                prefill, branches.
         """
+        mark = clock.mark if clock else _mark_nothing
         check_top_k(top_k, self.config.text_config.vocab_size)
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLINGS)}")
@@ -168,11 +180,17 @@ class Recognizer:
         if len(pixel_values) == 0:
             return SampledBatch([], pixel_values)
         if sampling == "one_shot":
-            prefix = self.module.prefill(pixel_values)
+            image_embeds = self.module.encode_images(pixel_values)
+            mark("encode")
+            prefix = self.module.prefill_image_tokens(image_embeds)
+            mark("prefill")
             branches = sample_one_shot(self.module, prefix, top_k, max_label_tokens).cpu()
-            return SampledBatch(branches, prefix.image_embeds_BND)
+            mark("branches")
+            return SampledBatch(branches, image_embeds)
         image_embeds = self.module.encode_images(pixel_values)
+        mark("encode")
         lists = decode_lists(self.module, image_embeds, cast(Any, sampling), top_k, max_label_tokens)
+        mark("branches")
         return SampledBatch(lists, image_embeds)
 
     def rank(self, sampled: SampledBatch, ranking: str = "prob", *, keep_unfinished: bool = False) -> list[list[Label]]:
@@ -221,6 +239,10 @@ class Recognizer:
         """Logits of the first label token, float32 [B, vocabulary]."""
         prefix = self.module.prefill(pixel_values.to(self.device, self.dtype))
         return self.module.token_logits(prefix.answer_BD)
+
+
+def _mark_nothing(part: str) -> None:
+    pass
 
 
 def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

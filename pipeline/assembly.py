@@ -11,6 +11,8 @@ from pipeline.errors import TagstreamError
 from schemas import IMAGES, LABELLED, LABELS, image_id
 
 STAGES = ("read", "decode", "infer")
+# Of the stage `infer`.
+PARTS = ("encode", "prefill", "branches")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,9 +23,11 @@ from pipeline.assembly import ShardAssembler, WholeShard
 from pipeline.cluster import PoolPlan, available_nodes, cluster_address, joined_ray, plan_pool
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.folder import count_buckets
+from pipeline.forecast.forecast import Forecast
 from pipeline.labeler import Labeler, LabelerConfig
 from pipeline.labelling import stream_labels
 from pipeline.lock import held_lock
+from pipeline.metrics import JobMetrics, repeated
 from pipeline.model_store import fetch_model, model_name
 from pipeline.plan import ShardPlan, plan_shards
 from pipeline.progress import Progress
@@ -40,7 +42,7 @@ from schemas import REJECTED, SCHEMA_VERSION, JobRecord, RunRecord
 _LOG = logging.getLogger(__name__)
 # Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
 _SHARDS_PER_WAVE = 2000
-_COMMIT_THREADS = 8
+COMMIT_THREADS = 8
 _VERSIONED = ("torch", "transformers", "pillow", "ray", "pyarrow")
 
 
@@ -61,6 +63,8 @@ class LabelRequest:
     lock: bool = False
     """Leave at once where another job holds the run's lock, and hold it."""
     labeler_class: type[Labeler] = Labeler
+    forecast: Forecast | None = None
+    """What was predicted for this source and these settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,9 @@ class LabelJob:
         self._started = time.perf_counter()
         self._held = contextlib.ExitStack()
         self._assembler = ShardAssembler()
+        self._predicted_s = 0.0
+        self._n_committing = 0
+        """Whole shards that are being written or wait for it."""
         self._seconds = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
         self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
 
@@ -111,6 +118,8 @@ class LabelJob:
         if request.lock:
             self._held.enter_context(held_lock(store, self.record.run, self.notes.append))
         plan = self.shard_plan = self.plan(store, source)
+        if request.forecast:
+            self._predicted_s = _predicted_s(request.forecast, self.record, plan, request.settings.limit)
         if not plan.pending:
             record = self._job_record(plan, pool, "done")
             store.write_job(record)
@@ -204,15 +213,18 @@ class LabelJob:
         settings = self.request.settings
         model = as_seen_by_workers(self.request.model)
         config = LabelerConfig.of(model, settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads)
+        config = replace(config, run=self.record.run, job=self.started_at)
+        self._metrics = JobMetrics(self.record.run, self.started_at)
         self.progress.begin("loading the model")
-        for wave in self._waves(plan.pending, settings.limit):
-            rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
-            # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
-            with contextlib.closing(rows):
-                n_whole = self._commit_all(store, plan, rows)
-            if n_whole != len(wave):
-                missing = f"{len(wave) - n_whole} of {len(wave)} shards came back incomplete"
-                raise TagstreamError(f"{missing}; run the command again, it labels them anew")
+        with repeated(lambda: self._metrics.show(self.progress.snapshot(), self._n_committing)):
+            for wave in self._waves(plan.pending, settings.limit):
+                rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
+                # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
+                with contextlib.closing(rows):
+                    n_whole = self._commit_all(store, plan, rows)
+                if n_whole != len(wave):
+                    missing = f"{len(wave) - n_whole} of {len(wave)} shards came back incomplete"
+                    raise TagstreamError(f"{missing}; run the command again, it labels them anew")
 
     def _waves(self, pending: list[Shard], limit: int) -> Iterator[list[Shard]]:
         """Shards in groups that are labelled one after the other; with a limit no more groups than it takes."""
@@ -233,15 +245,17 @@ class LabelJob:
         """Commits shards in the background as their rows come in; waits for all of them. Returns: how many they are."""
         futures: set[Future[None]] = set()
         n_whole = 0
-        with ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit") as committers:
+        with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as committers:
             for table in rows:
                 n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
                 self.progress.add_rows(table.num_rows, n_rejected)
+                self._metrics.count_rows(table)
                 for shard in self._assembler.add(table):
                     n_whole += 1
                     futures.add(committers.submit(self._commit, store, shard, plan.replaced.get(shard.name)))
+                self._n_committing = len(futures)
                 # Never more whole shards in memory than threads to write them, and the first failure stops the job.
-                while len(futures) > _COMMIT_THREADS or any(future.done() for future in futures):
+                while len(futures) > COMMIT_THREADS or any(future.done() for future in futures):
                     done, futures = wait_for(futures, return_when="FIRST_COMPLETED")
                     for future in done:
                         future.result()
@@ -253,8 +267,10 @@ class LabelJob:
         started = time.perf_counter()
         whole = self.completed(store, shard, replaces)
         committed = whole is not None and self._write(store, whole, replaces)
+        write_s = time.perf_counter() - started
+        self._metrics.count_commit(write_s)
         with self.progress.lock:
-            for stage, seconds in {**shard.seconds, "write": time.perf_counter() - started}.items():
+            for stage, seconds in {**shard.seconds, "write": write_s}.items():
                 self._seconds[stage] += seconds
             if committed:
                 self._counts["shards"] += 1
@@ -297,7 +313,22 @@ class LabelJob:
             workers={"actors": pool.n_actors, "device": pool.device, "batch_size": pool.batch_size},
             message=conceal(message),
             n_retried=self.n_retried,
+            predicted_s=round(self._predicted_s, 3),
         )
+
+
+def _predicted_s(forecast: Forecast, run: RunRecord, plan: ShardPlan, limit: int) -> float:
+    """What was predicted for the shards that are pending."""
+    if (forecast.source, forecast.fingerprint) != (run.source, run.fingerprint):
+        raise TagstreamError(
+            f"the prediction is for {forecast.source} and settings {forecast.fingerprint}, this job labels "
+            f"{run.source} with {run.fingerprint}; run `tagstream plan` for it, or leave --plan out"
+        )
+    sizes = [shard.size for shard in plan.pending]
+    if None not in sizes:
+        return forecast.seconds_for(sum(size or 0 for size in sizes), limit)
+    # Web servers list no sizes.
+    return forecast.seconds_for(round(forecast.source_bytes * len(sizes) / max(1, forecast.n_shards)), limit)
 
 
 def _check_same_run(standing: RunRecord, wanted: RunRecord, store: str) -> None:

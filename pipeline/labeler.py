@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa
 
+from model.part_clock import PartClock
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
+from pipeline.assembly import PARTS, STAGES
 from pipeline.decoding import DecodedImage, DecodePool, decode
 from pipeline.device_thread import DeviceStuckError, DeviceThread
 from pipeline.errors import ClusterError
@@ -41,9 +43,7 @@ LABELLED_ROWS = pa.schema(
         pa.field("n_samples", pa.int32()),
         pa.field("source_size", pa.int64()),
         pa.field("source_etag", pa.string()),
-        pa.field("read_s", pa.float64()),
-        pa.field("decode_s", pa.float64()),
-        pa.field("infer_s", pa.float64()),
+        *(pa.field(f"{name}_s", pa.float64()) for name in (*STAGES, *PARTS)),
     ]
 )
 
@@ -68,6 +68,9 @@ class LabelerConfig:
     """Seconds that decoding one image may take."""
     no_progress_timeout_s: float | None = None
     """Seconds that the model may take for one batch; None is for ever."""
+    run: str = ""
+    job: str = ""
+    """Which job the device's metrics are shown of; none are without."""
 
     @classmethod
     def of(cls, model: str, settings: LabelSettings, *, dtype: str, device: str, n_threads: int) -> Self:
@@ -95,6 +98,10 @@ class Labeler:
             self.recognizer.preprocessor, honour_exif=config.honour_exif, max_image_pixels=config.max_image_pixels
         )
         self._decoders = DecodePool(self._decode, config.n_threads, config.max_sample_s)
+        if config.job:
+            from pipeline.metrics import DeviceMetrics
+
+            DeviceMetrics(config.run, config.job, config.device, self._device).start()
 
     @staticmethod
     def load_recognizer(config: LabelerConfig) -> Any:
@@ -122,12 +129,19 @@ class Labeler:
         decode_s = time.perf_counter() - started
         crops = [image.crop for image in decoded if image.crop is not None]
         try:
-            sampled, infer_s = self._device.run(self.config.no_progress_timeout_s, self._sample, crops)
+            labels, seconds = self.label_crops(crops)
         except DeviceStuckError:
             raise ClusterError(self._stuck_at(batch, len(crops))) from None
+        return _labelled_rows(batch, decoded, labels, {"read": batch["read_s"], "decode": decode_s, **seconds})
+
+    def label_crops(self, crops: Sequence[np.ndarray]) -> tuple[list[list[Label]], dict[str, float]]:
+        """Labels of decoded images, unfinished ones included, and the seconds that the device took, also by part.
+
+        Raises DeviceStuckError where that is longer than `no_progress_timeout_s`.
+        """
+        sampled, seconds = self._device.run(self.config.no_progress_timeout_s, self._sample, crops)
         # Ranked here: the device samples the next batch meanwhile.
-        labels = self.recognizer.rank(sampled, self.config.ranking, keep_unfinished=True)
-        return _labelled_rows(batch, decoded, labels, (decode_s, infer_s))
+        return self.recognizer.rank(sampled, self.config.ranking, keep_unfinished=True), seconds
 
     def _stuck_at(self, batch: dict[str, Any], n_images: int) -> str:
         return (
@@ -144,15 +158,15 @@ class Labeler:
     def _decode(self, data: bytes | None) -> DecodedImage:
         return decode(data, self.preprocessor)
 
-    def _sample(self, crops: Sequence[np.ndarray]) -> tuple[Any, float]:
-        """What the device finds in these images, and the seconds it took."""
+    def _sample(self, crops: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
+        """What the device finds in these images, and the seconds it took, also by part."""
         started = time.perf_counter()
-        config = self.config
+        config, clock = self.config, PartClock(self.config.device)
         pixel_values = self.recognizer.pixel_values(crops)
         sampled = self.recognizer.sample(
-            pixel_values, config.top_k, sampling=config.sampling, max_label_tokens=config.max_label_tokens
+            pixel_values, config.top_k, sampling=config.sampling, max_label_tokens=config.max_label_tokens, clock=clock
         )
-        return sampled, time.perf_counter() - started
+        return sampled, {"infer": time.perf_counter() - started, **clock.seconds()}
 
 
 def _rows(batches: pa.Table) -> list[dict[str, Any]]:
@@ -168,7 +182,7 @@ def _rows(batches: pa.Table) -> list[dict[str, Any]]:
 
 
 def _labelled_rows(
-    batch: dict[str, Any], decoded: list[DecodedImage], labels: list[list[Label]], seconds: tuple[float, float]
+    batch: dict[str, Any], decoded: list[DecodedImage], labels: list[list[Label]], seconds: dict[str, float]
 ) -> pa.Table:
     n_rows = len(decoded)
     remaining = iter(labels)
@@ -194,9 +208,7 @@ def _labelled_rows(
         "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
         "source_size": [None] * (n_rows - 1) + [batch["source_size"]],
         "source_etag": [None] * (n_rows - 1) + [batch["source_etag"]],
-        "read_s": _first_of(n_rows, batch["read_s"]),
-        "decode_s": _first_of(n_rows, seconds[0]),
-        "infer_s": _first_of(n_rows, seconds[1]),
+        **{f"{name}_s": _first_of(n_rows, seconds.get(name, 0.0)) for name in (*STAGES, *PARTS)},
     }
     return pa.table([columns[name] for name in LABELLED_ROWS.names], schema=LABELLED_ROWS)
 

@@ -75,6 +75,8 @@ class JobRecord(_JsonRecord):
     """Busy seconds of all workers together: read, decode, infer, write."""
     workers: dict[str, Any] = field(default_factory=dict)
     message: str = ""
+    predicted_s: float = 0.0
+    """What `tagstream plan` had predicted for `seconds`; 0 where it was not asked."""
     n_retried: int = 0
     """How many of the images had been rejected before, and were tried again."""
 

@@ -40,11 +40,20 @@ def describe_run(
         "counts": {name: int(totals[0][name]) if totals else 0 for name in _COUNTS},
         "jobs": len(jobs),
         "seconds": seconds,
+        "predicted": _predicted(jobs),
         "imagesPerSecond": rate,
         "secondsByStage": dict(by_stage),
         "workers": jobs[-1].workers if jobs else {},
         "cost": _cost(seconds, n_images, usd_per_hour),
     }
+
+
+def _predicted(jobs: Sequence[JobRecord]) -> dict[str, float] | None:
+    """What was predicted, beside what those jobs took for which it was."""
+    told = [job for job in jobs if job.predicted_s and job.outcome == "done"]
+    if not told:
+        return None
+    return {"predicted": sum(job.predicted_s for job in told), "real": sum(job.seconds for job in told)}
 
 
 def _cost(seconds: float, n_images: int, usd_per_hour: float | None) -> dict[str, float] | None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from pipeline.machine import cpu_name
+
 ROOT = Path(__file__).resolve().parents[2]
 _MEASURED = ("model", "pipeline", "jobs", "schemas", "tests/benchmarks")
 _VERSIONED = ("torch", "transformers", "ray", "pyarrow", "pillow")
@@ -48,15 +50,6 @@ def hardware(device: str) -> str:
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     return f"{cpu_name()}, {torch.get_num_threads()} thread(s) of torch"
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def commit() -> str:

@@ -82,7 +82,9 @@ def test_a_mistake_is_answered_in_one_sentence(
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("verb", ["", "label", "status", "sql", "recall", "compare", "demo", "pack", "import-nxtp"])
+@pytest.mark.parametrize(
+    "verb", ["", "label", "status", "sql", "recall", "compare", "demo", "pack", "import-nxtp", "plan", "bench"]
+)
 def test_help_fits_a_screen(tagstream: RunFunction, verb: str) -> None:
     result = tagstream(*filter(None, [verb]), "--help")
 

@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_script(name: str, *options: str) -> subprocess.CompletedProcess:
+def run_script(name: str, *options: str, timeout_s: float = 120) -> subprocess.CompletedProcess:
     command = [sys.executable, f"tests/benchmarks/{name}.py", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +92,13 @@ def test_the_benchmark_of_questions_finds_the_same_answers_before_and_after_comp
     assert header[:2] == ["question", "goal s"]
     assert rows[0][0] == "a rare label"
     assert all(row[-1] for row in rows)
+
+
+def test_the_planning_benchmark_sets_each_prediction_against_what_came():
+    options = ["--images", "240", "--shards", "5", "--sample", "80", "--runs", "1"]
+    finished = run_script("plan", *options, timeout_s=280)
+    assert finished.returncode == 0, finished.stderr
+    header, _, row = table_rows(finished.stdout)
+    assert header[:4] == ["seed", "predicted s", "real s", "ratio"]
+    predicted_s, real_s = float(row[1].split()[0]), float(row[2])
+    assert float(row[3].strip("*")) == pytest.approx(predicted_s / real_s, abs=0.02)

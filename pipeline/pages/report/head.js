@@ -37,6 +37,8 @@ function showFacts({ head, gallery, images }) {
     Images: sum,
     Unfinished: `${formatCount(counts.n_unfinished)} branches never closed`,
     Jobs: `${formatCount(head.jobs)}, ${formatSeconds(head.seconds)} together`,
+    Predicted:
+      head.predicted && `${formatSeconds(head.predicted.predicted)} for what took ${formatSeconds(head.predicted.real)}`,
     Workers: describePairs(head.workers),
     Cost: head.cost && `${head.cost.usd.toFixed(2)} USD at ${head.cost.usdPerHour} USD an hour`,
     Settings: describePairs(head.settings),

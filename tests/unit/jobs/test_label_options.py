@@ -75,6 +75,13 @@ def test_a_file_that_is_no_toml_is_wrong_usage(
     assert "label.toml is no valid TOML" in result.output
 
 
+def test_a_plan_that_is_none_is_said_to_be_none(tmp_path: Path, requests: list[LabelRequest]) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    result = run(tmp_path, "--plan", str(tmp_path / "plan.json"))
+    assert "plan.json is no forecast" in str(result.exception)
+    assert requests == []
+
+
 def test_an_unknown_setting_names_its_file(tmp_path: Path, requests: list[LabelRequest]) -> None:
     result = run(tmp_path, config="topk = 5")
     assert isinstance(result.exception, TagstreamError)

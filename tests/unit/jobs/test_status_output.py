@@ -108,6 +108,11 @@ class TestStanding:
         expected = "  last job    running since 2026-02-02T00:00:00+00:00, or was killed"
         assert line_of(run(store.url), "last job") == expected
 
+    def test_what_was_predicted_stands_beside_what_the_job_took(self, store: Store) -> None:
+        assert line_of(run(store.url), "last job").endswith("in 2.0 s, 4 images/s")
+        store.write_job(job_record(RUN, started="2026-02-02T00:00:00+00:00", predicted_s=2.5))
+        assert line_of(run(store.url), "last job").endswith("in 2.0 s (predicted: 2.5 s), 4 images/s")
+
     def test_names_of_a_source_cannot_steer_the_terminal(self, store: Store, source: Path) -> None:
         (source / "a\x1b[2Jb.tar").write_bytes(shard_bytes(3, 1))
         assert "\x1b" not in run(store.url).stdout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event, get_ident
 
 import pytest
@@ -46,3 +46,24 @@ def test_waiting_for_ones_turn_does_not_count() -> None:
     with ThreadPoolExecutor(4) as callers:
         results = [callers.submit(device.run, 0.5, time.sleep, 0.2) for _ in range(4)]
         assert [result.result() for result in results] == [None] * 4
+
+
+def test_work_that_is_still_going_on_counts_as_busy() -> None:
+    device, began, is_over = DeviceThread(), Event(), Event()
+
+    def work() -> None:
+        began.set()
+        is_over.wait()
+
+    with ThreadPoolExecutor(2) as callers:
+        first = callers.submit(device.run, None, work)
+        began.wait()
+        waiting = callers.submit(device.run, None, int)
+        time.sleep(0.05)
+        assert device.busy_s >= 0.05
+        assert device.n_waiting == 1
+        is_over.set()
+        wait([first, waiting])
+    after = device.busy_s
+    time.sleep(0.05)
+    assert (device.busy_s, device.n_waiting) == (after, 0)

@@ -14,6 +14,7 @@ from pipeline.plan import ShardPlan
 from pipeline.settings import LabelSettings
 from pipeline.source import Shard
 from pipeline.store import Store
+from tests.fixtures.tables import run_record
 
 SHARDS = [Shard(str(number), f"/data/{number}.tar", "tar") for number in range(100)]
 
@@ -52,6 +53,7 @@ def test_shards_that_another_job_committed_first_do_not_stop_a_job_with_a_limit(
 def test_a_shard_of_which_nothing_came_back_fails_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(job_module, "stream_labels", lambda *_: (row for row in ()))
     job = LabelJob(LabelRequest(source="", store=str(tmp_path), model="demo"))
+    job.record = run_record("r")
     plan = ShardPlan(SHARDS[:3], 3, [], {})
     pool = plan_pool([Node(2, 0)], job.request.settings)
     with pytest.raises(TagstreamError, match="3 of 3 shards came back incomplete; run the command again"):

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from model import Label
+from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor
 from pipeline.datasource import BATCHES
 from pipeline.decoding import DecodedImage, decode
@@ -144,7 +145,9 @@ class TestRows:
         self, labeler: StubLabeler
     ) -> None:
         labeler(batch(shade(1), None, b"no image", shade(2)))
-        assert labeler.recognizer.asked == [(2, {"top_k": 3, "sampling": "one_shot", "max_label_tokens": 4})]
+        ((n_images, options),) = labeler.recognizer.asked
+        assert isinstance(options.pop("clock"), PartClock)
+        assert (n_images, options) == (2, {"top_k": 3, "sampling": "one_shot", "max_label_tokens": 4})
 
     def test_several_batches_of_different_shards_keep_apart(self, labeler: StubLabeler) -> None:
         batches = pa.concat_tables(

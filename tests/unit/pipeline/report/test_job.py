@@ -71,6 +71,14 @@ def test_the_head_adds_up_what_the_jobs_did(store: Store, tmp_path: Path) -> Non
     assert head["cost"]["usdPerMillion"] == pytest.approx(8 / 3600 * 3 / 8 * 1e6)
 
 
+def test_the_head_sets_what_was_predicted_against_what_those_jobs_took(store: Store, tmp_path: Path) -> None:
+    assert report(store, tmp_path / "before.html")["head"]["predicted"] is None
+    for day, outcome in ((2, "done"), (3, "failed")):
+        started = f"2026-01-0{day}T00:00:00.000+00:00"
+        store.write_job(job_record(RUN, started=started, outcome=outcome, seconds=6.0, predicted_s=5.0))
+    assert report(store, tmp_path / "after.html")["head"]["predicted"] == {"predicted": 5.0, "real": 6.0}
+
+
 def test_without_a_truth_there_are_no_charts_of_it(tmp_path: Path) -> None:
     store = make_store(tmp_path, {"a": [{"labels": ["dog"]}]})
     data = report(store, tmp_path / "r.html")

@@ -1,0 +1,186 @@
+"""Labels a sample into a store that is thrown away, and measures."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.analysis.vocabulary import read_vocabulary
+from pipeline.assembly import WholeShard
+from pipeline.cluster import PoolPlan, available_nodes
+from pipeline.compaction import compact_run
+from pipeline.forecast.extent import Extent, measure_extent
+from pipeline.forecast.forecast import Forecast, OutputSizes, SampleCosts, Workers, forecast
+from pipeline.job import COMMIT_THREADS, LabelJob, LabelRequest
+from pipeline.plan import ShardPlan, run_shards
+from pipeline.progress import Progress
+from pipeline.shard_files import CommittedShard
+from pipeline.source import Source
+from pipeline.store import Store
+from schemas import JobRecord, RunRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastRequest:
+    """One invocation of `tagstream plan`."""
+
+    label: LabelRequest
+    """The job to predict; nothing is written to its store."""
+    n_images: int = 2000
+    seed: int = 0
+    n_gpus: int = 0
+    usd_per_hour: float | None = None
+
+
+@dataclass(slots=True)
+class _TimedProgress(Progress):
+    """Keeps when each result came."""
+
+    arrivals: list[tuple[float, int]] = field(default_factory=list)
+
+    def add_rows(self, n_rows: int, n_rejected: int) -> None:
+        self.arrivals.append((time.perf_counter(), n_rows))
+        Progress.add_rows(self, n_rows, n_rejected)
+
+
+class SampleJob(LabelJob):
+    """Labels the beginnings of shards that were drawn at random, as any labelling job does."""
+
+    extent: Extent
+    workers: Workers
+
+    def __init__(self, request: LabelRequest, n_images: int, seed: int) -> None:
+        super().__init__(request)
+        self.timed = self.progress = _TimedProgress()
+        self.shards: list[WholeShard] = []
+        self._n_images, self._seed = n_images, seed
+        self._looking_s = 0.0
+
+    def plan(self, store: Store, source: Source) -> ShardPlan:
+        """The beginnings of some shards."""
+        self.progress.begin("looking into shards")
+        started = time.perf_counter()
+        shards, _ = run_shards(store, self.record.run, source, self.record.folder_buckets)
+        self.extent = measure_extent(shards, self._n_images, self._seed)
+        self._looking_s = time.perf_counter() - started
+        return ShardPlan([head.shard for head in self.extent.heads], len(shards), [], {})
+
+    def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard:
+        self.shards.append(shard)
+        return shard
+
+    def costs(self, record: JobRecord) -> SampleCosts:
+        """What the job took, once it is done."""
+        return SampleCosts(
+            n_images=record.n_images,
+            n_rejected=record.n_rejected,
+            start_up_s=record.seconds - record.labelling_s - self._looking_s,
+            arrivals=self.timed.arrivals,
+            shard_costs=[
+                (shard.images.num_rows, shard.seconds["decode"] + shard.seconds["infer"]) for shard in self.shards
+            ],
+            seconds_by_stage=record.seconds_by_stage,
+        )
+
+    def _plan_pool(self) -> PoolPlan:
+        # All of them at once: of a pool that grows it is not known how many worked.
+        pool = super()._plan_pool()
+        pool = replace(pool, min_actors=pool.n_actors)
+        n_cpus = sum(node.n_cpus for node in available_nodes(self.request.address))
+        self.workers = Workers(
+            n_actors=pool.n_actors,
+            gpus_per_actor=pool.gpus_per_actor,
+            device=pool.device,
+            batch_size=pool.batch_size,
+            n_readers=max(1, n_cpus - pool.n_actors * pool.cpus_per_actor),
+            n_writers=COMMIT_THREADS,
+        )
+        return pool
+
+
+class ForecastJob:
+    """Predicts a labelling job."""
+
+    def __init__(self, request: ForecastRequest) -> None:
+        self.request = request
+        self._folder = tempfile.TemporaryDirectory(prefix="tagstream-plan-")
+        store = str(Path(self._folder.name) / "store")
+        settings = replace(request.label.settings, limit=0)
+        sample = replace(request.label, store=store, settings=settings)
+        self._job = SampleJob(sample, request.n_images, request.seed)
+        self.progress = self._job.progress
+        self.notes: list[str] = []
+
+    def run(self) -> Forecast:
+        """Labels the sample and predicts. Raises TagstreamError where it cannot be done."""
+        with self._folder:
+            outcome = self._job.run()
+            self.notes = outcome.notes
+            record = self._job.record
+            self.progress.begin("measuring what was written")
+            n_rows = self._job.extent.n_images.value / self._job.extent.n_shards
+            sized = Store(str(Path(self._folder.name) / "sized"))
+            output = measure_output(self._job.shards, n_rows, sized, record)
+            return forecast(
+                self._job.extent,
+                self._job.costs(outcome.record),
+                output,
+                self._job.workers,
+                n_gpus=self.request.n_gpus,
+                usd_per_hour=self.request.usd_per_hour,
+                run=record.run,
+                source=record.source,
+                fingerprint=record.fingerprint,
+            )
+
+
+def measure_output(shards: list[WholeShard], rows_a_shard: float, store: Store, record: RunRecord) -> OutputSizes:
+    """Sizes of what a store keeps of these images.
+
+    Args:
+        rows_a_shard: what shards have on average. The larger a shard, the less an image takes of it, so one is measured
+            that has about as many, if there are as many.
+    """
+    run = store.create_run(record).run
+    n_shards = 1 + next(
+        (place for place, rows in enumerate(accumulate(_n_rows(shards))) if rows >= rows_a_shard), len(shards)
+    )
+    whole, rest = shards[:n_shards], shards[n_shards:]
+    _commit_as_one(store, run, "empty", [_emptied(shards[0])])
+    empty_labels, empty_images = _sizes(store, run)
+    _commit_as_one(store, run, "whole", whole)
+    both_labels, both_images = _sizes(store, run)
+    if rest:
+        _commit_as_one(store, run, "rest", rest)
+    compacted = compact_run(store, run, read_vocabulary(None), lambda done, of: None)
+    n_images = sum(_n_rows(whole))
+    return OutputSizes(
+        bytes_a_shard=empty_labels + empty_images,
+        label_bytes_an_image=(both_labels - 2 * empty_labels) / n_images,
+        image_bytes_an_image=(both_images - 2 * empty_images) / n_images,
+        compacted_label_bytes_an_image=max(0, compacted.label_bytes_after - empty_labels) / sum(_n_rows(shards)),
+    )
+
+
+def _n_rows(shards: list[WholeShard]) -> list[int]:
+    return [shard.images.num_rows for shard in shards]
+
+
+def _emptied(shard: WholeShard) -> WholeShard:
+    return replace(shard, images=shard.images.slice(0, 0), labels=shard.labels.slice(0, 0))
+
+
+def _commit_as_one(store: Store, run: str, name: str, shards: list[WholeShard]) -> None:
+    images = pa.concat_tables([shard.images for shard in shards])
+    store.commit(run, name, images, pa.concat_tables([shard.labels for shard in shards]), {})
+
+
+def _sizes(store: Store, run: str) -> tuple[int, int]:
+    listings = (store.list_labels(run), store.list_images(run))
+    labels, images = (sum(info["size"] for info in listing.values()) for listing in listings)
+    return labels, images

@@ -1,0 +1,133 @@
+"""What a job shows to Prometheus while it runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.labeler import Labeler
+from pipeline.metrics import JOB_TAGS, METRICS
+from schemas import JobRecord
+from tests.fixtures.corpus import jpeg, tar_bytes
+from tests.integration.conftest import label_with
+
+_SECONDS_A_BATCH = 0.25
+
+
+class SlowLabeler(Labeler):
+    """Works long enough for what it shows of its device to be seen."""
+
+    def _sample(self, crops: Any) -> Any:
+        time.sleep(_SECONDS_A_BATCH)
+        return super()._sample(crops)
+
+
+@dataclass(frozen=True, slots=True)
+class Scraped:
+    """The last values that were shown of one job, by metric and tags; and all values of each metric."""
+
+    record: JobRecord
+    last: dict[str, dict[frozenset[tuple[str, str]], float]]
+    seen: dict[str, list[float]] = field(default_factory=dict)
+
+    def by(self, name: str, *tags: str) -> dict[tuple[str, ...], float]:
+        return {tuple(dict(labels)[tag] for tag in tags): value for labels, value in self.last[name].items()}
+
+
+@pytest.fixture(scope="module")
+def scraped(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Scraped:
+    """A job over two shards with two kinds of rejects among them, watched as Prometheus does."""
+    folder = tmp_path_factory.mktemp("metrics")
+    (folder / "source").mkdir()
+    for shard in range(2):
+        members = [(f"{number}.jpg", jpeg(number)) for number in range(60)]
+        faults = [("broken.jpg", b"no image"), ("lost.txt", b"a caption without its image")]
+        (folder / "source" / f"{shard}.tar").write_bytes(tar_bytes(members + faults[: 2 - shard]))
+    with _watched() as samples:
+        record = label_with(tiny_model, folder / "source", folder / "store", labeler_class=SlowLabeler).record
+        # Ray hands metrics on every two seconds.
+        time.sleep(4.5)
+    last: dict[str, dict[frozenset[tuple[str, str]], float]] = defaultdict(dict)
+    seen: dict[str, list[float]] = defaultdict(list)
+    for sample in samples:
+        if sample.labels.get("job") == record.started:
+            last[sample.name][frozenset(sample.labels.items())] = sample.value
+            seen[sample.name].append(sample.value)
+    return Scraped(record, last, seen)
+
+
+@contextmanager
+def _watched() -> Iterator[list[Any]]:
+    """All that the node shows of tagstream while the context lasts, twice a second."""
+    import ray
+
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    samples: list[Any] = []
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.5):
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                lines = [line for line in answer.read().decode().splitlines(keepends=True) if "tagstream_" in line]
+            for family in text_string_to_metric_families("".join(lines)):
+                samples.extend(family.samples)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_every_metric_is_shown_with_its_tags(scraped: Scraped) -> None:
+    for metric in METRICS:
+        name = f"ray_{metric.name}" + ("_count" if metric.kind == "histogram" else "")
+        assert scraped.last[name], name
+        for labels in scraped.last[name]:
+            assert {*JOB_TAGS, *metric.tags} <= dict(labels).keys()
+            assert dict(labels)["run"] == scraped.record.run
+
+
+def test_the_counts_are_those_of_the_jobs_record(scraped: Scraped) -> None:
+    record = scraped.record
+    assert sum(scraped.last["ray_tagstream_images_total"].values()) == record.n_images == 123
+    rejects = scraped.by("ray_tagstream_rejects_total", "stage", "error")
+    assert rejects == {("decode", "ImageUnreadable"): 2, ("read", "NoImage"): 1}
+    assert sum(rejects.values()) == record.n_rejected
+
+
+def test_the_seconds_of_the_stages_are_those_of_the_jobs_record(scraped: Scraped) -> None:
+    n_batches = scraped.by("ray_tagstream_batch_seconds_count", "stage")
+    # 62 and 61 samples in batches of 8.
+    assert n_batches == {(stage,): 16 for stage in ("read", "decode", "encode", "prefill", "branches")} | {
+        ("commit",): 2
+    }
+    seconds = scraped.by("ray_tagstream_stage_seconds_total", "stage")
+    for stage, of_record in (("read", "read"), ("decode", "decode"), ("commit", "write")):
+        assert seconds[stage,] == pytest.approx(scraped.record.seconds_by_stage[of_record], abs=0.002)
+    parts_s = sum(seconds[part,] for part in ("encode", "prefill", "branches"))
+    assert 0 < parts_s <= scraped.record.seconds_by_stage["infer"] + 0.002
+
+
+def test_the_gauges_say_where_the_job_is(scraped: Scraped) -> None:
+    assert set(scraped.seen["ray_tagstream_shards_open"]) <= {0, 1, 2}
+    assert scraped.seen["ray_tagstream_shards_open"][-1] == 0
+    assert scraped.seen["ray_tagstream_eta_seconds"][-1] == 0
+    busy = scraped.seen["ray_tagstream_device_busy_ratio"]
+    assert all(0 <= share <= 1 for share in busy)
+    # Half of the time or more it sleeps at its work.
+    assert max(busy) > 0.5
+    assert min(scraped.seen["ray_tagstream_device_memory_bytes"]) > 50 << 20
