@@ -23,12 +23,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_metrics_report_interval_ms", "2000")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Workers of `pytest -n auto`: more than cores, since tests of whole jobs mostly wait for processes to start."""
-    return len(os.sched_getaffinity(0)) + 1
-
-
 @pytest.fixture(scope="session")
 def coco_mini() -> Path:
     """Eighty real photographs, where the checkout has them beside it."""
