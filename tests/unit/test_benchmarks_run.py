@@ -1,4 +1,4 @@
-"""The benchmark scripts run, on tiny models; those that train several models are left out, since each takes a minute."""
+"""The benchmark scripts run, on tiny models; two that train several models are left out: each takes a minute."""
 
 from __future__ import annotations
 
