@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 from tests.e2e.pages.conftest import launch, opened
 
 OUT = Path(__file__).with_name("demo-report.png")
-VIEWPORT = {"width": 1180, "height": 660}
+VIEWPORT = {"width": 1280, "height": 700}
 
 
 def main() -> None:
