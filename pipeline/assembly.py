@@ -13,6 +13,8 @@ from schemas import IMAGES, LABELLED, LABELS, image_id
 STAGES = ("read", "decode", "infer")
 # Of the stage `infer`.
 PARTS = ("encode", "prefill", "branches")
+# Of a whole job, whose driver writes.
+JOB_STAGES = (*STAGES, "write")
 
 
 @dataclass(frozen=True, slots=True)

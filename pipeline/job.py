@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from model.fingerprint import fingerprint_folder
 from model.folder import DEMO_MODEL
-from pipeline.assembly import ShardAssembler, WholeShard
+from pipeline.assembly import JOB_STAGES, ShardAssembler, WholeShard
 from pipeline.cluster import PoolPlan, available_nodes, cluster_address, joined_ray, plan_pool
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.folder import count_buckets
@@ -96,7 +96,7 @@ class LabelJob:
         self._predicted_s = 0.0
         self._n_committing = 0
         """Whole shards that are being written or wait for it."""
-        self._seconds = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
+        self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
         self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
 
     def run(self) -> LabelOutcome:

@@ -10,12 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
+from pipeline.assembly import JOB_STAGES
 from pipeline.errors import TagstreamError
 from pipeline.forecast.estimate import Estimate, ratio_spread, within
 from pipeline.forecast.extent import Extent
 
 _MAX_BLOCKS, _MIN_BLOCKS = 10, 3
-STAGES = ("read", "decode", "infer", "write")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,9 +228,9 @@ def _scaled(workers: Workers, n_gpus: int) -> tuple[Workers, list[str]]:
 
 
 def _stages(costs: SampleCosts, workers: Workers) -> list[StageForecast]:
-    total_s = sum(costs.seconds_by_stage.get(stage, 0.0) for stage in STAGES)
+    total_s = sum(costs.seconds_by_stage.get(stage, 0.0) for stage in JOB_STAGES)
     stages = []
-    for stage in STAGES:
+    for stage in JOB_STAGES:
         seconds = max(costs.seconds_by_stage.get(stage, 0.0), 1e-9)
         n_workers = workers.at(stage)
         stages.append(
