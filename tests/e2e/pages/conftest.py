@@ -28,9 +28,13 @@ PHONE = {"width": 390, "height": 844}
 OpenPage = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium without a screen."""
+    """Chromium without a screen.
+
+    Not for the whole session: as long as Playwright lives, its event loop runs in this thread, and whatever other tests
+    call here could not start one (`asyncio.run`).
+    """
     if find_chromium() is None:
         pytest.skip("there is no Chromium (Debian: apt-get install chromium; or TAGSTREAM_CHROMIUM=PROGRAM)")
     with sync_playwright() as playwright, launch(playwright) as browser:
