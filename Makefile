@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+# Installing does not compile, the first import does, and keeps it, whatever the shell says: else each of Ray's processes
+# would compile torch and all that it imports again, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check clean
 
