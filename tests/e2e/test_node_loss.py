@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.e2e.test_interruption import wait_for_commits
 from tests.fixtures.corpus import write_tars
+from tests.fixtures.two_nodes import two_nodes
 from tests.integration.conftest import read_table
 
 N_SHARDS, N_SAMPLES = 12, 24
@@ -22,23 +23,10 @@ IMPATIENT = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_thr
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[tuple[str, int]]:
+def cluster() -> Iterator[tuple[str, int]]:
     """A cluster's address and the process id of its second node's raylet."""
-    cluster = subprocess.Popen(
-        [sys.executable, "-m", "tests.fixtures.two_nodes", "2", "2"],
-        env={**os.environ, **IMPATIENT},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-    )
-    assert cluster.stdin is not None
-    assert cluster.stdout is not None
-    address, raylet = cluster.stdout.readline().split()
-    yield address, int(raylet)
-    cluster.stdin.close()
-    cluster.wait(60)
+    with two_nodes({"num_cpus": 2}, {"num_cpus": 2}, IMPATIENT) as nodes:
+        yield nodes
 
 
 def start_job(source: Path, store: Path, address: str, seconds_a_batch: float) -> subprocess.Popen[str]:
@@ -48,10 +36,10 @@ def start_job(source: Path, store: Path, address: str, seconds_a_batch: float) -
 
 
 def test_when_a_node_dies_the_others_do_its_work_and_every_row_is_there_once(
-    tmp_path: Path, two_nodes: tuple[str, int]
+    tmp_path: Path, cluster: tuple[str, int]
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
-    address, raylet = two_nodes
+    address, raylet = cluster
     undisturbed = start_job(tmp_path / "source", tmp_path / "whole", address, 0)
     _, reason = undisturbed.communicate(timeout=120)
     process = start_job(tmp_path / "source", tmp_path / "killed", address, 0.5)

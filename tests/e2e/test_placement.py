@@ -18,6 +18,7 @@ from pipeline.source import find_source
 from tests.conftest import ROOT
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.instant_labeler import InstantLabeler
+from tests.fixtures.two_nodes import two_nodes
 from tests.integration.conftest import rows
 
 N_SHARDS, N_SAMPLES = 12, 24
@@ -29,19 +30,8 @@ GPU_NODE = {"num_cpus": 2, "resources": {"gpu_node": 1}, "labels": {"kind": "gpu
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Of a cluster of two nodes."""
-    cluster = subprocess.Popen(
-        [sys.executable, "-m", "tests.fixtures.two_nodes", json.dumps(HEAD), json.dumps(GPU_NODE)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-    )
-    assert cluster.stdin is not None
-    assert cluster.stdout is not None
-    yield cluster.stdout.readline().split()[0]
-    cluster.stdin.close()
-    cluster.wait(60)
+    with two_nodes(HEAD, GPU_NODE) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")
