@@ -58,12 +58,7 @@ def open_store(
     store = Store(url)
     if not store.exists():
         raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
-    connection = duckdb.connect()
-    # Otherwise it would be a folder in the working directory.
-    spill = Path(tempfile.gettempdir()) / f"tagstream-{uuid.uuid4().hex}"
-    connection.execute(f"SET temp_directory = {_sql_string(str(spill))}")
-    if memory_limit is not None:
-        connection.execute(f"SET memory_limit = {_sql_string(memory_limit)}")
+    connection = _connect(memory_limit)
     root = full_url(store.filesystem, store.root)
     if not is_local(store.filesystem):
         # With its default cache the filesystem would read whole files for the sake of one column.
@@ -74,29 +69,47 @@ def open_store(
         with storage_errors(f"read the store {url}"):
             _create_file_views(connection, store, root)
     except duckdb.Error as error:
-        raise StoreError(
-            f"the store {url} cannot be read: {without_traceback(str(error)).strip().splitlines()[0]}"
-        ) from error
-    vocabulary = vocabulary or read_vocabulary(None)
+        reason = without_traceback(str(error)).strip().splitlines()[0]
+        raise StoreError(f"the store {url} cannot be read: {reason}") from error
+    _create_derived(connection, vocabulary or read_vocabulary(None), thresholds)
+    _confine(connection, root)
+    if "IPython" in sys.modules:
+        from pipeline.notebook import show_in_notebook
+
+        show_in_notebook()
+    return connection
+
+
+def _connect(memory_limit: str | None) -> Connection:
+    """A connection to a database in memory that shows no progress."""
+    connection = duckdb.connect()
+    # Otherwise it would be a folder in the working directory.
+    spill = Path(tempfile.gettempdir()) / f"tagstream-{uuid.uuid4().hex}"
+    connection.execute(f"SET temp_directory = {_sql_string(str(spill))}")
+    if memory_limit is not None:
+        connection.execute(f"SET memory_limit = {_sql_string(memory_limit)}")
+    hide_progress(connection)
+    return connection
+
+
+def _create_derived(connection: Connection, vocabulary: Vocabulary, thresholds: Thresholds | None) -> None:
+    """What is made of the files' views: names, rejects, truth, macros, labels above their thresholds."""
     add_names(connection, vocabulary)
     connection.execute(f"SET VARIABLE vocabulary = {_sql_string(vocabulary.version)}")
     connection.execute(read_sql("derived"))
     connection.execute(read_sql("macros"))
     if thresholds is not None:
         thresholds.create_view(connection, vocabulary)
-    hide_progress(connection)
-    # The user's SQL sees this store and no other file; a mistyped table name must not find a Python variable.
+
+
+def _confine(connection: Connection, root: str) -> None:
+    """From here on the user's SQL sees this store and no other file, and a mistyped table name no Python variable."""
     connection.execute("SET python_enable_replacements = false")
     # The views' patterns are held against this list before they are expanded.
     allowed = ", ".join(_sql_string(folder + "/") for folder in (root, _as_pattern(root)))
     connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-    if "IPython" in sys.modules:
-        from pipeline.notebook import show_in_notebook
-
-        show_in_notebook()
-    return connection
 
 
 def hide_progress(connection: Connection) -> None:

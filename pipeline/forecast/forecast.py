@@ -16,6 +16,8 @@ from pipeline.forecast.estimate import Estimate, ratio_spread, within
 from pipeline.forecast.extent import Extent
 
 _MAX_BLOCKS, _MIN_BLOCKS = 10, 3
+# Stages that more actors do not make faster.
+_BESIDE_ACTORS = ("read", "write")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,14 +155,10 @@ def forecast(
     scaled, notes = _scaled(workers, n_gpus)
     stages = _stages(costs, scaled)
     wanted = rate.times(scaled.n_actors / workers.n_actors)
-    limit = min((stage for stage in stages if stage.stage in ("read", "write")), key=lambda stage: stage.images_per_s)
-    # What the sample was seen to do is no less bounded than it was.
-    limit_per_s = max(limit.images_per_s, rate.value)
-    bottleneck = min(stages, key=lambda stage: stage.images_per_s).stage
-    if limit_per_s < wanted.value:
-        notes.append(f"{limit.stage} does not keep up with {scaled.n_actors} actors")
-        bottleneck, wanted = limit.stage, rate.times(limit_per_s / rate.value)
-    labelling = _over_rate(extent.n_images, wanted)
+    reached, bottleneck = _limited(rate, wanted, stages)
+    if reached.value < wanted.value:
+        notes.append(f"{bottleneck} does not keep up with {scaled.n_actors} actors")
+    labelling = _over_rate(extent.n_images, reached)
     seconds = Estimate(*(costs.start_up_s + part for part in (labelling.value, labelling.low, labelling.high)))
     n_images, per_shard = extent.n_images, output.bytes_a_shard * extent.n_shards
     return Forecast(
@@ -168,7 +166,7 @@ def forecast(
         source_bytes=extent.n_bytes,
         n_images=n_images,
         start_up_s=costs.start_up_s,
-        images_per_s=wanted,
+        images_per_s=reached,
         seconds=seconds,
         usd=None if usd_per_hour is None else seconds.times(usd_per_hour / 3600),
         output_bytes=_plus(n_images.times(output.label_bytes_an_image + output.image_bytes_an_image), per_shard),
@@ -225,6 +223,16 @@ def _scaled(workers: Workers, n_gpus: int) -> tuple[Workers, list[str]]:
         f"{workers.n_readers} CPUs of now"
     )
     return Workers(**values), [note]
+
+
+def _limited(measured: Estimate, wanted: Estimate, stages: list[StageForecast]) -> tuple[Estimate, str]:
+    """The rate that is wanted as far as reading and writing keep up with it, and the stage that is the bottleneck."""
+    limit = min((stage for stage in stages if stage.stage in _BESIDE_ACTORS), key=lambda stage: stage.images_per_s)
+    # What the sample was seen to do is no less bounded than it was.
+    limit_per_s = max(limit.images_per_s, measured.value)
+    if limit_per_s < wanted.value:
+        return measured.times(limit_per_s / measured.value), limit.stage
+    return wanted, min(stages, key=lambda stage: stage.images_per_s).stage
 
 
 def _stages(costs: SampleCosts, workers: Workers) -> list[StageForecast]:

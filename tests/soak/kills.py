@@ -9,6 +9,7 @@ that ends is run again, until one goes through. Then the store is compared, row 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -46,6 +47,8 @@ VICTIMS = {
 WORDS = ("Error:", "Stopped")
 # Between kills: some meet a job that starts, more one that labels, and some jobs get to their end.
 _PAUSES_S = (0.5, 15)
+# For a process of the kind that was drawn to show up.
+_PATIENCE_S = 10
 
 
 @dataclass(slots=True)
@@ -83,15 +86,18 @@ def start_job(source: Path, store: Path) -> subprocess.Popen[str]:
 
 
 def kill_one(process: subprocess.Popen[str], rng: random.Random) -> str | None:
-    """Kills one of the job's processes, of a kind drawn from those there are; returns which, None where it is over."""
-    try:
-        job = psutil.Process(process.pid)
-        found = {kind: ray_processes(title, job) if title else [job] for kind, title in VICTIMS.items()}
-        victim = rng.choice([kind for kind, processes in found.items() if processes])
-        rng.choice(found[victim]).kill()
-    except psutil.Error:
-        return None
-    return victim
+    """Kills one of the job's processes, of a kind drawn from all; returns which, None where none of it came in time."""
+    kind = rng.choice(list(VICTIMS))
+    deadline = time.monotonic() + _PATIENCE_S
+    # Actors and readers live for a part of a job only.
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(psutil.Error):
+            job = psutil.Process(process.pid)
+            if found := ray_processes(VICTIMS[kind], job) if VICTIMS[kind] else [job]:
+                rng.choice(found).kill()
+                return kind
+        time.sleep(0.05)
+    return None
 
 
 def disturb(process: subprocess.Popen[str], rng: random.Random, tally: Tally, n_kills: int) -> None:
