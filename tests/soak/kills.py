@@ -61,6 +61,8 @@ class Tally:
     n_rounds: int = 0
     n_silent: int = 0
     """Jobs that ended without a word, though it was not they who were killed."""
+    n_unprovoked: int = 0
+    """Jobs that failed though nothing of them was killed."""
     n_wrong: int = 0
     """Rounds whose tables are not those of an undisturbed job."""
 
@@ -112,7 +114,10 @@ def disturb(process: subprocess.Popen[str], rng: random.Random, tally: Tally, n_
                 last = killed
     assert process.stderr is not None
     errors = process.stderr.read()
-    if process.returncode != 0:
+    if process.returncode != 0 and not last:
+        tally.n_unprovoked += 1
+        print(f"unprovoked: {errors[-500:]}", flush=True)
+    elif process.returncode != 0:
         tally.ends[last] += 1
         # A job that is killed before it has begun cannot speak.
         if last != "the job" and not any(word in errors for word in WORDS):
@@ -149,7 +154,8 @@ def report(tally: Tally, seconds: float, command: str) -> str:
 
 {tally.n_rounds} rounds in {seconds / 60:.0f} minutes. Stores that differ from an undisturbed one in any row, or in
 which `status --verify` finds damage: **{tally.n_wrong}**. Jobs that
-ended by another process's death without saying so: **{tally.n_silent}**.
+ended by another process's death without saying so: **{tally.n_silent}**. Jobs that failed though nothing was killed:
+**{tally.n_unprovoked}**.
 """
 
 
@@ -176,7 +182,7 @@ def main() -> None:
         options.out.write_text(text)
     if not tally.n_wrong:
         shutil.rmtree(folder)
-    sys.exit(1 if tally.n_wrong or tally.n_silent else 0)
+    sys.exit(1 if tally.n_wrong or tally.n_silent or tally.n_unprovoked else 0)
 
 
 if __name__ == "__main__":
