@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from jobs.finite_range import FiniteRange
 from jobs.output import print_rows
 
 
 @click.command(short_help="Measure how fast this machine reads, decodes, labels and commits.")
 @click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="For each of the measurements."
+    "--seconds", type=FiniteRange(min=0.1), default=10.0, show_default=True, help="For each of the measurements."
 )
 @click.option("--folder", help="Write what is read here; it is deleted.  [default: temporary folder]")
 @click.option("--store", help="Commit below this directory or s3:// prefix, and delete it.  [default: --folder]")

@@ -10,12 +10,12 @@ DEMO_SHARDS = str(files("jobs") / "demo_shards")
 _FIRST_LABELS = """
     SELECT i.key, i.caption, string_agg(format('{} {:.3f}', l.label, l.score), ', ' ORDER BY l.rank) AS labels
     FROM images i JOIN labels l USING (run, image_id)
-    WHERE l.rank <= 3
+    WHERE l.rank <= 3 AND i.run = $run
     GROUP BY i.key, i.caption ORDER BY i.key LIMIT 5
 """
 # Recall: the mean share of an image's objects that are found; hit: the share of images of which one is.
-_RECALL = """SELECT 1 AS k, images, recall, hit FROM recall_at(1)
-UNION ALL SELECT 10, images, recall, hit FROM recall_at(10)"""
+_RECALL = """SELECT 1 AS k, images, recall, hit FROM recall_at(1){which}
+UNION ALL SELECT 10, images, recall, hit FROM recall_at(10){which}"""
 
 
 @click.command(short_help="Label the images that come along and ask SQL about them.")
@@ -31,17 +31,22 @@ def demo(store: str) -> None:
     from pipeline.job import LabelJob, LabelRequest
     from pipeline.report.job import Report, ReportRequest
     from pipeline.settings import LabelSettings
+    from pipeline.store import Store
 
     click.echo(f"Labelling the scenes in {DEMO_SHARDS}")
     request = LabelRequest(source=DEMO_SHARDS, store=store, model=DEMO_MODEL, settings=LabelSettings(top_k=10))
-    report(run_job(LabelJob(request)), store)
+    outcome = run_job(LabelJob(request))
+    report(outcome, store)
+    run = outcome.record.run
     connection = open_store(store)
+    recall = _RECALL.format(which="" if len(Store(store).run_names()) == 1 else f" WHERE run = '{run}'")
     click.echo("\nThe first images, their captions and best labels:\n")
-    print_result(run_query(connection, _FIRST_LABELS))
-    click.echo(f'\ntagstream sql {store} "{_RECALL}"\n')
-    print_result(run_query(connection, _RECALL))
+    print_result(connection.execute(_FIRST_LABELS, {"run": run}))
+    click.echo(f'\ntagstream sql {store} "{recall}"\n')
+    print_result(run_query(connection, recall))
     click.echo("")
-    made = Report(ReportRequest(store=store, out=f"{store}.html", vocabulary=read_vocabulary(None), overwrite=True))
+    out = f"{store.rstrip('/')}.html"
+    made = Report(ReportRequest(store=store, run=run, out=out, vocabulary=read_vocabulary(None), overwrite=True))
     made.write()
     print_report(made)
     click.echo(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.finite_range import FiniteRange
+
 if TYPE_CHECKING:
     from pipeline.export.job import Export
 
@@ -28,7 +30,7 @@ _NEXT = {
 @click.option("--where", metavar="SQL", help="Only images that meet this condition.")
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only N of them, drawn by --seed.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--min-score", type=float, help="Only labels of at least this score.")
+@click.option("--min-score", type=FiniteRange(), help="Only labels of at least this score.")
 @click.option("--images", is_flag=True, help="Copy the images too, from the source that was labelled.")
 @click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
 @click.option(

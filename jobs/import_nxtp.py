@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.finite_range import FiniteRange
+
 if TYPE_CHECKING:
     from model import Recognizer
 
@@ -30,7 +32,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--tokenizer", required=True, type=_FILE, help="Llama-2's tokenizer.model.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write; new or empty.")
 @click.option("--params", type=_FILE, help="Llama-2's params.json: norm_eps and n_heads are read from it.")
-@click.option("--rms-norm-eps", type=float, help="The decoder's norm_eps, without --params.  [default: 1e-5]")
+@click.option("--rms-norm-eps", type=FiniteRange(), help="The decoder's norm_eps, without --params.  [default: 1e-5]")
 def import_nxtp(
     checkpoint: Path, clip: Path, tokenizer: Path, out: Path, params: Path | None, rms_norm_eps: float | None
 ) -> None:

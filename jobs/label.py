@@ -10,6 +10,7 @@ import click
 
 from jobs.closing import JobInHand, closing, closing_options, command_line
 from jobs.config_file import read_config
+from jobs.finite_range import FiniteRange
 from jobs.job_process import job_process
 from jobs.log import identify_by, log_format_option, say
 
@@ -36,7 +37,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option(
     "--changed", type=click.Choice(["keep", "relabel", "fail"]), help="Shards changed since.  [default: keep]"
 )
-@click.option("--max-reject-rate", type=click.FloatRange(0, 1), default=1.0, help="Exit 3 above it.  [default: 1.0]")
+@click.option("--max-reject-rate", type=FiniteRange(0, 1), default=1.0, help="Exit 3 above it.  [default: 1.0]")
 @click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
 @click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
 @click.option(

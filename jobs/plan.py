@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.finite_range import FiniteRange
 from jobs.label import label_settings
 from jobs.output import print_rows
 
@@ -21,7 +22,7 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
 @click.option("--sample", "n_images", type=click.IntRange(1), default=2000, show_default=True, help="Images to label.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw of shards.")
-@click.option("--price", "usd_per_hour", type=click.FloatRange(min=0), help="USD an hour, of all machines together.")
+@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="USD an hour, of all machines together.")
 @click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for so many, from what one does here.")
 @click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
 @click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.finite_range import FiniteRange
+
 if TYPE_CHECKING:
     from pipeline.analysis.recall import RunAnalysis
 
@@ -24,7 +26,7 @@ _WORST_IMAGES = 50
     "--by", type=click.Choice(["label", "shard", "image", "score"]), help="One row each, instead of a summary."
 )
 @click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
-@click.option("--min-cosine", default=0.75, show_default=True, type=click.FloatRange(-1, 1), help="Of a semantic hit.")
+@click.option("--min-cosine", default=0.75, show_default=True, type=FiniteRange(-1, 1), help="Of a semantic hit.")
 @click.option("--embedder", help="Folder of all-MiniLM-L6-v2.  [default: of the extra `semantic`]")
 @click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def recall(store: str, ks: str, match: str, by: str | None, output: str, **options: Any) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.finite_range import FiniteRange
+
 if TYPE_CHECKING:
     from pipeline.report.job import Report
 
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 @click.option("--where", metavar="SQL", help="Only pictures of images that meet this condition.")
 @click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
 @click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
-@click.option("--price", "usd_per_hour", type=click.FloatRange(min=0), help="USD an hour, of all machines of a job.")
-@click.option("--max-mb", type=click.FloatRange(min=1), default=50, show_default=True, help="Size of the file.")
+@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="USD an hour, of all machines of a job.")
+@click.option("--max-mb", type=FiniteRange(min=1), default=50, show_default=True, help="Size of the file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 def report(vocabulary: str | None, **options: Any) -> None:
     """Write one HTML file about a run of STORE: a sample of its images with their labels, beside what is true, and
@@ -50,9 +52,12 @@ def print_report(made: Report) -> None:
     """Says what a report holds and where it lies."""
     size_mb = made.n_bytes / 1e6
     click.echo(f"Report on run {made.run}: {made.n_pictures:,} pictures, {size_mb:,.1f} MB; open {made.request.out}")
+    if made.problems:
+        ((problem, n_images),) = made.problems.most_common(1)
+        click.echo(f"{made.problems.total():,} images have no picture ({n_images:,}: {problem})")
 
 
 def _describe(made: Report) -> str:
     if not made.n_drawn:
         return made.phase
-    return f"{made.phase}: {made.n_pictures:,}/{made.n_drawn:,}"
+    return f"{made.phase}: {made.n_tried:,}/{made.n_drawn:,}"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.finite_range import FiniteRange
+
 if TYPE_CHECKING:
     from pipeline.analysis.threshold_learning import Counts, LearnedThresholds, NameThreshold
 
@@ -19,7 +21,7 @@ _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
 
 @click.command(short_help="Learn from which score on the labels of each name are right.")
 @click.argument("store")
-@click.option("--target-precision", required=True, type=click.FloatRange(0, 1, min_open=True), help="0.9: nine in ten.")
+@click.option("--target-precision", required=True, type=FiniteRange(0, 1, min_open=True), help="0.9: nine in ten.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML, written anew.")
 @click.option("--run", help="Which run.  [default: the only one]")
 @click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.config_file import read_config, read_preset
+from jobs.finite_range import FiniteRange
 from jobs.job_process import job_process
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 @click.option("--init", help="Recognizer to start from.  [default: a new one, sizes by preset]")
 @click.option("--val", help="Labelled source to measure recall on.")
 @click.option("--teacher", help="Recognizer whose confident labels are learned instead of the source's own.")
-@click.option("--min-score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="What is confident.")
+@click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="What is confident.")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @click.option("--address", help="Ray cluster to join.  [default: that whose job this is, or this machine]")

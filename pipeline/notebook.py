@@ -50,9 +50,11 @@ def connection_html(connection: Connection) -> str:
     # Another cursor: the connection may still hold the rows of a query.
     cursor = connection.cursor()
     tables = cursor.execute(read_sql("described_tables")).df()
-    if not set(tables["table"]) >= _RECORDS:
+    try:
+        runs = cursor.execute(read_sql("records"), {"run": None}).df()
+    except duckdb.Error:
+        # Another database than a store's, perhaps with tables of these names.
         return _frame_html(tables)
-    runs = cursor.execute(read_sql("records"), {"run": None}).df()
     return _frame_html(runs) + _frame_html(tables[tables["table"].isin(_VIEWS | _RECORDS)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ def find_result_file(url: str, store_url: str | None, *, overwrite: bool) -> Res
             raise TagstreamError(f"{url} lies in the store {store_url}, which is only read; give a place outside")
         if is_local(filesystem) and not Path(path).parent.is_dir():
             raise TagstreamError(f"there is no folder {Path(path).parent}; make it, or give another place than {url}")
+        if is_local(filesystem) and not os.access(Path(path).parent, os.W_OK):
+            raise TagstreamError(f"nothing may be written to {Path(path).parent}; give another place than {url}")
         if filesystem.exists(path):
             if not filesystem.isfile(path):
                 raise TagstreamError(f"{url} is no file; expected the name of a file, such as labels.parquet")

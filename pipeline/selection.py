@@ -31,15 +31,24 @@ def choose_images(connection: Connection, condition: str | None, statuses: Seque
 
     Raises TagstreamError for a condition that is none, or fails.
     """
+    _choose(connection, "", condition, statuses)
+    return n_chosen(connection)
+
+
+def check_condition(connection: Connection, condition: str) -> None:
+    """Raises what `choose_images` would of the condition's text, without reading a row."""
+    _choose(connection, "EXPLAIN ", condition, [LABELLED])
+
+
+def _choose(connection: Connection, verb: str, condition: str | None, statuses: Sequence[str]) -> None:
     text = Template(read_sql("chosen")).substitute(
         condition="true" if condition is None else _checked(condition),
         statuses=", ".join(f"'{status}'" for status in statuses),
     )
     try:
-        connection.execute(text)
+        connection.execute(verb + text)
     except duckdb.Error as error:
         raise TagstreamError(f"the condition {condition!r} failed: {_reason(error)}") from error
-    return n_chosen(connection)
 
 
 def n_chosen(connection: Connection) -> int:

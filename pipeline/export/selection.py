@@ -55,7 +55,7 @@ def select_images(connection: Connection, run: str, selection: Selection, *, con
     narrow_to_run(connection, run, confident=confident)
     n_images = choose_images(connection, selection.where)
     if selection.sample is not None:
-        connection.execute(read_sql("export_sample"), {"n": selection.sample, "seed": selection.seed})
+        connection.execute(read_sql("export_sample"), {"n": selection.sample, "seed": str(selection.seed)})
         n_images = n_chosen(connection)
     if not n_images:
         which = "has no labelled images" if selection.where is None else f"has no labelled image with {selection.where}"

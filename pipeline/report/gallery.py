@@ -43,7 +43,7 @@ def draw_gallery(
     for status, n in ((LABELLED, n_images), (REJECTED, max(_MIN_REJECTED, n_images // _REJECTED_SHARE))):
         n_held[status] = choose_images(connection, condition, [status])
         if n_held[status] > n:
-            connection.execute(read_sql("report_drawn"), {"n": n, "seed": seed, "n_shards": _SHARDS_READ})
+            connection.execute(read_sql("report_drawn"), {"n": n, "seed": str(seed), "n_shards": _SHARDS_READ})
         drawn += (
             query_rows(connection, "report_images", {"runs": list(runs), **_LIMITS}) if n_chosen(connection) else []
         )

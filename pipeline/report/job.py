@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ from pipeline.report.gallery import Gallery, draw_gallery, image_data
 from pipeline.report.head import describe_run
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
 from pipeline.result_file import find_result_file
-from pipeline.selection import narrow_to_run
+from pipeline.selection import check_condition, narrow_to_run
 from pipeline.store import Store
 from schemas import LABELLED, RunRecord
 
@@ -43,7 +45,7 @@ class ReportRequest:
     compare: str | None = None
     """Another run, against which the first one is held."""
     sample: int = DEFAULT_SAMPLE
-    """Pictures of labelled images; up to a tenth as many rejected samples come beside them."""
+    """Labelled images; of rejected samples up to a tenth as many come beside them, or 20."""
     seed: int = 0
     where: str | None = None
     """Condition over the columns of `images`: of what to show pictures."""
@@ -54,18 +56,26 @@ class ReportRequest:
     """The file is no larger."""
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("usd_per_hour", "max_mb"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise TagstreamError(f"{name} is {value}; expected a number, 0 or larger")
+
 
 class Report:
     """Makes a report, and knows how far it is.
 
-    Attributes: `phase`; `n_pictures` that are made of `n_drawn`; `run`; `n_bytes` of the file, once it is written.
+    Attributes: `phase`; `n_tried` of `n_drawn` pictures; `run`; and when it is written, `n_pictures`, `problems` (why
+    the others have none, with their number) and `n_bytes` of the file.
     """
 
     def __init__(self, request: ReportRequest) -> None:
         self.request = request
         self.phase = "opening the store"
         self.run = request.run or ""
-        self.n_drawn = self.n_pictures = self.n_bytes = 0
+        self.n_drawn = self.n_tried = self.n_pictures = self.n_bytes = 0
+        self.problems: Counter[str] = Counter()
 
     def write(self) -> None:
         """Does it. Raises TagstreamError where it cannot be done; no file is written then."""
@@ -84,6 +94,11 @@ class Report:
         self.run = record.run
         if request.compare == self.run:
             raise TagstreamError(f"--compare names the run itself ({self.run}); give another run of {request.store}")
+        # What follows takes long.
+        if request.compare is not None:
+            store.find_run(request.compare)
+        if request.where is not None:
+            check_condition(connection, request.where)
         self.phase = "asking the store"
         head = describe_run(connection, record, store.read_jobs(self.run), request.usd_per_hour)
         charts = self._charts(connection, record)
@@ -136,8 +151,10 @@ class Report:
                 "or a larger --max-mb"
             )
         self.phase, self.n_drawn = "making pictures", len(wanted)
-        thumbnails = make_thumbnails(record, wanted, int(left_each), self._count_picture)
+        thumbnails = make_thumbnails(record, wanted, int(left_each), self._count_try)
+        self.problems = Counter(made.problem for made in thumbnails.values() if made.problem)
+        self.n_pictures = len(thumbnails) - self.problems.total()
         return render(thumbnails)
 
-    def _count_picture(self) -> None:
-        self.n_pictures += 1
+    def _count_try(self) -> None:
+        self.n_tried += 1

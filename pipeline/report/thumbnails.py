@@ -12,8 +12,16 @@ from threading import Event
 
 from PIL import Image
 
-from model.preprocessing import ImageDecodeError, load_pixels, open_image, to_rgb, upright
-from pipeline.errors import one_line
+from model.preprocessing import (
+    MAX_IMAGE_PIXELS,
+    ImageDecodeError,
+    allow_image_pixels,
+    load_pixels,
+    open_image,
+    to_rgb,
+    upright,
+)
+from pipeline.errors import SourceError, StoreError, one_line
 from pipeline.originals import ImageRow, Original, read_originals
 from schemas import RunRecord
 
@@ -35,10 +43,10 @@ class Thumbnail:
 def make_thumbnails(
     record: RunRecord, images: Sequence[ImageRow], max_bytes: int, done: Callable[[], None]
 ) -> dict[int, Thumbnail]:
-    """Thumbnails by image_id. Each shard is read once, a few of them at a time.
+    """Thumbnails by image_id. Each shard is read once, a few at a time; what cannot be read has no picture.
 
     Args:
-        images: rows of `images`, as `read_originals` takes them, in the order of shard and index.
+        images: rows of `images`, as `read_originals` takes them, with their sizes; in the order of shard and index.
         max_bytes: none is larger.
         done: called after each one.
     """
@@ -48,7 +56,7 @@ def make_thumbnails(
     def of_shard(rows: list[ImageRow]) -> list[Thumbnail]:
         thumbnails = []
         with _set_on_error(stopping):
-            for original in read_originals(record, rows):
+            for original in _read(record, rows):
                 thumbnails.append(_make(original, max_bytes))
                 done()
                 if stopping.is_set():
@@ -70,18 +78,32 @@ def _set_on_error(event: Event) -> Iterator[None]:
         raise
 
 
+def _read(record: RunRecord, rows: list[ImageRow]) -> Iterator[Original]:
+    """The originals; where their source cannot be read at all, the reason stands for each that is left."""
+    left = {row["image_id"]: row for row in rows}
+    try:
+        for original in read_originals(record, rows):
+            del left[original.image["image_id"]]
+            yield original
+    except (SourceError, StoreError) as error:
+        yield from (Original(row, None, str(error)) for row in left.values())
+
+
 def _make(original: Original, max_bytes: int) -> Thumbnail:
     image_id = original.image["image_id"]
     if original.data is None:
         return Thumbnail(image_id, None, original.problem)
+    # It may be larger than others may be: it was labelled.
+    n_pixels = (original.image.get("width") or 0) * (original.image.get("height") or 0)
     try:
-        return Thumbnail(image_id, _encode(_shrink(original.data), max_bytes))
+        return Thumbnail(image_id, _encode(_shrink(original.data, max(MAX_IMAGE_PIXELS, n_pixels)), max_bytes))
     except (ImageDecodeError, OSError, ValueError, MemoryError) as error:
         return Thumbnail(image_id, None, f"no picture can be made of it: {one_line(error)}")
 
 
-def _shrink(data: bytes) -> Image.Image:
-    image = open_image(data)
+def _shrink(data: bytes, max_image_pixels: int) -> Image.Image:
+    allow_image_pixels(max_image_pixels)
+    image = open_image(data, max_image_pixels)
     # A JPEG is decoded no larger than needed; other formats have no such thing.
     image.draft("RGB", (2 * _EDGE_PX, 2 * _EDGE_PX))
     load_pixels(image)

@@ -122,6 +122,8 @@ def test_a_connection_that_is_no_stores_is_shown_by_its_tables() -> None:
     assert "<td>" not in connection_html(connection)
     connection.execute('CREATE TABLE "<b>" (x INT, y INT)')
     assert "<td>&lt;b&gt;</td>\n      <td>x, y</td>" in connection_html(connection)
+    connection.execute("CREATE TABLE runs (x INT); CREATE TABLE jobs (x INT)")
+    assert "<td>runs</td>\n      <td>x</td>" in connection_html(connection)
 
 
 def test_outside_of_a_notebook_opening_a_store_loads_no_ipython(folder: Path) -> None:

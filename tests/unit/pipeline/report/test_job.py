@@ -58,6 +58,55 @@ def test_a_source_that_is_gone_leaves_the_labels_and_says_so(store: Store, tmp_p
     assert all(image["labels"] for image in images)
 
 
+def test_only_pictures_that_there_are_count_as_such(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "shards" / "s000.tar").unlink()
+    made = Report(ReportRequest(store=store.url, out=str(tmp_path / "r.html"), vocabulary=read_vocabulary(None)))
+    made.write()
+    assert (made.n_pictures, made.n_tried, made.n_drawn) == (6, 12, 12)
+    assert made.problems == {"the original is gone": 6}
+
+
+def test_a_source_whose_list_is_gone_leaves_the_labels_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.tar").write_bytes(tar_bytes([("0.jpg", jpeg(0))]))
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/shards/a.tar\n")
+    store = Store(str(tmp_path / "store"))
+    label_source(store, RUN, f"@{tmp_path}/list.txt", [("dog", 0.5)])
+    (tmp_path / "list.txt").unlink()
+    (image,) = report(store, tmp_path / "r.html")["images"]
+    assert "list.txt does not exist" in image["problem"]
+    assert image["labels"]
+
+
+@pytest.mark.parametrize("problem", ["condition", "other run", "folder"])
+def test_a_mistake_is_told_before_the_store_is_asked(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    def asked(*_: Any) -> None:
+        raise AssertionError("the store was asked")
+
+    monkeypatch.setattr("pipeline.report.job.describe_run", asked)
+    mistakes: dict[str, tuple[dict[str, str], str]] = {
+        "condition": ({"where": "captoin = 'a dog'"}, "the condition .* failed: .*captoin"),
+        "other run": ({"compare": "nope"}, "there is no run nope"),
+        "folder": ({}, "there is no folder"),
+    }
+    options, sentence = mistakes[problem]
+    out = tmp_path / ("nowhere" if problem == "folder" else "") / "r.html"
+    with pytest.raises(TagstreamError, match=sentence):
+        report(store, out, **options)
+
+
+@pytest.mark.parametrize("options", [{"usd_per_hour": float("nan")}, {"usd_per_hour": -1.0}, {"max_mb": float("inf")}])
+def test_numbers_that_are_none_are_refused(store: Store, tmp_path: Path, options: dict[str, float]) -> None:
+    with pytest.raises(TagstreamError, match="expected a number, 0 or larger"):
+        report(store, tmp_path / "r.html", **options)
+
+
+def test_a_seed_may_be_of_any_length(store: Store, tmp_path: Path) -> None:
+    assert len(report(store, tmp_path / "r.html", sample=5, seed=10**47)["images"]) == 5
+
+
 def test_the_head_adds_up_what_the_jobs_did(store: Store, tmp_path: Path) -> None:
     store.write_job(
         job_record(RUN, started="2026-01-02T00:00:00.000+00:00", seconds=6.0, labelling_s=3.0, images_per_s=8.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
 from schemas import content_hash
 from tests.fixtures.corpus import STORED_AS, encode, jpeg, tar_bytes
 from tests.fixtures.tables import run_record
+
+
+@pytest.fixture(autouse=True)
+def usual_limit() -> Iterator[None]:
+    """Pillow's limit of pixels is that of the process."""
+    yield
+    allow_image_pixels(MAX_IMAGE_PIXELS)
 
 
 def thumbnails_of(folder: Path, *originals: bytes, max_bytes: int = 100_000, **columns: Any) -> list[Thumbnail]:
@@ -73,6 +82,13 @@ def test_images_of_every_mode_become_pictures(tmp_path: Path, mode: str) -> None
     (thumbnail,) = thumbnails_of(tmp_path, encode(image, "TIFF"))
     shown = np.asarray(opened(thumbnail).convert("L"), np.int16)
     assert shown[:, -1].mean() - shown[:, 0].mean() > 150
+
+
+def test_an_image_that_was_labelled_is_shown_however_large_others_may_be(tmp_path: Path) -> None:
+    width, height = 20_000, MAX_IMAGE_PIXELS // 20_000 + 1
+    original = encode(Image.new("1", (width, height)), "PNG")
+    (thumbnail,) = thumbnails_of(tmp_path, original, width=width, height=height)
+    assert opened(thumbnail).width == 256
 
 
 def test_a_strip_one_pixel_wide_becomes_a_picture(tmp_path: Path) -> None:
