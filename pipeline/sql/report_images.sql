@@ -1,5 +1,6 @@
--- The chosen images in the order of shard and index, with what is true of them and with the labels of the runs $runs. Texts
--- are cut to $n_characters of a caption and $n_label_characters of a label, lists to $n_labels.
+-- The chosen images in the order of shard and index, with what is true of them and with the labels of the runs $runs: of
+-- the second one `other_labels` is null where it has not labelled the image, and empty where it found nothing. Texts are
+-- cut to $n_characters of a caption and $n_label_characters of a label, lists to $n_labels.
 WITH
 wanted AS (
     SELECT *
@@ -25,6 +26,11 @@ listed AS (
     WHERE list_contains($runs, run) AND rank <= $n_labels
     GROUP BY image_id, run
 ),
+others AS (
+    SELECT image_id, status AS other_status, concat_ws(': ', stage, error) AS rejection
+    FROM memory.main.images AS images SEMI JOIN wanted USING (image_id)
+    WHERE run = $runs[2]
+),
 listed_names AS (
     SELECT image_id, name, min(rank) AS rank
     FROM labels SEMI JOIN wanted USING (image_id)
@@ -44,10 +50,12 @@ SELECT
     length(caption) AS n_caption_characters,
     n_unfinished,
     coalesce(of_run.labels, []) AS labels,
-    of_other.labels AS other_labels,
+    CASE WHEN other_status = 'labelled' THEN coalesce(of_other.labels, []) END AS other_labels,
+    CASE WHEN other_status = 'rejected' THEN rejection END AS other_rejection,
     coalesce(true_lists.truth, []) AS truth
 FROM wanted
 LEFT JOIN true_lists USING (image_id)
+LEFT JOIN others USING (image_id)
 LEFT JOIN listed AS of_run ON of_run.image_id = wanted.image_id AND of_run.run = $runs[1]
 LEFT JOIN listed AS of_other ON of_other.image_id = wanted.image_id AND of_other.run = $runs[2]
 ORDER BY wanted.shard, "index";

@@ -41,7 +41,7 @@ class Detail {
     const body = document.getElementById("detail-body");
     body.replaceChildren(
       element("div", { class: "detail-picture" }, frame(image), this.facts(image)),
-      element("div", { class: "detail-labels" }, image.rejected ? rejection(image) : this.lists(image)),
+      element("div", { class: "detail-labels" }, this.lists(image)),
     );
     body.scrollTop = 0;
   }
@@ -65,13 +65,17 @@ class Detail {
 
   lists(image) {
     const { gained, lost } = changesOf(image);
-    const mine = this.list(image.other ? this.run : "Labels", labelsOf(image), (label) =>
-      gained.includes(nameOf(label)) ? "gained" : null,
-    );
+    const mine = image.rejected
+      ? rejection(image)
+      : this.list(image.other ? this.run : "Labels", labelsOf(image), (label) =>
+          gained.includes(nameOf(label)) ? "gained" : null,
+        );
     const others =
       image.other &&
       this.list(this.other, image.other, (label) => (lost.includes(nameOf(label)) ? "lost" : null));
-    return [element("div", { class: "side-by-side" }, mine, others || null), this.truth(image)];
+    const rejected =
+      image.otherRejected && element("p", { class: "quiet" }, `rejected by ${this.other}: ${image.otherRejected}`);
+    return [element("div", { class: "side-by-side" }, mine, others || null), rejected || null, this.truth(image)];
   }
 
   list(title, labels, change) {

@@ -34,9 +34,9 @@ function recallOf(image) {
   return image.truth ? 1 - missedNames(image).length / image.truth.length : null;
 }
 
-/** Names that a run lists and the other does not, both ways; an image that the other run has not labelled has none. */
+/** Names that a run lists and the other does not, both ways; an image that not both have labelled has none. */
 function changesOf(image) {
-  if (!image.other) return { gained: [], lost: [] };
+  if (!image.other || image.rejected) return { gained: [], lost: [] };
   const names = (labels) => new Set(labels.filter((label) => !label.is_denied).map(nameOf));
   const [mine, others] = [names(labelsOf(image)), names(image.other)];
   return {

@@ -25,6 +25,7 @@ HOSTILE = [
     "w" * 10_000,
     "javascript:alert(4)",
 ]
+IMAGE = {"labels": ["dog"]}
 # What axe calls serious keeps people from using a page.
 GRAVE = {"serious", "critical"}
 
@@ -91,6 +92,14 @@ def searched_texts(shards: Any) -> list[str]:
             labels = [label for label, _ in [*mine["labels"], *other["labels"]]]
             texts.append(" ".join([mine["caption"], *labels, *(mine["truth"] or [])]))
     return texts
+
+
+def chart_rows(page: Page, title: str) -> list[list[str]]:
+    """The numbers of a chart, as its table shows them."""
+    page.get_by_role("tab", name="Charts").click()
+    chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
+    chart.get_by_text("Numbers", exact=True).click()
+    return [row.locator("td").all_inner_texts() for row in chart.locator("tbody tr").all()]
 
 
 def true_names(image: dict[str, Any]) -> set[str | None]:
@@ -219,6 +228,41 @@ class TestGallery:
         assert card is not None
         assert tabs is not None
         assert card["y"] >= tabs["y"] + tabs["height"]
+
+
+class TestComparison:
+    """Another run beside it, image by image."""
+
+    def test_an_image_without_labels_of_the_other_run_is_compared_as_any(
+        self, open_page: OpenPage, tmp_path: Path
+    ) -> None:
+        mine = [{"labels": ["dog", "cat"]}, {"labels": ["dog"]}, {"labels": ["dog"]}]
+        other = [{"labels": []}, REJECTED, {"labels": ["cat"]}]
+        page = open_page(write_report(tmp_path, {"a": mine}, other={"a": other}))
+        page.get_by_label("Kind").select_option("gained or lost labels")
+        assert shown_keys(page) == ["0", "2"]
+        page.locator(".card").first.locator("button").click()
+        columns = page.locator("#detail .side-by-side section")
+        assert columns.first.locator(".is-gained").count() == 2
+        expect(columns.last).to_have_text(f"{OTHER}none")
+        page.keyboard.press("Escape")
+        names_gained = chart_rows(page, "Names gained and lost")
+        assert names_gained == [["cat", "1", "1", "0"], ["dog", "2", "0", "0"]]
+
+    def test_what_the_other_run_rejected_is_said_and_not_compared(self, open_page: OpenPage, tmp_path: Path) -> None:
+        page = open_page(write_report(tmp_path, {"a": [IMAGE, IMAGE]}, other={"a": [REJECTED, IMAGE]}))
+        page.locator(".card").first.locator("button").click()
+        expect(page.get_by_role("dialog")).to_contain_text(f"rejected by {OTHER}: decode: ImageUnreadable")
+        assert page.locator("#detail .is-gained").count() == 0
+
+    def test_what_the_run_itself_rejected_is_not_lost(self, open_page: OpenPage, tmp_path: Path) -> None:
+        page = open_page(write_report(tmp_path, {"a": [REJECTED, IMAGE]}, other={"a": [IMAGE, IMAGE]}))
+        page.get_by_label("Kind").select_option("gained or lost labels")
+        assert found(page) == 0
+        page.get_by_label("Kind").select_option("rejected")
+        page.locator(".card").first.locator("button").click()
+        expect(page.locator("#detail .side-by-side section").last).to_contain_text("dog")
+        assert page.locator("#detail .is-lost").count() == 0
 
 
 class TestKeyboard:

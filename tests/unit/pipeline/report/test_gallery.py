@@ -117,6 +117,15 @@ class TestContent:
         assert [label["label"] for label in first["other_labels"]] == ["tree", "Dogs"]
         assert second["other_labels"] is None
 
+    def test_what_the_other_run_lists_nothing_for_is_not_what_it_does_not_hold(self, tmp_path: Path) -> None:
+        mine = {"a": [{"labels": ["dog"]} for _ in range(3)]}
+        store = make_store(tmp_path, mine, other={"a": [{"labels": []}, REJECTED]})
+        nothing, rejected, absent = (image_data(image, None) for image in draw(store, runs=(RUN, OTHER)).images)
+        assert nothing["other"] == []
+        assert rejected["otherRejected"] == "decode: ImageUnreadable"
+        assert "other" not in rejected
+        assert not {"other", "otherRejected"} & set(absent)
+
     def test_texts_of_any_length_are_cut(self, tmp_path: Path) -> None:
         image = {"labels": ["x" * 10_000], "caption": "y" * 10_000, "truth": ["z" * 10_000]}
         (drawn,) = draw(make_store(tmp_path, {"a": [image]})).images
