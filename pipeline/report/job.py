@@ -86,14 +86,16 @@ class Report:
             raise TagstreamError(f"--compare names the run itself ({self.run}); give another run of {request.store}")
         self.phase = "asking the store"
         head = describe_run(connection, record, store.read_jobs(self.run), request.usd_per_hour)
-        charts = self._charts(connection, record)
+        other = None if request.compare is None else store.find_run(request.compare)
+        k = min([_COMPARED_K, *(int(held.labelling["top_k"]) for held in (record, other) if held)])
+        charts = self._charts(connection, record, k)
         self.phase = "drawing images"
         narrow_to_run(connection, self.run)
         runs = [self.run] if request.compare is None else [self.run, request.compare]
         gallery = draw_gallery(connection, runs, request.where, request.sample, request.seed)
         data = {
             "head": {**head, "store": request.store, "vocabulary": request.vocabulary.version},
-            "compare": request.compare,
+            "compare": other and {"run": other.run, "ranking": other.labelling["ranking"], "k": k},
             "gallery": {
                 "where": request.where,
                 "seed": request.seed,
@@ -104,13 +106,12 @@ class Report:
         }
         return self._with_pictures(record, data, gallery)
 
-    def _charts(self, connection: Connection, record: RunRecord) -> list[Chart]:
+    def _charts(self, connection: Connection, record: RunRecord, k: int) -> list[Chart]:
         """All charts. Afterwards `true_names` are those of the report's run."""
         request = self.request
         top_k, ranking = int(record.labelling["top_k"]), str(record.labelling["ranking"])
         charts = run_charts(connection, request.store, record.run, ranking)
         if request.compare is not None:
-            k = min(_COMPARED_K, top_k)
             comparison = compare_runs(connection, request.compare, record.run, k, request.truth)
             charts = comparison_charts(comparison, request.store, request.truth) + charts
         n_judged = name_labels(connection, [record.run], request.truth)

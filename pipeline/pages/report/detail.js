@@ -1,9 +1,8 @@
 // One image with everything that is known of it.
 
 class Detail {
-  constructor(run, other) {
+  constructor(run) {
     this.run = run;
-    this.other = other;
     this.dialog = document.getElementById("detail");
     const press = (id, act) => document.getElementById(id).addEventListener("click", act);
     press("detail-before", () => this.go(-1));
@@ -65,26 +64,42 @@ class Detail {
 
   lists(image) {
     const { gained, lost } = changesOf(image);
-    const mine = image.rejected
-      ? rejection(image)
-      : this.list(image.other ? this.run : "Labels", labelsOf(image), (label) =>
-          gained.includes(nameOf(label)) ? "gained" : null,
-        );
-    const others =
-      image.other &&
-      this.list(this.other, image.other, (label) => (lost.includes(nameOf(label)) ? "lost" : null));
-    const rejected =
-      image.otherRejected && element("p", { class: "quiet" }, `rejected by ${this.other}: ${image.otherRejected}`);
-    return [element("div", { class: "side-by-side" }, mine, others || null), rejected || null, this.truth(image)];
+    const own = { title: image.other ? this.run : "Labels", ranking, changed: gained, change: "gained" };
+    const other = { title: compared?.run, ranking: compared?.ranking, changed: lost, change: "lost" };
+    const isOtherScale = image.other && !image.rejected && compared.ranking !== ranking;
+    return [
+      element(
+        "div",
+        { class: "side-by-side" },
+        image.rejected ? rejection(image) : this.list(own, labelsOf(image), image),
+        image.other ? this.list(other, image.other, image) : null,
+      ),
+      isOtherScale ? this.note(`Scores by ${ranking} and ${compared.ranking} are not comparable.`) : null,
+      image.otherRejected ? this.note(`rejected by ${compared.run}: ${image.otherRejected}`) : null,
+      this.truth(image),
+    ];
   }
 
-  list(title, labels, change) {
-    const rows = labels.map((label) => labelRow(label, change(label)));
+  note(text) {
+    return element("p", { class: "quiet" }, text);
+  }
+
+  /** Labels of a run; those of its names that the other has not are marked. */
+  list(run, labels, image) {
+    const rows = labels.map((label) =>
+      labelRow(label, run.ranking, run.changed.includes(nameOf(label)) ? run.change : null),
+    );
+    const isCompared = image.other && !image.rejected;
     return element(
       "section",
       {},
-      element("h3", {}, title),
-      rows.length ? element("ol", { class: "bars" }, rows) : element("p", { class: "quiet" }, "none"),
+      element(
+        "h3",
+        {},
+        run.title,
+        isCompared ? element("span", { class: "quiet" }, `, first ${formatCount(compared.k)} compared`) : null,
+      ),
+      rows.length ? element("ol", { class: "bars" }, rows) : this.note("none"),
     );
   }
 

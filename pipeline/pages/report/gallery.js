@@ -153,7 +153,7 @@ const ORDERS = {
 
 function bestGoodness(image) {
   // What was rejected has no score, and is not what is looked for here.
-  return image.rejected ? 2 : goodness(labelsOf(image)[0]?.score);
+  return image.rejected ? 2 : goodness(labelsOf(image)[0]?.score, ranking);
 }
 
 function numberOfChanges(image) {
@@ -223,12 +223,13 @@ function cardLabels(image) {
   const missed = missedNames(image);
   const rows = labelsOf(image)
     .slice(0, CARD_LABELS)
-    .map((label) => labelRow(label, gained.includes(nameOf(label)) ? "gained" : null));
+    .map((label) => labelRow(label, ranking, gained.includes(nameOf(label)) ? "gained" : null));
   return element(
     "div",
     { class: "card-labels" },
     element("ul", { class: "bars" }, rows.length ? rows : element("li", { class: "quiet" }, "no labels")),
     missed.length ? remark("missed", missed) : null,
+    gained.length ? remark("gained", gained) : null,
     lost.length ? remark("lost", lost) : null,
   );
 }

@@ -11,7 +11,7 @@ const COUNT_NAMES = {
 function showHead({ head, compare }) {
   document.getElementById("run-name").textContent = head.run;
   document.getElementById("run-line").textContent =
-    `${head.model} on ${head.source}` + (compare ? `, held against ${compare}` : "");
+    `${head.model} on ${head.source}` + (compare ? `, held against ${compare.run}` : "");
   const tiles = Object.entries(COUNT_NAMES).map(([name, text]) => [text, formatCount(head.counts[name])]);
   if (head.imagesPerSecond !== null) tiles.push(["images/s", formatRate(head.imagesPerSecond)]);
   if (head.cost) tiles.push(["USD a million", head.cost.usdPerMillion.toFixed(2)]);

@@ -3,9 +3,10 @@
 function start() {
   const report = takePageData();
   ranking = report.head.settings.ranking;
+  compared = report.compare;
   showHead(report);
   showFacts(report);
-  const detail = new Detail(report.head.run, report.compare);
+  const detail = new Detail(report.head.run);
   const gallery = new Gallery(report.images, (at, place) => detail.open(at, place));
   prepareFilters(report, gallery);
   prepareTabs({ "tab-charts": () => showCharts(report.charts) });

@@ -96,7 +96,7 @@ def test_the_chart_of_scores_holds_every_score(charts: dict[str, Chart], store: 
 
 def test_perplexities_have_bins_of_their_own_and_no_calibration(tmp_path: Path) -> None:
     image = {"labels": [("dog", 1.5), ("cat", 12.25), ("sky", 700.0), ("tree", float("inf"))], "truth": ["cat"]}
-    store = make_store(tmp_path, {"a": [image]}, ranking="ppl")
+    store = make_store(tmp_path, {"a": [image]}, rankings=("ppl", "ppl"))
     connection = open_store(store.url)
     (scores,) = (chart for chart in run_charts(connection, store.url, RUN, "ppl") if chart.id == "scores")
     assert scores.rows == [[1.0, 1, 1], [12.0, 0, 1], [40.0, 0, 1]]

@@ -136,7 +136,7 @@ class TestContent:
         assert data["captionCut"]
 
     def test_a_score_that_is_no_number_is_left_out(self, tmp_path: Path) -> None:
-        store = make_store(tmp_path, {"a": [{"labels": [("dog", float("inf"))]}]}, ranking="ppl")
+        store = make_store(tmp_path, {"a": [{"labels": [("dog", float("inf"))]}]}, rankings=("ppl", "ppl"))
         (drawn,) = draw(store).images
         assert image_data(drawn, None)["labels"] == [{"label": "dog"}]
 

@@ -94,7 +94,7 @@ def test_captions_can_be_the_truth(tmp_path: Path) -> None:
 def test_another_run_is_held_against_it(tmp_path: Path) -> None:
     store = make_store(tmp_path, {"a": [{"labels": ["dog"]}]}, other={"a": [{"labels": ["cat"]}]})
     data = report(store, tmp_path / "r.html", run=RUN, compare=OTHER)
-    assert data["compare"] == OTHER
+    assert data["compare"] == {"run": OTHER, "ranking": "prob", "k": 5}
     assert [label["label"] for label in data["images"][0]["other"]] == ["cat"]
     changed = next(chart for chart in data["charts"] if chart["id"] == "changed_names")
     assert sorted(changed["rows"]) == [["cat", 0, 1, 0], ["dog", 1, 0, 0]]
