@@ -208,7 +208,14 @@ function chartFigure(chart) {
     chart.note && element("p", { class: "quiet" }, chart.note),
     rows.length ? plot : element("p", { class: "nothing" }, "None."),
     rows.length ? disclosure("Numbers", () => numbers(chart)) : null,
-    disclosure("SQL", () => element("pre", { tabindex: 0 }, chart.sql)),
+    disclosure("SQL", () =>
+      element(
+        "div",
+        {},
+        chart.is_query ? null : element("p", { class: "quiet" }, "Run by the command below."),
+        element("pre", { tabindex: 0 }, chart.sql),
+      ),
+    ),
     disclosure("Command", () => element("pre", { tabindex: 0 }, chart.command)),
   );
 }

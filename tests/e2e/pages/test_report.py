@@ -364,6 +364,14 @@ class TestCharts:
             assert "SELECT" in chart.locator("pre").first.inner_text()
             assert chart.locator("pre").last.inner_text().startswith("tagstream ")
 
+    def test_sql_that_cannot_be_asked_as_it_stands_says_so(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.get_by_role("tab", name="Charts").click()
+        for title, is_query in (("Most frequent labels", True), ("Calibration", False)):
+            chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
+            chart.get_by_text("SQL", exact=True).click()
+            expect(chart.get_by_text("Run by the command below.")).to_have_count(0 if is_query else 1)
+
     def test_charts_are_drawn_again_for_another_width(self, open_page: OpenPage, report: Path) -> None:
         page = open_page(report)
         page.get_by_role("tab", name="Charts").click()
