@@ -227,12 +227,16 @@ function disclosure(title, make) {
   return details;
 }
 
+/** Four digits, more of what is larger. */
+function formatCell(number) {
+  return Number.isInteger(number) || Math.abs(number) >= 999.95 ? formatCount(Math.round(number)) : number.toPrecision(4);
+}
+
 function numbers(chart) {
   const shown = chart.rows.slice(0, MAX_TABLE_ROWS);
   const cell = (value) => {
     const isNumber = typeof value === "number";
-    const text = isNumber && !Number.isInteger(value) ? value.toPrecision(4) : (value ?? "");
-    return element("td", { class: isNumber && "number" }, element("bdi", {}, isNumber ? String(text) : text));
+    return element("td", { class: isNumber && "number" }, element("bdi", {}, isNumber ? formatCell(value) : (value ?? "")));
   };
   const table = element(
     "table",

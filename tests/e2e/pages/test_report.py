@@ -15,6 +15,7 @@ from pipeline.report.job import Report, ReportRequest
 from pipeline.store import Store
 from tests.e2e.pages.conftest import DESKTOP, PHONE, OpenPage
 from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
+from tests.fixtures.tables import job_record
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -94,6 +95,18 @@ def searched_texts(shards: Any) -> list[str]:
             labels = [label for label, _ in [*mine["labels"], *other["labels"]]]
             texts.append(" ".join([mine["caption"], *labels, *(mine["truth"] or [])]))
     return texts
+
+
+def store_with_job(folder: Path, **job: Any) -> Store:
+    """A store whose run has one job, of this record."""
+    store = make_store(folder, {"a": [IMAGE]})
+    store.write_job(job_record(RUN, **job))
+    return store
+
+
+def tiles(page: Page) -> dict[str, str]:
+    """What the head says, by name."""
+    return {tile.locator("dt").inner_text(): tile.locator("dd").inner_text() for tile in page.locator("#tiles > div").all()}
 
 
 def chart_rows(page: Page, title: str) -> list[list[str]]:
@@ -380,6 +393,42 @@ class TestCharts:
         page.set_viewport_size(PHONE)
         expect(chart).not_to_have_attribute("width", str(before))
         assert int(chart.get_attribute("width") or 0) < PHONE["width"]
+
+
+class TestNumbers:
+    """As people read them."""
+
+    @pytest.mark.parametrize(
+        ("images_per_s", "shown"),
+        [(0.0123, "0.012"), (9.96, "10"), (99.4, "99"), (99.7, "100"), (12345.678, "12,346")],
+    )
+    def test_a_rate_is_no_power_of_ten(
+        self, open_page: OpenPage, tmp_path: Path, images_per_s: float, shown: str
+    ) -> None:
+        page = open_page(report_of(store_with_job(tmp_path, images_per_s=images_per_s), tmp_path))
+        assert tiles(page)["images/s"] == shown
+
+    def test_tables_separate_thousands(self, open_page: OpenPage, tmp_path: Path) -> None:
+        job = {"n_images": 1234567890, "n_rejected": 12, "seconds": 123456.789, "images_per_s": 12.345678}
+        page = open_page(report_of(store_with_job(tmp_path, **job), tmp_path))
+        assert chart_rows(page, "Throughput")[0][2:] == ["1,234,567,890", "12", "123,457", "12.35"]
+
+    @pytest.mark.parametrize(
+        ("usd_per_hour", "a_million", "cost"),
+        [
+            (0.0001, "0.014", "0.000000056 USD at 0.0001 USD an hour"),
+            (0.1, "13.89", "0.000056 USD at 0.1 USD an hour"),
+            (36_000.0, "5,000,000.00", "20.00 USD at 36,000 USD an hour"),
+        ],
+    )
+    def test_what_costs_little_does_not_cost_nothing(
+        self, open_page: OpenPage, tmp_path: Path, usd_per_hour: float, a_million: str, cost: str
+    ) -> None:
+        store = store_with_job(tmp_path, seconds=2.0, n_images=4)
+        page = open_page(report_of(store, tmp_path, usd_per_hour=usd_per_hour))
+        assert tiles(page)["USD a million"] == a_million
+        page.get_by_role("tab", name="Run").click()
+        expect(page.locator("#facts")).to_contain_text(cost)
 
 
 class TestEverybody:
