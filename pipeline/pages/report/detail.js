@@ -35,8 +35,10 @@ class Detail {
     document.getElementById("detail-key").textContent = image.key || "(no key)";
     document.getElementById("detail-place").textContent =
       `${formatCount(place + 1)} of ${formatCount(this.gallery.shown.length)}`;
-    document.getElementById("detail-before").disabled = place === 0;
-    document.getElementById("detail-after").disabled = place === this.gallery.shown.length - 1;
+    // With `disabled` a button would lose the focus, and with it the keys would be gone.
+    const end = (id, isEnd) => document.getElementById(id).setAttribute("aria-disabled", isEnd);
+    end("detail-before", place === 0);
+    end("detail-after", place === this.gallery.shown.length - 1);
     const body = document.getElementById("detail-body");
     body.replaceChildren(
       element("div", { class: "detail-picture" }, frame(image), this.facts(image)),

@@ -44,9 +44,11 @@ class Gallery {
     this.cardWidth = (width + GAP_PX) / this.columns - GAP_PX;
     const rows = Math.ceil(this.shown.length / this.columns);
     this.grid.style.height = `${Math.max(0, rows * (CARD_HEIGHT_PX + GAP_PX) - GAP_PX)}px`;
+    const hasFocus = this.grid.contains(document.activeElement);
     this.cards.clear();
     this.grid.replaceChildren();
     this.draw();
+    if (hasFocus) this.focus(this.active);
   }
 
   /** Makes the cards that came into sight, and drops those that left it. */

@@ -359,6 +359,45 @@ class TestKeyboard:
         page.keyboard.press("ArrowLeft")
         expect(page.get_by_role("dialog")).to_contain_text("1 of 61")
 
+    @pytest.mark.parametrize(("button", "end", "back"), [("Image before", 1, 2), ("Next image", 61, 60)])
+    def test_arrows_go_on_where_a_button_has_come_to_an_end(
+        self, open_page: OpenPage, report: Path, button: str, end: int, back: int
+    ) -> None:
+        page = open_page(report)
+        page.locator(".card button").first.focus()
+        page.keyboard.press("End" if end > 1 else "Home")
+        page.keyboard.press("Enter")
+        page.keyboard.press("ArrowLeft" if end > 1 else "ArrowRight")
+        dialog, walk = page.get_by_role("dialog"), page.get_by_role("button", name=button)
+        walk.focus()
+        for _ in range(3):
+            page.keyboard.press("Enter")
+        expect(dialog).to_contain_text(f"{end} of 61")
+        expect(walk).to_be_focused()
+        expect(walk).to_be_disabled()
+        page.keyboard.press("ArrowLeft" if end > 1 else "ArrowRight")
+        expect(dialog).to_contain_text(f"{back} of 61")
+        expect(walk).to_be_enabled()
+
+    def test_another_width_of_the_window_leaves_the_focus_where_it_is(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.locator(".card button").first.focus()
+        for _ in range(7):
+            page.keyboard.press("ArrowRight")
+        columns = n_columns(page)
+        page.set_viewport_size({"width": 700, "height": 900})
+        page.wait_for_function("() => document.getElementById('grid').clientWidth < 700")
+        expect(page.locator(".card:has(:focus)")).to_have_attribute("aria-posinset", "8")
+        expect(page.locator(".card:has(:focus)")).to_be_in_viewport()
+        assert n_columns(page) < columns
+
+    def test_a_filter_that_is_typed_keeps_the_focus(self, open_page: OpenPage, report: Path) -> None:
+        page = open_page(report)
+        page.locator(".card button").first.focus()
+        page.keyboard.press("/")
+        page.keyboard.type("dog")
+        expect(page.get_by_label("Search")).to_be_focused()
+
 
 class TestCharts:
     """Drawn, with their numbers, SQL and command."""
