@@ -106,7 +106,9 @@ def store_with_job(folder: Path, **job: Any) -> Store:
 
 def tiles(page: Page) -> dict[str, str]:
     """What the head says, by name."""
-    return {tile.locator("dt").inner_text(): tile.locator("dd").inner_text() for tile in page.locator("#tiles > div").all()}
+    return {
+        tile.locator("dt").inner_text(): tile.locator("dd").inner_text() for tile in page.locator("#tiles > div").all()
+    }
 
 
 def chart_rows(page: Page, title: str) -> list[list[str]]:
@@ -114,6 +116,7 @@ def chart_rows(page: Page, title: str) -> list[list[str]]:
     page.get_by_role("tab", name="Charts").click()
     chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
     chart.get_by_text("Numbers", exact=True).click()
+    expect(chart.locator("tbody tr").first).to_be_visible()
     return [row.locator("td").all_inner_texts() for row in chart.locator("tbody tr").all()]
 
 
@@ -423,6 +426,52 @@ class TestCharts:
             chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
             chart.get_by_text("SQL", exact=True).click()
             expect(chart.get_by_text("Run by the command below.")).to_have_count(0 if is_query else 1)
+
+    def test_jobs_that_labelled_nothing_have_no_throughput(self, open_page: OpenPage, tmp_path: Path) -> None:
+        store = make_store(tmp_path, {"a": [REJECTED] * 2})
+        store.write_job(job_record(RUN, n_labelled=0, n_rejected=2, labelling_s=0.0, images_per_s=0.0))
+        page = open_page(report_of(store, tmp_path))
+        (row,) = chart_rows(page, "Throughput")
+        assert row[1] == "done"
+        chart = page.locator(".chart", has=page.get_by_role("heading", name="Throughput"))
+        expect(chart.locator(".nothing")).to_have_text("None.")
+        assert chart.get_by_role("img").count() == 0
+
+    @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+    def test_classes_of_rejected_samples_can_be_read(self, open_page: OpenPage, report: Path, viewport: Any) -> None:
+        page = open_page(report, viewport=viewport)
+        page.get_by_role("tab", name="Charts").click()
+        chart = page.locator(".chart", has=page.get_by_role("heading", name="Rejected samples"))
+        expect(chart.locator("svg").get_by_text("decode: ImageUnreadable")).to_be_visible()
+        frame, name = (
+            part.bounding_box()
+            for part in (chart.locator("svg"), chart.locator("svg").get_by_text("decode: ImageUnreadable"))
+        )
+        assert frame is not None
+        assert name is not None
+        assert name["x"] >= frame["x"]
+
+    @pytest.mark.parametrize(
+        ("title", "axis", "expected"),
+        [
+            ("Rejected samples", "x", ["0", "1"]),
+            ("Most frequent labels", "x", ["0", "1"]),
+            ("Labels an image", "x", ["0", "1"]),
+            ("Labels an image", "y", ["0", "1"]),
+            ("Scores", "y", ["0", "1"]),
+            ("Names gained and lost", "x", ["1", "0", "1"]),
+        ],
+    )
+    def test_axes_of_counts_have_whole_numbers(
+        self, open_page: OpenPage, tmp_path: Path, title: str, axis: str, expected: list[str]
+    ) -> None:
+        shards = {"a": [{"labels": ["cat"]}, REJECTED]}
+        page = open_page(write_report(tmp_path, shards, other={"a": [IMAGE, REJECTED]}))
+        page.get_by_role("tab", name="Charts").click()
+        chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
+        ticks = chart.locator(f'svg [aria-label="{axis}-axis tick label"] text')
+        expect(ticks.first).to_be_visible()
+        assert ticks.all_text_contents() == expected
 
     def test_charts_are_drawn_again_for_another_width(self, open_page: OpenPage, report: Path) -> None:
         page = open_page(report)
