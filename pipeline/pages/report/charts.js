@@ -15,7 +15,7 @@ const drawings = {
     const ticks = wholeTicks(...d3.extent([0, ...both.map((row) => row.images)]));
     return Plot.plot({
       ...frameOf(width, shown),
-      x: { grid: true, label: "images: lost, gained", ticks, tickFormat: (n) => formatCount(Math.abs(n)) },
+      x: { grid: true, label: "images: lost, gained", ticks, tickFormat: (n) => d3.format("~s")(Math.abs(n)) },
       y: { label: null, domain: shown.map((row) => row.name), tickFormat: shortenedFor(nameWidth(width)) },
       color: { domain: ["gained", "lost"], range: ["var(--hit)", "var(--miss)"] },
       marks: [Plot.barX(both, { x: "images", y: "name", fill: "what", tip: true }), Plot.ruleX([0])],

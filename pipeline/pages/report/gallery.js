@@ -17,6 +17,10 @@ class Gallery {
     this.grid = document.getElementById("grid");
     this.grid.addEventListener("keydown", (event) => this.walk(event));
     this.texts = new Map(images.map((image) => [image, searchText(image)]));
+    this.spellings = new Map();
+    for (const label of images.flatMap(labelsOf)) {
+      for (const text of [label.label, nameOf(label)]) this.spellings.set(text, spelled(text));
+    }
     const draw = () => requestAnimationFrame(() => this.draw());
     addEventListener("scroll", draw, { passive: true });
     addEventListener("resize", draw);
@@ -26,14 +30,26 @@ class Gallery {
   /** Shows the images that meet all filters. */
   filter(filters) {
     const wanted = filters.text.toLowerCase().split(/\s+/).filter(Boolean);
+    const isWanted = this.labelTest(filters.label);
     this.shown = this.images.filter((image) => {
       const text = this.texts.get(image);
-      return wanted.every((word) => text.includes(word)) && meets(image, filters);
+      return wanted.every((word) => text.includes(word)) && meets(image, filters, isWanted);
     });
     const compare = ORDERS[filters.order];
     if (compare) this.shown = this.shown.toSorted(compare);
     this.active = 0;
     this.layOut();
+  }
+
+  /** Whether a label has the name that is typed, or one that begins so, as long as there is no such name; null for none. */
+  labelTest(typed) {
+    const wanted = spelled(typed);
+    if (!wanted) return null;
+    const isName = new Set(this.spellings.values()).has(wanted);
+    return (label) =>
+      [label.label, nameOf(label)]
+        .map((text) => this.spellings.get(text))
+        .some((text) => (isName ? text === wanted : text.startsWith(wanted)));
   }
 
   layOut() {
@@ -180,14 +196,12 @@ const KIND_FILTERS = {
   changed: (image) => numberOfChanges(image) > 0,
 };
 
-function meets(image, filters) {
+function meets(image, filters, isWanted) {
   if (filters.shard && image.shard !== filters.shard) return false;
   if (!TRUTH_FILTERS[filters.truth](image) || !KIND_FILTERS[filters.kind](image)) return false;
-  if (!filters.label && !filters.score) return true;
+  if (!isWanted && !filters.score) return true;
   // Among several labels of that name one is enough; without a name it is about the best label.
-  const candidates = filters.label
-    ? labelsOf(image).filter((label) => nameOf(label) === filters.label || label.label === filters.label)
-    : labelsOf(image).slice(0, 1);
+  const candidates = isWanted ? labelsOf(image).filter(isWanted) : labelsOf(image).slice(0, 1);
   return candidates.some((label) => !filters.score || reaches(label.score, Number(filters.score)));
 }
 

@@ -164,6 +164,39 @@ class TestGallery:
         assert 0 < found(page) == len(expected) < 30
 
     @pytest.mark.parametrize(
+        ("typed", "keys"),
+        [
+            ("Ambul", ["0", "1", "2"]),
+            ("AMBULANCE", ["0", "1"]),
+            ("ambulances", ["1"]),
+            ("hot_dog", ["3"]),
+            ("hot-", ["3"]),
+            ("dog", []),
+            ("bulance", []),
+        ],
+    )
+    def test_a_label_is_found_in_any_case_and_by_its_beginning(
+        self, open_page: OpenPage, tmp_path: Path, typed: str, keys: list[str]
+    ) -> None:
+        labels = ["ambulance", "Ambulances", "ambulance driver", "hot dog"]
+        page = open_page(write_report(tmp_path, {"a": [{"labels": [label]} for label in labels]}))
+        page.get_by_label("Label", exact=True).fill(typed)
+        assert shown_keys(page) == keys
+
+    def test_of_very_many_labels_the_most_frequent_are_proposed(self, open_page: OpenPage, tmp_path: Path) -> None:
+        # More than a call can have arguments.
+        images = [
+            {"labels": ["zebra"] + [f"label number {image * 100 + rank} of many" for rank in range(99)]}
+            for image in range(1500)
+        ]
+        page = open_page(write_report(tmp_path, {"a": images}, sample=1500))
+        assert found(page) == 1500
+        proposed = page.locator("#label-names option").evaluate_all("(options) => options.map((option) => option.value)")
+        assert len(proposed) == 2000
+        assert proposed == sorted(proposed)
+        assert proposed[-1] == "zebra"
+
+    @pytest.mark.parametrize(
         ("choice", "holds"),
         [
             ("with a hit", lambda true, listed: bool(true & set(listed))),
