@@ -72,6 +72,8 @@ def image_data(image: Mapping[str, Any], thumbnail: Thumbnail | None) -> dict[st
         "labels": [_plain(label) for label in image["labels"]],
         "otherRejected": image["other_rejection"],
         "truth": [_plain(name) for name in image["truth"]],
+        "moreTruth": image["n_more_truth"] or None,
+        "moreMissed": image["n_more_missed"] or None,
     }
     if thumbnail is not None:
         data["picture"] = None if thumbnail.data is None else base64.b64encode(thumbnail.data).decode()

@@ -116,6 +116,10 @@ class Detail {
         isHit ? ` \u2713 rank ${name.rank}` : " \u2717 missed",
       );
     });
+    if (image.moreTruth) {
+      const missed = `${formatCount(image.moreMissed ?? 0)} missed`;
+      items.push(element("li", { class: "quiet" }, `and ${formatCount(image.moreTruth)} more, ${missed}`));
+    }
     return element("section", {}, element("h3", {}, "Truth"), element("ul", { class: "truth" }, items));
   }
 }

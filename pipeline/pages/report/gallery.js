@@ -163,7 +163,7 @@ class Gallery {
 /** Orders, worst first; equal ones stay as they were. */
 const ORDERS = {
   recall: (a, b) =>
-    (recallOf(a) ?? 2) - (recallOf(b) ?? 2) || missedNames(b).length - missedNames(a).length,
+    (recallOf(a) ?? 2) - (recallOf(b) ?? 2) || numberMissed(b) - numberMissed(a),
   score: (a, b) => bestGoodness(a) - bestGoodness(b),
   unfinished: (a, b) => (b.unfinished ?? 0) - (a.unfinished ?? 0),
   changed: (a, b) => numberOfChanges(b) - numberOfChanges(a),
@@ -183,8 +183,8 @@ const TRUTH_FILTERS = {
   "": () => true,
   first: (image) => labelsOf(image)[0]?.is_hit,
   hit: (image) => labelsOf(image).some((label) => label.is_hit),
-  missed: (image) => missedNames(image).length > 0,
-  found: (image) => image.truth && missedNames(image).length === 0,
+  missed: (image) => numberMissed(image) > 0,
+  found: (image) => image.truth && numberMissed(image) === 0,
   none: (image) => !image.truth && !image.rejected,
 };
 

@@ -37,9 +37,14 @@ function missedNames(image) {
   return (image.truth ?? []).filter((name) => name.rank === undefined).map((name) => name.name);
 }
 
+/** How many true names are not listed, those that the page leaves out included. */
+function numberMissed(image) {
+  return missedNames(image).length + (image.moreMissed ?? 0);
+}
+
 /** The share of an image's truth that is listed; null without truth. */
 function recallOf(image) {
-  return image.truth ? 1 - missedNames(image).length / image.truth.length : null;
+  return image.truth ? 1 - numberMissed(image) / (image.truth.length + (image.moreTruth ?? 0)) : null;
 }
 
 /** Names among the first of a run that are not among those of the other, both ways; of images that both have labelled. */

@@ -597,6 +597,30 @@ class TestEverybody:
             assert page.evaluate("() => document.documentElement.scrollWidth") <= width
 
 
+class TestLongLists:
+    """More true names than a page shows."""
+
+    def test_what_is_left_out_is_counted_and_filters_as_all_do(self, open_page: OpenPage, tmp_path: Path) -> None:
+        words = [f"word {chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(150)]
+        images = [
+            {"labels": words[:5], "truth": words},
+            {"labels": words[:5], "truth": words[:5]},
+            {"labels": words, "truth": words},
+            {"labels": ["dog", words[0]], "truth": words[:2]},
+            {"labels": words[:149], "truth": words},
+        ]
+        page = open_page(write_report(tmp_path, {"a": images}))
+        page.get_by_label("Order").select_option("worst recall")
+        assert shown_keys(page) == ["0", "3", "4", "1", "2"]
+        page.get_by_label("Truth").select_option("all found")
+        assert shown_keys(page) == ["1", "2"]
+        page.get_by_label("Truth").select_option("with a miss")
+        assert shown_keys(page) == ["0", "3", "4"]
+        page.locator(".card").first.locator("button").click()
+        assert page.locator(".truth li").count() == 101
+        expect(page.locator(".truth li").last).to_have_text("and 50 more, 50 missed")
+
+
 class TestHostileText:
     """Labels and captions that want to be more than text."""
 

@@ -138,6 +138,24 @@ def test_perplexities_have_bins_of_their_own_and_no_calibration(tmp_path: Path) 
     }
 
 
+def test_texts_of_any_length_are_cut(tmp_path: Path) -> None:
+    long = {"stage": "decode", "error": "E" * 10_000, "message": "m" * 10_000}
+    images = [{"labels": ["x" * 10_000], "truth": ["y" * 10_000]}, {**REJECTED, "columns": long}]
+    store = make_store(tmp_path, {"a": images}, other={"a": [{"labels": ["z" * 10_000]}, REJECTED]})
+    connection = open_store(store.url)
+    charts = run_charts(connection, Commands(store.url), RUN, "prob")
+    charts += truth_charts(analyse_run(connection, RUN, "labels"), Commands(store.url), TOP_K)
+    comparison = compare_runs(connection, OTHER, RUN, TOP_K, "labels")
+    charts += comparison_charts(comparison, Commands(store.url), "labels")
+    texts = {chart.id: [value for row in chart.rows for value in row if isinstance(value, str)] for chart in charts}
+    assert {name: max(map(len, texts[name])) for name in ("labels", "rejects", "names", "changed_names")} == {
+        "labels": 200,
+        "rejects": 200,
+        "names": 200,
+        "changed_names": 200,
+    }
+
+
 def test_a_run_without_images_has_charts_without_numbers(tmp_path: Path) -> None:
     store = make_store(tmp_path, {})
     charts = run_charts(open_store(store.url), Commands(store.url), RUN, "prob")
