@@ -91,7 +91,10 @@ def comparison_charts(comparison: Comparison, commands: Commands, truth: str) ->
             note=f"Images on which {b} lists a name among the first {comparison.k} and {a} does not, and the other way "
             f"round; of the {comparison.n_paired:,} images that both have labelled.",
             columns=["name", "gained", "lost", "both"],
-            rows=[[change.name[:_MAX_NAME_CHARACTERS], change.n_gained, change.n_lost, change.n_both] for change in changed],
+            rows=[
+                [change.name[:_MAX_NAME_CHARACTERS], change.n_gained, change.n_lost, change.n_both]
+                for change in changed
+            ],
             sql=read_sql("changed_names"),
             # Its table holds the first few names alone.
             command=commands.line("compare", *arguments, "--format", "json"),
@@ -164,7 +167,13 @@ def _names_chart(analysis: RunAnalysis, commands: Commands, k: int) -> Chart:
         note=f"Against its support: the images of which it is true. The {len(names):,} most frequent names.",
         columns=["name", "truths", "listed", "hits", "recall"],
         rows=[
-            [row["name"][:_MAX_NAME_CHARACTERS], row["n_truth"], row["n_listed"], row["n_hits"], row["n_hits"] / row["n_truth"]]
+            [
+                row["name"][:_MAX_NAME_CHARACTERS],
+                row["n_truth"],
+                row["n_listed"],
+                row["n_hits"],
+                row["n_hits"] / row["n_truth"],
+            ]
             for row in names
         ],
         sql=read_sql("name_counts"),

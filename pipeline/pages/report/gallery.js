@@ -1,6 +1,8 @@
 // The images of the page: which are shown, in which order; and a grid that holds only those in sight.
 
 const CARD_HEIGHT_PX = 330;
+// What was gained and lost takes two lines more.
+const COMPARED_CARD_HEIGHT_PX = 370;
 const CARD_MIN_WIDTH_PX = 168;
 const CARD_MAX_WIDTH_PX = 240;
 const GAP_PX = 12;
@@ -14,6 +16,7 @@ class Gallery {
     this.active = 0;
     this.cards = new Map();
     this.openDetail = openDetail;
+    this.cardHeight = compared ? COMPARED_CARD_HEIGHT_PX : CARD_HEIGHT_PX;
     this.grid = document.getElementById("grid");
     this.grid.addEventListener("keydown", (event) => this.walk(event));
     this.texts = new Map(images.map((image) => [image, searchText(image)]));
@@ -59,7 +62,7 @@ class Gallery {
     while (this.columns > 1 && (width + GAP_PX) / this.columns - GAP_PX < CARD_MIN_WIDTH_PX) this.columns -= 1;
     this.cardWidth = (width + GAP_PX) / this.columns - GAP_PX;
     const rows = Math.ceil(this.shown.length / this.columns);
-    this.grid.style.height = `${Math.max(0, rows * (CARD_HEIGHT_PX + GAP_PX) - GAP_PX)}px`;
+    this.grid.style.height = `${Math.max(0, rows * (this.cardHeight + GAP_PX) - GAP_PX)}px`;
     const hasFocus = this.grid.contains(document.activeElement);
     this.cards.clear();
     this.grid.replaceChildren();
@@ -71,7 +74,7 @@ class Gallery {
   draw() {
     if (!this.columns) return;
     const top = this.grid.getBoundingClientRect().top;
-    const rowHeight = CARD_HEIGHT_PX + GAP_PX;
+    const rowHeight = this.cardHeight + GAP_PX;
     const firstRow = Math.floor(-top / rowHeight) - ROWS_BEYOND_SIGHT;
     const lastRow = Math.ceil((innerHeight - top) / rowHeight) + ROWS_BEYOND_SIGHT;
     const first = Math.max(0, firstRow * this.columns);
@@ -116,8 +119,9 @@ class Gallery {
     );
     card.dataset.place = place;
     card.style.width = `${this.cardWidth}px`;
+    card.style.height = `${this.cardHeight}px`;
     card.style.transform =
-      `translate(${column * (this.cardWidth + GAP_PX)}px, ${row * (CARD_HEIGHT_PX + GAP_PX)}px)`;
+      `translate(${column * (this.cardWidth + GAP_PX)}px, ${row * (this.cardHeight + GAP_PX)}px)`;
     return card;
   }
 
@@ -131,18 +135,18 @@ class Gallery {
   /** Moves the focus to a card, scrolling to it. */
   focus(place) {
     const row = Math.floor(place / this.columns);
-    const top = this.grid.getBoundingClientRect().top + row * (CARD_HEIGHT_PX + GAP_PX);
+    const top = this.grid.getBoundingClientRect().top + row * (this.cardHeight + GAP_PX);
     // The tabs stay at the top, over what is scrolled.
     const ceiling = document.querySelector(".tabs").offsetHeight + GAP_PX;
     if (top < ceiling) scrollBy(0, top - ceiling);
-    else if (top + CARD_HEIGHT_PX > innerHeight) scrollBy(0, top + CARD_HEIGHT_PX + GAP_PX - innerHeight);
+    else if (top + this.cardHeight > innerHeight) scrollBy(0, top + this.cardHeight + GAP_PX - innerHeight);
     this.draw();
     this.cards.get(place)?.querySelector("button").focus({ preventScroll: true });
     this.draw();
   }
 
   walk(event) {
-    const page = this.columns * Math.max(1, Math.floor(innerHeight / (CARD_HEIGHT_PX + GAP_PX)));
+    const page = this.columns * Math.max(1, Math.floor(innerHeight / (this.cardHeight + GAP_PX)));
     const last = this.shown.length - 1;
     const target = {
       ArrowRight: this.active + 1,

@@ -191,7 +191,9 @@ class TestGallery:
         ]
         page = open_page(write_report(tmp_path, {"a": images}, sample=1500))
         assert found(page) == 1500
-        proposed = page.locator("#label-names option").evaluate_all("(options) => options.map((option) => option.value)")
+        proposed = page.locator("#label-names option").evaluate_all(
+            "(options) => options.map((option) => option.value)"
+        )
         assert len(proposed) == 2000
         assert proposed == sorted(proposed)
         assert proposed[-1] == "zebra"
@@ -333,6 +335,18 @@ class TestComparison:
         assert found(page) == 0
         page.get_by_role("tab", name="Charts").click()
         expect(page.locator("#charts")).to_contain_text("among the first 2 and")
+
+    @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+    def test_cards_have_room_for_all_that_they_say(self, open_page: OpenPage, tmp_path: Path, viewport: Any) -> None:
+        mine = {"a": [{"labels": ["tree", "cat", "car", "bird", "sky"], "truth": ["photo"]}]}
+        page = open_page(write_report(tmp_path, mine, other={"a": [IMAGE]}), viewport=viewport)
+        remarks = page.locator(".card .remark")
+        assert [text.split(":")[0] for text in remarks.all_inner_texts()] == ["missed", "gained", "lost"]
+        assert remarks.evaluate_all("(all) => all.every((one) => one.scrollHeight <= one.clientHeight)")
+        card, last = page.locator(".card").bounding_box(), remarks.last.bounding_box()
+        assert card is not None
+        assert last is not None
+        assert last["y"] + last["height"] < card["y"] + card["height"]
 
     def test_bars_of_the_other_run_are_drawn_by_its_own_ranking(self, open_page: OpenPage, tmp_path: Path) -> None:
         mine, other = [{"labels": [("dog", 0.9)]}], [{"labels": [("dog", 4.0)]}]
