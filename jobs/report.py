@@ -42,7 +42,7 @@ def report(vocabulary: str | None, **options: Any) -> None:
     from pipeline.analysis.vocabulary import read_vocabulary
     from pipeline.report.job import Report, ReportRequest
 
-    made = Report(ReportRequest(vocabulary=read_vocabulary(vocabulary), **options))
+    made = Report(ReportRequest(vocabulary=read_vocabulary(vocabulary), vocabulary_path=vocabulary, **options))
     with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} gone"):
         made.write()
     print_report(made)

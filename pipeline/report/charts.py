@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from string import Template
 from typing import Any
@@ -20,6 +20,8 @@ _KS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200)
 _LABEL_K = 10
 _MAX_NAMES = 1000
 _MAX_CHANGED_NAMES = 100
+# As in the SQL of the other charts: a name may be of any length.
+_MAX_NAME_CHARACTERS = 200
 _SHOWN_MEASURES = ("recall_macro", "precision_macro", "f1_macro", "hit")
 
 
@@ -34,10 +36,29 @@ class Chart:
     rows: list[list[Any]]
     """Values that JSON has a form for."""
     sql: str
+    is_query: bool = False
+    """Whether the SQL can be asked as it stands; other SQL is run by the command, with values and tables of its own."""
     command: str
 
 
-def run_charts(connection: Connection, store: str, run: str, ranking: str) -> list[Chart]:
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Command lines that ask a store again, under the names that the report has."""
+
+    store: str
+    vocabulary: str | None = None
+    """Path of its file; None: the one that comes along."""
+
+    def line(self, verb: str, *arguments: str) -> str:
+        vocabulary = [] if self.vocabulary is None else ["--vocabulary", self.vocabulary]
+        return shlex.join(["tagstream", verb, self.store, *vocabulary, *arguments])
+
+    def query(self, sql: str) -> str:
+        # Its quotes are single ones: between double ones a shell leaves it as it is, and people can read it.
+        return f'{self.line("sql")} "{sql}"'
+
+
+def run_charts(connection: Connection, commands: Commands, run: str, ranking: str) -> list[Chart]:
     """Charts of what a run holds; of their SQL each is one query that a user can ask."""
     width, last = _SCORE_BINS.get(ranking, _UNIT_BINS)
     queries = [
@@ -47,22 +68,21 @@ def run_charts(connection: Connection, store: str, run: str, ranking: str) -> li
         ("jobs", "Throughput", "Images a second while a job labelled, over the time of its invocation.", {}),
         ("rejects", "Rejected samples", "", {}),
     ]
-    return [_asked(connection, store, run, name, title, note, values) for name, title, note, values in queries]
+    return [_asked(connection, commands, run, name, title, note, values) for name, title, note, values in queries]
 
 
-def truth_charts(analysis: RunAnalysis, store: str, top_k: int) -> list[Chart]:
+def truth_charts(analysis: RunAnalysis, commands: Commands, top_k: int) -> list[Chart]:
     """Charts of how good the labels are, of a run with a truth."""
-    command = ["tagstream", "recall", store, "--run", analysis.run, "--truth", analysis.truth]
-    charts = [_recall_chart(analysis, command, top_k), _names_chart(analysis, command, min(_LABEL_K, top_k))]
+    charts = [_recall_chart(analysis, commands, top_k), _names_chart(analysis, commands, min(_LABEL_K, top_k))]
     if analysis.has_probabilities:
-        charts.append(_calibration_chart(analysis, command))
+        charts.append(_calibration_chart(analysis, commands))
     return charts
 
 
-def comparison_charts(comparison: Comparison, store: str, truth: str) -> list[Chart]:
+def comparison_charts(comparison: Comparison, commands: Commands, truth: str) -> list[Chart]:
     """Charts of what a run (b) changes against another one (a)."""
     a, b = comparison.a.run, comparison.b.run
-    command = ["tagstream", "compare", store, a, b, "--k", str(comparison.k), "--truth", truth]
+    arguments = [a, b, "--k", str(comparison.k), "--truth", truth]
     changed = [change for change in comparison.names if change.n_gained or change.n_lost][:_MAX_CHANGED_NAMES]
     charts = [
         Chart(
@@ -71,9 +91,13 @@ def comparison_charts(comparison: Comparison, store: str, truth: str) -> list[Ch
             note=f"Images on which {b} lists a name among the first {comparison.k} and {a} does not, and the other way "
             f"round; of the {comparison.n_paired:,} images that both have labelled.",
             columns=["name", "gained", "lost", "both"],
-            rows=[[change.name, change.n_gained, change.n_lost, change.n_both] for change in changed],
+            rows=[
+                [change.name[:_MAX_NAME_CHARACTERS], change.n_gained, change.n_lost, change.n_both]
+                for change in changed
+            ],
             sql=read_sql("changed_names"),
-            command=shlex.join(command),
+            # Its table holds the first few names alone.
+            command=commands.line("compare", *arguments, "--format", "json"),
         )
     ]
     if comparison.differences:
@@ -90,14 +114,14 @@ def comparison_charts(comparison: Comparison, store: str, truth: str) -> list[Ch
                 columns=["measure", "difference", "low", "high"],
                 rows=rows,
                 sql=read_sql("paired_counts"),
-                command=shlex.join(command),
+                command=commands.line("compare", *arguments),
             )
         )
     return charts
 
 
 def _asked(
-    connection: Connection, store: str, run: str, name: str, title: str, note: str, values: Mapping[str, Any]
+    connection: Connection, commands: Commands, run: str, name: str, title: str, note: str, values: Mapping[str, Any]
 ) -> Chart:
     text = Template(read_sql(f"report_{name}")).substitute(run=f"'{run}'", **values)
     # A shell's user gives it as an argument, where a comment at the start would pass for an option.
@@ -110,12 +134,12 @@ def _asked(
         columns=[column[0] for column in result.description],
         rows=[_finite(row) for row in result.fetchall()],
         sql=sql,
-        # Its quotes are single ones: between double ones a shell leaves it as it is, and people can read it.
-        command=f'tagstream sql {shlex.quote(store)} "{sql}"',
+        is_query=True,
+        command=commands.query(sql),
     )
 
 
-def _recall_chart(analysis: RunAnalysis, command: Sequence[str], top_k: int) -> Chart:
+def _recall_chart(analysis: RunAnalysis, commands: Commands, top_k: int) -> Chart:
     ks = sorted({k for k in _KS if k < top_k} | {top_k})
     measured = [
         (at_k.k, name, estimate)
@@ -131,11 +155,11 @@ def _recall_chart(analysis: RunAnalysis, command: Sequence[str], top_k: int) -> 
         columns=["k", "measure", "value", "low", "high"],
         rows=[[k, name, *_finite([found.value, found.low, found.high])] for k, name, found in measured],
         sql="\n".join(read_sql(name) for name in ("exact_hits", "image_counts")),
-        command=shlex.join([*command, "--k", ",".join(map(str, ks))]),
+        command=_recall_line(analysis, commands, "--k", ",".join(map(str, ks))),
     )
 
 
-def _names_chart(analysis: RunAnalysis, command: Sequence[str], k: int) -> Chart:
+def _names_chart(analysis: RunAnalysis, commands: Commands, k: int) -> Chart:
     names = [counts for counts in analysis.name_counts(k) if counts["n_truth"]][:_MAX_NAMES]
     return Chart(
         id="names",
@@ -143,15 +167,21 @@ def _names_chart(analysis: RunAnalysis, command: Sequence[str], k: int) -> Chart
         note=f"Against its support: the images of which it is true. The {len(names):,} most frequent names.",
         columns=["name", "truths", "listed", "hits", "recall"],
         rows=[
-            [row["name"], row["n_truth"], row["n_listed"], row["n_hits"], row["n_hits"] / row["n_truth"]]
+            [
+                row["name"][:_MAX_NAME_CHARACTERS],
+                row["n_truth"],
+                row["n_listed"],
+                row["n_hits"],
+                row["n_hits"] / row["n_truth"],
+            ]
             for row in names
         ],
         sql=read_sql("name_counts"),
-        command=shlex.join([*command, "--k", str(k), "--by", "label", "--format", "csv"]),
+        command=_recall_line(analysis, commands, "--k", str(k), "--by", "label", "--format", "csv"),
     )
 
 
-def _calibration_chart(analysis: RunAnalysis, command: Sequence[str]) -> Chart:
+def _calibration_chart(analysis: RunAnalysis, commands: Commands) -> Chart:
     rows = analysis.reliability()
     return Chart(
         id="calibration",
@@ -161,8 +191,12 @@ def _calibration_chart(analysis: RunAnalysis, command: Sequence[str]) -> Chart:
         columns=["score_from", "n_listed", "mean_score", "hit_share"],
         rows=[_finite(row.values()) for row in rows],
         sql=read_sql("reliability"),
-        command=shlex.join([*command, "--by", "score"]),
+        command=_recall_line(analysis, commands, "--by", "score"),
     )
+
+
+def _recall_line(analysis: RunAnalysis, commands: Commands, *arguments: str) -> str:
+    return commands.line("recall", "--run", analysis.run, "--truth", analysis.truth, *arguments)
 
 
 def _finite(values: Iterable[Any]) -> list[Any]:

@@ -70,13 +70,18 @@ def image_data(image: Mapping[str, Any], thumbnail: Thumbnail | None) -> dict[st
         "rejected": f"{image['stage']}: {image['error']}" if is_rejected else None,
         "message": image["message"],
         "labels": [_plain(label) for label in image["labels"]],
-        "other": None if image["other_labels"] is None else [_plain(label) for label in image["other_labels"]],
+        "otherRejected": image["other_rejection"],
         "truth": [_plain(name) for name in image["truth"]],
+        "moreTruth": image["n_more_truth"] or None,
+        "moreMissed": image["n_more_missed"] or None,
     }
     if thumbnail is not None:
         data["picture"] = None if thumbnail.data is None else base64.b64encode(thumbnail.data).decode()
         data["problem"] = thumbnail.problem
-    return _plain(data)
+    # That the other run lists nothing says something: all that this one lists is gained.
+    other = image["other_labels"]
+    compared = {} if other is None else {"other": [_plain(label) for label in other]}
+    return _plain(data) | compared
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import Connection, open_store
 from pipeline.errors import TagstreamError
 from pipeline.page import render_page
-from pipeline.report.charts import Chart, comparison_charts, run_charts, truth_charts
+from pipeline.report.charts import Chart, Commands, comparison_charts, run_charts, truth_charts
 from pipeline.report.gallery import Gallery, draw_gallery, image_data
 from pipeline.report.head import describe_run
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
@@ -51,6 +51,8 @@ class ReportRequest:
     """Condition over the columns of `images`: of what to show pictures."""
     truth: TruthKind = "labels"
     vocabulary: Vocabulary
+    vocabulary_path: str | None = None
+    """Where it comes from, for the commands that give the numbers again; None: the one that comes along."""
     usd_per_hour: float | None = None
     max_mb: float = DEFAULT_MAX_MB
     """The file is no larger."""
@@ -101,14 +103,16 @@ class Report:
             check_condition(connection, request.where)
         self.phase = "asking the store"
         head = describe_run(connection, record, store.read_jobs(self.run), request.usd_per_hour)
-        charts = self._charts(connection, record)
+        other = None if request.compare is None else store.find_run(request.compare)
+        k = min([_COMPARED_K, *(int(held.labelling["top_k"]) for held in (record, other) if held)])
+        charts = self._charts(connection, record, k)
         self.phase = "drawing images"
         narrow_to_run(connection, self.run)
         runs = [self.run] if request.compare is None else [self.run, request.compare]
         gallery = draw_gallery(connection, runs, request.where, request.sample, request.seed)
         data = {
             "head": {**head, "store": request.store, "vocabulary": request.vocabulary.version},
-            "compare": request.compare,
+            "compare": other and {"run": other.run, "ranking": other.labelling["ranking"], "k": k},
             "gallery": {
                 "where": request.where,
                 "seed": request.seed,
@@ -119,19 +123,19 @@ class Report:
         }
         return self._with_pictures(record, data, gallery)
 
-    def _charts(self, connection: Connection, record: RunRecord) -> list[Chart]:
+    def _charts(self, connection: Connection, record: RunRecord, k: int) -> list[Chart]:
         """All charts. Afterwards `true_names` are those of the report's run."""
         request = self.request
         top_k, ranking = int(record.labelling["top_k"]), str(record.labelling["ranking"])
-        charts = run_charts(connection, request.store, record.run, ranking)
+        commands = Commands(request.store, request.vocabulary_path)
+        charts = run_charts(connection, commands, record.run, ranking)
         if request.compare is not None:
-            k = min(_COMPARED_K, top_k)
             comparison = compare_runs(connection, request.compare, record.run, k, request.truth)
-            charts = comparison_charts(comparison, request.store, request.truth) + charts
+            charts = comparison_charts(comparison, commands, request.truth) + charts
         n_judged = name_labels(connection, [record.run], request.truth)
         if n_judged:
             analysis = RunAnalysis(record.run, request.truth, n_judged, ranking, connection)
-            charts += truth_charts(analysis, request.store, top_k)
+            charts += truth_charts(analysis, commands, top_k)
         return charts
 
     def _with_pictures(self, record: RunRecord, data: dict[str, Any], gallery: Gallery) -> bytes:

@@ -1,4 +1,4 @@
 -- The names that most images list.
-SELECT name, images, mean_score
+SELECT left(name, 200) AS name, images, mean_score
 FROM top_labels($run)
 LIMIT 30;

@@ -1,5 +1,5 @@
 -- What could not be labelled, by class.
-SELECT stage, error, count(*) AS samples, any_value(message) AS example
+SELECT stage, left(error, 200) AS error, count(*) AS samples, left(any_value(message), 200) AS example
 FROM rejects
 WHERE run = $run
 GROUP BY stage, error

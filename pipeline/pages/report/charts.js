@@ -7,13 +7,16 @@ const MAX_TABLE_ROWS = 500;
 const drawings = {
   labels: (rows, width) => bars(rows, width, "images", "name"),
   changed_names: (rows, width) => {
-    const both = rows
-      .slice(0, 30)
-      .flatMap((row) => [{ ...row, images: row.gained, what: "gained" }, { ...row, images: -row.lost, what: "lost" }]);
+    const shown = rows.slice(0, 30);
+    const both = shown.flatMap((row) => [
+      { ...row, images: row.gained, what: "gained" },
+      { ...row, images: -row.lost, what: "lost" },
+    ]);
+    const ticks = wholeTicks(...d3.extent([0, ...both.map((row) => row.images)]));
     return Plot.plot({
-      ...frameOf(width, rows.slice(0, 30)),
-      x: { grid: true, label: "images: lost, gained", tickFormat: (n) => formatCount(Math.abs(n)) },
-      y: { label: null, domain: rows.slice(0, 30).map((row) => row.name), tickFormat: shortenedFor(width) },
+      ...frameOf(width, shown),
+      x: { grid: true, label: "images: lost, gained", ticks, tickFormat: (n) => d3.format("~s")(Math.abs(n)) },
+      y: { label: null, domain: shown.map((row) => row.name), tickFormat: shortenedFor(nameWidth(width)) },
       color: { domain: ["gained", "lost"], range: ["var(--hit)", "var(--miss)"] },
       marks: [Plot.barX(both, { x: "images", y: "name", fill: "what", tip: true }), Plot.ruleX([0])],
     });
@@ -24,6 +27,8 @@ const drawings = {
       width,
       "samples",
       "class",
+      // "stage: error" is longer than most labels, and its end tells them apart.
+      Math.min(220, 0.55 * width),
     ),
   scores: (rows, width) => {
     const step = rows.length > 1 ? Math.min(...rows.slice(1).map((row, i) => row.score_from - rows[i].score_from)) : 0.05;
@@ -38,7 +43,7 @@ const drawings = {
     return Plot.plot({
       ...sizeOf(width),
       x: { label: "score", ticks: width < 500 ? 3 : 5 },
-      y: { grid: true, label: "labels", type: "sqrt", tickFormat: "~s" },
+      y: { ...countAxis("labels", rows.map((row) => row.all_labels)), type: "sqrt" },
       fx: { label: null, domain: ["best labels", "all labels"], padding: 0.15 },
       marks: [
         Plot.rectY(series, { x1: "from", x2: "to", y: "labels", fx: "what", fill: "var(--bar)", inset: 0.5, tip: true }),
@@ -46,11 +51,12 @@ const drawings = {
       ],
     });
   },
-  labels_each: (rows, width) =>
-    Plot.plot({
+  labels_each: (rows, width) => {
+    const most = Math.max(...rows.map((row) => row.n_labels));
+    return Plot.plot({
       ...sizeOf(width),
-      x: { label: "labels", domain: [-0.5, Math.max(...rows.map((row) => row.n_labels)) + 0.5], tickFormat: "d" },
-      y: { grid: true, label: "images", tickFormat: "~s" },
+      x: { label: "labels", domain: [-0.5, most + 0.5], ticks: wholeTicks(0, most), tickFormat: "d" },
+      y: countAxis("images", rows.map((row) => row.images)),
       marks: [
         Plot.rectY(rows, {
           x1: (row) => row.n_labels - 0.5,
@@ -63,14 +69,13 @@ const drawings = {
         }),
         Plot.ruleY([0]),
       ],
-    }),
+    });
+  },
   jobs: (rows, width) => {
-    const spans = rows
-      .filter((row) => row.images_per_s)
-      .map((row) => {
-        const from = new Date(row.started);
-        return { ...row, from, to: new Date(from.getTime() + 1000 * row.seconds) };
-      });
+    const spans = rows.map((row) => {
+      const from = new Date(row.started);
+      return { ...row, from, to: new Date(from.getTime() + 1000 * row.seconds) };
+    });
     return Plot.plot({
       ...sizeOf(width),
       x: { type: "utc", label: "time (UTC)" },
@@ -136,13 +141,30 @@ const drawings = {
     }),
 };
 
-function bars(rows, width, value, name) {
+/** Rows that a drawing leaves out, though the table has them. */
+const isDrawn = {
+  // Where a job labelled nothing there is no rate.
+  jobs: (row) => row.images_per_s,
+};
+
+/** Numbers of images or labels as bars. */
+function bars(rows, width, value, name, margin = nameWidth(width)) {
   return Plot.plot({
-    ...frameOf(width, rows),
-    x: { grid: true, label: value, ticks: 5, tickFormat: "~s" },
-    y: { label: null, domain: rows.map((row) => row[name]), tickFormat: shortenedFor(width) },
+    ...frameOf(width, rows, margin),
+    x: countAxis(value, rows.map((row) => row[value])),
+    y: { label: null, domain: rows.map((row) => row[name]), tickFormat: shortenedFor(margin) },
     marks: [Plot.barX(rows, { x: value, y: name, fill: "var(--bar)", tip: true }), Plot.ruleX([0])],
   });
+}
+
+/** Ticks at whole numbers. */
+function wholeTicks(lowest, highest) {
+  return d3.ticks(lowest, highest, 5).filter(Number.isInteger);
+}
+
+/** Scale of numbers of images or labels. */
+function countAxis(label, counts) {
+  return { grid: true, label, ticks: wholeTicks(0, Math.max(...counts)), tickFormat: "~s" };
 }
 
 const MARGINS = { marginTop: 28, marginBottom: 46 };
@@ -152,18 +174,18 @@ function sizeOf(width) {
 }
 
 /** Size of a chart with a line a row, whose names stand at the left. */
-function frameOf(width, rows) {
+function frameOf(width, rows, marginLeft = nameWidth(width)) {
   const height = rows.length * ROW_PX + MARGINS.marginTop + MARGINS.marginBottom;
-  return { ...MARGINS, width, height, marginLeft: nameWidth(width) };
+  return { ...MARGINS, width, height, marginLeft };
 }
 
 function nameWidth(width) {
   return Math.min(160, width / 3);
 }
 
-/** Cuts names to what goes into the margin. */
-function shortenedFor(width) {
-  const n = Math.floor(nameWidth(width) / 7.5);
+/** Cuts names to what goes into a margin. */
+function shortenedFor(margin) {
+  const n = Math.floor(margin / 7.5);
   return (text) => (text.length > n ? `${text.slice(0, n - 1)}\u2026` : text);
 }
 
@@ -193,22 +215,30 @@ function showCharts(charts) {
 
 function chartFigure(chart) {
   const rows = chart.rows.map((row) => Object.fromEntries(chart.columns.map((column, i) => [column, row[i]])));
+  const drawn = rows.filter(isDrawn[chart.id] ?? (() => true));
   const title = `chart-${chart.id}`;
   const plot = element("div", { class: "plot", role: "img", "aria-labelledby": title });
   plot.draw = (width) => {
-    const drawn = drawings[chart.id](rows, width);
+    const drawing = drawings[chart.id](drawn, width);
     // As a whole it is an image, whose numbers stand beside it: the names that Plot gives to its groups are for nobody.
-    drawn.setAttribute("aria-hidden", "true");
-    return drawn;
+    drawing.setAttribute("aria-hidden", "true");
+    return drawing;
   };
   return element(
     "article",
     { class: "chart" },
     element("h3", { id: title }, chart.title),
     chart.note && element("p", { class: "quiet" }, chart.note),
-    rows.length ? plot : element("p", { class: "nothing" }, "None."),
+    drawn.length ? plot : element("p", { class: "nothing" }, "None."),
     rows.length ? disclosure("Numbers", () => numbers(chart)) : null,
-    disclosure("SQL", () => element("pre", { tabindex: 0 }, chart.sql)),
+    disclosure("SQL", () =>
+      element(
+        "div",
+        {},
+        chart.is_query ? null : element("p", { class: "quiet" }, "Run by the command below."),
+        element("pre", { tabindex: 0 }, chart.sql),
+      ),
+    ),
     disclosure("Command", () => element("pre", { tabindex: 0 }, chart.command)),
   );
 }
@@ -220,12 +250,16 @@ function disclosure(title, make) {
   return details;
 }
 
+/** Four digits, more of what is larger. */
+function formatCell(number) {
+  return Number.isInteger(number) || Math.abs(number) >= 999.95 ? formatCount(Math.round(number)) : number.toPrecision(4);
+}
+
 function numbers(chart) {
   const shown = chart.rows.slice(0, MAX_TABLE_ROWS);
   const cell = (value) => {
     const isNumber = typeof value === "number";
-    const text = isNumber && !Number.isInteger(value) ? value.toPrecision(4) : (value ?? "");
-    return element("td", { class: isNumber && "number" }, element("bdi", {}, isNumber ? String(text) : text));
+    return element("td", { class: isNumber && "number" }, element("bdi", {}, isNumber ? formatCell(value) : (value ?? "")));
   };
   const table = element(
     "table",

@@ -1,9 +1,8 @@
 // One image with everything that is known of it.
 
 class Detail {
-  constructor(run, other) {
+  constructor(run) {
     this.run = run;
-    this.other = other;
     this.dialog = document.getElementById("detail");
     const press = (id, act) => document.getElementById(id).addEventListener("click", act);
     press("detail-before", () => this.go(-1));
@@ -36,12 +35,14 @@ class Detail {
     document.getElementById("detail-key").textContent = image.key || "(no key)";
     document.getElementById("detail-place").textContent =
       `${formatCount(place + 1)} of ${formatCount(this.gallery.shown.length)}`;
-    document.getElementById("detail-before").disabled = place === 0;
-    document.getElementById("detail-after").disabled = place === this.gallery.shown.length - 1;
+    // With `disabled` a button would lose the focus, and with it the keys would be gone.
+    const end = (id, isEnd) => document.getElementById(id).setAttribute("aria-disabled", isEnd);
+    end("detail-before", place === 0);
+    end("detail-after", place === this.gallery.shown.length - 1);
     const body = document.getElementById("detail-body");
     body.replaceChildren(
       element("div", { class: "detail-picture" }, frame(image), this.facts(image)),
-      element("div", { class: "detail-labels" }, image.rejected ? rejection(image) : this.lists(image)),
+      element("div", { class: "detail-labels" }, this.lists(image)),
     );
     body.scrollTop = 0;
   }
@@ -65,22 +66,42 @@ class Detail {
 
   lists(image) {
     const { gained, lost } = changesOf(image);
-    const mine = this.list(image.other ? this.run : "Labels", labelsOf(image), (label) =>
-      gained.includes(nameOf(label)) ? "gained" : null,
-    );
-    const others =
-      image.other &&
-      this.list(this.other, image.other, (label) => (lost.includes(nameOf(label)) ? "lost" : null));
-    return [element("div", { class: "side-by-side" }, mine, others || null), this.truth(image)];
+    const own = { title: image.other ? this.run : "Labels", ranking, changed: gained, change: "gained" };
+    const other = { title: compared?.run, ranking: compared?.ranking, changed: lost, change: "lost" };
+    const isOtherScale = image.other && !image.rejected && compared.ranking !== ranking;
+    return [
+      element(
+        "div",
+        { class: "side-by-side" },
+        image.rejected ? rejection(image) : this.list(own, labelsOf(image), image),
+        image.other ? this.list(other, image.other, image) : null,
+      ),
+      isOtherScale ? this.note(`Scores by ${ranking} and ${compared.ranking} are not comparable.`) : null,
+      image.otherRejected ? this.note(`rejected by ${compared.run}: ${image.otherRejected}`) : null,
+      this.truth(image),
+    ];
   }
 
-  list(title, labels, change) {
-    const rows = labels.map((label) => labelRow(label, change(label)));
+  note(text) {
+    return element("p", { class: "quiet" }, text);
+  }
+
+  /** Labels of a run; those of its names that the other has not are marked. */
+  list(run, labels, image) {
+    const rows = labels.map((label) =>
+      labelRow(label, run.ranking, run.changed.includes(nameOf(label)) ? run.change : null),
+    );
+    const isCompared = image.other && !image.rejected;
     return element(
       "section",
       {},
-      element("h3", {}, title),
-      rows.length ? element("ol", { class: "bars" }, rows) : element("p", { class: "quiet" }, "none"),
+      element(
+        "h3",
+        {},
+        run.title,
+        isCompared ? element("span", { class: "quiet" }, `, first ${formatCount(compared.k)} compared`) : null,
+      ),
+      rows.length ? element("ol", { class: "bars" }, rows) : this.note("none"),
     );
   }
 
@@ -95,6 +116,10 @@ class Detail {
         isHit ? ` \u2713 rank ${name.rank}` : " \u2717 missed",
       );
     });
+    if (image.moreTruth) {
+      const missed = `${formatCount(image.moreMissed ?? 0)} missed`;
+      items.push(element("li", { class: "quiet" }, `and ${formatCount(image.moreTruth)} more, ${missed}`));
+    }
     return element("section", {}, element("h3", {}, "Truth"), element("ul", { class: "truth" }, items));
   }
 }

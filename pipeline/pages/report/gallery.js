@@ -1,6 +1,8 @@
 // The images of the page: which are shown, in which order; and a grid that holds only those in sight.
 
 const CARD_HEIGHT_PX = 330;
+// What was gained and lost takes two lines more.
+const COMPARED_CARD_HEIGHT_PX = 370;
 const CARD_MIN_WIDTH_PX = 168;
 const CARD_MAX_WIDTH_PX = 240;
 const GAP_PX = 12;
@@ -14,9 +16,14 @@ class Gallery {
     this.active = 0;
     this.cards = new Map();
     this.openDetail = openDetail;
+    this.cardHeight = compared ? COMPARED_CARD_HEIGHT_PX : CARD_HEIGHT_PX;
     this.grid = document.getElementById("grid");
     this.grid.addEventListener("keydown", (event) => this.walk(event));
     this.texts = new Map(images.map((image) => [image, searchText(image)]));
+    this.spellings = new Map();
+    for (const label of images.flatMap(labelsOf)) {
+      for (const text of [label.label, nameOf(label)]) this.spellings.set(text, spelled(text));
+    }
     const draw = () => requestAnimationFrame(() => this.draw());
     addEventListener("scroll", draw, { passive: true });
     addEventListener("resize", draw);
@@ -26,14 +33,26 @@ class Gallery {
   /** Shows the images that meet all filters. */
   filter(filters) {
     const wanted = filters.text.toLowerCase().split(/\s+/).filter(Boolean);
+    const isWanted = this.labelTest(filters.label);
     this.shown = this.images.filter((image) => {
       const text = this.texts.get(image);
-      return wanted.every((word) => text.includes(word)) && meets(image, filters);
+      return wanted.every((word) => text.includes(word)) && meets(image, filters, isWanted);
     });
     const compare = ORDERS[filters.order];
     if (compare) this.shown = this.shown.toSorted(compare);
     this.active = 0;
     this.layOut();
+  }
+
+  /** Whether a label has the name that is typed, or one that begins so, as long as there is no such name; null for none. */
+  labelTest(typed) {
+    const wanted = spelled(typed);
+    if (!wanted) return null;
+    const isName = new Set(this.spellings.values()).has(wanted);
+    return (label) =>
+      [label.label, nameOf(label)]
+        .map((text) => this.spellings.get(text))
+        .some((text) => (isName ? text === wanted : text.startsWith(wanted)));
   }
 
   layOut() {
@@ -43,17 +62,19 @@ class Gallery {
     while (this.columns > 1 && (width + GAP_PX) / this.columns - GAP_PX < CARD_MIN_WIDTH_PX) this.columns -= 1;
     this.cardWidth = (width + GAP_PX) / this.columns - GAP_PX;
     const rows = Math.ceil(this.shown.length / this.columns);
-    this.grid.style.height = `${Math.max(0, rows * (CARD_HEIGHT_PX + GAP_PX) - GAP_PX)}px`;
+    this.grid.style.height = `${Math.max(0, rows * (this.cardHeight + GAP_PX) - GAP_PX)}px`;
+    const hasFocus = this.grid.contains(document.activeElement);
     this.cards.clear();
     this.grid.replaceChildren();
     this.draw();
+    if (hasFocus) this.focus(this.active);
   }
 
   /** Makes the cards that came into sight, and drops those that left it. */
   draw() {
     if (!this.columns) return;
     const top = this.grid.getBoundingClientRect().top;
-    const rowHeight = CARD_HEIGHT_PX + GAP_PX;
+    const rowHeight = this.cardHeight + GAP_PX;
     const firstRow = Math.floor(-top / rowHeight) - ROWS_BEYOND_SIGHT;
     const lastRow = Math.ceil((innerHeight - top) / rowHeight) + ROWS_BEYOND_SIGHT;
     const first = Math.max(0, firstRow * this.columns);
@@ -98,8 +119,9 @@ class Gallery {
     );
     card.dataset.place = place;
     card.style.width = `${this.cardWidth}px`;
+    card.style.height = `${this.cardHeight}px`;
     card.style.transform =
-      `translate(${column * (this.cardWidth + GAP_PX)}px, ${row * (CARD_HEIGHT_PX + GAP_PX)}px)`;
+      `translate(${column * (this.cardWidth + GAP_PX)}px, ${row * (this.cardHeight + GAP_PX)}px)`;
     return card;
   }
 
@@ -113,18 +135,18 @@ class Gallery {
   /** Moves the focus to a card, scrolling to it. */
   focus(place) {
     const row = Math.floor(place / this.columns);
-    const top = this.grid.getBoundingClientRect().top + row * (CARD_HEIGHT_PX + GAP_PX);
+    const top = this.grid.getBoundingClientRect().top + row * (this.cardHeight + GAP_PX);
     // The tabs stay at the top, over what is scrolled.
     const ceiling = document.querySelector(".tabs").offsetHeight + GAP_PX;
     if (top < ceiling) scrollBy(0, top - ceiling);
-    else if (top + CARD_HEIGHT_PX > innerHeight) scrollBy(0, top + CARD_HEIGHT_PX + GAP_PX - innerHeight);
+    else if (top + this.cardHeight > innerHeight) scrollBy(0, top + this.cardHeight + GAP_PX - innerHeight);
     this.draw();
     this.cards.get(place)?.querySelector("button").focus({ preventScroll: true });
     this.draw();
   }
 
   walk(event) {
-    const page = this.columns * Math.max(1, Math.floor(innerHeight / (CARD_HEIGHT_PX + GAP_PX)));
+    const page = this.columns * Math.max(1, Math.floor(innerHeight / (this.cardHeight + GAP_PX)));
     const last = this.shown.length - 1;
     const target = {
       ArrowRight: this.active + 1,
@@ -145,7 +167,7 @@ class Gallery {
 /** Orders, worst first; equal ones stay as they were. */
 const ORDERS = {
   recall: (a, b) =>
-    (recallOf(a) ?? 2) - (recallOf(b) ?? 2) || missedNames(b).length - missedNames(a).length,
+    (recallOf(a) ?? 2) - (recallOf(b) ?? 2) || numberMissed(b) - numberMissed(a),
   score: (a, b) => bestGoodness(a) - bestGoodness(b),
   unfinished: (a, b) => (b.unfinished ?? 0) - (a.unfinished ?? 0),
   changed: (a, b) => numberOfChanges(b) - numberOfChanges(a),
@@ -153,7 +175,7 @@ const ORDERS = {
 
 function bestGoodness(image) {
   // What was rejected has no score, and is not what is looked for here.
-  return image.rejected ? 2 : goodness(labelsOf(image)[0]?.score);
+  return image.rejected ? 2 : goodness(labelsOf(image)[0]?.score, ranking);
 }
 
 function numberOfChanges(image) {
@@ -165,8 +187,8 @@ const TRUTH_FILTERS = {
   "": () => true,
   first: (image) => labelsOf(image)[0]?.is_hit,
   hit: (image) => labelsOf(image).some((label) => label.is_hit),
-  missed: (image) => missedNames(image).length > 0,
-  found: (image) => image.truth && missedNames(image).length === 0,
+  missed: (image) => numberMissed(image) > 0,
+  found: (image) => image.truth && numberMissed(image) === 0,
   none: (image) => !image.truth && !image.rejected,
 };
 
@@ -178,14 +200,12 @@ const KIND_FILTERS = {
   changed: (image) => numberOfChanges(image) > 0,
 };
 
-function meets(image, filters) {
+function meets(image, filters, isWanted) {
   if (filters.shard && image.shard !== filters.shard) return false;
   if (!TRUTH_FILTERS[filters.truth](image) || !KIND_FILTERS[filters.kind](image)) return false;
-  if (!filters.label && !filters.score) return true;
+  if (!isWanted && !filters.score) return true;
   // Among several labels of that name one is enough; without a name it is about the best label.
-  const candidates = filters.label
-    ? labelsOf(image).filter((label) => nameOf(label) === filters.label || label.label === filters.label)
-    : labelsOf(image).slice(0, 1);
+  const candidates = isWanted ? labelsOf(image).filter(isWanted) : labelsOf(image).slice(0, 1);
   return candidates.some((label) => !filters.score || reaches(label.score, Number(filters.score)));
 }
 
@@ -223,12 +243,13 @@ function cardLabels(image) {
   const missed = missedNames(image);
   const rows = labelsOf(image)
     .slice(0, CARD_LABELS)
-    .map((label) => labelRow(label, gained.includes(nameOf(label)) ? "gained" : null));
+    .map((label) => labelRow(label, ranking, gained.includes(nameOf(label)) ? "gained" : null));
   return element(
     "div",
     { class: "card-labels" },
     element("ul", { class: "bars" }, rows.length ? rows : element("li", { class: "quiet" }, "no labels")),
     missed.length ? remark("missed", missed) : null,
+    gained.length ? remark("gained", gained) : null,
     lost.length ? remark("lost", lost) : null,
   );
 }

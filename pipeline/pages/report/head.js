@@ -11,10 +11,10 @@ const COUNT_NAMES = {
 function showHead({ head, compare }) {
   document.getElementById("run-name").textContent = head.run;
   document.getElementById("run-line").textContent =
-    `${head.model} on ${head.source}` + (compare ? `, held against ${compare}` : "");
+    `${head.model} on ${head.source}` + (compare ? `, held against ${compare.run}` : "");
   const tiles = Object.entries(COUNT_NAMES).map(([name, text]) => [text, formatCount(head.counts[name])]);
   if (head.imagesPerSecond !== null) tiles.push(["images/s", formatRate(head.imagesPerSecond)]);
-  if (head.cost) tiles.push(["USD a million", head.cost.usdPerMillion.toFixed(2)]);
+  if (head.cost) tiles.push(["USD a million", formatUsd(head.cost.usdPerMillion)]);
   document.getElementById("tiles").append(
     ...tiles.map(([text, value]) => element("div", {}, element("dt", {}, text), element("dd", {}, value))),
   );
@@ -40,7 +40,7 @@ function showFacts({ head, gallery, images }) {
     Predicted:
       head.predicted && `${formatSeconds(head.predicted.predicted)} for what took ${formatSeconds(head.predicted.real)}`,
     Workers: describePairs(head.workers),
-    Cost: head.cost && `${head.cost.usd.toFixed(2)} USD at ${head.cost.usdPerHour} USD an hour`,
+    Cost: head.cost && describeCost(head.cost),
     Settings: describePairs(head.settings),
     Versions: describePairs(head.versions),
     Vocabulary: head.vocabulary,
@@ -86,10 +86,23 @@ function describePairs(values) {
 }
 
 function formatRate(perSecond) {
-  return perSecond >= 100 ? formatCount(Math.round(perSecond)) : perSecond.toPrecision(2);
+  // What rounds to three places would get a power of ten.
+  return perSecond >= 99.5 ? formatCount(Math.round(perSecond)) : perSecond.toPrecision(2);
+}
+
+function describeCost({ usd, usdPerHour }) {
+  const price = usdPerHour.toLocaleString("en-US", { maximumFractionDigits: 20 });
+  return `${formatUsd(usd)} USD at ${price} USD an hour`;
+}
+
+/** Two places, or as many as show what it is. */
+function formatUsd(usd) {
+  const isSmall = usd !== 0 && usd < 0.1;
+  const places = isSmall ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
+  return usd.toLocaleString("en-US", places);
 }
 
 function formatSeconds(seconds) {
   if (seconds < 120) return `${seconds.toFixed(1)} s`;
-  return seconds < 7200 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`;
+  return seconds < 7200 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toLocaleString("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 })} h`;
 }

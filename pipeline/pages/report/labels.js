@@ -1,12 +1,15 @@
 // Labels and truth of an image: what they are called, how good they are, how they are drawn.
 
+/** What the run's labels are ordered by. */
 let ranking = "prob";
+/** The run that it is held against: its name, its ranking, and of how many names of each run (k); null without one. */
+let compared = null;
 
 /** How good a score is, from 0 to 1: a probability is that already; perplexities and distances are best low. */
-function goodness(score) {
+function goodness(score, scoredBy) {
   if (score === undefined) return 0;
-  if (ranking === "ppl") return 1 / Math.max(1, score);
-  return Math.min(1, Math.max(0, ranking === "sim" ? 1 - score : score));
+  if (scoredBy === "ppl") return 1 / Math.max(1, score);
+  return Math.min(1, Math.max(0, scoredBy === "sim" ? 1 - score : score));
 }
 
 function isLowestFirst() {
@@ -21,6 +24,11 @@ function nameOf(label) {
   return label.name ?? label.label;
 }
 
+/** As the vocabulary spells it: in lower case, words apart by single spaces. */
+function spelled(text) {
+  return text.toLowerCase().replace(/[\s_-]+/g, " ").trim();
+}
+
 function labelsOf(image) {
   return image.labels ?? [];
 }
@@ -29,20 +37,29 @@ function missedNames(image) {
   return (image.truth ?? []).filter((name) => name.rank === undefined).map((name) => name.name);
 }
 
-/** The share of an image's truth that is listed; null without truth. */
-function recallOf(image) {
-  return image.truth ? 1 - missedNames(image).length / image.truth.length : null;
+/** How many true names are not listed, those that the page leaves out included. */
+function numberMissed(image) {
+  return missedNames(image).length + (image.moreMissed ?? 0);
 }
 
-/** Names that a run lists and the other does not, both ways; an image that the other run has not labelled has none. */
+/** The share of an image's truth that is listed; null without truth. */
+function recallOf(image) {
+  return image.truth ? 1 - numberMissed(image) / (image.truth.length + (image.moreTruth ?? 0)) : null;
+}
+
+/** Names among the first of a run that are not among those of the other, both ways; of images that both have labelled. */
 function changesOf(image) {
-  if (!image.other) return { gained: [], lost: [] };
-  const names = (labels) => new Set(labels.filter((label) => !label.is_denied).map(nameOf));
-  const [mine, others] = [names(labelsOf(image)), names(image.other)];
+  if (!image.other || image.rejected) return { gained: [], lost: [] };
+  const [mine, others] = [firstNames(labelsOf(image)), firstNames(image.other)];
   return {
-    gained: [...mine].filter((name) => !others.has(name)),
-    lost: [...others].filter((name) => !mine.has(name)),
+    gained: mine.filter((name) => !others.includes(name)),
+    lost: others.filter((name) => !mine.includes(name)),
   };
+}
+
+function firstNames(labels) {
+  const names = new Set(labels.filter((label) => !label.is_denied).map(nameOf));
+  return [...names].slice(0, compared.k);
 }
 
 function bar(share) {
@@ -53,8 +70,8 @@ function bar(share) {
 
 const CHANGE_MARKS = { gained: ["+", "gained"], lost: ["\u2212", "lost"] };
 
-/** A label as a line with its score and a bar. */
-function labelRow(label, change = null) {
+/** A label as a line with its score and a bar, by the ranking of its run. */
+function labelRow(label, scoredBy, change) {
   const marks = [label.is_hit && ["\u2713", "true"], CHANGE_MARKS[change]].filter(Boolean);
   const [sign, spoken] = [0, 1].map((part) => marks.map((mark) => mark[part]).join(part ? ", " : " "));
   return element(
@@ -63,6 +80,6 @@ function labelRow(label, change = null) {
     element("span", { class: "bar-text", dir: "auto" }, label.label),
     sign && element("span", { class: "mark", role: "img", "aria-label": spoken }, sign),
     element("span", { class: "bar-score" }, label.score === undefined ? "" : formatScore(label.score)),
-    bar(goodness(label.score)),
+    bar(goodness(label.score, scoredBy)),
   );
 }

@@ -1,11 +1,15 @@
 // Puts the page together.
 
+// A browser takes long for a list of many more.
+const MAX_PROPOSED_NAMES = 2000;
+
 function start() {
   const report = takePageData();
   ranking = report.head.settings.ranking;
+  compared = report.compare;
   showHead(report);
   showFacts(report);
-  const detail = new Detail(report.head.run, report.compare);
+  const detail = new Detail(report.head.run);
   const gallery = new Gallery(report.images, (at, place) => detail.open(at, place));
   prepareFilters(report, gallery);
   prepareTabs({ "tab-charts": () => showCharts(report.charts) });
@@ -22,12 +26,13 @@ function prepareFilters(report, gallery) {
   const has = { truth: hasTruth, compare: Boolean(report.compare) };
   for (const option of form.querySelectorAll("[data-needs]")) if (!has[option.dataset.needs]) option.remove();
   const shards = [...new Set(report.images.map((image) => image.shard))].sort();
-  form.elements.shard.append(...shards.map((shard) => element("option", { value: shard }, shard)));
-  const names = [...new Set(report.images.flatMap((image) => labelsOf(image).map(nameOf)))].sort();
-  document.getElementById("label-names").append(...names.map((name) => element("option", { value: name })));
+  // One by one: a call takes only so many arguments.
+  for (const shard of shards) form.elements.shard.append(element("option", { value: shard }, shard));
+  const proposals = document.getElementById("label-names");
+  for (const name of frequentNames(report.images)) proposals.append(element("option", { value: name }));
   const apply = () => {
     const values = Object.fromEntries(new FormData(form));
-    gallery.filter({ ...values, label: values.label.trim() });
+    gallery.filter(values);
     const n = gallery.shown.length;
     document.getElementById("found").textContent =
       n === report.images.length
@@ -47,6 +52,14 @@ function prepareFilters(report, gallery) {
     }
   });
   apply();
+}
+
+/** The names that stand on most images, in the order of the alphabet. */
+function frequentNames(images) {
+  const counts = new Map();
+  for (const label of images.flatMap(labelsOf)) counts.set(nameOf(label), (counts.get(nameOf(label)) ?? 0) + 1);
+  const byCount = [...counts].sort(([, a], [, b]) => b - a).slice(0, MAX_PROPOSED_NAMES);
+  return byCount.map(([name]) => name).sort();
 }
 
 /** Views by tabs; what a view needs is made when it is first shown. */

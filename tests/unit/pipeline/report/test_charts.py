@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from jobs.cli import tagstream
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import analyse_run
+from pipeline.analysis.vocabulary import read_vocabulary
 from pipeline.catalog import open_store
-from pipeline.report.charts import Chart, comparison_charts, run_charts, truth_charts
+from pipeline.report.charts import Chart, Commands, comparison_charts, run_charts, truth_charts
 from pipeline.store import Store
 from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
 
@@ -29,22 +30,35 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def charts(store: Store) -> dict[str, Chart]:
-    connection = open_store(store.url)
-    made = run_charts(connection, store.url, RUN, "prob")
-    made += truth_charts(analyse_run(connection, RUN, "labels"), store.url, TOP_K)
-    made += comparison_charts(compare_runs(connection, OTHER, RUN, TOP_K, "labels"), store.url, "labels")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary by which other names are counted; its name has to be quoted."""
+    path = tmp_path_factory.mktemp("vocabulary") / "the dog's.toml"
+    path.write_text('deny = ["photo"]\naliases = {cat = "dog", bird = "sky"}\n')
+    return path
+
+
+@pytest.fixture(scope="module", params=["vocabulary of its own", "built in"])
+def charts(store: Store, vocabulary: Path, request: pytest.FixtureRequest) -> dict[str, Chart]:
+    path = None if request.param == "built in" else vocabulary
+    connection = open_store(store.url, read_vocabulary(path))
+    commands = Commands(store.url, None if path is None else str(path))
+    made = run_charts(connection, commands, RUN, "prob")
+    made += truth_charts(analyse_run(connection, RUN, "labels"), commands, TOP_K)
+    made += comparison_charts(compare_runs(connection, OTHER, RUN, TOP_K, "labels"), commands, "labels")
     return {chart.id: chart for chart in made}
+
+
+def run_command(command: str) -> str:
+    """What a command of a chart prints."""
+    result = CliRunner().invoke(tagstream, shlex.split(command)[1:], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def printed(chart: Chart) -> Any:
     """What the chart's command prints, as JSON."""
-    arguments = shlex.split(chart.command)[1:]
-    if "--format" in arguments:
-        del arguments[arguments.index("--format") :]
-    result = CliRunner().invoke(tagstream, [*arguments, "--format", "json"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    command = chart.command.removesuffix(" --format csv").removesuffix(" --format json")
+    return json.loads(run_command(f"{command} --format json"))
 
 
 @pytest.mark.parametrize("name", ["labels", "scores", "labels_each", "jobs", "rejects"])
@@ -76,9 +90,27 @@ def test_the_calibration_is_that_of_the_command(charts: dict[str, Chart]) -> Non
 
 
 def test_gained_and_lost_names_are_those_of_the_command(charts: dict[str, Chart]) -> None:
-    changed = [row for row in printed(charts["changed_names"])["names"] if row["n_gained"] or row["n_lost"]]
-    expected = [[row["name"], row["n_gained"], row["n_lost"], row["n_both"]] for row in changed]
-    assert charts["changed_names"].rows == expected
+    chart = charts["changed_names"]
+    changed = [row for row in json.loads(run_command(chart.command))["names"] if row["n_gained"] or row["n_lost"]]
+    assert chart.rows == [[row["name"], row["n_gained"], row["n_lost"], row["n_both"]] for row in changed]
+
+
+def test_the_command_gives_all_of_many_gained_and_lost_names(tmp_path: Path) -> None:
+    words = [f"word {chr(97 + first)}{chr(97 + second)}" for first in range(4) for second in range(10)]
+    mine = {"a": [{"labels": words[start : start + 5]} for start in range(0, 40, 5)]}
+    store = make_store(tmp_path, mine, other={"a": [{"labels": ["dog"]} for _ in range(8)]})
+    comparison = compare_runs(open_store(store.url), OTHER, RUN, 5, "labels")
+    (chart,) = comparison_charts(comparison, Commands(store.url), "labels")
+    names = json.loads(run_command(chart.command))["names"]
+    assert [row[0] for row in chart.rows] == [row["name"] for row in names]
+    assert len(chart.rows) == 41
+
+
+def test_of_sql_it_is_said_whether_it_can_be_asked_as_it_stands(charts: dict[str, Chart], store: Store) -> None:
+    asked = {chart.id for chart in charts.values() if chart.is_query}
+    assert asked == {"labels", "scores", "labels_each", "jobs", "rejects"}
+    for chart in charts.values():
+        assert ("$run" in chart.sql or "hits(" in chart.sql) != chart.is_query
 
 
 def test_differences_are_those_of_the_command(charts: dict[str, Chart]) -> None:
@@ -96,17 +128,35 @@ def test_the_chart_of_scores_holds_every_score(charts: dict[str, Chart], store: 
 
 def test_perplexities_have_bins_of_their_own_and_no_calibration(tmp_path: Path) -> None:
     image = {"labels": [("dog", 1.5), ("cat", 12.25), ("sky", 700.0), ("tree", float("inf"))], "truth": ["cat"]}
-    store = make_store(tmp_path, {"a": [image]}, ranking="ppl")
+    store = make_store(tmp_path, {"a": [image]}, rankings=("ppl", "ppl"))
     connection = open_store(store.url)
-    (scores,) = (chart for chart in run_charts(connection, store.url, RUN, "ppl") if chart.id == "scores")
+    (scores,) = (chart for chart in run_charts(connection, Commands(store.url), RUN, "ppl") if chart.id == "scores")
     assert scores.rows == [[1.0, 1, 1], [12.0, 0, 1], [40.0, 0, 1]]
-    assert {chart.id for chart in truth_charts(analyse_run(connection, RUN, "labels"), store.url, 5)} == {
+    assert {chart.id for chart in truth_charts(analyse_run(connection, RUN, "labels"), Commands(store.url), 5)} == {
         "recall",
         "names",
     }
 
 
+def test_texts_of_any_length_are_cut(tmp_path: Path) -> None:
+    long = {"stage": "decode", "error": "E" * 10_000, "message": "m" * 10_000}
+    images = [{"labels": ["x" * 10_000], "truth": ["y" * 10_000]}, {**REJECTED, "columns": long}]
+    store = make_store(tmp_path, {"a": images}, other={"a": [{"labels": ["z" * 10_000]}, REJECTED]})
+    connection = open_store(store.url)
+    charts = run_charts(connection, Commands(store.url), RUN, "prob")
+    charts += truth_charts(analyse_run(connection, RUN, "labels"), Commands(store.url), TOP_K)
+    comparison = compare_runs(connection, OTHER, RUN, TOP_K, "labels")
+    charts += comparison_charts(comparison, Commands(store.url), "labels")
+    texts = {chart.id: [value for row in chart.rows for value in row if isinstance(value, str)] for chart in charts}
+    assert {name: max(map(len, texts[name])) for name in ("labels", "rejects", "names", "changed_names")} == {
+        "labels": 200,
+        "rejects": 200,
+        "names": 200,
+        "changed_names": 200,
+    }
+
+
 def test_a_run_without_images_has_charts_without_numbers(tmp_path: Path) -> None:
     store = make_store(tmp_path, {})
-    charts = run_charts(open_store(store.url), store.url, RUN, "prob")
+    charts = run_charts(open_store(store.url), Commands(store.url), RUN, "prob")
     assert [chart.id for chart in charts if chart.rows] == ["jobs"]

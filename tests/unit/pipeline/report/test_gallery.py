@@ -117,6 +117,15 @@ class TestContent:
         assert [label["label"] for label in first["other_labels"]] == ["tree", "Dogs"]
         assert second["other_labels"] is None
 
+    def test_what_the_other_run_lists_nothing_for_is_not_what_it_does_not_hold(self, tmp_path: Path) -> None:
+        mine = {"a": [{"labels": ["dog"]} for _ in range(3)]}
+        store = make_store(tmp_path, mine, other={"a": [{"labels": []}, REJECTED]})
+        nothing, rejected, absent = (image_data(image, None) for image in draw(store, runs=(RUN, OTHER)).images)
+        assert nothing["other"] == []
+        assert rejected["otherRejected"] == "decode: ImageUnreadable"
+        assert "other" not in rejected
+        assert not {"other", "otherRejected"} & set(absent)
+
     def test_texts_of_any_length_are_cut(self, tmp_path: Path) -> None:
         image = {"labels": ["x" * 10_000], "caption": "y" * 10_000, "truth": ["z" * 10_000]}
         (drawn,) = draw(make_store(tmp_path, {"a": [image]})).images
@@ -126,8 +135,33 @@ class TestContent:
         assert data["caption"] == "y" * 2000
         assert data["captionCut"]
 
+    def test_a_rejection_of_any_length_is_cut(self, tmp_path: Path) -> None:
+        columns = {"stage": "decode", "error": "E" * 10_000, "message": "m" * 10_000}
+        rejected = {**REJECTED, "columns": columns}
+        (drawn,) = draw(make_store(tmp_path, {"a": [rejected]}, other={"a": [rejected]}), runs=(RUN, OTHER)).images
+        data = image_data(drawn, None)
+        assert data["rejected"] == data["otherRejected"] == "decode: " + "E" * 200
+        assert len(data["message"]) == 2000
+
+    def test_lists_of_any_length_are_cut_and_counted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(gallery._LIMITS, "n_labels", 3)
+        images = [
+            {"labels": ["cat", "dog"], "truth": ["sky", "tree", "cat", "car", "bird"]},
+            {"labels": ["tree", "sky", "cat", "car", "dog"], "truth": ["sky", "tree", "cat", "car", "bird"]},
+            {"labels": ["tree"], "truth": ["sky", "tree", "car"]},
+        ]
+        data = [image_data(image, None) for image in draw(make_store(tmp_path, {"a": images})).images]
+        # Hits first, by their rank.
+        assert [[name["name"] for name in image["truth"]] for image in data] == [
+            ["cat", "bird", "car"],
+            ["tree", "sky", "cat"],
+            ["tree", "car", "sky"],
+        ]
+        assert [image.get("moreTruth") for image in data] == [2, 2, None]
+        assert [image.get("moreMissed") for image in data] == [2, 1, None]
+
     def test_a_score_that_is_no_number_is_left_out(self, tmp_path: Path) -> None:
-        store = make_store(tmp_path, {"a": [{"labels": [("dog", float("inf"))]}]}, ranking="ppl")
+        store = make_store(tmp_path, {"a": [{"labels": [("dog", float("inf"))]}]}, rankings=("ppl", "ppl"))
         (drawn,) = draw(store).images
         assert image_data(drawn, None)["labels"] == [{"label": "dog"}]
 

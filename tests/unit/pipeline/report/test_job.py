@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from jobs.cli import tagstream
 from pipeline.analysis.vocabulary import read_vocabulary
 from pipeline.errors import TagstreamError
 from pipeline.report.job import Report, ReportRequest
@@ -134,6 +137,21 @@ def test_without_a_truth_there_are_no_charts_of_it(tmp_path: Path) -> None:
     assert {chart["id"] for chart in data["charts"]} == {"labels", "scores", "labels_each", "jobs", "rejects"}
 
 
+def test_commands_name_the_vocabulary_that_the_numbers_come_from(tmp_path: Path) -> None:
+    path = tmp_path / "my words.toml"
+    path.write_text('deny = ["cat"]\n')
+    store = make_store(tmp_path, random_shards(1, 5), other=random_shards(1, 5, seed=1))
+    out = tmp_path / "r.html"
+    arguments = ["report", store.url, "--run", RUN, "--compare", OTHER, "--vocabulary", str(path), "--out", str(out)]
+    result = CliRunner().invoke(tagstream, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    charts = page_data(out.read_text())["charts"]
+    assert len(charts) == 10
+    for chart in charts:
+        command = shlex.split(chart["command"])
+        assert command[command.index("--vocabulary") + 1] == str(path)
+
+
 def test_captions_can_be_the_truth(tmp_path: Path) -> None:
     store = make_store(tmp_path, {"a": [{"labels": ["dog", "sky"], "caption": "a dog in a car"}]})
     (image,) = report(store, tmp_path / "r.html", truth="captions")["images"]
@@ -143,7 +161,7 @@ def test_captions_can_be_the_truth(tmp_path: Path) -> None:
 def test_another_run_is_held_against_it(tmp_path: Path) -> None:
     store = make_store(tmp_path, {"a": [{"labels": ["dog"]}]}, other={"a": [{"labels": ["cat"]}]})
     data = report(store, tmp_path / "r.html", run=RUN, compare=OTHER)
-    assert data["compare"] == OTHER
+    assert data["compare"] == {"run": OTHER, "ranking": "prob", "k": 5}
     assert [label["label"] for label in data["images"][0]["other"]] == ["cat"]
     changed = next(chart for chart in data["charts"] if chart["id"] == "changed_names")
     assert sorted(changed["rows"]) == [["cat", 0, 1, 0], ["dog", 1, 0, 0]]
