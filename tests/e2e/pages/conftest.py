@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
+from tests.e2e.pages.report_pages import write_report
+from tests.fixtures.report_stores import REJECTED, random_shards
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Those of the background would ask hosts of its maker.
 FLAGS = [
@@ -46,6 +49,19 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     """A function that opens a file from the disk, offline; at the end nothing may have been asked for or gone wrong."""
     with ExitStack() as pages:
         yield lambda file, **options: pages.enter_context(opened(browser, file, **options))
+
+
+@pytest.fixture(scope="module")
+def shards() -> dict[str, list[dict[str, Any]]]:
+    shards = random_shards(3, 20, seed=5)
+    shards["s001"].append(REJECTED)
+    return shards
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, shards: Any) -> Path:
+    """Sixty images and a rejected sample, beside another run."""
+    return write_report(tmp_path_factory.mktemp("report"), shards, other=random_shards(3, 20, seed=6))
 
 
 def find_chromium() -> str | None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.report.job import Report, ReportRequest
-from pipeline.store import Store
 from tests.e2e.pages.conftest import DESKTOP, PHONE, OpenPage
-from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
-from tests.fixtures.tables import job_record
+from tests.e2e.pages.report_pages import found, n_columns, shown_keys, write_report
+from tests.fixtures.report_stores import OTHER, REJECTED, random_shards
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -27,35 +24,8 @@ HOSTILE = [
     "w" * 10_000,
     "javascript:alert(4)",
 ]
-IMAGE = {"labels": ["dog"]}
 # What axe calls serious keeps people from using a page.
 GRAVE = {"serious", "critical"}
-
-
-def write_report(folder: Path, shards: Any, **options: Any) -> Path:
-    other = options.pop("other", None)
-    ranking = options.pop("ranking", "prob")
-    store = make_store(folder, shards, other=other, rankings=(ranking, ranking))
-    return report_of(store, folder, compare=OTHER if other else None, **options)
-
-
-def report_of(store: Store, folder: Path, **options: Any) -> Path:
-    out = folder / "report.html"
-    Report(ReportRequest(store=store.url, out=str(out), run=RUN, vocabulary=read_vocabulary(None), **options)).write()
-    return out
-
-
-@pytest.fixture(scope="module")
-def shards() -> dict[str, list[dict[str, Any]]]:
-    shards = random_shards(3, 20, seed=5)
-    shards["s001"].append(REJECTED)
-    return shards
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, shards: Any) -> Path:
-    """Sixty images and a rejected sample, beside another run."""
-    return write_report(tmp_path_factory.mktemp("report"), shards, other=random_shards(3, 20, seed=6))
 
 
 @pytest.fixture(scope="module")
@@ -70,23 +40,6 @@ def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(tmp_path_factory.mktemp("hostile"), {"a": [*images, rejected]})
 
 
-def found(page: Page) -> int:
-    """How many images the page says it shows."""
-    text = page.get_by_role("status").inner_text()
-    (number,) = re.findall(r"^[\d,]+", text)
-    return int(number.replace(",", ""))
-
-
-def shown_keys(page: Page) -> list[str]:
-    return page.locator(".card-key").all_inner_texts()
-
-
-def n_columns(page: Page) -> int:
-    """Of the grid: cards that stand as high as the first one."""
-    tops = page.locator(".card").evaluate_all("(cards) => cards.map((card) => card.getBoundingClientRect().top)")
-    return sum(top == tops[0] for top in tops)
-
-
 def searched_texts(shards: Any) -> list[str]:
     """Of each image its caption, labels and truth, and what the other run lists for it."""
     texts = []
@@ -95,29 +48,6 @@ def searched_texts(shards: Any) -> list[str]:
             labels = [label for label, _ in [*mine["labels"], *other["labels"]]]
             texts.append(" ".join([mine["caption"], *labels, *(mine["truth"] or [])]))
     return texts
-
-
-def store_with_job(folder: Path, **job: Any) -> Store:
-    """A store whose run has one job, of this record."""
-    store = make_store(folder, {"a": [IMAGE]})
-    store.write_job(job_record(RUN, **job))
-    return store
-
-
-def tiles(page: Page) -> dict[str, str]:
-    """What the head says, by name."""
-    return {
-        tile.locator("dt").inner_text(): tile.locator("dd").inner_text() for tile in page.locator("#tiles > div").all()
-    }
-
-
-def chart_rows(page: Page, title: str) -> list[list[str]]:
-    """The numbers of a chart, as its table shows them."""
-    page.get_by_role("tab", name="Charts").click()
-    chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
-    chart.get_by_text("Numbers", exact=True).click()
-    expect(chart.locator("tbody tr").first).to_be_visible()
-    return [row.locator("td").all_inner_texts() for row in chart.locator("tbody tr").all()]
 
 
 def true_names(image: dict[str, Any]) -> set[str | None]:
@@ -163,25 +93,23 @@ class TestGallery:
         ]
         assert 0 < found(page) == len(expected) < 30
 
-    @pytest.mark.parametrize(
-        ("typed", "keys"),
-        [
-            ("Ambul", ["0", "1", "2"]),
-            ("AMBULANCE", ["0", "1"]),
-            ("ambulances", ["1"]),
-            ("hot_dog", ["3"]),
-            ("hot-", ["3"]),
-            ("dog", []),
-            ("bulance", []),
-        ],
-    )
-    def test_a_label_is_found_in_any_case_and_by_its_beginning(
-        self, open_page: OpenPage, tmp_path: Path, typed: str, keys: list[str]
-    ) -> None:
+    def test_a_label_is_found_in_any_case_and_by_its_beginning(self, open_page: OpenPage, tmp_path: Path) -> None:
         labels = ["ambulance", "Ambulances", "ambulance driver", "hot dog"]
         page = open_page(write_report(tmp_path, {"a": [{"labels": [label]} for label in labels]}))
-        page.get_by_label("Label", exact=True).fill(typed)
-        assert shown_keys(page) == keys
+        expected = {
+            "Ambul": ["0", "1", "2"],
+            "AMBULANCE": ["0", "1"],
+            "ambulances": ["1"],
+            "hot_dog": ["3"],
+            "hot-": ["3"],
+            "dog": [],
+            "bulance": [],
+        }
+        shown = {}
+        for typed in expected:
+            page.get_by_label("Label", exact=True).fill(typed)
+            shown[typed] = shown_keys(page)
+        assert shown == expected
 
     def test_of_very_many_labels_the_most_frequent_are_proposed(self, open_page: OpenPage, tmp_path: Path) -> None:
         # More than a call can have arguments.
@@ -283,95 +211,6 @@ class TestGallery:
         assert card["y"] >= tabs["y"] + tabs["height"]
 
 
-class TestComparison:
-    """Another run beside it, image by image."""
-
-    def test_an_image_without_labels_of_the_other_run_is_compared_as_any(
-        self, open_page: OpenPage, tmp_path: Path
-    ) -> None:
-        mine = [{"labels": ["dog", "cat"]}, {"labels": ["dog"]}, {"labels": ["dog"]}]
-        other = [{"labels": []}, REJECTED, {"labels": ["cat"]}]
-        page = open_page(write_report(tmp_path, {"a": mine}, other={"a": other}))
-        page.get_by_label("Kind").select_option("gained or lost labels")
-        assert shown_keys(page) == ["0", "2"]
-        page.locator(".card").first.locator("button").click()
-        columns = page.locator("#detail .side-by-side section")
-        assert columns.first.locator(".is-gained").count() == 2
-        expect(columns.last).to_have_text(re.compile(f"{OTHER}.*none"))
-        page.keyboard.press("Escape")
-        names_gained = chart_rows(page, "Names gained and lost")
-        assert names_gained == [["cat", "1", "1", "0"], ["dog", "2", "0", "0"]]
-
-    def test_what_the_other_run_rejected_is_said_and_not_compared(self, open_page: OpenPage, tmp_path: Path) -> None:
-        page = open_page(write_report(tmp_path, {"a": [IMAGE, IMAGE]}, other={"a": [REJECTED, IMAGE]}))
-        page.locator(".card").first.locator("button").click()
-        expect(page.get_by_role("dialog")).to_contain_text(f"rejected by {OTHER}: decode: ImageUnreadable")
-        assert page.locator("#detail .is-gained").count() == 0
-
-    def test_images_are_compared_by_as_many_labels_as_the_charts_are(self, open_page: OpenPage, tmp_path: Path) -> None:
-        words = [f"word {chr(97 + n)}" for n in range(14)]
-        # Of twelve labels ten are compared; the last of those is another one in the second image.
-        mine = [{"labels": words[:12]}, {"labels": [*words[:9], "dog", "cat"]}]
-        other = [{"labels": words[:10]}, {"labels": words[:10]}]
-        store = make_store(tmp_path, {"a": mine}, other={"a": other}, top_ks=(20, 10))
-        page = open_page(report_of(store, tmp_path, compare=OTHER))
-        page.get_by_label("Kind").select_option("gained or lost labels")
-        assert shown_keys(page) == ["1"]
-        expect(page.locator(".card .is-gained .bar-text")).to_have_count(0)
-        expect(page.locator(".card .remark.is-gained")).to_have_text("gained: dog")
-        expect(page.locator(".card .remark.is-lost")).to_have_text("lost: word j")
-        page.locator(".card").first.locator("button").click()
-        assert page.locator("#detail .is-gained .bar-text").all_inner_texts() == ["dog"]
-        assert page.locator("#detail .is-lost .bar-text").all_inner_texts() == ["word j"]
-        expect(page.get_by_role("dialog")).to_contain_text("first 10")
-        page.keyboard.press("Escape")
-        assert chart_rows(page, "Names gained and lost") == [["dog", "1", "0", "0"], ["word j", "0", "1", "1"]]
-
-    def test_the_run_with_fewer_labels_says_how_many_are_compared(self, open_page: OpenPage, tmp_path: Path) -> None:
-        mine, other = [{"labels": ["dog", "cat", "sky"]}], [{"labels": ["cat", "dog"]}]
-        store = make_store(tmp_path, {"a": mine}, other={"a": other}, top_ks=(10, 2))
-        page = open_page(report_of(store, tmp_path, compare=OTHER))
-        page.get_by_label("Kind").select_option("gained or lost labels")
-        assert found(page) == 0
-        page.get_by_role("tab", name="Charts").click()
-        expect(page.locator("#charts")).to_contain_text("among the first 2 and")
-
-    @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-    def test_cards_have_room_for_all_that_they_say(self, open_page: OpenPage, tmp_path: Path, viewport: Any) -> None:
-        mine = {"a": [{"labels": ["tree", "cat", "car", "bird", "sky"], "truth": ["photo"]}]}
-        page = open_page(write_report(tmp_path, mine, other={"a": [IMAGE]}), viewport=viewport)
-        remarks = page.locator(".card .remark")
-        assert [text.split(":")[0] for text in remarks.all_inner_texts()] == ["missed", "gained", "lost"]
-        assert remarks.evaluate_all("(all) => all.every((one) => one.scrollHeight <= one.clientHeight)")
-        card, last = page.locator(".card").bounding_box(), remarks.last.bounding_box()
-        assert card is not None
-        assert last is not None
-        assert last["y"] + last["height"] < card["y"] + card["height"]
-
-    def test_bars_of_the_other_run_are_drawn_by_its_own_ranking(self, open_page: OpenPage, tmp_path: Path) -> None:
-        mine, other = [{"labels": [("dog", 0.9)]}], [{"labels": [("dog", 4.0)]}]
-        store = make_store(tmp_path, {"a": mine}, other={"a": other}, rankings=("prob", "ppl"))
-        page = open_page(report_of(store, tmp_path, compare=OTHER))
-        page.locator(".card").first.locator("button").click()
-        widths = page.locator("#detail .bar-filled").evaluate_all("(bars) => bars.map((bar) => bar.style.width)")
-        assert widths == ["90%", "25%"]
-        expect(page.get_by_role("dialog")).to_contain_text("prob and ppl are not comparable")
-
-    def test_nothing_is_said_of_rankings_where_they_are_the_same(self, open_page: OpenPage, report: Path) -> None:
-        page = open_page(report)
-        page.locator(".card").first.locator("button").click()
-        expect(page.get_by_role("dialog")).not_to_contain_text("comparable")
-
-    def test_what_the_run_itself_rejected_is_not_lost(self, open_page: OpenPage, tmp_path: Path) -> None:
-        page = open_page(write_report(tmp_path, {"a": [REJECTED, IMAGE]}, other={"a": [IMAGE, IMAGE]}))
-        page.get_by_label("Kind").select_option("gained or lost labels")
-        assert found(page) == 0
-        page.get_by_label("Kind").select_option("rejected")
-        page.locator(".card").first.locator("button").click()
-        expect(page.locator("#detail .side-by-side section").last).to_contain_text("dog")
-        assert page.locator("#detail .is-lost").count() == 0
-
-
 class TestKeyboard:
     """Without a mouse."""
 
@@ -447,123 +286,6 @@ class TestKeyboard:
         page.keyboard.press("/")
         page.keyboard.type("dog")
         expect(page.get_by_label("Search")).to_be_focused()
-
-
-class TestCharts:
-    """Drawn, with their numbers, SQL and command."""
-
-    def test_every_chart_is_drawn_and_has_its_numbers(self, open_page: OpenPage, report: Path) -> None:
-        page = open_page(report)
-        page.get_by_role("tab", name="Charts").click()
-        charts = page.locator(".chart")
-        expect(charts.first.get_by_role("img")).to_be_visible()
-        assert charts.count() == 10
-        for chart in charts.all():
-            assert chart.get_by_role("img").locator("svg").count() >= 1
-            for part in ("Numbers", "SQL", "Command"):
-                chart.get_by_text(part, exact=True).click()
-            assert chart.locator("tbody tr").count() > 0
-            assert "SELECT" in chart.locator("pre").first.inner_text()
-            assert chart.locator("pre").last.inner_text().startswith("tagstream ")
-
-    def test_sql_that_cannot_be_asked_as_it_stands_says_so(self, open_page: OpenPage, report: Path) -> None:
-        page = open_page(report)
-        page.get_by_role("tab", name="Charts").click()
-        for title, is_query in (("Most frequent labels", True), ("Calibration", False)):
-            chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
-            chart.get_by_text("SQL", exact=True).click()
-            expect(chart.get_by_text("Run by the command below.")).to_have_count(0 if is_query else 1)
-
-    def test_jobs_that_labelled_nothing_have_no_throughput(self, open_page: OpenPage, tmp_path: Path) -> None:
-        store = make_store(tmp_path, {"a": [REJECTED] * 2})
-        store.write_job(job_record(RUN, n_labelled=0, n_rejected=2, labelling_s=0.0, images_per_s=0.0))
-        page = open_page(report_of(store, tmp_path))
-        (row,) = chart_rows(page, "Throughput")
-        assert row[1] == "done"
-        chart = page.locator(".chart", has=page.get_by_role("heading", name="Throughput"))
-        expect(chart.locator(".nothing")).to_have_text("None.")
-        assert chart.get_by_role("img").count() == 0
-
-    @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-    def test_classes_of_rejected_samples_can_be_read(self, open_page: OpenPage, report: Path, viewport: Any) -> None:
-        page = open_page(report, viewport=viewport)
-        page.get_by_role("tab", name="Charts").click()
-        chart = page.locator(".chart", has=page.get_by_role("heading", name="Rejected samples"))
-        expect(chart.locator("svg").get_by_text("decode: ImageUnreadable")).to_be_visible()
-        frame, name = (
-            part.bounding_box()
-            for part in (chart.locator("svg"), chart.locator("svg").get_by_text("decode: ImageUnreadable"))
-        )
-        assert frame is not None
-        assert name is not None
-        assert name["x"] >= frame["x"]
-
-    @pytest.mark.parametrize(
-        ("title", "axis", "expected"),
-        [
-            ("Rejected samples", "x", ["0", "1"]),
-            ("Most frequent labels", "x", ["0", "1"]),
-            ("Labels an image", "x", ["0", "1"]),
-            ("Labels an image", "y", ["0", "1"]),
-            ("Scores", "y", ["0", "1"]),
-            ("Names gained and lost", "x", ["1", "0", "1"]),
-        ],
-    )
-    def test_axes_of_counts_have_whole_numbers(
-        self, open_page: OpenPage, tmp_path: Path, title: str, axis: str, expected: list[str]
-    ) -> None:
-        shards = {"a": [{"labels": ["cat"]}, REJECTED]}
-        page = open_page(write_report(tmp_path, shards, other={"a": [IMAGE, REJECTED]}))
-        page.get_by_role("tab", name="Charts").click()
-        chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
-        ticks = chart.locator(f'svg [aria-label="{axis}-axis tick label"] text')
-        expect(ticks.first).to_be_visible()
-        assert ticks.all_text_contents() == expected
-
-    def test_charts_are_drawn_again_for_another_width(self, open_page: OpenPage, report: Path) -> None:
-        page = open_page(report)
-        page.get_by_role("tab", name="Charts").click()
-        chart = page.locator(".chart .plot svg").first
-        before = chart.get_attribute("width")
-        page.set_viewport_size(PHONE)
-        expect(chart).not_to_have_attribute("width", str(before))
-        assert int(chart.get_attribute("width") or 0) < PHONE["width"]
-
-
-class TestNumbers:
-    """As people read them."""
-
-    @pytest.mark.parametrize(
-        ("images_per_s", "shown"),
-        [(0.0123, "0.012"), (9.96, "10"), (99.4, "99"), (99.7, "100"), (12345.678, "12,346")],
-    )
-    def test_a_rate_is_no_power_of_ten(
-        self, open_page: OpenPage, tmp_path: Path, images_per_s: float, shown: str
-    ) -> None:
-        page = open_page(report_of(store_with_job(tmp_path, images_per_s=images_per_s), tmp_path))
-        assert tiles(page)["images/s"] == shown
-
-    def test_tables_separate_thousands(self, open_page: OpenPage, tmp_path: Path) -> None:
-        job = {"n_images": 1234567890, "n_rejected": 12, "seconds": 123456.789, "images_per_s": 12.345678}
-        page = open_page(report_of(store_with_job(tmp_path, **job), tmp_path))
-        assert chart_rows(page, "Throughput")[0][2:] == ["1,234,567,890", "12", "123,457", "12.35"]
-
-    @pytest.mark.parametrize(
-        ("usd_per_hour", "a_million", "cost"),
-        [
-            (0.0001, "0.014", "0.000000056 USD at 0.0001 USD an hour"),
-            (0.1, "13.89", "0.000056 USD at 0.1 USD an hour"),
-            (36_000.0, "5,000,000.00", "20.00 USD at 36,000 USD an hour"),
-        ],
-    )
-    def test_what_costs_little_does_not_cost_nothing(
-        self, open_page: OpenPage, tmp_path: Path, usd_per_hour: float, a_million: str, cost: str
-    ) -> None:
-        store = store_with_job(tmp_path, seconds=2.0, n_images=4)
-        page = open_page(report_of(store, tmp_path, usd_per_hour=usd_per_hour))
-        assert tiles(page)["USD a million"] == a_million
-        page.get_by_role("tab", name="Run").click()
-        expect(page.locator("#facts")).to_contain_text(cost)
 
 
 class TestEverybody:

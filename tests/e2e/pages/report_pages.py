@@ -1,0 +1,55 @@
+"""Reports as the tests of their pages write them, and what the pages show."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from pipeline.analysis.vocabulary import read_vocabulary
+from pipeline.report.job import Report, ReportRequest
+from pipeline.store import Store
+from tests.fixtures.report_stores import OTHER, RUN, make_store
+
+IMAGE = {"labels": ["dog"]}
+
+
+def write_report(folder: Path, shards: Any, **options: Any) -> Path:
+    other = options.pop("other", None)
+    ranking = options.pop("ranking", "prob")
+    store = make_store(folder, shards, other=other, rankings=(ranking, ranking))
+    return report_of(store, folder, compare=OTHER if other else None, **options)
+
+
+def report_of(store: Store, folder: Path, **options: Any) -> Path:
+    out = folder / "report.html"
+    Report(ReportRequest(store=store.url, out=str(out), run=RUN, vocabulary=read_vocabulary(None), **options)).write()
+    return out
+
+
+def found(page: Page) -> int:
+    """How many images the page says it shows."""
+    text = page.get_by_role("status").inner_text()
+    (number,) = re.findall(r"^[\d,]+", text)
+    return int(number.replace(",", ""))
+
+
+def shown_keys(page: Page) -> list[str]:
+    return page.locator(".card-key").all_inner_texts()
+
+
+def n_columns(page: Page) -> int:
+    """Of the grid: cards that stand as high as the first one."""
+    tops = page.locator(".card").evaluate_all("(cards) => cards.map((card) => card.getBoundingClientRect().top)")
+    return sum(top == tops[0] for top in tops)
+
+
+def chart_rows(page: Page, title: str) -> list[list[str]]:
+    """The numbers of a chart, as its table shows them."""
+    page.get_by_role("tab", name="Charts").click()
+    chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
+    chart.get_by_text("Numbers", exact=True).click()
+    expect(chart.locator("tbody tr").first).to_be_visible()
+    return [row.locator("td").all_inner_texts() for row in chart.locator("tbody tr").all()]
