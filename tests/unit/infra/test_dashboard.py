@@ -68,7 +68,7 @@ def test_every_panel_is_of_the_runs_and_jobs_that_are_chosen() -> None:
 
 
 def test_the_dashboard_opens_with_the_latest_job_alone() -> None:
-    """Nodes go on showing the counters of jobs that are over, which are not to be added to those of the one that runs."""
+    """Nodes go on showing the counters of jobs that are over, which are not to be added to those of the next."""
     (variable,) = (variable for variable in DASHBOARD["templating"]["list"] if variable["name"] == "started")
     # Without a choice and without "All" Grafana takes the first; 2 is alphabetical, backwards.
     assert (variable["current"], variable["includeAll"], variable["sort"]) == ({}, False, 2)
