@@ -23,7 +23,7 @@ from pipeline.device_thread import DeviceThread
 from pipeline.progress import ProgressSnapshot
 from schemas import REJECTED
 
-# Of every metric. A job is named by the time at which it began, as its record is; a tag `job` would meet Prometheus's own.
+# Of every metric. A job goes by the time at which it began, as its record does; `job` is a label that Prometheus sets.
 JOB_TAGS = ("run", "started")
 _WORKER_TAGS = ("worker", "device")
 _SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]

@@ -18,7 +18,7 @@ def commands() -> Iterator[str]:
     """What follows `tagstream` in the manifests, the examples and the page about them."""
     for manifest in build(EXAMPLE).values():
         for text in strings(manifest):
-            yield from re.findall(r"^tagstream (.+)$", text, re.MULTILINE)
+            yield from re.findall(r"^tagstream (.+)$", text.replace("\\\n", " "), re.MULTILINE)
     for service in yaml.safe_load((INFRA / "compose.yaml").read_text())["services"].values():
         # Where it is not said otherwise the image's entrypoint runs.
         if service.get("image", "").startswith("tagstream:") and "entrypoint" not in service:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from pipeline.lock import LEASE_S
 from tests.fixtures.infra import EXAMPLE, INFRA, Manifest, build, pins, strings
 
 # Where each of KubeRay's kinds keeps the description of its cluster.
@@ -156,18 +159,95 @@ def test_no_pod_runs_as_root_or_can_become_it(example: Built) -> None:
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
+def hook_of(example: Built) -> tuple[str, list[str]]:
+    """The script that stops the jobs of a head's pod, and its arguments."""
+    (container,) = pods_of(cluster(example))[0]["containers"]
+    program, option, script, *arguments = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert (program, option) == ("python", "-c")
+    return script, arguments
+
+
 def test_a_job_has_the_time_to_commit_before_its_pod_ends(example: Built) -> None:
     head = pods_of(cluster(example))[0]
     (container,) = head["containers"]
     environment = {variable["name"]: variable["value"] for variable in container["env"]}
-    assert int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) + 20 <= head["terminationGracePeriodSeconds"]
+    folder, *seconds = hook_of(example)[1]
+    assert folder == "/proc"
+    assert int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) == int(seconds[0]) >= 120
+    # Ray drains the node for as long after the hook.
+    assert sum(map(int, seconds)) + 30 < head["terminationGracePeriodSeconds"]
 
 
-def test_the_head_stops_the_job_that_the_rayjobs_submit(example: Built) -> None:
-    (container,) = pods_of(cluster(example))[0]["containers"]
-    command = container["lifecycle"]["preStop"]["exec"]["command"]
-    assert command[:3] == ["ray", "job", "stop"]
-    assert {job["jobId"] for job in jobs_of(example)} == {command[-1]}
+# Says when it can be stopped, and notes each time that it is.
+STOPPABLE = """
+import pathlib, signal, sys, time
+def stop(*_):
+    with pathlib.Path(sys.argv[0]).with_suffix(".stops").open("a") as stops:
+        stops.write("stop ")
+    time.sleep(0.5)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_head_stops_its_commands_once_and_waits_for_them(example: Built, tmp_path: Path) -> None:
+    """Of a RayJob, with a shell around it, and of `tagstream submit`; a process that only names tagstream goes on."""
+    script, _ = hook_of(example)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").touch()
+    files = [tmp_path / "tagstream", tmp_path / "jobs" / "cli.py", tmp_path / "other.py"]
+    for path in files:
+        path.write_text(STOPPABLE)
+    python = sys.executable
+    commands = [
+        ["sh", "-c", f"label() {{ {python} {files[0]} label; }}; label || {{ code=$?; exit $code; }}"],
+        [python, "-m", "jobs.cli", "label"],
+        [python, str(files[2]), str(files[0])],
+    ]
+    with contextlib.ExitStack() as stack:
+        started = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) for command in commands]
+        for process in started:
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+        # The script sees no other process of this machine.
+        (tmp_path / "proc").mkdir()
+        shell = started[0].pid
+        in_shell = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+        for number in (*in_shell, *(process.pid for process in started)):
+            (tmp_path / "proc" / str(number)).symlink_to(f"/proc/{number}")
+        subprocess.run([python, "-c", script, tmp_path / "proc", "30", "0"], check=True, timeout=60)
+        assert [path.with_suffix(".stops").exists() for path in files] == [True, True, False]
+        assert [path.with_suffix(".stops").read_text() for path in files[:2]] == ["stop ", "stop "]
+        # They are over when the script is; the shell hands on how its command ended.
+        assert [process.wait(5) for process in started[:2]] == [143, 143]
+        assert started[2].poll() is None
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "seconds_waited"), [([0], 0, []), ([143], 143, []), ([5, 0], 0, ["330"]), ([5, 5], 5, ["330"])]
+)
+def test_a_job_waits_once_for_the_lock_of_one_that_died(
+    example: Built, tmp_path: Path, codes: list[int], code: int, seconds_waited: list[str]
+) -> None:
+    """The commands of the RayJobs that take a lock run in a shell, with a tagstream that exits with these codes."""
+    (tmp_path / "sleep").write_text('#!/bin/sh\necho "$1" >> slept\n')
+    (tmp_path / "tagstream").write_text('#!/bin/sh\nread code < codes; sed -i 1d codes; exit "$code"\n')
+    for program in ("sleep", "tagstream"):
+        (tmp_path / program).chmod(0o755)
+    entrypoints = [job["entrypoint"] for job in jobs_of(example) if "--lock" in job["entrypoint"]]
+    assert len(entrypoints) == 2
+    for entrypoint in entrypoints:
+        (tmp_path / "codes").write_text("".join(f"{number}\n" for number in codes))
+        (tmp_path / "slept").write_text("")
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        done = subprocess.run(["sh", "-c", entrypoint], cwd=tmp_path, env=environment, timeout=30)
+        assert done.returncode == code
+        assert (tmp_path / "slept").read_text().split() == seconds_waited
+    assert all(int(seconds) > LEASE_S for seconds in seconds_waited)
 
 
 def test_only_workers_go_to_spot_nodes(example: Built) -> None:
