@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from jobs.cli import tagstream
-from tests.fixtures.infra import EXAMPLE, INFRA, build, strings
+from tests.fixtures.infra import INFRA, build_example, strings
 
 
 def commands() -> Iterator[str]:
     """What follows `tagstream` in the manifests, the examples and the page about them."""
-    for manifest in build(EXAMPLE).values():
+    for manifest in build_example().values():
         for text in strings(manifest):
             yield from re.findall(r"^tagstream (.+)$", text.replace("\\\n", " "), re.MULTILINE)
     for service in yaml.safe_load((INFRA / "compose.yaml").read_text())["services"].values():

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from pipeline.lock import LEASE_S
-from tests.fixtures.infra import EXAMPLE, INFRA, Manifest, build, pins, strings
+from tests.fixtures.infra import EXAMPLE, INFRA, STANDING, WANTED, Manifest, build, pins, strings
 
 # Where each of KubeRay's kinds keeps the description of its cluster.
 CLUSTER_PATHS = {
@@ -34,11 +34,12 @@ def cluster_of(manifest: Manifest) -> Manifest:
     value: Any = manifest
     for key in CLUSTER_PATHS[manifest["kind"], manifest["metadata"]["name"]]:
         value = value[key]
-    return {name: inner for name, inner in value.items() if name != "suspend"}
+    assert isinstance(value, dict)
+    return value
 
 
 def cluster(example: Built) -> Manifest:
-    return cluster_of(example["RayJob", "tagstream-label"])
+    return cluster_of(example["RayCronJob", "tagstream-nightly"])
 
 
 def pods_of(cluster: Manifest) -> list[Manifest]:
@@ -104,8 +105,32 @@ def test_every_manifest_is_named_by_a_kustomization() -> None:
     assert manifests <= named
 
 
-def test_the_base_is_whole_without_an_overlay(example: Built) -> None:
-    assert build(INFRA / "k8s" / "base").keys() == example.keys()
+def test_the_base_is_whole_without_an_overlay() -> None:
+    assert build(INFRA / "k8s" / "base").keys() == build(EXAMPLE / STANDING).keys()
+
+
+def test_what_is_applied_again_and_again_is_no_work(example: Built) -> None:
+    """It would start, or with `suspend: true` end, what somebody has at work."""
+    standing = build(EXAMPLE / STANDING)
+    assert {kind for kind, _ in standing} == {
+        *("ConfigMap", "ServiceAccount", "Role", "RoleBinding"),
+        *("CronJob", "RayCronJob"),
+    }
+    # One of the two schedules is at work.
+    assert [example[kind, "tagstream-nightly"]["spec"]["suspend"] for kind in ("CronJob", "RayCronJob")] == [
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_what_is_wanted_once_comes_alone_and_starts(name: str) -> None:
+    standing, built = build(EXAMPLE / STANDING), build(EXAMPLE / name)
+    (key,) = built.keys() - standing.keys()
+    assert key in CLUSTER_PATHS
+    assert "suspend" not in built[key]["spec"]
+    # What stands stays as it is.
+    assert {key: built[key] for key in standing} == standing
 
 
 def test_the_same_cluster_serves_all(example: Built) -> None:
@@ -119,7 +144,7 @@ def test_what_an_overlay_patches_in_one_cluster_reaches_all(example: Built) -> N
 
 
 def test_the_overlay_sets_the_image_of_every_ray_node(example: Built) -> None:
-    (image,) = yaml.safe_load((EXAMPLE / "kustomization.yaml").read_text())["images"]
+    (image,) = yaml.safe_load((EXAMPLE / STANDING / "kustomization.yaml").read_text())["images"]
     for key in CLUSTER_PATHS:
         for container in containers_of(cluster_of(example[key])):
             assert container["image"] == f"{image['newName']}:{image['newTag']}"
@@ -128,12 +153,6 @@ def test_the_overlay_sets_the_image_of_every_ray_node(example: Built) -> None:
 def test_the_overlay_sets_what_the_base_leaves_open(example: Built) -> None:
     assert not [text for text in strings(list(example.values())) if "set-by-the-overlay" in text]
     assert {manifest["metadata"]["namespace"] for manifest in example.values()} == {"tagstream"}
-
-
-def test_applying_the_manifests_starts_nothing_but_the_schedule(example: Built) -> None:
-    suspended = {key for key, manifest in example.items() if manifest.get("spec", {}).get("suspend") is True}
-    assert suspended == CLUSTER_PATHS.keys()
-    assert example["CronJob", "tagstream-nightly"]["spec"]["suspend"] is False
 
 
 def test_ray_is_the_version_of_the_image(example: Built) -> None:
