@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from jobs.cli import tagstream
-from tests.fixtures.infra import INFRA, build_example, strings
+from tests.fixtures.infra import INFRA, ROOT, build_example, strings
 
 
 def commands() -> Iterator[str]:
@@ -33,8 +33,10 @@ COMMANDS = sorted(set(commands()))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_is_one(command: str) -> None:
-    words = shlex.split(command)
+def test_the_command_is_one(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Files that options name have to exist: from the root of the repository, or as they are mounted.
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command.replace("/etc/tagstream/", "infra/k8s/base/"))
     if words[0] == "submit":
         # Sends the command that follows it.
         words = words[1:]

@@ -7,6 +7,7 @@ import copy
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from pipeline.cluster import Node, plan_pool
 from pipeline.lock import LEASE_S
+from pipeline.settings import LabelSettings
+from pipeline.settings_file import read_settings
 from tests.fixtures.infra import EXAMPLE, INFRA, STANDING, WANTED, Manifest, build, pins, strings
 
 # Where each of KubeRay's kinds keeps the description of its cluster.
@@ -284,6 +288,34 @@ def test_gpus_label_and_cpus_read(example: Built) -> None:
         for group in cluster(example)["workerGroupSpecs"]
     }
     assert gpus == {"gpu": "1", "readers": None}
+
+
+def test_the_pool_is_planned_for_all_gpus_that_may_come(example: Built) -> None:
+    told = tomllib.loads(example["ConfigMap", "tagstream-label"]["data"]["label.toml"])
+    (group,) = [group for group in cluster(example)["workerGroupSpecs"] if group["groupName"] == "gpu"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    each = {"cpus": int(limits["cpu"]), "gpus": int(limits["nvidia.com/gpu"])}
+    assert told == {"actors": group["maxReplicas"], "nodes_to_come": {"count": group["maxReplicas"], **each}}
+
+
+def test_a_cluster_that_begins_small_gets_an_actor_for_each_gpu(example: Built) -> None:
+    told = tomllib.loads(example["ConfigMap", "tagstream-label"]["data"]["label.toml"])
+    groups = cluster(example)["workerGroupSpecs"]
+    limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups]
+    workers = [Node(int(limit["cpu"]), int(limit.get("nvidia.com/gpu", 0))) for limit in limits]
+    pool = plan_pool([Node(0, 0), *workers], read_settings(LabelSettings, told, "label.toml"))
+    # All at once: those that wait for a GPU are what the autoscaler sees.
+    assert (pool.min_actors, pool.n_actors, pool.device) == (8, 8, "cuda")
+
+
+def test_labelling_reads_its_settings_where_they_are_mounted(example: Built) -> None:
+    head = pods_of(cluster(example))[0]
+    (mount,) = head["containers"][0]["volumeMounts"]
+    (volume,) = head["volumes"]
+    assert volume == {"name": mount["name"], "configMap": {"name": "tagstream-label"}}
+    for job in jobs_of(example):
+        if "tagstream label" in job["entrypoint"]:
+            assert f"--config {mount['mountPath']}/label.toml " in job["entrypoint"]
 
 
 def test_jobs_leave_no_machines_behind_and_do_not_wait_for_ever(example: Built) -> None:
