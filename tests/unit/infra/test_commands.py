@@ -36,7 +36,8 @@ COMMANDS = sorted(set(commands()))
 def test_the_command_is_one(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Files that options name have to exist: from the root of the repository, or as they are mounted.
     monkeypatch.chdir(ROOT)
-    words = shlex.split(command.replace("/etc/tagstream/", "infra/k8s/base/"))
+    whole = re.sub(r"\$\{\w+:\+(.*?)\}", r"\1", command)
+    words = shlex.split(whole.replace("/etc/tagstream/", "infra/k8s/base/"))
     if words[0] == "submit":
         # Sends the command that follows it.
         words = words[1:]

@@ -341,6 +341,10 @@ def test_the_two_schedules_are_one(example: Built) -> None:
     assert (own["schedule"], own["timeZone"]) == (kuberay["schedule"], kuberay["timeZone"])
 
 
+# An address that takes messages from anybody who knows it is one, too.
+SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "NOTIFY", "WEBHOOK")
+
+
 def test_secrets_come_by_reference_alone(example: Built) -> None:
     assert not [kind for kind, _ in example if kind == "Secret"]
     for container in containers_of(cluster(example)):
@@ -348,8 +352,24 @@ def test_secrets_come_by_reference_alone(example: Built) -> None:
         assert not [
             variable["name"]
             for variable in container.get("env", [])
-            if any(word in variable["name"] for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
+            if any(word in variable["name"] for word in SECRET_WORDS)
         ]
+    for (kind, _), manifest in example.items():
+        if kind == "ConfigMap":
+            assert not [name for name in manifest["data"] if any(word in name for word in SECRET_WORDS)]
+
+
+@pytest.mark.parametrize("url", [None, "https://hooks.example.org/?id=a b"])
+def test_the_nightly_job_tells_somebody_where_the_secret_says_whom(
+    example: Built, tmp_path: Path, url: str | None
+) -> None:
+    (tmp_path / "tagstream").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > given\n')
+    (tmp_path / "tagstream").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **({"NOTIFY_URL": url} if url else {})}
+    entrypoint = example["RayCronJob", "tagstream-nightly"]["spec"]["jobTemplate"]["entrypoint"]
+    subprocess.run(["sh", "-c", entrypoint], cwd=tmp_path, env=environment, check=True, timeout=30)
+    given = (tmp_path / "given").read_text().splitlines()
+    assert given[given.index("--lock") + 1 :] == (["--notify", url] if url else [])
 
 
 def test_what_is_referred_to_exists(example: Built) -> None:
@@ -358,8 +378,7 @@ def test_what_is_referred_to_exists(example: Built) -> None:
         for container in pod["containers"]:
             maps = [origin["configMapRef"]["name"] for origin in container["envFrom"] if "configMapRef" in origin]
             assert all(("ConfigMap", name) in example for name in maps)
-    for variable in ("BUCKET", "NOTIFY_URL"):
-        assert variable in example["ConfigMap", "tagstream"]["data"]
+    assert "BUCKET" in example["ConfigMap", "tagstream"]["data"]
 
 
 def test_the_schedule_may_read_its_template_and_make_rayjobs_and_nothing_else(example: Built) -> None:
