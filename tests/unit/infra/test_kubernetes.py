@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -379,6 +381,29 @@ def test_what_is_referred_to_exists(example: Built) -> None:
             maps = [origin["configMapRef"]["name"] for origin in container["envFrom"] if "configMapRef" in origin]
             assert all(("ConfigMap", name) in example for name in maps)
     assert "BUCKET" in example["ConfigMap", "tagstream"]["data"]
+
+
+def test_prometheus_may_be_told_to_ask_the_pods_of_ray(example: Built, tmp_path: Path) -> None:
+    """The overlay's commented lines, uncommented."""
+    overlay = EXAMPLE / STANDING
+    lines = (overlay / "kustomization.yaml").read_text()
+    (commented,) = re.findall(r"^# components:\n#   - (\S+)\n", lines, re.MULTILINE)
+    folders = {"resources": [overlay], "components": [overlay / commented]}
+    relative = {name: [os.path.relpath(path, tmp_path) for path in paths] for name, paths in folders.items()}
+    head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": "tagstream"}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({**head, **relative}))
+    built = build(tmp_path)
+    assert built.keys() - build(overlay).keys() == {("PodMonitor", "tagstream")}
+    monitor = built["PodMonitor", "tagstream"]
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    assert monitor["metadata"]["namespace"] == "tagstream"
+    # KubeRay labels each pod with the name of its cluster, and gives workers the port of this name.
+    assert monitor["spec"].keys() == {"selector", "podMetricsEndpoints"}
+    assert monitor["spec"]["selector"] == {"matchExpressions": [{"key": "ray.io/cluster", "operator": "Exists"}]}
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint.keys() == {"port", "interval"}
+    head_ports = containers_of(cluster(example))[0]["ports"]
+    assert {"name": endpoint["port"], "containerPort": 8080} in head_ports
 
 
 def test_the_schedule_may_read_its_template_and_make_rayjobs_and_nothing_else(example: Built) -> None:
