@@ -24,7 +24,7 @@ def commands() -> Iterator[str]:
         if service.get("image", "").startswith("tagstream:") and "entrypoint" not in service:
             yield shlex.join(service["command"])
     for path in (INFRA / "schedule").iterdir():
-        yield from re.findall(r"bin/tagstream (.+)$", path.read_text().replace("\\\n", " "), re.MULTILINE)
+        yield from re.findall(r"bin/tagstream (.+?)(?: > .*)?$", path.read_text().replace("\\\n", " "), re.MULTILINE)
     page = (INFRA / "README.md").read_text().replace("\\\n", " ")
     yield from re.findall(r"^(?:tagstream|docker run .*example.org/tagstream:\S+) (.+)$", page, re.MULTILINE)
 
@@ -43,6 +43,15 @@ def test_the_command_is_one(command: str, monkeypatch: pytest.MonkeyPatch) -> No
         words = words[1:]
     verb, *arguments = words
     tagstream.commands[verb].make_context(verb, arguments)
+
+
+def test_every_labelling_command_names_a_model() -> None:
+    """Without one the demo's would label, which knows pictograms."""
+    labelling = [command for command in COMMANDS if re.match(r"(submit )?label ", command)]
+    assert len(labelling) >= 5
+    # compose.yaml labels the demo's scenes.
+    without = [words for words in map(shlex.split, labelling) if "--model" not in words]
+    assert [words[2] for words in without] == ["s3://tagstream/shards"]
 
 
 def test_the_commands_are_found_everywhere() -> None:
