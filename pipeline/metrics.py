@@ -23,8 +23,8 @@ from pipeline.device_thread import DeviceThread
 from pipeline.progress import ProgressSnapshot
 from schemas import REJECTED
 
-# Of every metric: the job is the time at which it began, as in the name of its record.
-JOB_TAGS = ("run", "job")
+# Of every metric. A job goes by the time at which it began, as its record does; `job` is a label that Prometheus sets.
+JOB_TAGS = ("run", "started")
 _WORKER_TAGS = ("worker", "device")
 _SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 # Ray shows what a gauge was set to only once: it is set again and again.
@@ -192,7 +192,7 @@ def _make_metrics(metrics: tuple[Metric, ...], run: str, job: str) -> Mapping[Me
     for metric in metrics:
         kind, options = kinds[metric.kind]
         made[metric] = kind(metric.name, metric.description, tag_keys=(*JOB_TAGS, *metric.tags), **options)
-        made[metric].set_default_tags({"run": run, "job": job})
+        made[metric].set_default_tags({"run": run, "started": job})
     return made
 
 

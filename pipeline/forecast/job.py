@@ -56,6 +56,8 @@ class SampleJob(LabelJob):
 
     def __init__(self, request: LabelRequest, n_images: int, seed: int) -> None:
         super().__init__(request)
+        # Its metrics are under the run's name, and are not to be added to those of the run's jobs.
+        self.started_at += " plan"
         self.timed = self.progress = _TimedProgress()
         self.shards: list[WholeShard] = []
         self._n_images, self._seed = n_images, seed

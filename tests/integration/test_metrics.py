@@ -60,7 +60,7 @@ def scraped(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPat
     last: dict[str, dict[frozenset[tuple[str, str]], float]] = defaultdict(dict)
     seen: dict[str, list[float]] = defaultdict(list)
     for sample in samples:
-        if sample.labels.get("job") == record.started:
+        if sample.labels.get("started") == record.started:
             last[sample.name][frozenset(sample.labels.items())] = sample.value
             seen[sample.name].append(sample.value)
     return Scraped(record, last, seen)

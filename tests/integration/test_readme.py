@@ -50,7 +50,19 @@ def test_every_command_is_a_command(verb: str) -> None:
     assert verb in tagstream.commands
 
 
+def test_the_head_of_the_readme_is_reached_from_elsewhere_and_by_those_with_its_token_alone() -> None:
+    """Ray's own default listens on the loopback and asks for nothing; these are options of its commands."""
+    from ray.scripts.scripts import get_auth_token, start
+
+    found = re.search(
+        r"^export RAY_AUTH_MODE=token;.* ray get-auth-token (\S+) .*\nray start (--head .*?) +#", README, re.M
+    )
+    assert found
+    assert get_auth_token.make_context("get-auth-token", [found[1]]).params == {"generate": True}
+    assert start.make_context("start", found[2].split()).params["dashboard_host"] == "0.0.0.0"
+
+
 def test_every_flag_is_a_flag() -> None:
     known = {flag for command in tagstream.commands.values() for option in command.params for flag in option.opts}
-    of_other_programs = {"--device", "--head", "--help"}
+    of_other_programs = {"--device", "--head", "--dashboard-host", "--generate", "--help"}
     assert set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", README)) - of_other_programs - known == set()

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.fixtures.infra import EXAMPLE, ROOT, Manifest, build
+from tests.fixtures.infra import ROOT, Manifest, build_example
 
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
@@ -17,7 +17,7 @@ _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 @pytest.fixture(scope="session")
 def example() -> dict[tuple[str, str], Manifest]:
     """The manifests of the example overlay."""
-    return build(EXAMPLE)
+    return build_example()
 
 
 @pytest.fixture(scope="session")

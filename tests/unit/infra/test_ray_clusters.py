@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tomllib
 from typing import Any
 
 import pytest
@@ -62,6 +63,13 @@ def test_gpus_label_and_cpus_read_on_spot_and_the_head_is_kept(given: dict[str, 
 
 def test_there_may_be_as_many_workers_as_their_kinds_allow(given: dict[str, Any]) -> None:
     assert given["max_workers"] == sum(kind.get("max_workers", 0) for kind in given["available_node_types"].values())
+
+
+def test_the_pool_is_planned_for_all_gpus_that_may_come(given: dict[str, Any]) -> None:
+    told = tomllib.loads((INFRA / "ray" / "label.toml").read_text())
+    gpu = given["available_node_types"]["gpu"]
+    each = {"cpus": gpu["resources"]["CPU"], "gpus": gpu["resources"]["GPU"]}
+    assert told == {"actors": gpu["max_workers"], "nodes_to_come": {"count": gpu["max_workers"], **each}}
 
 
 def test_nothing_is_installed_over_what_the_image_locks(given: dict[str, Any]) -> None:
