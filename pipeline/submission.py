@@ -153,7 +153,7 @@ class JobCluster:
 
     def follow(self, job_id: str) -> Iterator[str]:
         """The lines of a job's log as they come, from the first on until it has ended."""
-        rest, n_seen, heard = "", 0, time.monotonic()
+        rest, n_seen, lost_since = "", 0, None
         while True:
             n_skipped = 0
             try:
@@ -161,13 +161,15 @@ class JobCluster:
                     # A new connection begins with what is known.
                     new = chunk[max(0, n_seen - n_skipped) :]
                     n_skipped += len(chunk)
-                    n_seen, heard = n_seen + len(new), time.monotonic()
+                    n_seen, lost_since = n_seen + len(new), None
                     *lines, rest = (rest + new).split("\n")
                     yield from lines
                 if self.job(job_id).exit_code is not None:
                     break
             except (ClientError, OSError, RuntimeError, ClusterError) as error:
-                if time.monotonic() > heard + _SILENCE_PATIENCE_S:
+                # Proxies cut what is silent: a job may say nothing for long.
+                lost_since = None if self._is_at_work(job_id) else lost_since or time.monotonic()
+                if lost_since is not None and time.monotonic() > lost_since + _SILENCE_PATIENCE_S:
                     raise ClusterError(
                         f"the connection to {self.address} is lost ({one_line(error)}); the job may be going on: "
                         f"tagstream jobs {job_id} --follow"
@@ -175,6 +177,13 @@ class JobCluster:
             time.sleep(_PAUSE_S)
         if rest:
             yield rest
+
+    def _is_at_work(self, job_id: str) -> bool:
+        """Whether the cluster says that a job has not ended."""
+        try:
+            return self.job(job_id).exit_code is None
+        except ClusterError:
+            return False
 
     def _tail(self, job_id: str) -> Iterator[str]:
         """A job's log in pieces, until the connection ends."""

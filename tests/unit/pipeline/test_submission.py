@@ -135,12 +135,35 @@ class TestFollowing:
         client.logs = [["one\nt", OSError("broken")], ["one\n", RuntimeError("again")], ["one\ntwo\nth", "ree\n"]]
         assert list(JobCluster().follow("job")) == ["one", "two", "three"]
 
-    def test_a_cluster_that_stays_away_is_an_error_that_says_how_to_go_on(
+    def test_connections_of_a_quiet_job_may_be_cut_as_long_as_the_cluster_says_that_it_is_at_work(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.0)
-        client.logs = [["one\n"], [OSError("broken")], [OSError("broken")]]
+        cut = RuntimeError("the connection was closed with close code 1006")
+        client.logs = [["one\n"], [cut], ["one\n", cut], [cut], ["one\ntwo\n"]]
+        assert list(JobCluster().follow("job")) == ["one", "two"]
+
+    def test_a_cluster_that_stays_away_is_an_error_that_says_how_to_go_on(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: str) -> JobDetails:
+            raise ConnectionError("refused")
+
+        monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.0)
+        monkeypatch.setattr(client, "get_job_info", refuse)
+        client.logs = [["one\n", OSError("broken")] for _ in range(99)]
+        lines = JobCluster().follow("job")
+        assert next(lines) == "one"
         with pytest.raises(ClusterError, match=r"is lost \(broken\); .* tagstream jobs job --follow"):
+            next(lines)
+
+    def test_a_log_that_cannot_be_read_to_its_end_is_an_error_too(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.0)
+        monkeypatch.setattr(client, "get_job_info", lambda _: client.details)
+        client.logs = [[OSError("broken")] for _ in range(99)]
+        with pytest.raises(ClusterError, match=r"is lost \(broken\)"):
             list(JobCluster().follow("job"))
 
 
