@@ -33,7 +33,7 @@ _EXIT_FAILED = 1
 _MAX_UPLOAD_BYTES = 500 << 20
 # A head that has just started answers before it can take a job.
 _NO_AGENT, _NO_AGENT_PATIENCE_S = "No available agent", 60.0
-_SILENCE_PATIENCE_S = 120.0
+_AWAY_PATIENCE_S, _SILENCE_PATIENCE_S = 120.0, 120.0
 _PAUSE_S = 1.0
 _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 _STATUS = re.compile(r"^Request failed with status code \d+: ")
@@ -169,7 +169,7 @@ class JobCluster:
             except (ClientError, OSError, RuntimeError, ClusterError) as error:
                 # Proxies cut what is silent: a job may say nothing for long.
                 lost_since = None if self._is_at_work(job_id) else lost_since or time.monotonic()
-                if lost_since is not None and time.monotonic() > lost_since + _SILENCE_PATIENCE_S:
+                if lost_since is not None and time.monotonic() > lost_since + _AWAY_PATIENCE_S:
                     raise ClusterError(
                         f"the connection to {self.address} is lost ({one_line(error)}); the job may be going on: "
                         f"tagstream jobs {job_id} --follow"
@@ -189,7 +189,8 @@ class JobCluster:
         """A job's log in pieces, until the connection ends."""
         with asyncio.Runner() as runner:
             pieces = self._client.tail_job_logs(job_id)
-            while (piece := runner.run(_next(pieces))) is not None:
+            # A connection that was cut without a word stays silent for ever: a silent one is made anew.
+            while (piece := runner.run(asyncio.wait_for(_next(pieces), _SILENCE_PATIENCE_S))) is not None:
                 yield piece
 
     @contextlib.contextmanager

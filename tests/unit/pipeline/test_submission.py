@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ class Client:
     def __init__(self) -> None:
         self.submitted: list[dict[str, Any]] = []
         self.failures: list[Exception] = []
-        self.logs: list[list[str | Exception]] = []
+        self.logs: list[list[str | Exception | None]] = []
         self.details = details(JobStatus.SUCCEEDED)
 
     def get_address(self) -> str:
@@ -46,7 +47,10 @@ class Client:
         for piece in self.logs.pop(0):
             if isinstance(piece, Exception):
                 raise piece
-            yield piece
+            if piece is None:
+                await asyncio.Event().wait()
+            else:
+                yield piece
 
 
 @pytest.fixture
@@ -138,9 +142,16 @@ class TestFollowing:
     def test_connections_of_a_quiet_job_may_be_cut_as_long_as_the_cluster_says_that_it_is_at_work(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.0)
+        monkeypatch.setattr(submission, "_AWAY_PATIENCE_S", 0.0)
         cut = RuntimeError("the connection was closed with close code 1006")
         client.logs = [["one\n"], [cut], ["one\n", cut], [cut], ["one\ntwo\n"]]
+        assert list(JobCluster().follow("job")) == ["one", "two"]
+
+    def test_a_connection_that_is_dead_without_a_word_is_made_anew(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.2)
+        client.logs = [["one\n", None], ["one\ntwo\n"]]
         assert list(JobCluster().follow("job")) == ["one", "two"]
 
     def test_a_cluster_that_stays_away_is_an_error_that_says_how_to_go_on(
@@ -149,7 +160,7 @@ class TestFollowing:
         def refuse(_: str) -> JobDetails:
             raise ConnectionError("refused")
 
-        monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.0)
+        monkeypatch.setattr(submission, "_AWAY_PATIENCE_S", 0.0)
         monkeypatch.setattr(client, "get_job_info", refuse)
         client.logs = [["one\n", OSError("broken")] for _ in range(99)]
         lines = JobCluster().follow("job")
@@ -160,7 +171,7 @@ class TestFollowing:
     def test_a_log_that_cannot_be_read_to_its_end_is_an_error_too(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.0)
+        monkeypatch.setattr(submission, "_AWAY_PATIENCE_S", 0.0)
         monkeypatch.setattr(client, "get_job_info", lambda _: client.details)
         client.logs = [[OSError("broken")] for _ in range(99)]
         with pytest.raises(ClusterError, match=r"is lost \(broken\)"):
