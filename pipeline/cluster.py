@@ -107,7 +107,7 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     options = {"logging_level": level, "log_to_driver": verbose, "configure_logging": verbose}
     address = cluster_address(address)
     try:
-        with contextlib.nullcontext() if verbose else _silence():
+        with contextlib.nullcontext() if verbose else silence():
             if address:
                 ray.init(address=address, runtime_env={"env_vars": _missing_environment()}, **options)
             else:
@@ -299,8 +299,8 @@ def _cpus_of_cpu_actor(nodes: list[Node]) -> int:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps Ray's start-up lines, some written by its C++ core, out of the terminal; errors are raised."""
+def silence() -> Iterator[None]:
+    """Keeps Ray's lines, some written by its C++ core, out of the terminal; errors are raised."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

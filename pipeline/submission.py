@@ -19,10 +19,10 @@ from pathlib import Path
 
 from aiohttp import ClientError
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
-from pipeline.cluster import forwarded_environment
+from pipeline.cluster import forwarded_environment, silence
 from pipeline.errors import ClusterError, one_line
 from pipeline.secrets import conceal
 
@@ -97,8 +97,12 @@ class JobCluster:
             os.environ[_ADDRESS_VARIABLE] = address if is_whole else f"http://{address}"
         # As Ray does where it joins a cluster: a token that is there is used, unless RAY_AUTH_MODE says otherwise.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        with self._errors():
-            self._client = JobSubmissionClient()
+        with self._errors(), silence():
+            try:
+                self._client = JobSubmissionClient()
+            except ValueError as error:
+                # In no form that Ray knows.
+                raise ConnectionError(str(error)) from error
         self.address = self._client.get_address()
 
     def submit(self, name: str, command: Sequence[str], upload: Upload) -> tuple[str, int]:
@@ -204,15 +208,17 @@ class JobCluster:
                 f"the Ray cluster at {self.address} {wrong}; set RAY_AUTH_MODE=token with the cluster's token in "
                 "RAY_AUTH_TOKEN, or the path of its file in RAY_AUTH_TOKEN_PATH"
             ) from None
-        except OSError as error:
+        except (OSError, RayError) as error:
             raise ClusterError(
                 f"no Ray cluster takes jobs at {self.address}: {one_line(error).rstrip('.')}; "
                 "expected --address http://HEAD:8265, the dashboard of a running head with ray[default]"
             ) from error
         except RuntimeError as error:
-            # The last line of a traceback on the head says what it was.
-            said = [line for line in str(error).splitlines() if line.strip()]
-            why = _STATUS.sub("", said[-1].strip())
+            why = one_line(error)
+            if _STATUS.match(why):
+                # The last line of a traceback on the head says what it was.
+                said = [line for line in str(error).splitlines() if line.strip()]
+                why = _STATUS.sub("", said[-1].strip())
             raise ClusterError(f"the Ray cluster at {self.address} refuses: {why}") from error
 
 

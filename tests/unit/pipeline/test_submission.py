@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RpcError
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from pipeline import submission
@@ -126,6 +128,55 @@ class TestSubmitting:
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         with pytest.raises(ClusterError, match=r"no address of a Ray cluster; expected --address http://HEAD:8265"):
             JobCluster()
+
+
+NO_CLUSTER = r"^no Ray cluster takes jobs at .*; expected --address http://HEAD:8265"
+
+
+class TestAddresses:
+    """Where no cluster is. Ray itself looks for it, but for what it takes long to give up."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+            # Set first, so that it is gone again after what JobCluster sets.
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+
+    @pytest.mark.parametrize(
+        "address",
+        ["nonsense", "127.0.0.1", "127.0.0.1:x", "http://", "http://[::1", "http://127.0.0.1:1", "http://127.0.0.1:x"],
+    )
+    @pytest.mark.parametrize("variable", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
+    def test_an_address_without_a_cluster_is_one_sentence(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str, address: str
+    ) -> None:
+        monkeypatch.setenv(variable, address)
+        with pytest.raises(ClusterError, match=NO_CLUSTER):
+            JobCluster()
+
+    @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "http://127.0.0.1:x"])
+    def test_one_that_is_an_option_too(self, address: str) -> None:
+        with pytest.raises(ClusterError, match=NO_CLUSTER):
+            JobCluster(address)
+
+    def test_a_protocol_that_ray_does_not_know_is_named(self) -> None:
+        with pytest.raises(ClusterError, match=r"ftp://x refuses: Module: ftp does not exist"):
+            JobCluster("ftp://x")
+
+    @pytest.mark.parametrize("error", [RpcError("Timed out while waiting for GCS"), ValueError("no address")])
+    def test_what_ray_gives_up_is_not_heard_but_in_that_sentence(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception
+    ) -> None:
+        def give_up() -> None:
+            os.write(2, b"[2026-11-22 05:54:31,615 W 30221] gcs_client.cc:210: Failed to get cluster ID\n")
+            raise error
+
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+        monkeypatch.setattr(submission, "JobSubmissionClient", give_up)
+        with pytest.raises(ClusterError, match=rf"no Ray cluster takes jobs at 127.0.0.1:1: {error}; expected"):
+            JobCluster()
+        assert capfd.readouterr().err == ""
 
 
 class TestFollowing:
