@@ -208,14 +208,19 @@ def steady_rate(costs: SampleCosts, extent: Extent) -> Estimate:
     return within(sum(counts) / max(sum(spans), 1e-9), error, n_blocks - 1)
 
 
+def check_gpus(n_gpus: int, device: str) -> None:
+    """Raises TagstreamError where nothing can be said of so many GPUs from a sample that is labelled on this device."""
+    if n_gpus and device != "cuda":
+        raise TagstreamError(
+            f"--gpus {n_gpus} predicts from what a GPU does, and the sample is labelled on {device}; run plan where "
+            "there is a GPU, or leave --gpus out"
+        )
+
+
 def _scaled(workers: Workers, n_gpus: int) -> tuple[Workers, list[str]]:
     if not n_gpus:
         return workers, []
-    if workers.device != "cuda":
-        raise TagstreamError(
-            f"--gpus {n_gpus} predicts from what a GPU does, and the sample was labelled on {workers.device}; run plan "
-            "where there is a GPU, or leave --gpus out"
-        )
+    check_gpus(n_gpus, workers.device)
     n_actors = max(1, int(n_gpus / workers.gpus_per_actor + 1e-9))
     values = {**asdict(workers), "n_actors": n_actors}
     note = (

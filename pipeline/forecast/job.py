@@ -15,7 +15,7 @@ from pipeline.assembly import WholeShard
 from pipeline.cluster import PoolPlan, available_nodes
 from pipeline.compaction import compact_run
 from pipeline.forecast.extent import Extent, measure_extent
-from pipeline.forecast.forecast import Forecast, OutputSizes, SampleCosts, Workers, forecast
+from pipeline.forecast.forecast import Forecast, OutputSizes, SampleCosts, Workers, check_gpus, forecast
 from pipeline.job import COMMIT_THREADS, LabelJob, LabelRequest
 from pipeline.plan import ShardPlan, run_shards
 from pipeline.progress import Progress
@@ -54,8 +54,9 @@ class SampleJob(LabelJob):
     extent: Extent
     workers: Workers
 
-    def __init__(self, request: LabelRequest, n_images: int, seed: int) -> None:
+    def __init__(self, request: LabelRequest, n_images: int, seed: int, n_gpus: int = 0) -> None:
         super().__init__(request)
+        self._n_gpus = n_gpus
         self.timed = self.progress = _TimedProgress()
         self.shards: list[WholeShard] = []
         self._n_images, self._seed = n_images, seed
@@ -90,6 +91,7 @@ class SampleJob(LabelJob):
     def _plan_pool(self) -> PoolPlan:
         # All of them at once: of a pool that grows it is not known how many worked.
         pool = super()._plan_pool()
+        check_gpus(self._n_gpus, pool.device)
         pool = replace(pool, min_actors=pool.n_actors)
         n_cpus = sum(node.n_cpus for node in available_nodes(self.request.address))
         self.workers = Workers(
@@ -112,7 +114,7 @@ class ForecastJob:
         store = str(Path(self._folder.name) / "store")
         settings = replace(request.label.settings, limit=0)
         sample = replace(request.label, store=store, settings=settings)
-        self._job = SampleJob(sample, request.n_images, request.seed)
+        self._job = SampleJob(sample, request.n_images, request.seed, request.n_gpus)
         self.progress = self._job.progress
         self.notes: list[str] = []
 
