@@ -190,12 +190,8 @@ def steady_rate(costs: SampleCosts, extent: Extent) -> Estimate:
     images), and one shard costs more than another (busy seconds an image of the shards that were drawn).
     """
     n_arrived = [n_images for _, n_images in costs.arrivals]
+    check_results(len(n_arrived), extent)
     n_blocks = min(_MAX_BLOCKS, len(n_arrived) - 1)
-    if n_blocks < _MIN_BLOCKS:
-        raise TagstreamError(
-            f"a sample of {costs.n_images:,} images came back in {len(n_arrived)} results, too few to predict from; "
-            "expected 4 or more: ask for a larger --sample"
-        )
     # The first result's own work came before it.
     edges = [round(block * (len(n_arrived) - 1) / n_blocks) for block in range(n_blocks + 1)]
     spans = [costs.arrivals[after][0] - costs.arrivals[before][0] for before, after in pairwise(edges)]
@@ -206,6 +202,21 @@ def steady_rate(costs: SampleCosts, extent: Extent) -> Estimate:
     by_shard = ratio_spread([seconds for _, seconds in shards], [n_images for n_images, _ in shards])
     error = math.sqrt(by_time**2 + by_shard**2 * unseen)
     return within(sum(counts) / max(sum(spans), 1e-9), error, n_blocks - 1)
+
+
+def check_results(n_results: int, extent: Extent) -> None:
+    """Raises TagstreamError where a sample that comes back in so many results is too small to tell."""
+    if n_results > _MIN_BLOCKS:
+        return
+    n_images, few = extent.n_sampled, f"too few to predict from; expected {_MIN_BLOCKS + 1} or more"
+    if extent.is_whole:
+        raise TagstreamError(
+            f"the source has only {n_images:,} images, which come back in {n_results} results, {few}: so few are soon "
+            "labelled, run `tagstream label` without a plan"
+        )
+    raise TagstreamError(
+        f"a sample of {n_images:,} images comes back in {n_results} results, {few}: ask for a larger --sample"
+    )
 
 
 def check_gpus(n_gpus: int, device: str) -> None:

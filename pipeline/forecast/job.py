@@ -15,7 +15,15 @@ from pipeline.assembly import WholeShard
 from pipeline.cluster import PoolPlan, available_nodes
 from pipeline.compaction import compact_run
 from pipeline.forecast.extent import Extent, measure_extent
-from pipeline.forecast.forecast import Forecast, OutputSizes, SampleCosts, Workers, check_gpus, forecast
+from pipeline.forecast.forecast import (
+    Forecast,
+    OutputSizes,
+    SampleCosts,
+    Workers,
+    check_gpus,
+    check_results,
+    forecast,
+)
 from pipeline.job import COMMIT_THREADS, LabelJob, LabelRequest
 from pipeline.plan import ShardPlan, run_shards
 from pipeline.progress import Progress
@@ -69,6 +77,8 @@ class SampleJob(LabelJob):
         shards, _ = run_shards(store, self.record.run, source, self.record.folder_buckets)
         self.extent = measure_extent(shards, self._n_images, self._seed)
         self._looking_s = time.perf_counter() - started
+        # There are no more results than batches.
+        check_results(sum(-(-head.n_samples // self.workers.batch_size) for head in self.extent.heads), self.extent)
         return ShardPlan([head.shard for head in self.extent.heads], len(shards), [], {})
 
     def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard:

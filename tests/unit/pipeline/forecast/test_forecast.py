@@ -110,8 +110,16 @@ class TestRate:
         assert steady_rate(late, EXTENT).value == pytest.approx(10)
 
     def test_a_sample_that_came_back_in_few_pieces_is_refused(self) -> None:
-        with pytest.raises(TagstreamError, match=r"came back in 3 results, too few .* ask for a larger --sample"):
+        with pytest.raises(
+            TagstreamError,
+            match=r"a sample of 100 images comes back in 3 results, too few .* ask for a larger --sample",
+        ):
             steady_rate(replace(COSTS, arrivals=COSTS.arrivals[:3]), EXTENT)
+
+    def test_of_a_source_that_came_back_whole_in_few_pieces_no_larger_sample_is_asked_for(self) -> None:
+        heads = [Head(SHARD, 20, 1000, 1000)] * 5
+        with pytest.raises(TagstreamError, match=r"the source has only 100 images, which come back in 3 results"):
+            steady_rate(replace(COSTS, arrivals=COSTS.arrivals[:3]), replace(EXTENT, n_shards=5, heads=heads))
 
     def test_shards_that_cost_differently_widen_it_unless_all_were_drawn(self) -> None:
         uneven = replace(COSTS, shard_costs=[(22, seconds) for seconds in (1.0, 2.0, 3.0, 4.0, 5.0)])

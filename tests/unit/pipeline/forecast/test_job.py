@@ -11,6 +11,7 @@ from pipeline.cluster import Node
 from pipeline.errors import TagstreamError
 from pipeline.forecast.job import ForecastJob, ForecastRequest, SampleJob
 from pipeline.job import LabelRequest
+from pipeline.settings import LabelSettings
 from tests.fixtures.corpus import shard_bytes
 
 
@@ -28,3 +29,17 @@ def test_more_gpus_are_refused_where_there_are_none(source: str, tiny_model: Pat
     request = LabelRequest(source=source, store="", model=str(tiny_model))
     with pytest.raises(TagstreamError, match=r"--gpus 8 predicts from what a GPU does, and the sample .* on cpu"):
         ForecastJob(ForecastRequest(label=request, n_gpus=8)).run()
+
+
+@pytest.mark.parametrize(
+    ("n_images", "message"),
+    [
+        (2000, r"the source has only 50 images, which come back in 2 results, .* run `tagstream label` without a plan"),
+        (40, r"a sample of 40 images comes back in 2 results, .*; expected 4 or more: ask for a larger --sample"),
+    ],
+)
+def test_what_is_too_little_to_tell_is_refused(source: str, tiny_model: Path, n_images: int, message: str) -> None:
+    settings = LabelSettings(batch_size=32)
+    request = LabelRequest(source=source, store="", model=str(tiny_model), settings=settings)
+    with pytest.raises(TagstreamError, match=message):
+        ForecastJob(ForecastRequest(label=request, n_images=n_images)).run()
