@@ -1,9 +1,11 @@
-"""What a plan refuses before it labels anything."""
+"""What a plan refuses before it labels anything, and what it takes from the sample."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline import job as job_module
@@ -13,6 +15,7 @@ from pipeline.forecast.job import ForecastJob, ForecastRequest, SampleJob
 from pipeline.job import LabelRequest
 from pipeline.settings import LabelSettings
 from tests.fixtures.corpus import shard_bytes
+from tests.fixtures.tables import job_record
 
 
 @pytest.fixture
@@ -43,3 +46,18 @@ def test_what_is_too_little_to_tell_is_refused(source: str, tiny_model: Path, n_
     request = LabelRequest(source=source, store="", model=str(tiny_model), settings=settings)
     with pytest.raises(TagstreamError, match=message):
         ForecastJob(ForecastRequest(label=request, n_images=n_images)).run()
+
+
+def test_the_first_result_counts_for_no_stage_since_a_model_does_much_only_once() -> None:
+    job = SampleJob(LabelRequest(source="", store="", model=""), n_images=70, seed=0)
+    # Two batches of 10 images in each result.
+    results = [[9.0, 1.0], [1.0, 2.0], [3.0, 2.0]]
+    tables = [
+        pa.table({"read_s": [0.1, 0.1] + [0.0] * 18, "decode_s": [0.0] * 20, "infer_s": infer_s + [0.0] * 18})
+        for infer_s in results
+    ]
+    assert list(job._timed(tables)) == tables
+    record = replace(job_record("r"), n_images=60, seconds_by_stage={"infer": 18.0, "write": 0.6})
+    costs = job.costs(record)
+    assert [n_images for _, n_images in costs.arrivals] == [20, 20, 20]
+    assert costs.seconds_an_image == pytest.approx({"read": 0.01, "decode": 0.0, "infer": 8 / 40, "write": 0.01})
