@@ -29,12 +29,12 @@ def bench(output: str, **options: Any) -> None:
     tagstream bench
     tagstream bench --model ./nxtp --folder /mnt/shards --store s3://bucket/scratch --format json
     """
-    from jobs.job_process import job_process
+    from jobs.job_process import NOTHING_KEPT, job_process
     from jobs.live_line import LiveLine, clock
     from pipeline.machine_speed import SpeedJob, SpeedRequest
 
     job = SpeedJob(SpeedRequest(**options))
-    with job_process(), LiveLine(lambda elapsed_s: f"{job.phase} · {clock(elapsed_s)} gone"):
+    with job_process(**NOTHING_KEPT), LiveLine(lambda elapsed_s: f"{job.phase} · {clock(elapsed_s)} gone"):
         measured = job.run()
     if output == "json":
         click.echo(json.dumps(asdict(measured), indent=2))

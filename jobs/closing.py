@@ -62,15 +62,22 @@ def closing(summarize: Summarize, summary: str | None, notify: str | None) -> It
 
     Yields: the ending, for what the command knows of it: exit code and alarms.
     """
+    from pipeline.errors import TagstreamError
     from pipeline.notification import find_receiver
     from pipeline.summary import Ending, write_summary
 
     ending = Ending()
-    receiver = find_receiver(notify) if notify is not None else None
-    if summary:
-        write_summary(summary, summarize(ending))
+    receiver = None
     failure: BaseException | None = None
     try:
+        receiver = find_receiver(notify) if notify is not None else None
+        if summary:
+            try:
+                write_summary(summary, summarize(ending))
+            except TagstreamError:
+                # Nor could it be in the end.
+                summary = None
+                raise
         yield ending
     except BaseException as error:
         failure = error

@@ -24,8 +24,10 @@ EXIT_TERMINATED = 143
 _EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
 _LAST_WORDS = (
     "the job's process was ended from outside: killed, perhaps because the machine is out of memory, or Ray "
-    "lost its head process (logs: /tmp/ray/session_latest/logs). What is done is kept; run the same command to go on."
+    "lost its head process (logs: /tmp/ray/session_latest/logs)."
 )
+# Of a job that only measures.
+NOTHING_KEPT = {"kept": "nothing is kept", "again": "run the same command to begin anew"}
 
 
 class Terminated(KeyboardInterrupt):
@@ -49,23 +51,28 @@ def terminate(*_: object) -> NoReturn:
 
 
 @contextlib.contextmanager
-def job_process() -> Iterator[None]:
-    """A job that Ctrl-C or SIGTERM stops cleanly, and a second one at once; whose end is never without a word."""
+def job_process(kept: str = "what is done is kept", again: str = "run the same command to go on") -> Iterator[None]:
+    """A job that Ctrl-C or SIGTERM stops cleanly, and a second one at once; whose end is never without a word.
+
+    Args:
+        kept: what remains of a job that was stopped.
+        again: what to do then.
+    """
     if threading.current_thread() is not threading.main_thread():
         # Signals and the process belong to somebody else.
         yield
         return
-    with _last_words() as spoken:
+    with _last_words(f"{_LAST_WORDS} {kept.capitalize()}; {again}.") as spoken:
 
         def stop_at_once(number: int, _: object) -> NoReturn:
             spoken()
-            _write_at_once("Stopped at once; run the same command to go on.")
+            _write_at_once(f"Stopped at once; {again}.")
             os._exit(_EXIT_CODES[signal.Signals(number)])
 
         def stop(number: int, _: object) -> NoReturn:
             for other in _EXIT_CODES:
                 signal.signal(other, stop_at_once)
-            _write_at_once("Stopping: what is done is kept; a second time stops at once.")
+            _write_at_once(f"Stopping: {kept}; a second time stops at once.")
             raise (Terminated if number == signal.SIGTERM else KeyboardInterrupt)
 
         handlers = {number: signal.signal(number, stop) for number in _EXIT_CODES}
@@ -84,15 +91,15 @@ def _write_at_once(message: str) -> None:
 
 
 @contextlib.contextmanager
-def _last_words() -> Iterator[Callable[[], None]]:
-    """Says why where this process ends within this context; yields what to call in front of an end that has its words.
+def _last_words(words: str) -> Iterator[Callable[[], None]]:
+    """Says these words where this process ends within this context; yields what to call before an end with its own.
 
     Ray's core ends a process with exit code 1 and without a word when it loses Ray's head process. Another process
     waits for the end of a pipe that only this one holds open.
     """
-    words = render("Error: " * (not is_json()) + _LAST_WORDS, logging.ERROR, is_later=True).decode().rstrip()
+    line = render("Error: " * (not is_json()) + words, logging.ERROR, is_later=True).decode().rstrip()
     script = f'read -r _ || printf "%s\\n" "$0" | sed "s/{TIME_MARK}/$(date -u +%FT%T.000+00:00)/" >&2'
-    command = ["sh", "-c", script, words]
+    command = ["sh", "-c", script, line]
     read_end, write_end = os.pipe()
     watcher = subprocess.Popen(command, stdin=read_end, stdout=subprocess.DEVNULL, start_new_session=True)
     os.close(read_end)

@@ -45,7 +45,7 @@ def plan(source: str, model: str, config: str | None, output: str, **options: An
     tagstream plan s3://bucket/shards --model ./nxtp --price 2.50 --gpus 8
     tagstream plan SOURCE --format json > plan.json; tagstream label SOURCE --store STORE --plan plan.json
     """
-    from jobs.job_process import job_process
+    from jobs.job_process import NOTHING_KEPT, job_process
     from jobs.live_line import LiveLine, describe
     from pipeline.forecast.job import ForecastJob, ForecastRequest
     from pipeline.job import LabelRequest
@@ -60,7 +60,7 @@ def plan(source: str, model: str, config: str | None, output: str, **options: An
         verbose=options.pop("verbose"),
     )
     job = ForecastJob(ForecastRequest(label=label, n_gpus=options.pop("n_gpus") or 0, **options))
-    with job_process(), LiveLine(lambda elapsed_s: describe(job.progress.snapshot(), elapsed_s)):
+    with job_process(**NOTHING_KEPT), LiveLine(lambda elapsed_s: describe(job.progress.snapshot(), elapsed_s)):
         made = job.run()
     for note in job.notes:
         click.echo(f"Note: {note}.", err=True)

@@ -11,6 +11,10 @@ from jobs.sent_command import prepare
 
 PACKAGES = ("schemas", "model", "pipeline", "jobs")
 _ABOUT_CLUSTERS = {"submit", "jobs"}
+_PROFILE_STAYS = (
+    "Note: the AWS profile {} is not sent, and the nodes log in by what they have themselves. To send its keys, first: "
+    'eval "$(aws configure export-credentials --format env)"'
+)
 
 
 @click.command(
@@ -38,6 +42,7 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
     sent = prepare(command, arguments, context.find_root())
 
     from jobs.follow import follow
+    from pipeline.cluster import profile_left_behind
     from pipeline.submission import JobCluster, Upload
 
     cluster = JobCluster(address)
@@ -45,6 +50,8 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
     job_id, n_bytes = cluster.submit(verb, ["python", "-m", "jobs.cli", verb, *sent.arguments], upload)
     files = f" and {len(sent.files)} files" if sent.files else ""
     click.echo(f"Sent {n_bytes / 1e6:.1f} MB (code{files}) to {cluster.address}, job {job_id}", err=True)
+    if profile := profile_left_behind():
+        click.echo(_PROFILE_STAYS.format(profile), err=True)
     if no_wait:
         click.echo(job_id)
         click.echo(f"Follow it: tagstream jobs {job_id} --follow; stop it: --stop", err=True)

@@ -68,7 +68,10 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
     )
     job = TrainJob(request)
     try:
-        with job_process(), LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)):
+        with (
+            job_process(again="run the same command with --resume to go on"),
+            LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)),
+        ):
             state = job.run()
     except KeyboardInterrupt:
         steps = job.checkpoints.steps()

@@ -23,15 +23,24 @@ _CPUS_PER_CPU_ACTOR = 4
 _PARTS = 10_000
 # Ray's Jobs API gives this to the command of every job that it runs, those of KubeRay's RayJobs among them.
 _MARK_OF_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-# They name files of this machine, or what stands in them.
+# They name files and roles of this machine, or say how it gets at them; other machines have their own, which these
+# would hide. And keys of other services.
 _AWS_OF_THIS_MACHINE = {
     "AWS_CA_BUNDLE",
     "AWS_CONFIG_FILE",
+    "AWS_CREDENTIAL_FILE",
+    "AWS_DATA_PATH",
     "AWS_DEFAULT_PROFILE",
+    "AWS_EXECUTION_ENV",
+    "AWS_IMDS_USE_IPV6",
+    "AWS_LOGIN_CACHE_DIRECTORY",
     "AWS_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 }
+_AWS_KINDS_OF_THIS_MACHINE = ("AWS_BEARER_TOKEN_", "AWS_CONTAINER_", "AWS_EC2_METADATA_", "AWS_LAMBDA_")
 # NVIDIA's, WSL's, AMD's.
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
@@ -98,7 +107,7 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     options = {"logging_level": level, "log_to_driver": verbose, "configure_logging": verbose}
     address = cluster_address(address)
     try:
-        with contextlib.nullcontext() if verbose else _silence():
+        with contextlib.nullcontext() if verbose else silence():
             if address:
                 ray.init(address=address, runtime_env={"env_vars": _missing_environment()}, **options)
             else:
@@ -290,8 +299,8 @@ def _cpus_of_cpu_actor(nodes: list[Node]) -> int:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps Ray's start-up lines, some written by its C++ core, out of the terminal; errors are raised."""
+def silence() -> Iterator[None]:
+    """Keeps Ray's lines, some written by its C++ core, out of the terminal; errors are raised."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -324,8 +333,17 @@ def forwarded_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith("AWS_") and name not in _AWS_OF_THIS_MACHINE
+        if name.startswith("AWS_")
+        and name not in _AWS_OF_THIS_MACHINE
+        and not name.startswith(_AWS_KINDS_OF_THIS_MACHINE)
     }
+
+
+def profile_left_behind() -> str | None:
+    """The AWS profile that is this machine's only login, if it is: its keys stand in files, which are not forwarded."""
+    if "AWS_ACCESS_KEY_ID" in os.environ:
+        return None
+    return os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
 
 
 def _missing_environment() -> dict[str, str]:

@@ -252,8 +252,10 @@ class LabelJob:
                 self._metrics.count_rows(table)
                 for shard in self._assembler.add(table):
                     n_whole += 1
-                    futures.add(committers.submit(self._commit, store, shard, plan.replaced.get(shard.name)))
-                self._n_committing = len(futures)
+                    self._count_committing(1)
+                    future = committers.submit(self._commit, store, shard, plan.replaced.get(shard.name))
+                    future.add_done_callback(lambda _: self._count_committing(-1))
+                    futures.add(future)
                 # Never more whole shards in memory than threads to write them, and the first failure stops the job.
                 while len(futures) > COMMIT_THREADS or any(future.done() for future in futures):
                     done, futures = wait_for(futures, return_when="FIRST_COMPLETED")
@@ -262,6 +264,10 @@ class LabelJob:
             for future in futures:
                 future.result()
         return n_whole
+
+    def _count_committing(self, change: int) -> None:
+        with self.progress.lock:
+            self._n_committing += change
 
     def _commit(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> None:
         started = time.perf_counter()

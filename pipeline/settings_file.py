@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -9,6 +11,8 @@ from typing import Any, TypeVar, get_type_hints
 from pipeline.errors import TagstreamError
 
 S = TypeVar("S")
+# TOML has whole numbers that are too large for one.
+_MAX_FLOAT = sys.float_info.max
 
 
 def read_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
@@ -47,7 +51,7 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a list of strings")
     if expected is dict and isinstance(value, Mapping):
         return dict(value)
-    fits = isinstance(value, expected) or (expected is float and isinstance(value, int))
+    fits = isinstance(value, expected) or (expected is float and isinstance(value, int) and abs(value) < _MAX_FLOAT)
     if not fits or (isinstance(value, bool) and expected is not bool):
         kind = "table" if is_dataclass(expected) or expected is dict else f"value of type {expected.__name__}"
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a {kind}")
@@ -64,3 +68,5 @@ def check_range(name: str, value: float, low: float, high: float | None = None) 
     """Raises TagstreamError unless the value lies between the limits, both included."""
     if not value >= low or (high is not None and value > high):
         raise TagstreamError(f"{name} is {value}; expected {low} {'or more' if high is None else f'to {high}'}")
+    if value == math.inf:
+        raise TagstreamError(f"{name} is {value}; expected a finite number")

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from aiohttp import ClientError
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
-from pipeline.cluster import forwarded_environment
+from pipeline.cluster import forwarded_environment, silence
 from pipeline.errors import ClusterError, one_line
 from pipeline.secrets import conceal
 
@@ -33,7 +33,7 @@ _EXIT_FAILED = 1
 _MAX_UPLOAD_BYTES = 500 << 20
 # A head that has just started answers before it can take a job.
 _NO_AGENT, _NO_AGENT_PATIENCE_S = "No available agent", 60.0
-_SILENCE_PATIENCE_S = 120.0
+_AWAY_PATIENCE_S, _SILENCE_PATIENCE_S = 120.0, 120.0
 _PAUSE_S = 1.0
 _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 _STATUS = re.compile(r"^Request failed with status code \d+: ")
@@ -97,8 +97,12 @@ class JobCluster:
             os.environ[_ADDRESS_VARIABLE] = address if is_whole else f"http://{address}"
         # As Ray does where it joins a cluster: a token that is there is used, unless RAY_AUTH_MODE says otherwise.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        with self._errors():
-            self._client = JobSubmissionClient()
+        with self._errors(), silence():
+            try:
+                self._client = JobSubmissionClient()
+            except ValueError as error:
+                # In no form that Ray knows.
+                raise ConnectionError(str(error)) from error
         self.address = self._client.get_address()
 
     def submit(self, name: str, command: Sequence[str], upload: Upload) -> tuple[str, int]:
@@ -153,7 +157,7 @@ class JobCluster:
 
     def follow(self, job_id: str) -> Iterator[str]:
         """The lines of a job's log as they come, from the first on until it has ended."""
-        rest, n_seen, heard = "", 0, time.monotonic()
+        rest, n_seen, lost_since = "", 0, None
         while True:
             n_skipped = 0
             try:
@@ -161,13 +165,15 @@ class JobCluster:
                     # A new connection begins with what is known.
                     new = chunk[max(0, n_seen - n_skipped) :]
                     n_skipped += len(chunk)
-                    n_seen, heard = n_seen + len(new), time.monotonic()
+                    n_seen, lost_since = n_seen + len(new), None
                     *lines, rest = (rest + new).split("\n")
                     yield from lines
                 if self.job(job_id).exit_code is not None:
                     break
             except (ClientError, OSError, RuntimeError, ClusterError) as error:
-                if time.monotonic() > heard + _SILENCE_PATIENCE_S:
+                # Proxies cut what is silent: a job may say nothing for long.
+                lost_since = None if self._is_at_work(job_id) else lost_since or time.monotonic()
+                if lost_since is not None and time.monotonic() > lost_since + _AWAY_PATIENCE_S:
                     raise ClusterError(
                         f"the connection to {self.address} is lost ({one_line(error)}); the job may be going on: "
                         f"tagstream jobs {job_id} --follow"
@@ -176,11 +182,19 @@ class JobCluster:
         if rest:
             yield rest
 
+    def _is_at_work(self, job_id: str) -> bool:
+        """Whether the cluster says that a job has not ended."""
+        try:
+            return self.job(job_id).exit_code is None
+        except ClusterError:
+            return False
+
     def _tail(self, job_id: str) -> Iterator[str]:
         """A job's log in pieces, until the connection ends."""
         with asyncio.Runner() as runner:
             pieces = self._client.tail_job_logs(job_id)
-            while (piece := runner.run(_next(pieces))) is not None:
+            # A connection that was cut without a word stays silent for ever: a silent one is made anew.
+            while (piece := runner.run(asyncio.wait_for(_next(pieces), _SILENCE_PATIENCE_S))) is not None:
                 yield piece
 
     @contextlib.contextmanager
@@ -194,15 +208,17 @@ class JobCluster:
                 f"the Ray cluster at {self.address} {wrong}; set RAY_AUTH_MODE=token with the cluster's token in "
                 "RAY_AUTH_TOKEN, or the path of its file in RAY_AUTH_TOKEN_PATH"
             ) from None
-        except OSError as error:
+        except (OSError, RayError) as error:
             raise ClusterError(
                 f"no Ray cluster takes jobs at {self.address}: {one_line(error).rstrip('.')}; "
                 "expected --address http://HEAD:8265, the dashboard of a running head with ray[default]"
             ) from error
         except RuntimeError as error:
-            # The last line of a traceback on the head says what it was.
-            said = [line for line in str(error).splitlines() if line.strip()]
-            why = _STATUS.sub("", said[-1].strip())
+            why = one_line(error)
+            if _STATUS.match(why):
+                # The last line of a traceback on the head says what it was.
+                said = [line for line in str(error).splitlines() if line.strip()]
+                why = _STATUS.sub("", said[-1].strip())
             raise ClusterError(f"the Ray cluster at {self.address} refuses: {why}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -149,7 +150,9 @@ def _checked(name: str, value: Any, kind: str, origin: str) -> Any:
         if isinstance(value, str):
             return value
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a text")
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    # Infinite is a threshold that no score reaches.
+    is_number = isinstance(value, float) or (type(value) is int and abs(value) < sys.float_info.max)
+    if not is_number or math.isnan(value):
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a number")
     return float(value)
 

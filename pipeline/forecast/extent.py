@@ -49,6 +49,16 @@ class Extent:
     n_images: Estimate
     heads: list[Head]
 
+    @property
+    def n_sampled(self) -> int:
+        """Samples of the beginnings."""
+        return sum(head.n_samples for head in self.heads)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the beginnings are all that there is."""
+        return _are_whole(self.heads, self.n_shards)
+
 
 def measure_extent(shards: Sequence[Shard], n_images: int, seed: int) -> Extent:
     """Looks into shards drawn at random.
@@ -74,11 +84,14 @@ def estimate_extent(shards: Sequence[Shard], heads: list[Head]) -> Extent:
     sizes = [shard.size for shard in shards if shard.size is not None]
     n_known = len(sizes) == len(shards)
     n_bytes = sum(sizes) if n_known else round(sum(head.shard_bytes for head in heads) / len(heads) * len(shards))
-    is_whole = len(heads) == len(shards) and all(head.n_bytes >= head.shard_bytes for head in heads)
     samples, bytes_read = [head.n_samples for head in heads], [head.n_bytes for head in heads]
     # Even where every shard was looked into, what lies behind its beginning was not.
-    a_byte = ratio(samples, bytes_read, share_seen=1.0 if is_whole else sum(bytes_read) / n_bytes)
+    a_byte = ratio(samples, bytes_read, share_seen=1.0 if _are_whole(heads, len(shards)) else sum(bytes_read) / n_bytes)
     return Extent(len(shards), n_bytes, a_byte.times(n_bytes), heads)
+
+
+def _are_whole(heads: list[Head], n_shards: int) -> bool:
+    return len(heads) == n_shards and all(head.n_bytes >= head.shard_bytes for head in heads)
 
 
 def read_head(shard: Shard, n_samples: int) -> Head:

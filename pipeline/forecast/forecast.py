@@ -48,7 +48,8 @@ class SampleCosts:
     """When results came back, in seconds, and how many images each time."""
     shard_costs: Sequence[tuple[int, float]]
     """Images of each shard, and the seconds that actors spent on them."""
-    seconds_by_stage: dict[str, float]
+    seconds_an_image: dict[str, float]
+    """By stage, busy seconds of one worker, once results come in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +73,7 @@ class StageForecast:
     """Of the busy seconds of all stages."""
     workers: int
     images_per_s: float
-    """What these workers manage, if nothing else holds them up."""
+    """What these workers manage, if nothing else holds them up; no less than they were seen to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,8 +154,8 @@ def forecast(
     """
     rate = steady_rate(costs, extent)
     scaled, notes = _scaled(workers, n_gpus)
-    stages = _stages(costs, scaled)
     wanted = rate.times(scaled.n_actors / workers.n_actors)
+    stages = _stages(costs, scaled, rate, wanted)
     reached, bottleneck = _limited(rate, wanted, stages)
     if reached.value < wanted.value:
         notes.append(f"{bottleneck} does not keep up with {scaled.n_actors} actors")
@@ -190,12 +191,8 @@ def steady_rate(costs: SampleCosts, extent: Extent) -> Estimate:
     images), and one shard costs more than another (busy seconds an image of the shards that were drawn).
     """
     n_arrived = [n_images for _, n_images in costs.arrivals]
+    check_results(len(n_arrived), extent)
     n_blocks = min(_MAX_BLOCKS, len(n_arrived) - 1)
-    if n_blocks < _MIN_BLOCKS:
-        raise TagstreamError(
-            f"a sample of {costs.n_images:,} images came back in {len(n_arrived)} results, too few to predict from; "
-            "expected 4 or more: ask for a larger --sample"
-        )
     # The first result's own work came before it.
     edges = [round(block * (len(n_arrived) - 1) / n_blocks) for block in range(n_blocks + 1)]
     spans = [costs.arrivals[after][0] - costs.arrivals[before][0] for before, after in pairwise(edges)]
@@ -208,14 +205,34 @@ def steady_rate(costs: SampleCosts, extent: Extent) -> Estimate:
     return within(sum(counts) / max(sum(spans), 1e-9), error, n_blocks - 1)
 
 
+def check_results(n_results: int, extent: Extent) -> None:
+    """Raises TagstreamError where a sample that comes back in so many results is too small to tell."""
+    if n_results > _MIN_BLOCKS:
+        return
+    n_images, few = extent.n_sampled, f"too few to predict from; expected {_MIN_BLOCKS + 1} or more"
+    if extent.is_whole:
+        raise TagstreamError(
+            f"the source has only {n_images:,} images, which come back in {n_results} results, {few}: so few are soon "
+            "labelled, run `tagstream label` without a plan"
+        )
+    raise TagstreamError(
+        f"a sample of {n_images:,} images comes back in {n_results} results, {few}: ask for a larger --sample"
+    )
+
+
+def check_gpus(n_gpus: int, device: str) -> None:
+    """Raises TagstreamError where nothing can be said of so many GPUs from a sample that is labelled on this device."""
+    if n_gpus and device != "cuda":
+        raise TagstreamError(
+            f"--gpus {n_gpus} predicts from what a GPU does, and the sample is labelled on {device}; run plan where "
+            "there is a GPU, or leave --gpus out"
+        )
+
+
 def _scaled(workers: Workers, n_gpus: int) -> tuple[Workers, list[str]]:
     if not n_gpus:
         return workers, []
-    if workers.device != "cuda":
-        raise TagstreamError(
-            f"--gpus {n_gpus} predicts from what a GPU does, and the sample was labelled on {workers.device}; run plan "
-            "where there is a GPU, or leave --gpus out"
-        )
+    check_gpus(n_gpus, workers.device)
     n_actors = max(1, int(n_gpus / workers.gpus_per_actor + 1e-9))
     values = {**asdict(workers), "n_actors": n_actors}
     note = (
@@ -227,30 +244,32 @@ def _scaled(workers: Workers, n_gpus: int) -> tuple[Workers, list[str]]:
 
 def _limited(measured: Estimate, wanted: Estimate, stages: list[StageForecast]) -> tuple[Estimate, str]:
     """The rate that is wanted as far as reading and writing keep up with it, and the stage that is the bottleneck."""
-    limit = min((stage for stage in stages if stage.stage in _BESIDE_ACTORS), key=lambda stage: stage.images_per_s)
-    # What the sample was seen to do is no less bounded than it was.
-    limit_per_s = max(limit.images_per_s, measured.value)
-    if limit_per_s < wanted.value:
-        return measured.times(limit_per_s / measured.value), limit.stage
-    return wanted, min(stages, key=lambda stage: stage.images_per_s).stage
+    limit = max((stage for stage in stages if stage.stage in _BESIDE_ACTORS), key=_load)
+    if limit.images_per_s < wanted.value:
+        return measured.times(limit.images_per_s / measured.value), limit.stage
+    return wanted, max(stages, key=_load).stage
 
 
-def _stages(costs: SampleCosts, workers: Workers) -> list[StageForecast]:
-    total_s = sum(costs.seconds_by_stage.get(stage, 0.0) for stage in JOB_STAGES)
-    stages = []
-    for stage in JOB_STAGES:
-        seconds = max(costs.seconds_by_stage.get(stage, 0.0), 1e-9)
-        n_workers = workers.at(stage)
-        stages.append(
-            StageForecast(
-                stage=stage,
-                seconds_an_image=seconds / costs.n_images,
-                share=seconds / max(total_s, 1e-9),
-                workers=n_workers,
-                images_per_s=n_workers * costs.n_images / seconds,
-            )
+def _load(stage: StageForecast) -> float:
+    """Seconds that an image takes of all workers of a stage."""
+    return stage.seconds_an_image / stage.workers
+
+
+def _stages(costs: SampleCosts, workers: Workers, measured: Estimate, wanted: Estimate) -> list[StageForecast]:
+    seconds = {stage: max(costs.seconds_an_image.get(stage, 0.0), 1e-9) for stage in JOB_STAGES}
+    return [
+        StageForecast(
+            stage=stage,
+            seconds_an_image=seconds[stage],
+            share=seconds[stage] / sum(seconds.values()),
+            workers=workers.at(stage),
+            # A part of the seconds lies before the first result, and decoding is of more than one batch at a time.
+            images_per_s=max(
+                workers.at(stage) / seconds[stage], (measured if stage in _BESIDE_ACTORS else wanted).value
+            ),
         )
-    return stages
+        for stage in JOB_STAGES
+    ]
 
 
 def _over_rate(n_images: Estimate, rate: Estimate) -> Estimate:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.assembly import WholeShard
+from pipeline.assembly import STAGES, WholeShard
 from pipeline.cluster import PoolPlan, available_nodes
 from pipeline.compaction import compact_run
 from pipeline.forecast.extent import Extent, measure_extent
-from pipeline.forecast.forecast import Forecast, OutputSizes, SampleCosts, Workers, forecast
+from pipeline.forecast.forecast import (
+    Forecast,
+    OutputSizes,
+    SampleCosts,
+    Workers,
+    check_gpus,
+    check_results,
+    forecast,
+)
 from pipeline.job import COMMIT_THREADS, LabelJob, LabelRequest
 from pipeline.plan import ShardPlan, run_shards
-from pipeline.progress import Progress
 from pipeline.shard_files import CommittedShard
 from pipeline.source import Source
 from pipeline.store import Store
@@ -37,15 +46,14 @@ class ForecastRequest:
     usd_per_hour: float | None = None
 
 
-@dataclass(slots=True)
-class _TimedProgress(Progress):
-    """Keeps when each result came."""
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What came back from the pool at once."""
 
-    arrivals: list[tuple[float, int]] = field(default_factory=list)
-
-    def add_rows(self, n_rows: int, n_rejected: int) -> None:
-        self.arrivals.append((time.perf_counter(), n_rows))
-        Progress.add_rows(self, n_rows, n_rejected)
+    arrived: float
+    n_images: int
+    seconds: dict[str, float]
+    """Of work, by stage."""
 
 
 class SampleJob(LabelJob):
@@ -54,11 +62,12 @@ class SampleJob(LabelJob):
     extent: Extent
     workers: Workers
 
-    def __init__(self, request: LabelRequest, n_images: int, seed: int) -> None:
+    def __init__(self, request: LabelRequest, n_images: int, seed: int, n_gpus: int = 0) -> None:
         super().__init__(request)
         # Its metrics are under the run's name, and are not to be added to those of the run's jobs.
         self.started_at += " plan"
-        self.timed = self.progress = _TimedProgress()
+        self._n_gpus = n_gpus
+        self._results: list[_Result] = []
         self.shards: list[WholeShard] = []
         self._n_images, self._seed = n_images, seed
         self._looking_s = 0.0
@@ -70,7 +79,19 @@ class SampleJob(LabelJob):
         shards, _ = run_shards(store, self.record.run, source, self.record.folder_buckets)
         self.extent = measure_extent(shards, self._n_images, self._seed)
         self._looking_s = time.perf_counter() - started
+        # There are no more results than batches.
+        check_results(sum(-(-head.n_samples // self.workers.batch_size) for head in self.extent.heads), self.extent)
         return ShardPlan([head.shard for head in self.extent.heads], len(shards), [], {})
+
+    def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterable[pa.Table]) -> int:
+        return super()._commit_all(store, plan, self._timed(rows))
+
+    def _timed(self, rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Keeps when each result came, and what it took."""
+        for table in rows:
+            seconds = {stage: pc.sum(table.column(f"{stage}_s")).as_py() for stage in STAGES}
+            self._results.append(_Result(time.perf_counter(), table.num_rows, seconds))
+            yield table
 
     def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard:
         self.shards.append(shard)
@@ -78,20 +99,28 @@ class SampleJob(LabelJob):
 
     def costs(self, record: JobRecord) -> SampleCosts:
         """What the job took, once it is done."""
+        # The first result's work came before it, with all that a model does only once: it counts for neither the rate
+        # nor the stages.
+        later = self._results[1:]
+        n_later = max(1, sum(result.n_images for result in later))
         return SampleCosts(
             n_images=record.n_images,
             n_rejected=record.n_rejected,
             start_up_s=record.seconds - record.labelling_s - self._looking_s,
-            arrivals=self.timed.arrivals,
+            arrivals=[(result.arrived, result.n_images) for result in self._results],
             shard_costs=[
                 (shard.images.num_rows, shard.seconds["decode"] + shard.seconds["infer"]) for shard in self.shards
             ],
-            seconds_by_stage=record.seconds_by_stage,
+            seconds_an_image={
+                **{stage: sum(result.seconds[stage] for result in later) / n_later for stage in STAGES},
+                "write": record.seconds_by_stage["write"] / max(1, record.n_images),
+            },
         )
 
     def _plan_pool(self) -> PoolPlan:
         # All of them at once: of a pool that grows it is not known how many worked.
         pool = super()._plan_pool()
+        check_gpus(self._n_gpus, pool.device)
         pool = replace(pool, min_actors=pool.n_actors)
         n_cpus = sum(node.n_cpus for node in available_nodes(self.request.address))
         self.workers = Workers(
@@ -114,7 +143,7 @@ class ForecastJob:
         store = str(Path(self._folder.name) / "store")
         settings = replace(request.label.settings, limit=0)
         sample = replace(request.label, store=store, settings=settings)
-        self._job = SampleJob(sample, request.n_images, request.seed)
+        self._job = SampleJob(sample, request.n_images, request.seed, request.n_gpus)
         self.progress = self._job.progress
         self.notes: list[str] = []
 

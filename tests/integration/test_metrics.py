@@ -125,6 +125,7 @@ def test_the_seconds_of_the_stages_are_those_of_the_jobs_record(scraped: Scraped
 def test_the_gauges_say_where_the_job_is(scraped: Scraped) -> None:
     assert set(scraped.seen["ray_tagstream_shards_open"]) <= {0, 1, 2}
     assert scraped.seen["ray_tagstream_shards_open"][-1] == 0
+    assert scraped.seen["ray_tagstream_commit_queue_shards"][-1] == 0
     assert scraped.seen["ray_tagstream_eta_seconds"][-1] == 0
     busy = scraped.seen["ray_tagstream_device_busy_ratio"]
     assert all(0 <= share <= 1 for share in busy)

@@ -79,6 +79,22 @@ def test_a_summary_that_cannot_be_written_fails_before_anything_is_done(tmp_path
         pytest.fail("it was begun")
 
 
+def test_one_that_cannot_be_written_at_first_is_notified_of_and_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = tmp_path / "told.json"
+    with (
+        pytest.raises(TagstreamError, match="cannot write the summary"),
+        closing(IN_HAND.summarize, str(tmp_path), f"tee {told}"),
+    ):
+        pytest.fail("it was begun")
+    found = json.loads(told.read_text())
+    assert (found["outcome"], found["exit_code"]) == ("failed", 1)
+    assert "cannot write the summary" in found["message"]
+    # The command says the exception itself.
+    assert capsys.readouterr().err == ""
+
+
 def test_one_that_cannot_be_written_in_the_end_fails_the_command_and_is_notified_of(tmp_path: Path) -> None:
     folder, told = tmp_path / "gone", tmp_path / "told.json"
 
@@ -108,12 +124,15 @@ def test_that_nobody_could_be_notified_is_told_and_changes_nothing(
     assert capsys.readouterr().err == "NOT NOTIFIED: false failed with exit code 1\n"
 
 
-def test_a_receiver_that_is_none_is_told_before_anything_is_done(tmp_path: Path) -> None:
+def test_a_receiver_that_is_none_is_told_before_anything_is_done_and_is_in_the_summary(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    path.write_text('{"outcome": "done"}')
     with (
         pytest.raises(TagstreamError, match="cannot be notified"),
-        closing(IN_HAND.summarize, None, "no-such-command"),
+        closing(IN_HAND.summarize, str(path), "no-such-command"),
     ):
         pytest.fail("it was begun")
+    assert json.loads(path.read_text())["outcome"] == "failed"
 
 
 @pytest.mark.parametrize("arguments", [["--notify", "https://hooks/secret"], ["--notify=https://hooks/secret"]])

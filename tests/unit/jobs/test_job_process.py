@@ -16,8 +16,8 @@ from tests.conftest import ROOT
 # Cleaning up takes a minute, as it does where a store no longer answers.
 JOB = """
 import os, sys, time
-from jobs.job_process import job_process
-with job_process():
+from jobs.job_process import NOTHING_KEPT, job_process
+with job_process({sentences}):
     try:
         print("working", flush=True)
         {work}
@@ -27,9 +27,9 @@ with job_process():
 """
 
 
-def start(work: str, clean_up_s: float) -> subprocess.Popen[str]:
+def start(work: str, clean_up_s: float, sentences: str = "") -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", JOB.format(work=work, clean_up_s=clean_up_s)],
+        [sys.executable, "-c", JOB.format(work=work, clean_up_s=clean_up_s, sentences=sentences)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -74,6 +74,20 @@ def test_an_end_from_outside_is_explained(end: str) -> None:
 
     assert errors.startswith("Error: the job's process was ended from outside")
     assert "run the same command to go on" in errors
+
+
+def test_a_job_that_keeps_nothing_does_not_say_that_it_does() -> None:
+    stopped = start("time.sleep(60)", clean_up_s=60, sentences="**NOTHING_KEPT")
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.stdout is not None
+    assert stopped.stdout.readline() == "cleaning up\n"
+    stopped.send_signal(signal.SIGINT)
+    killed = start("os._exit(1)", clean_up_s=0, sentences="**NOTHING_KEPT")
+    of_stopped, of_killed = (process.communicate(timeout=20)[1] for process in (stopped, killed))
+
+    assert "Stopping: nothing is kept; a second time stops at once.\n" in of_stopped
+    assert "Stopped at once; run the same command to begin anew.\n" in of_stopped
+    assert of_killed.endswith(" Nothing is kept; run the same command to begin anew.\n")
 
 
 def test_an_end_of_its_own_needs_no_explanation() -> None:

@@ -52,6 +52,17 @@ def test_the_address_may_stand_anywhere_and_is_not_the_verbs(
     assert sent == [("http://head:8265", ["python", "-m", "jobs.cli", *VERB])]
 
 
+def test_that_a_profile_is_not_sent_is_told(
+    sent: list[tuple[str | None, Sequence[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    result = run("submit", *ADDRESS, "--no-wait", *VERB)
+    assert "Note: the AWS profile mine is not sent" in result.stderr
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    assert "profile" not in run("submit", *ADDRESS, "--no-wait", *VERB).stderr
+
+
 @pytest.mark.parametrize("verb", ["labels", "submit", "jobs"])
 def test_what_is_no_verb_for_a_cluster_is_refused(sent: list[tuple[str | None, Sequence[str]]], verb: str) -> None:
     result = run("submit", verb)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.cluster import Node, PoolPlan, cluster_address, forwarded_environment, plan_pool, start_ray
+from pipeline.cluster import (
+    Node,
+    PoolPlan,
+    cluster_address,
+    forwarded_environment,
+    plan_pool,
+    profile_left_behind,
+    start_ray,
+)
 from pipeline.errors import ClusterError
 from pipeline.settings import ComingNodes, LabelSettings
 
@@ -218,13 +226,65 @@ class TestAddress:
         assert cluster_address("10.0.0.2:6379") == "10.0.0.2:6379"
 
 
-def test_what_names_files_of_this_machine_is_not_passed_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "mine")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3:9000")
-    monkeypatch.setenv("OTHER", "1")
-    forwarded = forwarded_environment()
-    assert forwarded["AWS_ENDPOINT_URL"] == "http://s3:9000"
-    assert {"AWS_PROFILE", "OTHER"}.isdisjoint(forwarded)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_PROFILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_ROLE_ARN",
+        "AWS_ROLE_SESSION_NAME",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_EC2_METADATA_DISABLED",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        "AWS_EXECUTION_ENV",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "OTHER",
+    ],
+)
+def test_what_holds_for_this_machine_alone_is_not_passed_to_others(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "mine")
+    assert name not in forwarded_environment()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_MAX_ATTEMPTS",
+        "AWS_REQUEST_CHECKSUM_CALCULATION",
+    ],
+)
+def test_the_login_and_where_the_storage_is_are_passed_to_others(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "ours")
+    assert forwarded_environment()[name] == "ours"
+
+
+@pytest.mark.parametrize(
+    ("given", "is_left"),
+    [
+        ({}, None),
+        ({"AWS_PROFILE": "mine"}, "mine"),
+        ({"AWS_DEFAULT_PROFILE": "mine"}, "mine"),
+        ({"AWS_PROFILE": "mine", "AWS_ENDPOINT_URL": "http://s3:9000"}, "mine"),
+        ({"AWS_PROFILE": "mine", "AWS_ACCESS_KEY_ID": "key"}, None),
+    ],
+)
+def test_a_login_by_profile_alone_is_known_to_stay_here(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], is_left: str | None
+) -> None:
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert profile_left_behind() == is_left
 
 
 @pytest.mark.parametrize("n_failures", [1, 2])

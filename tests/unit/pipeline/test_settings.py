@@ -103,6 +103,8 @@ class TestFromAFile:
             ("gpus_per_actor", "1"),
             ("gpus_per_actor", True),
             ("limit", None),
+            ("no_progress_timeout_s", float("nan")),
+            ("gpus_per_actor", 10**400),
         ],
     )
     def test_a_value_of_another_type_is_refused(self, name: str, value: Any) -> None:

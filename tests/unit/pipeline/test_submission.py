@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RpcError
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from pipeline import submission
@@ -25,7 +28,7 @@ class Client:
     def __init__(self) -> None:
         self.submitted: list[dict[str, Any]] = []
         self.failures: list[Exception] = []
-        self.logs: list[list[str | Exception]] = []
+        self.logs: list[list[str | Exception | None]] = []
         self.details = details(JobStatus.SUCCEEDED)
 
     def get_address(self) -> str:
@@ -46,7 +49,10 @@ class Client:
         for piece in self.logs.pop(0):
             if isinstance(piece, Exception):
                 raise piece
-            yield piece
+            if piece is None:
+                await asyncio.Event().wait()
+            else:
+                yield piece
 
 
 @pytest.fixture
@@ -124,6 +130,55 @@ class TestSubmitting:
             JobCluster()
 
 
+NO_CLUSTER = r"^no Ray cluster takes jobs at .*; expected --address http://HEAD:8265"
+
+
+class TestAddresses:
+    """Where no cluster is. Ray itself looks for it, but for what it takes long to give up."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+            # Set first, so that it is gone again after what JobCluster sets.
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+
+    @pytest.mark.parametrize(
+        "address",
+        ["nonsense", "127.0.0.1", "127.0.0.1:x", "http://", "http://[::1", "http://127.0.0.1:1", "http://127.0.0.1:x"],
+    )
+    @pytest.mark.parametrize("variable", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
+    def test_an_address_without_a_cluster_is_one_sentence(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str, address: str
+    ) -> None:
+        monkeypatch.setenv(variable, address)
+        with pytest.raises(ClusterError, match=NO_CLUSTER):
+            JobCluster()
+
+    @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "http://127.0.0.1:x"])
+    def test_one_that_is_an_option_too(self, address: str) -> None:
+        with pytest.raises(ClusterError, match=NO_CLUSTER):
+            JobCluster(address)
+
+    def test_a_protocol_that_ray_does_not_know_is_named(self) -> None:
+        with pytest.raises(ClusterError, match=r"ftp://x refuses: Module: ftp does not exist"):
+            JobCluster("ftp://x")
+
+    @pytest.mark.parametrize("error", [RpcError("Timed out while waiting for GCS"), ValueError("no address")])
+    def test_what_ray_gives_up_is_not_heard_but_in_that_sentence(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception
+    ) -> None:
+        def give_up() -> None:
+            os.write(2, b"[2026-11-22 05:54:31,615 W 30221] gcs_client.cc:210: Failed to get cluster ID\n")
+            raise error
+
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+        monkeypatch.setattr(submission, "JobSubmissionClient", give_up)
+        with pytest.raises(ClusterError, match=rf"no Ray cluster takes jobs at 127.0.0.1:1: {error}; expected"):
+            JobCluster()
+        assert capfd.readouterr().err == ""
+
+
 class TestFollowing:
     """The lines of a job's log."""
 
@@ -135,12 +190,42 @@ class TestFollowing:
         client.logs = [["one\nt", OSError("broken")], ["one\n", RuntimeError("again")], ["one\ntwo\nth", "ree\n"]]
         assert list(JobCluster().follow("job")) == ["one", "two", "three"]
 
+    def test_connections_of_a_quiet_job_may_be_cut_as_long_as_the_cluster_says_that_it_is_at_work(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(submission, "_AWAY_PATIENCE_S", 0.0)
+        cut = RuntimeError("the connection was closed with close code 1006")
+        client.logs = [["one\n"], [cut], ["one\n", cut], [cut], ["one\ntwo\n"]]
+        assert list(JobCluster().follow("job")) == ["one", "two"]
+
+    def test_a_connection_that_is_dead_without_a_word_is_made_anew(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.2)
+        client.logs = [["one\n", None], ["one\ntwo\n"]]
+        assert list(JobCluster().follow("job")) == ["one", "two"]
+
     def test_a_cluster_that_stays_away_is_an_error_that_says_how_to_go_on(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.0)
-        client.logs = [["one\n"], [OSError("broken")], [OSError("broken")]]
+        def refuse(_: str) -> JobDetails:
+            raise ConnectionError("refused")
+
+        monkeypatch.setattr(submission, "_AWAY_PATIENCE_S", 0.0)
+        monkeypatch.setattr(client, "get_job_info", refuse)
+        client.logs = [["one\n", OSError("broken")] for _ in range(99)]
+        lines = JobCluster().follow("job")
+        assert next(lines) == "one"
         with pytest.raises(ClusterError, match=r"is lost \(broken\); .* tagstream jobs job --follow"):
+            next(lines)
+
+    def test_a_log_that_cannot_be_read_to_its_end_is_an_error_too(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(submission, "_AWAY_PATIENCE_S", 0.0)
+        monkeypatch.setattr(client, "get_job_info", lambda _: client.details)
+        client.logs = [[OSError("broken")] for _ in range(99)]
+        with pytest.raises(ClusterError, match=r"is lost \(broken\)"):
             list(JobCluster().follow("job"))
 
 

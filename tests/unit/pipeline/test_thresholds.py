@@ -321,6 +321,7 @@ class TestFile:
             ("common = 0.5", "common = nan", "common is nan; expected a number"),
             ("common = 0.5", 'common = "0.5"', "common is '0.5'; expected a number"),
             ("common = 0.5", "common = true", "common is True; expected a number"),
+            ("common = 0.5", f"common = {10**400}", "0; expected a number"),
             ("common = 0.5", "", "have no common"),
             ("common = 0.5", "common = 0.5\nfoo = 1", "unknown key 'foo'"),
             ('"dog" = 0.25', '"dog" = nan', "threshold 'dog' is nan; expected a number"),

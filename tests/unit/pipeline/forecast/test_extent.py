@@ -109,6 +109,8 @@ class TestExtent:
             (tmp_path / f"{number}.tar").write_bytes(tar(n_samples))
         extent = measure_extent(shards_of(tmp_path), 100, seed=0)
         assert (extent.n_images.low, extent.n_images.value, extent.n_images.high) == pytest.approx((11, 11, 11))
+        assert (extent.is_whole, extent.n_sampled) == (True, 11)
+        assert not measure_extent(shards_of(tmp_path), 5, seed=0).is_whole
 
     def test_of_a_folder_the_number_is_known_from_its_listing(self, tmp_path: Path) -> None:
         for number in range(30):
@@ -118,6 +120,8 @@ class TestExtent:
         assert (extent.n_images.low, extent.n_images.value, extent.n_images.high) == (30, 30, 30)
         (head,) = extent.heads
         assert (head.n_samples, len(head.shard.files)) == (10, 10)
+        assert not extent.is_whole
+        assert measure_extent([folder_shard(source.root, "all", source.images)], 30, seed=0).is_whole
 
     def test_the_draw_depends_on_the_seed_alone(self, tmp_path: Path) -> None:
         for number in range(40):

@@ -27,7 +27,7 @@ COSTS = SampleCosts(
     start_up_s=3.0,
     arrivals=[(3.0 + second, 10) for second in range(11)],
     shard_costs=[(22, 2.2)] * 5,
-    seconds_by_stage={"read": 1.1, "decode": 2.2, "infer": 8.8, "write": 0.11},
+    seconds_an_image={"read": 0.01, "decode": 0.02, "infer": 0.08, "write": 0.001},
 )
 OUTPUT = OutputSizes(
     bytes_a_shard=100, label_bytes_an_image=40, image_bytes_an_image=10, compacted_label_bytes_an_image=20
@@ -66,6 +66,13 @@ class TestWhatEverythingTakes:
         assert [round(stage.share, 3) for stage in made.stages] == [0.09, 0.18, 0.721, 0.009]
         assert [stage.images_per_s for stage in made.stages] == pytest.approx([100, 50, 12.5, 8000])
 
+    def test_no_stage_is_said_to_manage_less_than_it_was_seen_to_do(self) -> None:
+        # As where a part of the seconds lies before the first result.
+        made = predict(replace(COSTS, seconds_an_image={"read": 0.11, "decode": 0.12, "infer": 0.14, "write": 0.0}))
+        assert (made.bottleneck, made.images_per_s.value) == ("infer", pytest.approx(10))
+        assert [stage.images_per_s for stage in made.stages[:3]] == pytest.approx([10, 10, 10])
+        assert [stage.seconds_an_image for stage in made.stages[:3]] == [0.11, 0.12, 0.14]
+
     def test_an_uncertain_number_of_images_widens_everything(self) -> None:
         made = predict(extent=replace(EXTENT, n_images=Estimate(1000, 800, 1250)))
         assert (made.seconds.low, made.seconds.high) == pytest.approx((3 + 80, 3 + 125))
@@ -97,6 +104,15 @@ class TestOtherGpus:
         assert made.bottleneck == "read"
         assert "read does not keep up with 100 actors" in made.notes
 
+    def test_no_stage_is_said_to_manage_less_than_is_predicted(self) -> None:
+        slow = replace(COSTS, seconds_an_image={"read": 0.01, "decode": 0.12, "infer": 0.14, "write": 0.0})
+        made = predict(slow, workers=GPU, n_gpus=2)
+        assert {stage.stage: round(stage.images_per_s) for stage in made.stages[:3]} == {
+            "read": 400,
+            "decode": 20,
+            "infer": 20,
+        }
+
     def test_from_cpus_nothing_is_said_of_gpus(self) -> None:
         with pytest.raises(TagstreamError, match=r"--gpus 8 predicts from what a GPU does, and the sample .* on cpu"):
             predict(n_gpus=8)
@@ -110,8 +126,16 @@ class TestRate:
         assert steady_rate(late, EXTENT).value == pytest.approx(10)
 
     def test_a_sample_that_came_back_in_few_pieces_is_refused(self) -> None:
-        with pytest.raises(TagstreamError, match=r"came back in 3 results, too few .* ask for a larger --sample"):
+        with pytest.raises(
+            TagstreamError,
+            match=r"a sample of 100 images comes back in 3 results, too few .* ask for a larger --sample",
+        ):
             steady_rate(replace(COSTS, arrivals=COSTS.arrivals[:3]), EXTENT)
+
+    def test_of_a_source_that_came_back_whole_in_few_pieces_no_larger_sample_is_asked_for(self) -> None:
+        heads = [Head(SHARD, 20, 1000, 1000)] * 5
+        with pytest.raises(TagstreamError, match=r"the source has only 100 images, which come back in 3 results"):
+            steady_rate(replace(COSTS, arrivals=COSTS.arrivals[:3]), replace(EXTENT, n_shards=5, heads=heads))
 
     def test_shards_that_cost_differently_widen_it_unless_all_were_drawn(self) -> None:
         uneven = replace(COSTS, shard_costs=[(22, seconds) for seconds in (1.0, 2.0, 3.0, 4.0, 5.0)])

@@ -210,6 +210,18 @@ class TestRanges:
             read(f"[corruption]\n{name} = -1.0")
 
     @pytest.mark.parametrize(
+        "name", ["clip_norm", "learning_rate", "weight_decay", "corruption.weight", "corruption.noise_std"]
+    )
+    @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+    def test_no_number_is_without_an_end(self, name: str, value: str) -> None:
+        with pytest.raises(TagstreamError, match=rf"^{name.removeprefix('corruption.')} is {value}; expected "):
+            read(f"{name} = {value}")
+
+    def test_a_whole_number_that_is_no_float_is_refused(self) -> None:
+        with pytest.raises(TagstreamError, match=r"learning_rate is 10+; expected a value of type float"):
+            read(f"learning_rate = 1{'0' * 400}")
+
+    @pytest.mark.parametrize(
         "text",
         [
             "steps = 1",

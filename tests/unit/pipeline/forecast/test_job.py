@@ -1,0 +1,63 @@
+"""What a plan refuses before it labels anything, and what it takes from the sample."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline import job as job_module
+from pipeline.cluster import Node
+from pipeline.errors import TagstreamError
+from pipeline.forecast.job import ForecastJob, ForecastRequest, SampleJob
+from pipeline.job import LabelRequest
+from pipeline.settings import LabelSettings
+from tests.fixtures.corpus import shard_bytes
+from tests.fixtures.tables import job_record
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """50 images, and a machine without GPUs on which nothing is to be labelled."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "0.tar").write_bytes(shard_bytes(0, 50))
+    monkeypatch.setattr(job_module, "available_nodes", lambda _: [Node(2, 0)])
+    monkeypatch.setattr(SampleJob, "_start_ray", lambda _: pytest.fail("Ray was started"))
+    return str(tmp_path / "source")
+
+
+def test_more_gpus_are_refused_where_there_are_none(source: str, tiny_model: Path) -> None:
+    request = LabelRequest(source=source, store="", model=str(tiny_model))
+    with pytest.raises(TagstreamError, match=r"--gpus 8 predicts from what a GPU does, and the sample .* on cpu"):
+        ForecastJob(ForecastRequest(label=request, n_gpus=8)).run()
+
+
+@pytest.mark.parametrize(
+    ("n_images", "message"),
+    [
+        (2000, r"the source has only 50 images, which come back in 2 results, .* run `tagstream label` without a plan"),
+        (40, r"a sample of 40 images comes back in 2 results, .*; expected 4 or more: ask for a larger --sample"),
+    ],
+)
+def test_what_is_too_little_to_tell_is_refused(source: str, tiny_model: Path, n_images: int, message: str) -> None:
+    settings = LabelSettings(batch_size=32)
+    request = LabelRequest(source=source, store="", model=str(tiny_model), settings=settings)
+    with pytest.raises(TagstreamError, match=message):
+        ForecastJob(ForecastRequest(label=request, n_images=n_images)).run()
+
+
+def test_the_first_result_counts_for_no_stage_since_a_model_does_much_only_once() -> None:
+    job = SampleJob(LabelRequest(source="", store="", model=""), n_images=70, seed=0)
+    # Two batches of 10 images in each result.
+    results = [[9.0, 1.0], [1.0, 2.0], [3.0, 2.0]]
+    tables = [
+        pa.table({"read_s": [0.1, 0.1] + [0.0] * 18, "decode_s": [0.0] * 20, "infer_s": infer_s + [0.0] * 18})
+        for infer_s in results
+    ]
+    assert list(job._timed(tables)) == tables
+    record = replace(job_record("r"), n_images=60, seconds_by_stage={"infer": 18.0, "write": 0.6})
+    costs = job.costs(record)
+    assert [n_images for _, n_images in costs.arrivals] == [20, 20, 20]
+    assert costs.seconds_an_image == pytest.approx({"read": 0.01, "decode": 0.0, "infer": 8 / 40, "write": 0.01})
