@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,18 @@ class TestComparison:
         page.keyboard.press("Escape")
         names_gained = chart_rows(page, "Names gained and lost")
         assert names_gained == [["cat", "1", "1", "0"], ["dog", "2", "0", "0"]]
+
+    def test_images_and_charts_count_the_same_changes(self, open_page: OpenPage, report: Path) -> None:
+        # All images of the run are on the page.
+        (text,) = re.findall(r'id="page-data">(.*?)</script>', report.read_text(), re.DOTALL)
+        page = open_page(report)
+        changes = page.evaluate("(images) => images.map(changesOf)", json.loads(text)["images"])
+        gained, lost = (Counter(name for change in changes for name in change[what]) for what in ("gained", "lost"))
+        rows = chart_rows(page, "Names gained and lost")
+        assert {name: (int(n_gained), int(n_lost)) for name, n_gained, n_lost, _ in rows} == {
+            name: (gained[name], lost[name]) for name in gained | lost
+        }
+        assert gained.total() > 50
 
     def test_what_the_other_run_rejected_is_said_and_not_compared(self, open_page: OpenPage, tmp_path: Path) -> None:
         page = open_page(write_report(tmp_path, {"a": [IMAGE, IMAGE]}, other={"a": [REJECTED, IMAGE]}))
