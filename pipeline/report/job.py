@@ -96,14 +96,12 @@ class Report:
         self.run = record.run
         if request.compare == self.run:
             raise TagstreamError(f"--compare names the run itself ({self.run}); give another run of {request.store}")
-        # What follows takes long.
-        if request.compare is not None:
-            store.find_run(request.compare)
+        other = None if request.compare is None else store.find_run(request.compare)
         if request.where is not None:
+            # What follows takes long.
             check_condition(connection, request.where)
         self.phase = "asking the store"
         head = describe_run(connection, record, store.read_jobs(self.run), request.usd_per_hour)
-        other = None if request.compare is None else store.find_run(request.compare)
         k = min([_COMPARED_K, *(int(held.labelling["top_k"]) for held in (record, other) if held)])
         charts = self._charts(connection, record, k)
         self.phase = "drawing images"
