@@ -1,4 +1,4 @@
-"""The benchmark scripts run, on tiny models; two that train several models are left out: each takes a minute."""
+"""The benchmark scripts run, on tiny models."""
 
 from __future__ import annotations
 
@@ -67,6 +67,22 @@ def test_the_training_benchmark_sets_the_job_against_the_bare_step():
         "the job",
     ]
     assert "of the bare step; goal 0.95" in finished.stdout
+
+
+def test_the_denoising_benchmark_sets_both_variants_side_by_side():
+    options = ["jobs/demo_shards", "jobs/demo_shards", "--small", "--steps", "4", "--seeds", "2", "--val-images", "20"]
+    finished = run_script("denoising", *options)
+    assert finished.returncode == 0, finished.stderr
+    header, _, *rows = table_rows(finished.stdout)
+    assert header == ["scenes", "plain", "denoising", "difference, seed by seed"]
+    assert [row[0] for row in rows] == ["clean", "noise", "blur", "occlusion", "low light"]
+
+
+def test_the_self_training_benchmark_measures_the_teacher_and_the_student_before_and_after():
+    options = ["jobs/demo_shards", "jobs/demo_shards", "--small", "--steps", "4", "--val-images", "20"]
+    finished = run_script("self_training", *options)
+    assert finished.returncode == 0, finished.stderr
+    assert [row[0] for row in table_rows(finished.stdout)[2:]] == ["teacher", "truncated", "truncated and taught"]
 
 
 def test_the_benchmark_of_questions_finds_the_same_answers_before_and_after_compaction():
