@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from pipeline.report.head import describe_run
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
 from pipeline.result_file import find_result_file
 from pipeline.selection import check_condition, narrow_to_run
+from pipeline.settings_file import check_range
 from pipeline.store import Store
 from schemas import LABELLED, RunRecord
 
@@ -59,10 +59,8 @@ class ReportRequest:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("usd_per_hour", "max_mb"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise TagstreamError(f"{name} is {value}; expected a number, 0 or larger")
+        check_range("usd_per_hour", self.usd_per_hour or 0, 0)
+        check_range("max_mb", self.max_mb, 0)
 
 
 class Report:

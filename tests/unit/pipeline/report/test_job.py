@@ -100,9 +100,18 @@ def test_a_mistake_is_told_before_the_store_is_asked(
         report(store, out, **options)
 
 
-@pytest.mark.parametrize("options", [{"usd_per_hour": float("nan")}, {"usd_per_hour": -1.0}, {"max_mb": float("inf")}])
-def test_numbers_that_are_none_are_refused(store: Store, tmp_path: Path, options: dict[str, float]) -> None:
-    with pytest.raises(TagstreamError, match="expected a number, 0 or larger"):
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"usd_per_hour": float("nan")}, "usd_per_hour is nan; expected 0 or more"),
+        ({"usd_per_hour": -1.0}, r"usd_per_hour is -1\.0; expected 0 or more"),
+        ({"max_mb": float("inf")}, "max_mb is inf; expected a finite number"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(
+    store: Store, tmp_path: Path, options: dict[str, float], sentence: str
+) -> None:
+    with pytest.raises(TagstreamError, match=f"^{sentence}$"):
         report(store, tmp_path / "r.html", **options)
 
 
