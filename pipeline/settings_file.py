@@ -11,8 +11,6 @@ from typing import Any, TypeVar, get_type_hints
 from pipeline.errors import TagstreamError
 
 S = TypeVar("S")
-# TOML has whole numbers that are too large for one.
-_MAX_FLOAT = sys.float_info.max
 
 
 def read_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
@@ -51,7 +49,7 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a list of strings")
     if expected is dict and isinstance(value, Mapping):
         return dict(value)
-    fits = isinstance(value, expected) or (expected is float and isinstance(value, int) and abs(value) < _MAX_FLOAT)
+    fits = isinstance(value, expected) or (expected is float and fits_float(value))
     if not fits or (isinstance(value, bool) and expected is not bool):
         kind = "table" if is_dataclass(expected) or expected is dict else f"value of type {expected.__name__}"
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a {kind}")
@@ -62,6 +60,11 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises TagstreamError unless the value is one of the choices."""
     if value not in choices:
         raise TagstreamError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def fits_float(value: Any) -> bool:
+    """Whether a value of TOML is a number, which may be a whole one; it has whole numbers that are too large for it."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < sys.float_info.max)
 
 
 def check_range(name: str, value: float, low: float, high: float | None = None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -17,6 +16,7 @@ from pipeline.analysis.recall import LOWEST_FIRST
 from pipeline.analysis.vocabulary import Vocabulary
 from pipeline.catalog import Connection, add_table, query_rows, read_sql
 from pipeline.errors import TagstreamError, one_line
+from pipeline.settings_file import fits_float
 from pipeline.storage import open_filesystem, storage_errors, write_whole
 
 _HEADING = """\
@@ -151,8 +151,7 @@ def _checked(name: str, value: Any, kind: str, origin: str) -> Any:
             return value
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a text")
     # Infinite is a threshold that no score reaches.
-    is_number = isinstance(value, float) or (type(value) is int and abs(value) < sys.float_info.max)
-    if not is_number or math.isnan(value):
+    if not fits_float(value) or math.isnan(value):
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a number")
     return float(value)
 
