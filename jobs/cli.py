@@ -10,29 +10,29 @@ from typing import Any, NoReturn
 
 import click
 
-from jobs.bench import bench
-from jobs.cluster_jobs import jobs
-from jobs.compact import compact
-from jobs.compare import compare
-from jobs.demo import demo
-from jobs.demo_corpus import demo_corpus
-from jobs.explain import explain
-from jobs.export import export
-from jobs.import_nxtp import import_nxtp
-from jobs.job_process import EXIT_FAILED, exit_code_of, terminate
-from jobs.label import label
-from jobs.log import is_json, say, say_trouble
-from jobs.pack import pack
-from jobs.plan import plan
-from jobs.recall import recall
-from jobs.report import report
-from jobs.retry import retry
-from jobs.sql import sql
-from jobs.status import status
-from jobs.submit import submit
-from jobs.thresholds import thresholds
-from jobs.train import train
-from jobs.truncate import truncate
+from jobs.console.log import is_json, say, say_trouble
+from jobs.console.process import EXIT_FAILED, exit_code_of, terminate
+from jobs.verbs.bench import bench
+from jobs.verbs.compact import compact
+from jobs.verbs.compare import compare
+from jobs.verbs.demo import demo
+from jobs.verbs.demo_corpus import demo_corpus
+from jobs.verbs.explain import explain
+from jobs.verbs.export import export
+from jobs.verbs.import_nxtp import import_nxtp
+from jobs.verbs.jobs import jobs
+from jobs.verbs.label import label
+from jobs.verbs.pack import pack
+from jobs.verbs.plan import plan
+from jobs.verbs.recall import recall
+from jobs.verbs.report import report
+from jobs.verbs.retry import retry
+from jobs.verbs.sql import sql
+from jobs.verbs.status import status
+from jobs.verbs.submit import submit
+from jobs.verbs.thresholds import thresholds
+from jobs.verbs.train import train
+from jobs.verbs.truncate import truncate
 from pipeline.errors import RunLockedError, TagstreamError, one_line
 
 

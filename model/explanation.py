@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from model.decoder import PrefixCache, finish_block, prefix_mask, project
-from model.display import explanation_html
 from model.modeling import RecognizerModel
+from model.notebook import explanation_html
 from model.preprocessing import crop_box, resize_and_crop
 from model.ranking import Label, check_ranking
 

@@ -16,11 +16,11 @@ from transformers import AutoTokenizer
 
 from model.choices import DTYPES, SAMPLINGS
 from model.configuration import RecognizerConfig
-from model.display import LabelLists, Labels, recognizer_html
 from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
 from model.list_decoding import decode_lists
 from model.modeling import RecognizerModel
+from model.notebook import LabelLists, Labels, recognizer_html
 from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor
 from model.ranking import Label, check_ranking, make_label, rank, with_similarity

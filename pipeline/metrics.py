@@ -18,9 +18,9 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.assembly import PARTS
-from pipeline.device_thread import DeviceThread
-from pipeline.progress import ProgressSnapshot
+from pipeline.dataflow.device_thread import DeviceThread
+from pipeline.labelling.assembly import PARTS
+from pipeline.labelling.progress import ProgressSnapshot
 from schemas import REJECTED
 
 # Of every metric. A job goes by the time at which it began, as its record does; `job` is a label that Prometheus sets.
@@ -114,7 +114,7 @@ class JobMetrics:
         self._metrics = _make_metrics(told, run, job)
 
     def count_rows(self, rows: pa.Table) -> None:
-        """Counts rows of `pipeline.labeler.LABELLED_ROWS`: samples, rejects, seconds of the batches they came in."""
+        """Counts samples, rejects and seconds by stage of rows of `pipeline.dataflow.labeler.LABELLED_ROWS`."""
         self._metrics[IMAGES].inc(rows.num_rows)
         rejected = rows.select(["stage", "error"]).filter(pc.equal(rows.column("status"), REJECTED))
         for reject in rejected.group_by(["stage", "error"]).aggregate([([], "count_all")]).to_pylist():

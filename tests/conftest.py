@@ -37,7 +37,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a recognizer with random weights, 56 px, made in a second and labelling hundreds of images a second."""
     from transformers import CLIPVisionConfig, LlamaConfig
 
-    from model.random_init import random_recognizer
+    from tests.fixtures.random_recognizer import random_recognizer
 
     recognizer = random_recognizer(
         vision=CLIPVisionConfig(
@@ -99,7 +99,7 @@ def faulty_s3(s3: str, s3_endpoint: FaultyS3, monkeypatch: pytest.MonkeyPatch) -
     import fsspec
     from botocore.retries.standard import ExponentialBackoff
 
-    from pipeline import s3 as s3_module
+    from pipeline.storage import s3 as s3_module
 
     delay = ExponentialBackoff.delay_amount
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: delay(self, context) / 100)
@@ -114,7 +114,7 @@ def faulty_s3(s3: str, s3_endpoint: FaultyS3, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture(scope="session")
 def shared_ray(s3: str) -> Iterator[None]:
     """One Ray for all tests that label in this process."""
-    from pipeline.cluster import start_ray, stop_ray
+    from pipeline.cluster.pool import start_ray, stop_ray
 
     start_ray(None, verbose=False)
     yield

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.analysis.measures import Estimate, ImageCounts, estimate_difference
 from pipeline.analysis.recall import find_run
 from pipeline.analysis.truth import TruthKind, name_labels
-from pipeline.catalog import Connection, query_rows, read_sql
+from pipeline.catalog.views import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
 
 

@@ -11,10 +11,10 @@ from typing import Any
 from pipeline.analysis.embeddings import embed_names
 from pipeline.analysis.measures import Estimate, ImageCounts, estimate, estimate_mean
 from pipeline.analysis.truth import TruthKind, name_labels, no_truth
-from pipeline.analysis.vocabulary import Vocabulary
-from pipeline.catalog import Connection, add_table, query_rows, read_sql
+from pipeline.catalog.views import Connection, add_table, query_rows, read_sql
 from pipeline.errors import TagstreamError
-from pipeline.store import Store
+from pipeline.naming.vocabulary import Vocabulary
+from pipeline.store.store import Store
 
 _N_CONFUSIONS = 3
 _NORMAL_INTERVAL = 1.96

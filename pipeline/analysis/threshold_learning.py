@@ -37,9 +37,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.analysis.recall import RunAnalysis
-from pipeline.analysis.thresholds import Thresholds, direction_of
-from pipeline.analysis.vocabulary import Vocabulary
-from pipeline.catalog import Connection, query_rows, read_sql
+from pipeline.catalog.views import Connection, query_rows, read_sql
+from pipeline.naming.thresholds import Thresholds, direction_of
+from pipeline.naming.vocabulary import Vocabulary
 
 _IMAGES_FOR_STEPS = 100_000
 _STRENGTHS = [2**power for power in range(11)]

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline.catalog import Connection, add_table, read_sql
+from pipeline.catalog.views import Connection, add_table, read_sql
 from pipeline.errors import TagstreamError
-from pipeline.nouns import nouns_of
+from pipeline.naming.nouns import nouns_of
 
 TruthKind = Literal["labels", "captions"]
 _CAPTIONS_AT_ONCE = 10_000

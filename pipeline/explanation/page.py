@@ -7,9 +7,9 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from model.display import bar_length
 from model.heat_map import COLOURS, OPACITY, relative
-from pipeline.page import render_page
+from model.notebook import bar_length
+from pipeline.pages.render import render_page
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from model.fingerprint import fingerprint_folder
 from model.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_pixels
-from pipeline.catalog import Connection, open_store, query_rows
+from pipeline.catalog.views import Connection, open_store, query_rows
 from pipeline.errors import TagstreamError
-from pipeline.model_store import fetch_model
-from pipeline.originals import original_place, read_originals
-from pipeline.settings import LabelSettings
-from pipeline.storage import open_filesystem, storage_errors
-from pipeline.store import Store
+from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.originals import original_place, read_originals
+from pipeline.storage.files import open_filesystem, storage_errors
+from pipeline.storage.model_cache import fetch_model
+from pipeline.store.store import Store
 from schemas import LABELLED, RunRecord
 
 if TYPE_CHECKING:

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.analysis.thresholds import Thresholds
-from pipeline.analysis.vocabulary import Vocabulary
-from pipeline.catalog import open_store
+from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.export.coco import write_coco
 from pipeline.export.csv_tables import write_csv
@@ -21,9 +19,11 @@ from pipeline.export.hugging_face import write_hugging_face
 from pipeline.export.image import DATA_FOLDER, ExportedImage, Origin
 from pipeline.export.label_studio import write_label_studio
 from pipeline.export.selection import Selection, chosen_images, select_images
-from pipeline.originals import clean_file_name, original_place, read_originals
-from pipeline.storage import storage_errors
-from pipeline.store import Store
+from pipeline.naming.thresholds import Thresholds
+from pipeline.naming.vocabulary import Vocabulary
+from pipeline.sources.originals import clean_file_name, original_place, read_originals
+from pipeline.storage.files import storage_errors
+from pipeline.store.store import Store
 from schemas import RunRecord
 
 Format = Literal["coco", "fiftyone", "label-studio", "hf", "csv"]

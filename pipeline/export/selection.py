@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.analysis.recall import LOWEST_FIRST
-from pipeline.catalog import Connection, query_rows, read_sql
+from pipeline.catalog.scope import choose_images, n_chosen, narrow_to_run
+from pipeline.catalog.views import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
-from pipeline.selection import choose_images, n_chosen, narrow_to_run
 from schemas import RunRecord
 
 # Images that one query sorts and puts together with their labels.

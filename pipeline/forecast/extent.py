@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.forecast.estimate import Estimate, ratio
-from pipeline.source import Shard, current_version
-from pipeline.storage import WatchedStream, open_filesystem, storage_errors
-from pipeline.tar_reader import split_name
+from pipeline.sources.listing import Shard, current_version
+from pipeline.sources.tar_reader import split_name
+from pipeline.storage.files import WatchedStream, open_filesystem, storage_errors
 
 # Shards differ more than their images do: rather many beginnings than long ones, but not so short that opening costs
 # more than reading.

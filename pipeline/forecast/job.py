@@ -12,10 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.assembly import STAGES, WholeShard
-from pipeline.cluster import PoolPlan, available_nodes
-from pipeline.compaction import compact_run
+from pipeline.cluster.pool import PoolPlan, available_nodes
 from pipeline.forecast.extent import Extent, measure_extent
 from pipeline.forecast.forecast import (
     Forecast,
@@ -26,11 +23,14 @@ from pipeline.forecast.forecast import (
     check_results,
     forecast,
 )
-from pipeline.job import COMMIT_THREADS, LabelJob, LabelRequest
-from pipeline.plan import ShardPlan, run_shards
-from pipeline.shard_files import CommittedShard
-from pipeline.source import Source
-from pipeline.store import Store
+from pipeline.labelling.assembly import STAGES, WholeShard
+from pipeline.labelling.job import COMMIT_THREADS, LabelJob, LabelRequest
+from pipeline.labelling.pending import ShardPlan, run_shards
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.sources.listing import Source
+from pipeline.store.ownership import CommittedShard
+from pipeline.store.store import Store
+from pipeline.upkeep.compaction import compact_run
 from schemas import JobRecord, RunRecord
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.catalog import Connection, query_rows, read_sql
+from pipeline.catalog.scope import choose_images, n_chosen
+from pipeline.catalog.views import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.report.thumbnails import Thumbnail
-from pipeline.selection import choose_images, n_chosen
 from schemas import LABELLED, REJECTED
 
 # Shards that are read for pictures, where they hold enough of them: each is read from its start.

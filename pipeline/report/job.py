@@ -9,18 +9,18 @@ from typing import Any
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import RunAnalysis
 from pipeline.analysis.truth import TruthKind, name_labels
-from pipeline.analysis.vocabulary import Vocabulary
-from pipeline.catalog import Connection, open_store
+from pipeline.catalog.result_file import find_result_file
+from pipeline.catalog.scope import check_condition, narrow_to_run
+from pipeline.catalog.views import Connection, open_store
 from pipeline.errors import TagstreamError
-from pipeline.page import render_page
+from pipeline.naming.vocabulary import Vocabulary
+from pipeline.pages.render import render_page
 from pipeline.report.charts import Chart, Commands, comparison_charts, run_charts, truth_charts
 from pipeline.report.gallery import Gallery, draw_gallery, image_data
 from pipeline.report.head import describe_run
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
-from pipeline.result_file import find_result_file
-from pipeline.selection import check_condition, narrow_to_run
-from pipeline.settings_file import check_range
-from pipeline.store import Store
+from pipeline.settings.toml_file import check_range
+from pipeline.store.store import Store
 from schemas import LABELLED, RunRecord
 
 DEFAULT_SAMPLE = 500

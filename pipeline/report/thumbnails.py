@@ -22,7 +22,7 @@ from model.preprocessing import (
     upright,
 )
 from pipeline.errors import SourceError, StoreError, one_line
-from pipeline.originals import ImageRow, Original, read_originals
+from pipeline.sources.originals import ImageRow, Original, read_originals
 from schemas import RunRecord
 
 _EDGE_PX = 256

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import StoreError, one_line
-from pipeline.storage import full_url, is_local, open_filesystem, storage_errors
+from pipeline.storage.files import full_url, is_local, open_filesystem, storage_errors
 from pipeline.training.examples import Position
 
 STATE_FILE = "training.json"

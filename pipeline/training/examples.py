@@ -17,14 +17,14 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from pipeline.cluster import PoolPlan
-from pipeline.datasource import ShardDatasource
+from pipeline.cluster.pool import PoolPlan
+from pipeline.dataflow.actor_pool import explain, map_on_pool
+from pipeline.dataflow.datasource import ShardDatasource
+from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.errors import TagstreamError
-from pipeline.labeler import LabelerConfig
-from pipeline.labelling import explain, map_on_pool
-from pipeline.nouns import nouns_of
-from pipeline.sample import Sample
-from pipeline.source import Shard
+from pipeline.naming.nouns import nouns_of
+from pipeline.sources.listing import Shard
+from pipeline.sources.sample import Sample
 from pipeline.training.settings import TrainSettings
 from pipeline.training.teacher import Teacher
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import torch
 
 from model import Recognizer
-from pipeline.model_store import fetch_model
-from pipeline.storage import open_filesystem, storage_errors
+from pipeline.storage.files import open_filesystem, storage_errors
+from pipeline.storage.model_cache import fetch_model
 from pipeline.training.card import write_card
 from pipeline.training.checkpoints import Checkpoints, TrainingState, upload_folder
 from pipeline.training.curves import draw_curves

@@ -18,8 +18,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
-from pipeline.cluster import PoolPlan
-from pipeline.labelling import explain
+from pipeline.cluster.pool import PoolPlan
+from pipeline.dataflow.actor_pool import explain
 from pipeline.training.progress import TrainProgress
 from pipeline.training.trainer import Trainer, TrainPlan
 

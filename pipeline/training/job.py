@@ -13,17 +13,17 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from model.from_scratch import new_recognizer, train_tokenizer
-from pipeline.cluster import PoolPlan, available_nodes, joined_ray, plan_pool
+from model.training.from_scratch import new_recognizer, train_tokenizer
+from pipeline.cluster.pool import PoolPlan, available_nodes, joined_ray, plan_pool
+from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.errors import StoreError, TagstreamError
-from pipeline.folder import count_buckets, deal
-from pipeline.job import as_seen_by_workers, installed_versions
-from pipeline.labeler import Labeler, LabelerConfig
-from pipeline.model_store import fetch_model
-from pipeline.plan import folder_shard
-from pipeline.settings import LabelSettings
-from pipeline.source import Shard, find_source
-from pipeline.storage import full_url, open_filesystem, storage_errors
+from pipeline.labelling.job import as_seen_by_workers, installed_versions
+from pipeline.labelling.pending import folder_shard
+from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.image_folder import count_buckets, deal
+from pipeline.sources.listing import Shard, find_source
+from pipeline.storage.files import full_url, open_filesystem, storage_errors
+from pipeline.storage.model_cache import fetch_model
 from pipeline.training.checkpoints import Checkpoints, TrainingState, upload_folder
 from pipeline.training.examples import TeacherPlan, read_in_order, target_labels
 from pipeline.training.finish import write_finished_folder

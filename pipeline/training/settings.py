@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from model.choices import DTYPES
-from model.denoising import Corruption
-from model.optimization import Optimizer
+from model.training.denoising import Corruption
+from model.training.optimization import Optimizer
 from pipeline.errors import TagstreamError
-from pipeline.nouns import NOISE_WORDS
-from pipeline.settings_file import check_choice, check_range
+from pipeline.naming.nouns import NOISE_WORDS
+from pipeline.settings.toml_file import check_choice, check_range
 
 # The seed is spread over steps and workers into one of 63 bits.
 _MAX_SEED = 10**9

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.datasource import BATCHES
-from pipeline.labeler import Labeler, LabelerConfig
+from pipeline.dataflow.datasource import BATCHES
+from pipeline.dataflow.labeler import Labeler, LabelerConfig
 
 
 class Teacher(Labeler):
@@ -16,7 +16,7 @@ class Teacher(Labeler):
         self._min_score = min_score
 
     def __call__(self, batches: pa.Table) -> pa.Table:
-        """Labels rows of `pipeline.datasource.BATCHES` and returns them with other truths and no captions."""
+        """Labels rows of `pipeline.dataflow.datasource.BATCHES` and returns them with other truths and no captions."""
         labels = super().__call__(batches).column("labels").to_pylist()
         confident = [[label["label"] for label in image if label["score"] >= self._min_score] for image in labels]
         samples = batches.column("samples").combine_chunks()

@@ -16,13 +16,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from model.objective import pack_restarting
-from model.optimization import choose_trainable, learning_rate, make_optimizers, train_rows_only
-from model.training_module import Losses, TrainingModule
+from model.training.objective import pack_restarting
+from model.training.optimization import choose_trainable, learning_rate, make_optimizers, train_rows_only
+from model.training.training_module import Losses, TrainingModule
+from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.errors import TagstreamError
-from pipeline.labeler import Labeler, LabelerConfig
-from pipeline.settings import LabelSettings
-from pipeline.source import Shard
+from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.listing import Shard
 from pipeline.training.batches import BatchMaker, MicroBatch, StepBatch
 from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizers
 from pipeline.training.evaluation import Evaluation

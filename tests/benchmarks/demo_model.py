@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from record import environment, markdown_table
 
-from pipeline.catalog import open_store
+from pipeline.catalog.views import open_store
 
 # An image's recall at k: the share of its objects among the first k labels; at 1, whether the first label is one.
 _PER_IMAGE = """

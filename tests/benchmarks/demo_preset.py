@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.config_file import read_preset
-from pipeline.settings_file import read_settings
+from jobs.console.config_file import read_preset
+from pipeline.settings.toml_file import read_settings
 from pipeline.training.settings import TrainSettings
 
 _TINY = {

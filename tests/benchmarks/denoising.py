@@ -25,8 +25,8 @@ from PIL import Image, ImageFilter
 from record import environment
 
 from model import Recognizer
-from model.denoising import Corruption
-from pipeline.cluster import start_ray, stop_ray
+from model.training.denoising import Corruption
+from pipeline.cluster.pool import start_ray, stop_ray
 from pipeline.training.job import TrainJob, TrainRequest
 
 VARIANTS = {

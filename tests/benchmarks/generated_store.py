@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.store import Store
+from pipeline.store.store import Store
 from schemas import IMAGES, LABELLED, LABELS, SCHEMA_VERSION, RunRecord
 
 RUN = "generated"

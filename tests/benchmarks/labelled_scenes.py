@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from model import Recognizer
-from pipeline.datasource import read_batches
-from pipeline.recall import RecallSum
+from pipeline.dataflow.datasource import read_batches
 from pipeline.training.job import source_shards
+from pipeline.training.recall_sum import RecallSum
 
 _BATCH = 32
 Scene = tuple[Image.Image, list[str]]

@@ -28,8 +28,8 @@ from one_shot_flops import branch_flops, encode_flops, fed_tokens, prefill_flops
 from record import environment, markdown_table
 
 from model import Recognizer
-from model.random_init import random_recognizer
 from model.sampling import Branches, sample_one_shot
+from tests.fixtures.random_recognizer import random_recognizer
 
 SPEED_UP_GOALS = {20: 60, 100: 200}
 STAGES = ("encode", "prefill", "branches")

@@ -32,12 +32,12 @@ from record import environment
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from model import ImagePreprocessor, Label, Recognizer
-from model.random_init import random_recognizer
-from pipeline.cluster import local_node, plan_pool, start_ray, stop_ray
-from pipeline.decoding import DecodedImage
-from pipeline.job import LabelJob, LabelRequest
-from pipeline.labeler import Labeler, LabelerConfig
-from pipeline.settings import LabelSettings
+from pipeline.cluster.pool import local_node, plan_pool, start_ray, stop_ray
+from pipeline.dataflow.decoding import DecodedImage
+from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.labelling.job import LabelJob, LabelRequest
+from pipeline.settings.labelling import LabelSettings
+from tests.fixtures.random_recognizer import random_recognizer
 
 GOAL = 0.9
 TOP_K = 10

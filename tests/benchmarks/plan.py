@@ -25,7 +25,7 @@ from PIL import Image
 from record import ROOT, environment, markdown_table
 
 from pipeline.forecast.forecast import Forecast
-from pipeline.store import Store
+from pipeline.store.store import Store
 from schemas import JobRecord
 
 GOAL = 0.25

@@ -27,10 +27,10 @@ from generated_store import N_LABELS, RUN, make_store, make_words
 
 from pipeline.analysis.embeddings import find_embedder
 from pipeline.analysis.recall import analyse_run, compare_meanings
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.catalog import Connection, open_store, run_query
-from pipeline.compaction import CompactionOutcome, compact_run
-from pipeline.store import Store
+from pipeline.catalog.views import Connection, open_store, run_query
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.store import Store
+from pipeline.upkeep.compaction import CompactionOutcome, compact_run
 
 K = 10
 

@@ -23,10 +23,10 @@ from labelled_scenes import measure_recall, read_scenes
 from record import environment, markdown_table
 
 from model import Recognizer
-from model.truncation import truncate
-from pipeline.cluster import start_ray, stop_ray
-from pipeline.recall import RecallSum
+from model.training.truncation import truncate
+from pipeline.cluster.pool import start_ray, stop_ray
 from pipeline.training.job import TrainJob, TrainRequest, source_shards
+from pipeline.training.recall_sum import RecallSum
 
 
 def strip_labels(source: str, out: Path) -> None:

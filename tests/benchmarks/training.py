@@ -25,14 +25,14 @@ import torch
 from demo_preset import demo_settings
 from record import environment
 
-from pipeline.cluster import start_ray, stop_ray
+from pipeline.cluster.pool import start_ray, stop_ray
 from pipeline.training.batches import BatchMaker
 from pipeline.training.examples import ExampleStream, Position
 from pipeline.training.job import TrainJob, TrainRequest, source_shards
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import Trainer, TrainPlan
 
-SOURCE = str(files("jobs") / "demo_shards")
+SOURCE = str(files("jobs.demo") / "shards")
 GOAL = 0.95
 _LOG_EVERY = 5
 # The first rows hold the start of reading and of the threads.

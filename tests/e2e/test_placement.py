@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.datasource import read_batches
-from pipeline.labeler import LabelerConfig
-from pipeline.settings import LabelSettings
-from pipeline.source import find_source
+from pipeline.dataflow.datasource import read_batches
+from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.listing import find_source
 from tests.conftest import ROOT
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.instant_labeler import InstantLabeler

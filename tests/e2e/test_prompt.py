@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.e2e.conftest import TAGSTREAM
 from tests.fixtures.tables import commit_shard, run_record
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from jobs import label as label_module
-from jobs.label import label
-from pipeline.job import LabelRequest
+from jobs.verbs import label as label_module
+from jobs.verbs.label import label
+from pipeline.labelling.job import LabelRequest
 from tests.e2e.conftest import TAGSTREAM, RunFunction
 from tests.fixtures.corpus import sample_members, shard_bytes, tar_bytes, write_tars
 from tests.fixtures.instant_labeler import InstantLabeler

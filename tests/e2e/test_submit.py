@@ -13,7 +13,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from jobs.submit import PACKAGES
+from jobs.verbs.submit import PACKAGES
 from tests.conftest import ROOT
 from tests.fixtures.corpus import sample_members, tar_bytes
 from tests.integration.conftest import rows

@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from model.preprocessing import ImagePreprocessor
-from pipeline.analysis.thresholds import read_thresholds
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.decoding import decode
+from pipeline.dataflow.decoding import decode
 from pipeline.errors import TagstreamError
-from pipeline.parquet_reader import read_parquet
-from pipeline.sample import Sample, make_sample
-from pipeline.settings import LabelSettings
-from pipeline.settings_file import read_settings
-from pipeline.tar_reader import read_tar
+from pipeline.naming.thresholds import read_thresholds
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.toml_file import read_settings
+from pipeline.sources.parquet_reader import read_parquet
+from pipeline.sources.sample import Sample, make_sample
+from pipeline.sources.tar_reader import read_tar
 from pipeline.training.settings import TrainSettings
 from tests.fixtures.corpus import encode, jpeg, sample_members, tar_bytes
 

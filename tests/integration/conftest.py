@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.catalog import open_store, run_query
-from pipeline.job import LabelJob, LabelOutcome, LabelRequest
-from pipeline.labeler import Labeler
-from pipeline.settings import LabelSettings
+from pipeline.catalog.views import open_store, run_query
+from pipeline.dataflow.labeler import Labeler
+from pipeline.labelling.job import LabelJob, LabelOutcome, LabelRequest
+from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.instant_labeler import InstantLabeler
 
 LabelFunction = Callable[..., LabelOutcome]

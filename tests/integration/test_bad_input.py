@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.cli import tagstream
-from jobs.label import judge
-from pipeline.job import LabelOutcome
-from pipeline.store import Store
-from pipeline.verification import verify_run
+from jobs.verbs.label import judge
+from pipeline.labelling.job import LabelOutcome
+from pipeline.store.store import Store
+from pipeline.upkeep.verification import verify_run
 from schemas import LABELLED
 from tests.fixtures.bad_corpus import KINDS, write_corpus
 from tests.fixtures.bad_kind import MAX_IMAGE_PIXELS, MAX_SAMPLE_BYTES, Row

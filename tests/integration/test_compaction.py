@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.compaction import compact_run
-from pipeline.store import Store
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.store import Store
+from pipeline.upkeep.compaction import compact_run
 from tests.fixtures.corpus import shard_bytes, write_tars
 from tests.integration.conftest import LabelFunction, read_table, rows
 

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.errors import TagstreamError
 from pipeline.forecast.job import ForecastJob, ForecastRequest
-from pipeline.job import LabelJob, LabelRequest
-from pipeline.settings import LabelSettings
-from pipeline.store import Store
+from pipeline.labelling.job import LabelJob, LabelRequest
+from pipeline.settings.labelling import LabelSettings
+from pipeline.store.store import Store
 from tests.fixtures.corpus import shard_bytes
 
 

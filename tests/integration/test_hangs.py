@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import ray
 
+from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.errors import ClusterError
-from pipeline.labeler import LabelerConfig
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.instant_labeler import InstantLabeler, InstantRecognizer
 from tests.integration.conftest import LabelFunction

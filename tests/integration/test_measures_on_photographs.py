@@ -23,10 +23,10 @@ from model.folder import DEMO_MODEL
 from pipeline.analysis.embeddings import find_embedder
 from pipeline.analysis.measures import Estimate
 from pipeline.analysis.recall import RunAnalysis, analyse_run, calibration_error, compare_meanings
-from pipeline.analysis.vocabulary import Vocabulary, read_vocabulary
-from pipeline.catalog import open_store
-from pipeline.nouns import nouns_of
-from pipeline.store import Store
+from pipeline.catalog.views import open_store
+from pipeline.naming.nouns import nouns_of
+from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
+from pipeline.store.store import Store
 from tests.fixtures.tables import commit_judged, run_record
 from tests.integration.conftest import label_with
 from tests.unit.pipeline.analysis import oracle

@@ -12,13 +12,13 @@ import pytest
 from nbclient import NotebookClient
 
 from pipeline.catalog import open_store
-from pipeline.notebook import connection_html, relation_html
-from pipeline.store import Store
+from pipeline.catalog.notebook import connection_html, relation_html
+from pipeline.store.store import Store
 from tests.conftest import ROOT
 from tests.fixtures.labelled import label_source
 
 NOTEBOOK = ROOT / "tests" / "notebooks" / "first-look.ipynb"
-SCENES = str(ROOT / "jobs" / "demo_shards")
+SCENES = str(ROOT / "jobs" / "demo" / "shards")
 HOSTILE = "<script>alert(1)</script>"
 QUERY = 'store.sql("SELECT label, count(*) AS images FROM labels GROUP BY label ORDER BY images DESC, label LIMIT 10")'
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import tagstream
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.catalog import open_store, run_query
-from pipeline.settings import LabelSettings
-from pipeline.settings_file import read_settings
+from pipeline.catalog.views import open_store, run_query
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.toml_file import read_settings
 from pipeline.training.settings import TrainSettings
 from tests.conftest import ROOT
 from tests.fixtures.corpus import write_tars

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.compaction import compact_run
 from pipeline.errors import StoreError
-from pipeline.job import LabelOutcome
-from pipeline.retry import RetryJob, RetryRequest
-from pipeline.store import Store
+from pipeline.labelling.job import LabelOutcome
+from pipeline.labelling.retry import RetryJob, RetryRequest
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.store import Store
+from pipeline.upkeep.compaction import compact_run
 from tests.fixtures.corpus import encode, jpeg, sample_members, tar_bytes, write_tars
 from tests.fixtures.instant_labeler import InstantLabeler
 from tests.fixtures.tables import run_record

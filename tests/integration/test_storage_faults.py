@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.faulty_s3 import Fault, FaultyS3
 from tests.fixtures.instant_labeler import InstantLabeler

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import click
 import pyarrow as pa
 
-from jobs.label import report, run_job
+from jobs.verbs.label import report, run_job
 from pipeline.errors import TagstreamError
-from pipeline.job import LabelJob, LabelRequest
-from pipeline.settings import LabelSettings
+from pipeline.labelling.job import LabelJob, LabelRequest
+from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.instant_labeler import InstantLabeler
 
 

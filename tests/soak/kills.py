@@ -28,8 +28,8 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import psutil
 from record import ROOT, environment, markdown_table
 
-from pipeline.store import Store
-from pipeline.verification import verify_run
+from pipeline.store.store import Store
+from pipeline.upkeep.verification import verify_run
 from tests.fixtures.corpus import jpeg, sample_members, tar_bytes, write_tars
 from tests.fixtures.ray_processes import ray_processes
 from tests.integration.conftest import read_table

@@ -29,7 +29,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import psutil
 from record import ROOT, environment, markdown_table
 
-from pipeline.catalog import open_store
+from pipeline.catalog.views import open_store
 from tests.fixtures.corpus import jpeg
 
 _EVERY_S = 2.0

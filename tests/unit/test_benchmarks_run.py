@@ -70,7 +70,7 @@ def test_the_training_benchmark_sets_the_job_against_the_bare_step():
 
 
 def test_the_denoising_benchmark_sets_both_variants_side_by_side():
-    options = ["jobs/demo_shards", "jobs/demo_shards", "--small", "--steps", "4", "--seeds", "2", "--val-images", "20"]
+    options = ["jobs/demo/shards", "jobs/demo/shards", "--small", "--steps", "4", "--seeds", "2", "--val-images", "20"]
     finished = run_script("denoising", *options)
     assert finished.returncode == 0, finished.stderr
     header, _, *rows = table_rows(finished.stdout)
@@ -79,7 +79,7 @@ def test_the_denoising_benchmark_sets_both_variants_side_by_side():
 
 
 def test_the_self_training_benchmark_measures_the_teacher_and_the_student_before_and_after():
-    options = ["jobs/demo_shards", "jobs/demo_shards", "--small", "--steps", "4", "--val-images", "20"]
+    options = ["jobs/demo/shards", "jobs/demo/shards", "--small", "--steps", "4", "--val-images", "20"]
     finished = run_script("self_training", *options)
     assert finished.returncode == 0, finished.stderr
     assert [row[0] for row in table_rows(finished.stdout)[2:]] == ["teacher", "truncated", "truncated and taught"]

@@ -8,9 +8,9 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from pipeline.analysis.vocabulary import read_vocabulary
+from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.report.job import Report, ReportRequest
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.fixtures.report_stores import OTHER, RUN, make_store
 
 IMAGE = {"labels": ["dog"]}

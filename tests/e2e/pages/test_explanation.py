@@ -17,7 +17,7 @@ from playwright.sync_api import Page
 from model import Explanation, Recognizer
 from pipeline.explanation.page import explanation_page
 from pipeline.explanation.subject import Subject
-from pipeline.settings import LabelSettings
+from pipeline.settings.labelling import LabelSettings
 from tests.e2e.pages.conftest import DESKTOP, PHONE, OpenPage
 from tests.fixtures.corpus import jpeg
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.e2e.pages.conftest import DESKTOP, PHONE, OpenPage
 from tests.e2e.pages.report_pages import IMAGE, chart_rows, report_of, write_report
 from tests.fixtures.report_stores import REJECTED, RUN, make_store

@@ -19,10 +19,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline.cluster import Node, plan_pool
-from pipeline.lock import LEASE_S
-from pipeline.settings import LabelSettings
-from pipeline.settings_file import read_settings
+from pipeline.cluster.pool import Node, plan_pool
+from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.toml_file import read_settings
+from pipeline.store.lock import LEASE_S
 from tests.fixtures.infra import EXAMPLE, INFRA, STANDING, WANTED, Manifest, build, pins, strings
 
 # Where each of KubeRay's kinds keeps the description of its cluster.

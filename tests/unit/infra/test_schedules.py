@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job_process import EXIT_FAILED, EXIT_LOCKED, EXIT_TERMINATED
-from jobs.label import EXIT_TOO_MANY_REJECTS
+from jobs.console.process import EXIT_FAILED, EXIT_LOCKED, EXIT_TERMINATED
+from jobs.verbs.label import EXIT_TOO_MANY_REJECTS
 from tests.fixtures.infra import INFRA, run
 
 FOLDER = INFRA / "schedule"

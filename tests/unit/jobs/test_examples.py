@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.cli import tagstream
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.conftest import ROOT
 from tests.fixtures.labelled import label_source
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the page's commands are typed."""
     folder = tmp_path_factory.mktemp("examples")
     store = Store(str(folder / "tags"))
-    scenes = str(ROOT / "jobs" / "demo_shards")
+    scenes = str(ROOT / "jobs" / "demo" / "shards")
     label_source(store, "first", scenes, [("hearts", 0.5), ("rose", 0.25), ("guitar", 0.125)])
     label_source(store, "second", scenes, [("heart", 0.6), ("key", 0.3)])
     (folder / "mine.toml").write_text(VOCABULARY)

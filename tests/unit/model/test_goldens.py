@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model import ImagePreprocessor
-from model.reference import recognizer_from_reference
+from model.importing.reference import recognizer_from_reference
 from model.sampling import sample_one_shot
 from tests.unit.model.oracle import fast_branches
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.objective import attention_mask, decode_packed, label_log_probs, pack_published
-from model.reference import recognizer_from_reference
+from model.importing.reference import recognizer_from_reference
+from model.training.objective import attention_mask, decode_packed, label_log_probs, pack_published
 from tests.unit.model.test_goldens import GOLDENS, StandInTokenizer
 
 FORMS = ("no_trailing_delim", "trailing_delim")

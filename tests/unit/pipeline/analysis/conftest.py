@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.analysis.recall import RunAnalysis, analyse_run
-from pipeline.analysis.vocabulary import Vocabulary
-from pipeline.catalog import open_store
-from pipeline.store import Store
+from pipeline.catalog.views import open_store
+from pipeline.naming.vocabulary import Vocabulary
+from pipeline.store.store import Store
 from tests.fixtures.tables import commit_judged, run_record
 
 RUN = "run-1"

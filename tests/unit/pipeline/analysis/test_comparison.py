@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.analysis.comparison import Comparison, compare_runs
 from pipeline.analysis.measures import ImageCounts, estimate, estimate_difference
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.catalog import open_store
+from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
-from pipeline.store import Store
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.store import Store
 from schemas import REJECTED
 from tests.fixtures.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis import oracle

@@ -18,10 +18,10 @@ from pipeline.analysis.recall import (
     calibration_error,
     compare_terms,
 )
-from pipeline.analysis.vocabulary import Vocabulary, read_vocabulary
-from pipeline.catalog import open_store
+from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
-from pipeline.store import Store
+from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
+from pipeline.store.store import Store
 from schemas import REJECTED
 from tests.fixtures.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis import oracle

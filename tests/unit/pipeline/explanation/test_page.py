@@ -17,7 +17,7 @@ from PIL import Image
 from model import Explanation
 from pipeline.explanation.page import explanation_page
 from pipeline.explanation.subject import Subject
-from pipeline.settings import LabelSettings
+from pipeline.settings.labelling import LabelSettings
 from tests.unit.pipeline.explanation.conftest import HOSTILE, called
 
 SUBJECT = Subject(place="photos/dog.jpg", data=b"", model="demo", settings=LabelSettings())

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.analysis.vocabulary import read_vocabulary
 from pipeline.export.job import Export, ExportRequest, Format
 from pipeline.export.selection import Selection
-from pipeline.store import Store
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.store import Store
 from tests.fixtures.tables import commit_judged, run_record
 
 RUN = "run-1"

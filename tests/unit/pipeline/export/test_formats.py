@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.store import Store
+from pipeline.store.store import Store
 from schemas import image_id
 from tests.unit.pipeline.export.conftest import HOSTILE, RUN, ExportFunction
 
@@ -28,7 +28,7 @@ def read_json(path: Path) -> Any:
 
 def named(labels: list[str]) -> list[str]:
     """Names of labels in the built-in vocabulary."""
-    from pipeline.analysis.vocabulary import read_vocabulary
+    from pipeline.naming.vocabulary import read_vocabulary
 
     return [name for label in labels if (name := read_vocabulary(None).name_of(label))]
 

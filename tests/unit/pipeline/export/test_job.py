@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.analysis.vocabulary import read_vocabulary
 from pipeline.errors import TagstreamError
 from pipeline.export import job
-from pipeline.storage import open_filesystem
-from pipeline.store import Store
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.storage.files import open_filesystem
+from pipeline.store.store import Store
 from schemas import content_hash
 from tests.fixtures.corpus import jpeg, tar_bytes, write_tars
 from tests.fixtures.labelled import label_source

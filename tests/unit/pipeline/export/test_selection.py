@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.analysis.thresholds import Thresholds, direction_of
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.catalog import Connection, open_store
+from pipeline.catalog.views import Connection, open_store
 from pipeline.errors import TagstreamError
 from pipeline.export import selection
 from pipeline.export.selection import Selection, chosen_images, select_images
-from pipeline.store import Store
+from pipeline.naming.thresholds import Thresholds, direction_of
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.store import Store
 from tests.fixtures.tables import commit_judged, commit_shard, run_record
 from tests.unit.pipeline.export.conftest import RUN
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.datasource import read_batches
+from pipeline.dataflow.datasource import read_batches
 from pipeline.errors import StorageError
 from pipeline.forecast.extent import Head, estimate_extent, measure_extent, read_head
-from pipeline.plan import folder_shard
-from pipeline.source import Shard, find_source
+from pipeline.labelling.pending import folder_shard
+from pipeline.sources.listing import Shard, find_source
 from tests.fixtures.corpus import jpeg, tar_bytes
 
 JPEG = jpeg(0)

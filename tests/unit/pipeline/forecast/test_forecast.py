@@ -14,7 +14,7 @@ from pipeline.errors import TagstreamError
 from pipeline.forecast.estimate import Estimate, student_t
 from pipeline.forecast.extent import Extent, Head
 from pipeline.forecast.forecast import Forecast, OutputSizes, SampleCosts, Workers, forecast, steady_rate
-from pipeline.source import Shard
+from pipeline.sources.listing import Shard
 
 SHARD = Shard("a", "a.tar", "tar", 1000)
 EXTENT = Extent(

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline import job as job_module
-from pipeline.cluster import Node
+from pipeline.cluster.pool import Node
 from pipeline.errors import TagstreamError
 from pipeline.forecast.job import ForecastJob, ForecastRequest, SampleJob
-from pipeline.job import LabelRequest
-from pipeline.settings import LabelSettings
+from pipeline.labelling import job as job_module
+from pipeline.labelling.job import LabelRequest
+from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.corpus import shard_bytes
 from tests.fixtures.tables import job_record
 

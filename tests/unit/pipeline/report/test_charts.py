@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from jobs.cli import tagstream
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import analyse_run
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.catalog import open_store
+from pipeline.catalog.views import open_store
+from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.report.charts import Chart, Commands, comparison_charts, run_charts, truth_charts
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
 
 TOP_K = 5

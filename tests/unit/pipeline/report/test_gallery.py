@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from pipeline.analysis.truth import name_labels
-from pipeline.analysis.vocabulary import read_vocabulary
-from pipeline.catalog import open_store
+from pipeline.catalog.scope import narrow_to_run
+from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
+from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.report import gallery
 from pipeline.report.gallery import draw_gallery, image_data
-from pipeline.selection import narrow_to_run
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
 
 

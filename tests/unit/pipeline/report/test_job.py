@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.cli import tagstream
-from pipeline.analysis.vocabulary import read_vocabulary
 from pipeline.errors import TagstreamError
+from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.report.job import Report, ReportRequest
-from pipeline.storage import open_filesystem
-from pipeline.store import Store
+from pipeline.storage.files import open_filesystem
+from pipeline.store.store import Store
 from tests.fixtures.corpus import jpeg, tar_bytes
 from tests.fixtures.labelled import label_source
 from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards

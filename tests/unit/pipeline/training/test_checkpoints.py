@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from model import Recognizer
 from pipeline.errors import StoreError
-from pipeline.model_store import fetch_model
-from pipeline.storage import open_filesystem
+from pipeline.storage.files import open_filesystem
+from pipeline.storage.model_cache import fetch_model
 from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizers
 from pipeline.training.examples import Position
 from pipeline.training.settings import TrainSettings

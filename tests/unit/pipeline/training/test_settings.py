@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from model.denoising import Corruption
+from model.training.denoising import Corruption
 from pipeline.errors import TagstreamError
-from pipeline.nouns import NOISE_WORDS
-from pipeline.settings_file import read_settings
+from pipeline.naming.nouns import NOISE_WORDS
+from pipeline.settings.toml_file import read_settings
 from pipeline.training.settings import ModelSizes, TrainSettings
 
 DEFAULTS = TrainSettings()

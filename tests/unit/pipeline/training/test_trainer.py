@@ -13,8 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
 
-from model.denoising import Corruption
-from model.from_scratch import new_recognizer, train_tokenizer
+from model.training.denoising import Corruption
+from model.training.from_scratch import new_recognizer, train_tokenizer
 from pipeline.training.batches import BatchMaker
 from pipeline.training.examples import Example, Position
 from pipeline.training.settings import TrainSettings

@@ -1,0 +1,1 @@
+"""How a verb ends: its outcome, `--summary` and `--notify`."""

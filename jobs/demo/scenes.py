@@ -1,0 +1,192 @@
+"""Scenes with known content, composed from the pictograms of an emoji font: the corpus that the demo model knows.
+
+They are composed, not photographed, so that any number of them can be made and some can ship with the project. A scene
+depends on nothing but its seed and the font's version.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+SCENE_PX = 192
+MAX_OBJECTS = 6
+_MIN_COLOURS = 8
+_FONT_PX = 109  # the one size at which the font holds its bitmaps
+_MIN_VISIBLE_SHARE = 0.65
+_MAX_LAYOUTS = 50
+_MAX_ROTATION_DEG = 30
+# Shortest and longest side of an object, as a share of the scene's, by the number of objects.
+_SIDE_SHARES = {1: (0.35, 0.8), 2: (0.3, 0.6), 3: (0.28, 0.5), 4: (0.26, 0.45), 5: (0.25, 0.4), 6: (0.25, 0.38)}
+# Names that take no article; plurals are told by their ending.
+_UNCOUNTED = frozenset("broccoli cheese coffee corn cutlery DNA garlic popcorn soap spaghetti sushi yarn".split())
+_SINGULAR_IN_S = frozenset("bus cactus compass compact disc hibiscus lotus octopus rhinoceros hippopotamus".split())
+_SILENT = ("hour", "umb")
+_OPENINGS = ("", "", "", "a picture of ", "there is ", "I can see ", "look at ")
+
+Pictograms = Mapping[str, Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """An encoded JPEG with what is in it: `labels` in alphabetical order, and a caption."""
+
+    jpeg: bytes
+    labels: list[str]
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An object of a scene: RGBA pixels, and where their upper left corner lies."""
+
+    pixels: Image.Image
+    left: int
+    top: int
+
+
+@cache
+def pictogram_names() -> dict[str, str]:
+    """Everyday name -> character, of everything the corpus shows."""
+    names = {}
+    for line in (files("jobs.demo") / "pictograms.txt").read_text("utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            unicode_name, _, everyday = (part.strip() for part in line.partition("="))
+            names[everyday or unicode_name.lower()] = unicodedata.lookup(unicode_name)
+    return names
+
+
+def read_pictograms(font: Path) -> dict[str, Image.Image]:
+    """Everyday name -> RGBA image cut to its content.
+
+    Args:
+        font: NotoColorEmoji.ttf (Debian: fonts-noto-color-emoji).
+
+    Raises ValueError where the font lacks a pictogram.
+    """
+    try:
+        loaded = ImageFont.truetype(str(font), _FONT_PX)
+    except OSError as error:
+        raise ValueError(f"{font} is no font that can be read: {error}; expected Noto Color Emoji") from error
+    pictograms = {}
+    for name, character in pictogram_names().items():
+        canvas = Image.new("RGBA", (_FONT_PX * 2, _FONT_PX * 2))
+        ImageDraw.Draw(canvas).text((0, 0), character, font=loaded, embedded_color=True)
+        box = canvas.getbbox()
+        # A font of outlines would draw in the one colour of the pen, or boxes for what it lacks.
+        if box is None or len(canvas.getcolors(canvas.width * canvas.height) or ()) < _MIN_COLOURS:
+            raise ValueError(f"{font} has no pictogram for {name}; expected Noto Color Emoji 2.042 or newer")
+        pictograms[name] = canvas.crop(box)
+    return pictograms
+
+
+def draw_scene(pictograms: Pictograms, seed: Sequence[int], max_objects: int = MAX_OBJECTS) -> Scene:
+    """A scene of one to `max_objects` different pictograms.
+
+    Args:
+        pictograms: RGBA images by name.
+        seed: the corpus's seed and the scene's number.
+        max_objects: 1 to 6.
+    """
+    rng = np.random.default_rng(seed)
+    n_objects = int(rng.integers(1, max_objects + 1))
+    names = [str(name) for name in rng.choice(sorted(pictograms), n_objects, replace=False)]
+    image = _background(rng)
+    for placed in _layout([pictograms[name] for name in names], rng):
+        image.paste(placed.pixels, (placed.left, placed.top), placed.pixels)
+    buffer = io.BytesIO()
+    _lit(image, rng).save(buffer, "JPEG", quality=int(rng.integers(55, 96)))
+    return Scene(buffer.getvalue(), sorted(names), _caption(names, rng))
+
+
+def _background(rng: np.random.Generator) -> Image.Image:
+    """Two colours, mixed by a gradient, soft noise, stripes or patches."""
+    low, high = rng.integers(0, 256, (2, 3)) * 0.75 + 32
+    down, right = np.mgrid[0:SCENE_PX, 0:SCENE_PX] / SCENE_PX
+    angle = rng.uniform(0, 2 * np.pi)
+    along = np.cos(angle) * right + np.sin(angle) * down
+    kind = rng.integers(4)
+    if kind == 0:
+        share = (along - along.min()) / np.ptp(along)
+    elif kind == 1:
+        share = (np.sin(along * rng.uniform(10, 60)) + 1) / 2 * rng.uniform(0.3, 1)
+    else:
+        coarse = rng.random((int(rng.integers(2, 16)),) * 2)
+        coarse = coarse if kind == 2 else coarse.round()
+        resampling = Image.Resampling.BICUBIC if kind == 2 else Image.Resampling.NEAREST
+        share = np.asarray(Image.fromarray(np.uint8(coarse * 255)).resize((SCENE_PX, SCENE_PX), resampling)) / 255
+    mixed = low + (high - low) * share[:, :, None]
+    return Image.fromarray(np.uint8(np.clip(mixed, 0, 255)))
+
+
+def _layout(pictograms: list[Image.Image], rng: np.random.Generator) -> list[_Placed]:
+    """Sizes, turns and places such that enough of every object can be seen; the best found, if none is."""
+    best: tuple[float, list[_Placed]] = (-1.0, [])
+    for _ in range(_MAX_LAYOUTS):
+        placed = [_place(pictogram, len(pictograms), rng) for pictogram in pictograms]
+        visible = min(_visible_shares(placed))
+        if visible > best[0]:
+            best = (visible, placed)
+        if visible >= _MIN_VISIBLE_SHARE:
+            break
+    return best[1]
+
+
+def _place(pictogram: Image.Image, n_objects: int, rng: np.random.Generator) -> _Placed:
+    side = SCENE_PX * rng.uniform(*_SIDE_SHARES[n_objects])
+    scale = side / max(pictogram.size)
+    width, height = (max(1, round(length * scale)) for length in pictogram.size)
+    pixels = pictogram.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if rng.random() < 0.5:
+        pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    turn = rng.uniform(-_MAX_ROTATION_DEG, _MAX_ROTATION_DEG)
+    pixels = pixels.rotate(turn, Image.Resampling.BICUBIC, expand=True)
+    # Up to a fifth of an object lies outside.
+    left, top = (int(rng.uniform(-0.2 * length, SCENE_PX - 0.8 * length)) for length in pixels.size)
+    return _Placed(pixels, left, top)
+
+
+def _visible_shares(placed: list[_Placed]) -> list[float]:
+    """What part of each object's pixels shows, behind those placed after it and within the scene."""
+    owner = np.full((SCENE_PX, SCENE_PX), -1)
+    n_pixels = []
+    for number, thing in enumerate(placed):
+        solid = np.asarray(thing.pixels.getchannel("A")) > 127
+        n_pixels.append(max(1, int(solid.sum())))
+        top, left = max(0, thing.top), max(0, thing.left)
+        inside = solid[top - thing.top :, left - thing.left :][: SCENE_PX - top, : SCENE_PX - left]
+        region = owner[top : top + inside.shape[0], left : left + inside.shape[1]]
+        region[inside] = number
+    return [float((owner == number).sum() / n) for number, n in enumerate(n_pixels)]
+
+
+def _lit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Light and camera: brightness, tint, contrast, a little blur and noise."""
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7)))
+    pixels = np.asarray(image, np.float64)
+    tint = rng.uniform(0.75, 1.15) * rng.uniform(0.93, 1.07, 3)
+    pixels = (pixels - 128) * rng.uniform(0.75, 1.1) + 128
+    pixels = pixels * tint + rng.normal(0, rng.uniform(0, 8), pixels.shape)
+    return Image.fromarray(np.uint8(np.clip(pixels, 0, 255)))
+
+
+def _caption(names: list[str], rng: np.random.Generator) -> str:
+    """One sentence that names everything, as a person would."""
+    things = [_with_article(name) for name in names]
+    listed = things[0] if len(things) == 1 else ", ".join(things[:-1]) + " and " + things[-1]
+    return str(rng.choice(_OPENINGS)) + listed
+
+
+def _with_article(name: str) -> str:
+    is_plural = name.endswith("s") and not name.endswith("ss") and name not in _SINGULAR_IN_S
+    if is_plural or name in _UNCOUNTED:
+        return name
+    return f"{'an' if name[0] in 'aeioAEIO' or name.startswith(_SILENT) else 'a'} {name}"

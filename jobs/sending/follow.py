@@ -1,0 +1,46 @@
+"""The log of a job on a cluster as if the job ran here: its progress on one live line, its exit code ours."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs.console.live_line import draw, is_progress
+
+if TYPE_CHECKING:
+    from pipeline.cluster.submission import JobCluster
+
+# Lines that Ray puts in front of the command's own.
+_OF_RAY = ("Runtime env is setting up.", "Running entrypoint for job ")
+
+
+def follow(cluster: JobCluster, job_id: str) -> int:
+    """Prints a job's log until the job has ended; returns its exit code. Ctrl-C leaves the job alone."""
+    is_terminal = sys.stderr.isatty()
+    line = ""
+    try:
+        for line in cluster.follow(job_id):
+            if any(words in line for words in _OF_RAY):
+                continue
+            if is_terminal and is_progress(line):
+                draw(line)
+                continue
+            if is_terminal:
+                draw("")
+            click.echo(line, err=is_progress(line))
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nNo longer following; the job goes on. Again: tagstream jobs {job_id} --follow, its end: --stop",
+            err=True,
+        )
+        raise
+    if is_terminal:
+        draw("")
+    job = cluster.job(job_id)
+    if job.exit_code:
+        # Of a job that failed in its own words, Ray's message is the last of them.
+        message = "" if job.message == line.strip() else job.message
+        click.echo(f"Job {job_id}: {job.status}, exit code {job.exit_code}. {message}".rstrip(), err=True)
+    return job.exit_code or 0

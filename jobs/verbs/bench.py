@@ -1,0 +1,46 @@
+"""`tagstream bench`: how fast this machine is at each stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from jobs.console.options import FiniteRange
+from jobs.console.output import print_rows
+
+
+@click.command(short_help="Measure how fast this machine reads, decodes, labels and commits.")
+@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
+@click.option(
+    "--seconds", type=FiniteRange(min=0.1), default=10.0, show_default=True, help="For each of the measurements."
+)
+@click.option("--folder", help="Write what is read here; it is deleted.  [default: temporary folder]")
+@click.option("--store", help="Commit below this directory or s3:// prefix, and delete it.  [default: --folder]")
+@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def bench(output: str, **options: Any) -> None:
+    """Measure how many images this machine reads, decodes and labels a second, and how many shards it commits: each
+    stage alone, on generated data, the median of five repetitions with the slowest and the fastest. It compares
+    machines; what a whole job takes is what `tagstream plan` tells. What was read once comes out of the memory.
+
+    \b
+    tagstream bench
+    tagstream bench --model ./nxtp --folder /mnt/shards --store s3://bucket/scratch --format json
+    """
+    from jobs.console.live_line import LiveLine, clock
+    from jobs.console.process import NOTHING_KEPT, job_process
+    from pipeline.forecast.machine_speed import SpeedJob, SpeedRequest
+
+    job = SpeedJob(SpeedRequest(**options))
+    with job_process(**NOTHING_KEPT), LiveLine(lambda elapsed_s: f"{job.phase} · {clock(elapsed_s)} gone"):
+        measured = job.run()
+    if output == "json":
+        click.echo(json.dumps(asdict(measured), indent=2))
+        return
+    for name, value in {"date": measured.date, **measured.hardware, "data": measured.data}.items():
+        click.echo(f"{name:<10}{value}")
+    click.echo(f"{'versions':<10}{', '.join(f'{name} {version}' for name, version in measured.versions.items())}\n")
+    rows = [(speed.what, speed.median, speed.low, speed.high, speed.unit) for speed in measured.speeds]
+    print_rows(("stage", "median", "slowest", "fastest", "unit"), rows)

@@ -1,0 +1,108 @@
+"""`tagstream import-nxtp`: the public NXTP checkpoint as a model folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.console.options import FiniteRange
+
+if TYPE_CHECKING:
+    from model import Recognizer
+
+LICENCE = (
+    "The checkpoint's weights are licensed CC-BY-NC-4.0 (no commercial use); as they derive from Llama 2, the terms of "
+    "its community licence apply as well."
+)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("import-nxtp", short_help="Make a model folder of the public NXTP checkpoint.")
+@click.option("--checkpoint", required=True, type=_FILE, help="The public checkpoint (.pth).")
+@click.option(
+    "--clip",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="OpenAI's CLIP ViT-L/14: its .pt, or a transformers folder.",
+)
+@click.option("--tokenizer", required=True, type=_FILE, help="Llama-2's tokenizer.model.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write; new or empty.")
+@click.option("--params", type=_FILE, help="Llama-2's params.json: norm_eps and n_heads are read from it.")
+@click.option("--rms-norm-eps", type=FiniteRange(), help="The decoder's norm_eps, without --params.  [default: 1e-5]")
+def import_nxtp(
+    checkpoint: Path, clip: Path, tokenizer: Path, out: Path, params: Path | None, rms_norm_eps: float | None
+) -> None:
+    """Make a model folder of the public NXTP checkpoint.
+
+    The checkpoint holds what was trained; the rest comes from CLIP and from Llama-2's tokenizer. Llama's weights are
+    not needed. It takes about 9 GB of memory, and sentencepiece (pip install 'tagstream[import-nxtp]').
+
+    \b
+    tagstream import-nxtp --checkpoint nxtp.pth --clip ViT-L-14.pt \\
+      --tokenizer tokenizer.model --params params.json --out models/nxtp
+    """
+    if params is not None and rms_norm_eps is not None:
+        raise click.UsageError("--rms-norm-eps and --params both give the decoder's eps; leave one out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise click.ClickException(f"{out} exists and is not empty; give a new or empty folder")
+    given = _read_params(params) if params is not None else {}
+    if rms_norm_eps is not None:
+        given["rms_norm_eps"] = rms_norm_eps
+    recognizer = _import(checkpoint, clip, tokenizer, out, given)
+    _report(recognizer, out)
+
+
+def _import(checkpoint: Path, clip: Path, tokenizer: Path, out: Path, given: dict[str, Any]) -> Recognizer:
+    """Imports and saves; the folder appears when it is whole."""
+    # torch takes seconds to import, which `tagstream --help` should not.
+    from transformers.utils import logging
+
+    from model.importing import checkpoint as importer
+
+    logging.disable_progress_bar()
+    width = given.pop("width", None)
+    try:
+        recognizer = importer.import_nxtp(checkpoint, clip, tokenizer, **given)
+        found = recognizer.config.text_config.hidden_size
+        if width not in (None, found):
+            raise ValueError(f"--params is of a Llama {width} wide, the checkpoint's decoder is {found} wide")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+            recognizer.save_pretrained(Path(temporary, out.name))
+            Path(temporary, out.name).rename(out)
+    except (ValueError, OSError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
+    return recognizer
+
+
+def _read_params(path: Path) -> dict[str, Any]:
+    """What params.json says, by the names of `import_nxtp`'s arguments."""
+    try:
+        params = json.loads(path.read_bytes())
+        n_heads, eps, width = params["n_heads"], params["norm_eps"], params.get("dim")
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise click.ClickException(
+            f"{path} is no params.json of Llama's with n_heads and norm_eps ({reason})"
+        ) from error
+    if type(n_heads) is not int or n_heads < 1 or not isinstance(eps, float) or eps <= 0:
+        raise click.ClickException(
+            f"{path} gives n_heads {n_heads!r} and norm_eps {eps!r}; expected a whole number and a fraction above 0"
+        )
+    return {"n_decoder_heads": n_heads, "rms_norm_eps": eps, "width": width}
+
+
+def _report(recognizer: Recognizer, out: Path) -> None:
+    config, parameters = recognizer.config, recognizer.module.parameters()
+    n_bytes = sum(file.stat().st_size for file in out.iterdir())
+    dtype = str(recognizer.dtype).removeprefix("torch.")
+    click.echo(
+        f"wrote {out}: {sum(weights.numel() for weights in parameters):,} parameters in {dtype}, {n_bytes / 1e9:.2f} GB"
+    )
+    click.echo(f"images are seen at {config.vision_config.image_size} px; the prompt's ids are {config.prompt_ids}")
+    click.echo(LICENCE)
+    click.echo(f"next: tagstream label SOURCE --store STORE --model {out}")

@@ -1,0 +1,152 @@
+"""`tagstream label`: labels a source into a store."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.closing.closing import JobInHand, closing, closing_options, command_line
+from jobs.console.config_file import read_config
+from jobs.console.log import identify_by, log_format_option, say
+from jobs.console.options import FiniteRange
+from jobs.console.process import job_process
+
+if TYPE_CHECKING:
+    from pipeline.labelling.job import LabelJob, LabelOutcome, LabelRequest
+    from pipeline.settings.labelling import LabelSettings
+
+EXIT_TOO_MANY_REJECTS = 3
+DEMO_NOTICE = (
+    "The model is tagstream's demo model: it knows pictograms in composed scenes, not photographs; "
+    "name a recognizer with --model."
+)
+# Flags that are settings too: they win over --config.
+_FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
+
+
+@click.command(short_help="Label a source into a store; again, to resume or to label what is new.")
+@click.argument("source")
+@click.option("--store", required=True, help="Where the tables go: a directory or s3://bucket/prefix.")
+@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
+@click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
+@click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
+@click.option("--limit", type=int, help="Stop at the end of the shard in which this many images are reached.")
+@click.option(
+    "--changed", type=click.Choice(["keep", "relabel", "fail"]), help="Shards changed since.  [default: keep]"
+)
+@click.option("--max-reject-rate", type=FiniteRange(0, 1), default=1.0, help="Exit 3 above it.  [default: 1.0]")
+@click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
+@click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
+@click.option(
+    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
+)
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings.")
+@click.option("--lock", is_flag=True, help="Exit 5 at once where another such job runs.")
+@closing_options
+@log_format_option
+@click.option(
+    "--plan",
+    type=click.Path(exists=True, dir_okay=False),
+    help="What `tagstream plan` predicted, kept beside it.",
+)
+@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+def label(
+    source: str, store: str, max_reject_rate: float, summary: str | None, notify: str | None, **flags: Any
+) -> int:
+    """Label the images of SOURCE and write labels and images as Parquet to STORE.
+
+    SOURCE is a directory or prefix with *.tar (WebDataset) or *.parquet files, a glob, a pattern {00000..00099}.tar,
+    @FILE with one URL a line, or a folder of images; local or s3://.
+
+    \b
+    tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
+    """
+    from pipeline.labelling.job import LabelJob
+
+    in_hand = JobInHand("label", source, store)
+    with closing(in_hand.summarize, summary, notify) as ending:
+        in_hand.job = LabelJob(_request(source, store, **flags))
+        outcome = run_job(in_hand.job)
+        report(outcome, store)
+        ending.exit_code = judge(outcome, max_reject_rate)
+        ending.alarms = [f"reject_rate > {max_reject_rate}"] if ending.exit_code else []
+    return ending.exit_code
+
+
+def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
+    from model.folder import DEMO_MODEL
+    from pipeline.forecast.forecast import Forecast
+    from pipeline.labelling.job import LabelRequest
+
+    settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
+    plan = flags.pop("plan")
+    if model == DEMO_MODEL:
+        say(DEMO_NOTICE)
+    return LabelRequest(
+        source=source,
+        store=store,
+        model=model,
+        settings=settings,
+        command=command_line(),
+        forecast=Forecast.read(plan) if plan else None,
+        **flags,
+    )
+
+
+def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
+    """Settings of a file and of flags, which win where they are given."""
+    from pipeline.settings.labelling import LabelSettings
+    from pipeline.settings.toml_file import read_settings
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    return read_settings(LabelSettings, {**read_config(config), **given}, config or "the command line")
+
+
+def run_job(job: LabelJob) -> LabelOutcome:
+    """Does a labelling job with a live line and passes on its notes; where the user stops it, says how to go on."""
+    from jobs.console.live_line import LiveLine, describe
+
+    def draw(elapsed_s: float) -> str:
+        return describe(job.progress.snapshot(), elapsed_s)
+
+    identify_by(lambda: {"run": job.run_name, "job": job.started_at})
+    try:
+        with job_process(), LiveLine(draw, lambda: asdict(job.progress.snapshot())):
+            outcome = job.run()
+    except KeyboardInterrupt:
+        done = job.progress.snapshot().n_shards_done
+        stopped = f"Stopped. {done:,} shards of this job are committed; run the same command to go on."
+        say(stopped, level=logging.WARNING, prefix="\n")
+        raise
+    for note in outcome.notes:
+        say(f"{note}.", level=logging.WARNING, prefix="Note: ")
+    return outcome
+
+
+def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
+    """The exit code of a job that went through."""
+    record = outcome.record
+    rate = record.n_rejected / record.n_images if record.n_images else 0.0
+    if rate > max_reject_rate:
+        too_many = f"{rate:.1%} of the images were rejected, more than the {max_reject_rate:.1%} allowed."
+        say(too_many, level=logging.ERROR)
+        return EXIT_TOO_MANY_REJECTS
+    return 0
+
+
+def report(outcome: LabelOutcome, store: str) -> None:
+    """Says what a labelling job did."""
+    record = outcome.record
+    if not record.n_shards_committed:
+        click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")
+        return
+    click.echo(
+        f"Labelled {record.n_labelled:,} images in {record.n_shards_committed:,} shards: {record.n_labels:,} labels, "
+        f"{record.n_rejected:,} images rejected, {record.seconds:,.1f} s"
+    )
+    if record.n_rejected:
+        click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
+    click.echo(f"Run {record.run} in {store}")

@@ -1,0 +1,58 @@
+"""`tagstream pack`: a folder of images as WebDataset shards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.packing.pack import PackReport
+
+_N_NAMES_SHOWN = 3
+
+
+@click.command(short_help="Pack a folder of images into WebDataset shards.")
+@click.argument("folder")
+@click.option("--out", required=True, help="Folder or URL to write to; new or empty.")
+@click.option(
+    "--captions",
+    multiple=True,
+    metavar="FILE",
+    help="COCO annotations, a JSON {file: captions}, or a CSV with the columns file and caption or labels. "
+    "May be given several times.",
+)
+@click.option("--shard-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Images a shard.")
+def pack(folder: str, out: str, captions: tuple[str, ...], shard_size: int) -> None:
+    """Pack the images in FOLDER and below into shards 00000.tar, 00001.tar, ...
+
+    All paths may be URLs (s3://...). Captions and labels go along as .txt and .json: from --captions, or without it
+    from x.txt and x.json beside x.jpg. The same input gives the same bytes.
+
+    \b
+    tagstream pack photos --out shards
+    tagstream pack train2017 --out s3://bucket/coco \\
+      --captions captions_train2017.json --captions instances_train2017.json
+    """
+    from pipeline.errors import TagstreamError
+    from pipeline.packing.pack import pack_folder
+
+    try:
+        report = pack_folder(folder, out, captions=captions, shard_size=shard_size)
+    except TagstreamError as error:
+        raise click.ClickException(str(error)) from error
+    _print_report(report, out)
+
+
+def _print_report(report: PackReport, out: str) -> None:
+    shards = "1 shard" if report.n_shards == 1 else f"{report.n_shards:,} shards"
+    click.echo(f"packed {report.n_samples:,} images into {shards} ({report.n_bytes / 1e6:,.1f} MB) in {out}")
+    n_bare = report.n_samples - report.n_annotated
+    click.echo(f"captions or labels: {report.n_annotated:,} of {report.n_samples:,} images, {n_bare:,} without")
+    if report.unmatched:
+        names = ", ".join(report.unmatched[:_N_NAMES_SHOWN])
+        more = ", ..." if len(report.unmatched) > _N_NAMES_SHOWN else ""
+        click.echo(
+            f"left out: {len(report.unmatched):,} names in the captions are no image of the folder ({names}{more})"
+        )
+    click.echo(f"next: tagstream label {out} --store STORE")

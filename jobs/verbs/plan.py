@@ -1,0 +1,117 @@
+"""`tagstream plan`: what labelling a source will take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.console.options import FiniteRange
+from jobs.console.output import print_rows
+from jobs.verbs.label import label_settings
+
+if TYPE_CHECKING:
+    from pipeline.forecast.estimate import Estimate
+    from pipeline.forecast.forecast import Forecast
+
+_FLAG_SETTINGS = ("top_k", "batch_size", "actors")
+
+
+@click.command(short_help="Predict what labelling a source will take, from a sample.")
+@click.argument("source")
+@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
+@click.option("--sample", "n_images", type=click.IntRange(1), default=2000, show_default=True, help="Images to label.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw of shards.")
+@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="USD an hour, of all machines together.")
+@click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for so many, from what one does here.")
+@click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
+@click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
+@click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
+@click.option(
+    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
+)
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings of `label`.")
+@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+def plan(source: str, model: str, config: str | None, output: str, **options: Any) -> None:
+    """Label a sample of SOURCE and predict what `tagstream label` will take for all of it: time, cost, size of the
+    store, and which stage is the bottleneck. Nothing is kept but what is printed.
+
+    The sample is the beginnings of shards drawn at random. Ranges are 95 % intervals: of the number of images from how
+    shards differ, of the speed from how stretches of work and shards differ. Other load on the machines later is in
+    none of them.
+
+    \b
+    tagstream plan s3://bucket/shards --model ./nxtp --price 2.50 --gpus 8
+    tagstream plan SOURCE --format json > plan.json; tagstream label SOURCE --store STORE --plan plan.json
+    """
+    from jobs.console.live_line import LiveLine, describe
+    from jobs.console.process import NOTHING_KEPT, job_process
+    from pipeline.forecast.job import ForecastJob, ForecastRequest
+    from pipeline.labelling.job import LabelRequest
+
+    settings = label_settings(config, {name: options.pop(name) for name in _FLAG_SETTINGS})
+    label = LabelRequest(
+        source=source,
+        store="",
+        model=model,
+        settings=settings,
+        address=options.pop("address"),
+        verbose=options.pop("verbose"),
+    )
+    job = ForecastJob(ForecastRequest(label=label, n_gpus=options.pop("n_gpus") or 0, **options))
+    with job_process(**NOTHING_KEPT), LiveLine(lambda elapsed_s: describe(job.progress.snapshot(), elapsed_s)):
+        made = job.run()
+    for note in job.notes:
+        click.echo(f"Note: {note}.", err=True)
+    click.echo(made.to_json(), nl=False) if output == "json" else print_forecast(made)
+
+
+def print_forecast(made: Forecast) -> None:
+    """A prediction as a user reads it."""
+    from jobs.console.live_line import clock
+
+    click.echo(
+        f"From {made.n_sampled:,} images of {made.n_shards_sampled:,} of {made.n_shards:,} shards, "
+        f"{made.n_rejected:,} of them rejected; {made.workers.n_actors} actors on {made.workers.device}\n"
+    )
+    lines = [
+        ("images", _range(made.n_images, lambda value: f"{value:,.0f}")),
+        ("images/s", _range(made.images_per_s, lambda value: f"{value:,.1f}")),
+        ("wall time", f"{_range(made.seconds, clock)}; {clock(made.start_up_s)} of it to start"),
+        ("cost", f"{_range(made.usd, lambda value: f'{value:,.2f}')} USD" if made.usd else "--price tells"),
+        ("store", _range(made.output_bytes, _size)),
+        ("compacted", _range(made.compacted_bytes, _size)),
+        (
+            "",
+            f"labels {made.output.label_bytes_an_image:,.0f} B an image, compacted "
+            f"{made.output.compacted_label_bytes_an_image:,.0f}; images {made.output.image_bytes_an_image:,.0f} B",
+        ),
+        ("bottleneck", made.bottleneck),
+    ]
+    for name, text in lines:
+        click.echo(f"{name:<12}{text}")
+    click.echo()
+    columns = ("stage", "busy ms an image", "share %", "workers", "images/s at most")
+    print_rows(
+        columns,
+        [
+            (stage.stage, stage.seconds_an_image * 1e3, round(stage.share * 100, 1), stage.workers, stage.images_per_s)
+            for stage in made.stages
+        ],
+    )
+    for note in made.notes:
+        click.echo(f"Note: {note}.")
+
+
+def _range(estimate: Estimate, show: Any) -> str:
+    value, low, high = map(show, (estimate.value, estimate.low, estimate.high))
+    return value if low == high else f"{value} ({low} to {high})"
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:,.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.3g} TB"

@@ -1,0 +1,63 @@
+"""`tagstream report`: a run to look at, in one file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.console.options import FiniteRange
+
+if TYPE_CHECKING:
+    from pipeline.report.job import Report
+
+
+@click.command(short_help="Make a page of a run: pictures with their labels, charts.")
+@click.argument("store")
+@click.option("--out", required=True, help="HTML file to make, local or s3://.")
+@click.option("--run", help="Which run.  [default: the only one]")
+@click.option("--compare", metavar="RUN", help="Show what the run gained and lost against this one.")
+@click.option(
+    "--sample", type=click.IntRange(1, 5000), default=500, show_default=True, help="Pictures, drawn by --seed."
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--where", metavar="SQL", help="Only pictures of images that meet this condition.")
+@click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
+@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="USD an hour, of all machines of a job.")
+@click.option("--max-mb", type=FiniteRange(min=1), default=50, show_default=True, help="Size of the file.")
+@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+def report(vocabulary: str | None, **options: Any) -> None:
+    """Write one HTML file about a run of STORE: a sample of its images with their labels, beside what is true, and
+    charts of the whole run. It works from a disk, without a network.
+
+    Pictures are made from the source that was labelled. The condition of --where is over the columns of `images`.
+
+    \b
+    tagstream report STORE --out report.html
+    tagstream report STORE --out cats.html --where "image_id IN (SELECT image_id FROM images_with('cat'))"
+    tagstream report STORE --run NEW --compare OLD --out changes.html
+    """
+    from jobs.console.live_line import LiveLine, clock
+    from pipeline.naming.vocabulary import read_vocabulary
+    from pipeline.report.job import Report, ReportRequest
+
+    made = Report(ReportRequest(vocabulary=read_vocabulary(vocabulary), vocabulary_path=vocabulary, **options))
+    with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} gone"):
+        made.write()
+    print_report(made)
+
+
+def print_report(made: Report) -> None:
+    """Says what a report holds and where it lies."""
+    size_mb = made.n_bytes / 1e6
+    click.echo(f"Report on run {made.run}: {made.n_pictures:,} pictures, {size_mb:,.1f} MB; open {made.request.out}")
+    if made.problems:
+        ((problem, n_images),) = made.problems.most_common(1)
+        click.echo(f"{made.problems.total():,} images have no picture ({n_images:,}: {problem})")
+
+
+def _describe(made: Report) -> str:
+    if not made.n_drawn:
+        return made.phase
+    return f"{made.phase}: {made.n_tried:,}/{made.n_drawn:,}"

@@ -1,0 +1,146 @@
+"""`tagstream sql`: a question to a store."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.catalog.result_file import ResultFile
+    from pipeline.catalog.views import Connection
+
+_FILE_FORMATS = ("csv", "json", "parquet")
+
+
+@click.command(short_help="Ask a store in SQL.")
+@click.argument("store")
+@click.argument("query", required=False)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", *_FILE_FORMATS]),
+    help="[default: table, or the suffix of --out]",
+)
+@click.option("--out", metavar="FILE", help="Write to FILE, local or s3://, instead of printing.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
+@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+@click.option(
+    "--thresholds",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Of `tagstream thresholds`: adds confident_labels.",
+)
+def sql(
+    store: str,
+    query: str | None,
+    output: str | None,
+    out: str | None,
+    overwrite: bool,
+    vocabulary: str | None,
+    thresholds: str | None,
+) -> None:
+    """Run one SQL QUERY (DuckDB's dialect) over STORE, local or s3://, and print what it gives.
+
+    Without QUERY there is a prompt on a terminal; elsewhere the query is read from standard input.
+
+    Views: images (one row a sample), labels (one row a label), rejects, truth (given labels), runs, jobs. Macros:
+    images_with('dog'), labels_of('key'), cooccurring('dog'), top_labels('run'), recall_at(10). Names fold spellings.
+
+    \b
+    tagstream sql STORE "SELECT label, count(*) AS n FROM labels GROUP BY label ORDER BY n DESC LIMIT 10"
+    tagstream sql STORE "SELECT shard, key, score FROM images_with('dog', min_score := 0.2)"
+    tagstream sql STORE "SELECT * FROM labels" --out labels.parquet
+    """
+    from pipeline.catalog.result_file import find_result_file
+    from pipeline.catalog.views import open_store
+    from pipeline.naming.thresholds import read_thresholds
+    from pipeline.naming.vocabulary import read_vocabulary
+
+    output = _format(output, out, overwrite)
+    if query is not None or not sys.stdin.isatty():
+        query = _read_query(query)
+    else:
+        _check_prompt(output, out)
+    file = None if out is None else find_result_file(out, store, overwrite=overwrite)
+    learned = None if thresholds is None else read_thresholds(thresholds)
+    connection = open_store(store, read_vocabulary(vocabulary), learned)
+    if query is None:
+        from jobs.verbs.sql_prompt import run_prompt
+
+        run_prompt(connection, store, output)
+    elif file is not None:
+        n_rows = _write(connection, query, output, file)
+        click.echo(f"{n_rows:,} row{'' if n_rows == 1 else 's'} in {out}")
+    else:
+        _print(connection, query, output)
+
+
+def _format(output: str | None, out: str | None, overwrite: bool) -> str:
+    """The format of the result. Raises click.UsageError for options that contradict one another."""
+    if out is None:
+        if overwrite:
+            raise click.UsageError("--overwrite goes with --out FILE")
+        if output == "parquet" and sys.stdout.isatty():
+            raise click.UsageError("--format parquet is not for a terminal; give --out FILE")
+        return output or "table"
+    suffix = PurePosixPath(out).suffix.lower().removeprefix(".")
+    by_suffix = suffix if suffix in _FILE_FORMATS else None
+    if output is None and by_suffix is None:
+        raise click.UsageError(f"--out is {out}; expected a name in .parquet, .csv or .json, or --format")
+    if output == "table":
+        raise click.UsageError("--format table is for reading; --out writes csv, json or parquet")
+    if output is not None and by_suffix not in (None, output):
+        raise click.UsageError(f"--out is {out}, --format is {output}; expected the same format")
+    return output or str(by_suffix)
+
+
+def _read_query(query: str | None) -> str:
+    """The text of the query, from standard input where it is no argument."""
+    content = sys.stdin.buffer.read() if query is None else query.encode("utf-8", "surrogateescape")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"the query is no UTF-8 text: {error}") from error
+
+
+def _check_prompt(output: str, out: str | None) -> None:
+    """The prompt is for a terminal, and prints what it is asked."""
+    if out is not None or output == "parquet" or not sys.stdout.isatty():
+        raise click.UsageError("there is no QUERY; the prompt prints to a terminal only, everything else needs one")
+
+
+def _print(connection: Connection, query: str, output: str) -> None:
+    from jobs.console.output import print_result
+    from jobs.console.row_formats import write_parquet
+    from jobs.verbs.sql_query import run_interruptibly
+    from pipeline.catalog.result_file import stream_batches
+    from pipeline.catalog.views import run_query
+
+    if output == "parquet":
+        run_interruptibly(connection, lambda: write_parquet(stream_batches(connection, query), sys.stdout.buffer))
+    else:
+        run_interruptibly(connection, lambda: print_result(run_query(connection, query), output))
+
+
+def _write(connection: Connection, query: str, output: str, file: ResultFile) -> int:
+    """Writes what a query gives; returns the number of rows."""
+    from jobs.console.output import columns_and_rows
+    from jobs.console.row_formats import write_csv, write_json, write_parquet
+    from jobs.verbs.sql_query import run_interruptibly
+    from pipeline.catalog.result_file import stream_batches
+    from pipeline.catalog.views import run_query
+
+    def write() -> int:
+        with file.open() as stream:
+            if output == "parquet":
+                return write_parquet(stream_batches(connection, query), stream)
+            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            columns, rows = columns_and_rows(run_query(connection, query))
+            n_rows = {"csv": write_csv, "json": write_json}[output](columns, rows, text)
+            text.detach()
+            return n_rows
+
+    return run_interruptibly(connection, write)

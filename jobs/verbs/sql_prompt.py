@@ -1,0 +1,157 @@
+"""The prompt of `tagstream sql`: queries one after the other, and what each gave."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
+from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+
+from jobs.console.output import print_result, printable
+from jobs.verbs.sql_query import run_interruptibly
+from pipeline.catalog.views import query_rows, run_query
+from pipeline.errors import TagstreamError, one_line
+
+if TYPE_CHECKING:
+    from pipeline.catalog.views import Connection
+
+_PROMPT, _CONTINUED = "tagstream> ", "      ...> "
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
+_HELP = """\
+A query ends with a semicolon and may take several lines; it reads the store as it was when the prompt opened.
+
+  .tables   views and macros, and their columns and arguments
+  .help     this text
+  .quit     leave, as does Ctrl-D
+
+Tab completes. Ctrl-C stops a query, or clears what is typed. Ctrl-R searches what was asked before."""
+
+
+def run_prompt(connection: Connection, store: str, output: str) -> None:
+    """Asks for queries until the user leaves, and prints what each gives, its rows and its time.
+
+    Args:
+        output: "table", "csv" or "json".
+    """
+    session: PromptSession[str] = PromptSession(
+        _PROMPT,
+        # Enter goes to the next line while the query is not at its end.
+        multiline=Condition(lambda: not is_complete(get_app().current_buffer.text)),
+        prompt_continuation=_CONTINUED,
+        completer=WordCompleter(completions(connection), ignore_case=True),
+        complete_while_typing=False,
+        history=_open_history(),
+    )
+    click.echo(f"Store {store}. A query ends with ; and .help tells more.")
+    while True:
+        try:
+            text = session.prompt().strip()
+            if text.rstrip("; ") in (".quit", ".exit"):
+                return
+            _obey(connection, text, output)
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+
+
+def is_complete(text: str) -> bool:
+    """Whether Enter runs this: a command, nothing at all, or a query up to its semicolon."""
+    import duckdb
+
+    text = text.strip()
+    if not text or text.startswith("."):
+        return True
+    tokens = [(start, kind) for start, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
+    # Tokens are counted in bytes. A semicolon in text, a quoted name or a comment is no operator.
+    return bool(tokens) and tokens[-1][1] == duckdb.token_type.operator and text.encode()[tokens[-1][0] :][:1] == b";"
+
+
+def completions(connection: Connection) -> list[str]:
+    """Words that Tab completes: tables, columns and macros of the connection, then SQL's words and functions."""
+    tables = query_rows(connection, "tables", {})
+    functions = [row for row in query_rows(connection, "functions", {}) if _PLAIN_NAME.fullmatch(row["name"])]
+    keywords = query_rows(connection, "keywords", {})
+    reserved = {row["word"] for row in keywords if row["is_reserved"]}
+    names = {row["name"] for row in tables} | {column for row in tables for column in row["columns"]}
+    quoted = {name if _PLAIN_NAME.fullmatch(name) and name.upper() not in reserved else f'"{name}"' for name in names}
+    macros = [row["name"] + "(" for row in functions if row["is_macro"]]
+    others = [row["name"] + "(" for row in functions if not row["is_macro"]]
+    return [*sorted(quoted), *macros, *(row["word"] for row in keywords), *others]
+
+
+def history_path() -> Path:
+    """Where what was asked is kept: the user's folder for the state of programs."""
+    folder = Path(os.environ.get("XDG_STATE_HOME", ""))
+    # The standard has relative paths passed over.
+    return (folder if folder.is_absolute() else Path.home() / ".local" / "state") / "tagstream" / "sql_history"
+
+
+def _open_history() -> History:
+    try:
+        path = history_path()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        with path.open("ab"):
+            return FileHistory(path)
+    except (OSError, RuntimeError) as error:
+        click.echo(f"Note: what is asked is not kept: {one_line(error)}", err=True)
+        return InMemoryHistory()
+
+
+def _obey(connection: Connection, text: str, output: str) -> None:
+    """Does what was typed; what fails is told, and the prompt goes on."""
+    command = text.rstrip("; ")
+    try:
+        if command == ".help":
+            click.echo(_HELP)
+        elif command == ".tables":
+            _print_tables(connection)
+        elif command.startswith("."):
+            raise TagstreamError(f"there is no {printable(command)}; .help lists what there is")
+        else:
+            for query in _split(connection, text):
+                _answer(connection, query, output)
+    except TagstreamError as error:
+        click.echo(f"Error: {error}", err=True)
+
+
+def _split(connection: Connection, text: str) -> list[str]:
+    """The queries of a text; it is pasted from a file, say."""
+    import duckdb
+
+    try:
+        return [statement.query for statement in connection.extract_statements(text)]
+    except duckdb.Error:
+        # Running it tells what is wrong with it.
+        return [text]
+
+
+def _answer(connection: Connection, query: str, output: str) -> None:
+    started = time.monotonic()
+    try:
+        n_rows = run_interruptibly(connection, lambda: print_result(run_query(connection, query), output))
+    except KeyboardInterrupt:
+        click.echo(f"Stopped after {time.monotonic() - started:.3f} s", err=True)
+        raise
+    took = f"{n_rows:,} row{'' if n_rows == 1 else 's'}, {time.monotonic() - started:.3f} s"
+    click.echo(took, err=output != "table")
+
+
+def _print_tables(connection: Connection) -> None:
+    formatter = click.HelpFormatter(width=100)
+    with formatter.section("Views"):
+        formatter.write_dl([(row["name"], ", ".join(row["columns"])) for row in query_rows(connection, "tables", {})])
+    click.echo(formatter.getvalue())
+    click.echo("Macros:")
+    for row in query_rows(connection, "functions", {}):
+        if row["is_macro"]:
+            click.echo(f"  {row['name']}({', '.join(row['parameters'])})")

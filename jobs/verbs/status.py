@@ -1,0 +1,165 @@
+"""`tagstream status`: what a store holds, whether it adds up, and how far it is with its sources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.console.output import printable
+
+if TYPE_CHECKING:
+    from pipeline.catalog.views import Connection
+    from pipeline.labelling.source_status import Standing
+    from pipeline.store.store import Store
+
+EXIT_DOES_NOT_ADD_UP = 1
+_N_NAMED = 3
+
+
+@click.command(short_help="Show what a store holds, and whether it adds up.")
+@click.argument("store")
+@click.option("--run", help="Only this run.")
+@click.option("--verify", is_flag=True, help="Read all files again and tell what is damaged or left behind.")
+@click.option("--repair", is_flag=True, help="Verify, and mend what is safe to mend.")
+def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
+    """Show the runs of STORE: images = labelled + rejected, rejects by class, shards open, changed or missing at the
+    source, the last job. Exit code 1 where it does not add up.
+
+    --verify reads every file: checksums, columns, counts, ranks, what belongs to what. Exit code 1 where a file is
+    damaged. --repair takes damaged shards out, so that the next `tagstream label` labels them anew, and deletes what
+    killed jobs left behind. What a running job may be writing is left alone.
+
+    \b
+    tagstream status s3://bucket/tags
+    tagstream status s3://bucket/tags --verify
+    """
+    if verify or repair:
+        from jobs.verbs.status_verify import verify_store
+
+        return verify_store(store, run, repair)
+    import duckdb
+
+    from pipeline.catalog.views import open_store
+    from pipeline.errors import StoreError, one_line
+
+    try:
+        return _show(open_store(store), store, run)
+    except (duckdb.Error, StoreError) as error:
+        if not isinstance(error, duckdb.Error) and not isinstance(error.__cause__, duckdb.Error):
+            raise
+        hint = f"`tagstream status {store} --verify` finds what is damaged"
+        raise StoreError(f"{one_line(error)}; {hint}") from error
+
+
+def _show(connection: Connection, url: str, run: str | None) -> int:
+    from pipeline.catalog.views import query_rows
+    from pipeline.store.store import Store
+
+    store = Store(url)
+    records = query_rows(connection, "records", {"run": run})
+    if run is not None and not records:
+        raise click.ClickException(f"there is no run {run} in {url}")
+    totals = {row["run"]: row for row in query_rows(connection, "status", {"run": run})}
+    adds_up = True
+    for record in records:
+        name = record["run"]
+        click.echo(f"run {name}")
+        click.echo(f"  made        {record['created']} from {printable(record['source'])}")
+        click.echo(f"  model       {record['model']}")
+        click.echo(f"  settings    {', '.join(f'{name} {value}' for name, value in record['labelling'].items())}")
+        if name in totals:
+            adds_up &= _print_totals(totals[name])
+        else:
+            click.echo("  images      none committed yet")
+        for reject in query_rows(connection, "rejects", {"run": name}):
+            _print_rejects(reject)
+        _print_lock(store, name)
+        _print_source(store, name)
+        _print_last_job(query_rows(connection, "last_job", {"run": name}))
+    return 0 if adds_up else EXIT_DOES_NOT_ADD_UP
+
+
+def _print_totals(row: dict[str, Any]) -> bool:
+    click.echo(
+        f"  images      {row['n_images']:,} = {row['n_labelled']:,} labelled + {row['n_rejected']:,} rejected, "
+        f"in {row['n_shards']:,} shards"
+    )
+    click.echo(f"  labels      {row['n_labels']:,} ({row['n_unfinished']:,} branches unfinished)")
+    images_add_up = row["n_images"] == row["n_labelled"] + row["n_rejected"]
+    labels_add_up = row["n_labels"] == row["n_label_rows"]
+    if not images_add_up:
+        click.echo("  WRONG       images have a status that is neither labelled nor rejected")
+    if not labels_add_up:
+        click.echo(f"  WRONG       images name {row['n_labels']:,} labels, there are {row['n_label_rows']:,}")
+    return bool(images_add_up and labels_add_up)
+
+
+def _print_rejects(reject: dict[str, Any]) -> None:
+    click.echo(f"  rejected    {reject['n_rejected']:,} x {reject['error']} ({reject['stage']}), e.g.")
+    for example in reject["examples"]:
+        click.echo(f"              {printable(example['sample'])}: {printable(example['message'] or '')}")
+
+
+def _print_lock(store: Store, run: str) -> None:
+    from pipeline.store.lock import describe_holder, find_left_locks, read_locks
+
+    left = find_left_locks(store, run)
+    for lock in read_locks(store, run):
+        state = "expired, left by a job that was killed: " if lock in left else ""
+        click.echo(f"  lock        {state}{printable(describe_holder(lock))}")
+
+
+def _print_source(store: Store, run: str) -> None:
+    """How far the run is with its source; where that cannot be looked at, why."""
+    from jobs.console.live_line import LiveLine, clock
+    from pipeline.errors import TagstreamError
+    from pipeline.labelling.source_status import compare_with_source, labelling_command
+
+    record = store.read_run(run)
+    if record is None:
+        return
+    try:
+        with LiveLine(lambda elapsed_s: f"run {run}: listing the source · {clock(elapsed_s)} gone"):
+            standing = compare_with_source(store, record)
+    except TagstreamError as error:
+        click.echo(f"  source      could not be looked at: {printable(str(error))}")
+        return
+    _print_standing(standing, labelling_command(store.read_jobs(run)))
+
+
+def _print_standing(standing: Standing, command: str | None) -> None:
+    n_open = len(standing.open)
+    done = f"{standing.n_committed:,} committed, {n_open:,} open" if n_open else "all committed"
+    click.echo(f"  source      {standing.n_source:,} shards now: {done}")
+    if n_open:
+        click.echo(f"  open        {_named(standing.open)}")
+        if command:
+            click.echo(f"              to go on: {printable(command)}")
+    if standing.changed:
+        click.echo(f"  changed     {_named(standing.changed)}; label with --changed relabel to renew")
+    if standing.missing:
+        click.echo(f"  missing     {_named(standing.missing)}; committed, no longer at the source")
+    if standing.n_images_gone:
+        click.echo(f"  missing     {standing.n_images_gone:,} committed images are no longer in the folder")
+
+
+def _named(shards: list[str]) -> str:
+    """How many shards, and the names of the first few."""
+    more = f" and {len(shards) - _N_NAMED:,} more" if len(shards) > _N_NAMED else ""
+    return f"{len(shards):,}: {', '.join(printable(shard) for shard in shards[:_N_NAMED])}{more}"
+
+
+def _print_last_job(jobs: list[dict[str, Any]]) -> None:
+    for job in jobs:
+        if job["outcome"] == "running":
+            click.echo(f"  last job    running since {job['started']}, or was killed")
+            continue
+        rate = f", {job['images_per_s']:,.0f} images/s" if job["images_per_s"] else ""
+        predicted = f" (predicted: {job['predicted_s']:,.1f} s)" if job["predicted_s"] else ""
+        click.echo(
+            f"  last job    {job['started']} {job['outcome']}: {job['n_shards_committed']:,} shards, "
+            f"{job['n_images']:,} images in {job['seconds']:,.1f} s{predicted}{rate}"
+        )
+        if job["message"]:
+            click.echo(f"              {printable(job['message'])}")

@@ -1,0 +1,115 @@
+"""`tagstream status --verify` and `--repair`: what is damaged in a store, and what was mended."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs.console.output import printable
+
+if TYPE_CHECKING:
+    from pipeline.store.store import Store
+    from pipeline.upkeep.verification import Finding, Verification
+
+EXIT_DAMAGED = 1
+_MAX_FINDINGS = 200
+
+
+def verify_store(url: str, run: str | None, repair: bool) -> int:
+    """Verifies a store's runs, or one; prints the findings and mends them where `repair`. Returns the exit code.
+
+    Repaired damage exits with 0, unless some is left that only a hand can mend.
+    """
+    from pipeline.errors import StoreError
+    from pipeline.store.store import Store
+    from pipeline.upkeep.verification import Mend, runs_to_verify
+
+    store = Store(url)
+    runs = runs_to_verify(store)
+    if not runs:
+        raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
+    if run is not None and run not in runs:
+        raise click.ClickException(f"there is no run {run} in {url}")
+    is_left = False
+    for name in [run] if run else runs:
+        verification = _verify(store, name)
+        _print_verification(verification)
+        if repair:
+            is_left |= not _repair(store, verification)
+            is_left |= any(finding.is_damage and finding.mend is Mend.BY_HAND for finding in verification.findings)
+        else:
+            is_left |= not verification.is_whole
+    return EXIT_DAMAGED if is_left else 0
+
+
+def _verify(store: Store, run: str) -> Verification:
+    from jobs.console.live_line import LiveLine, clock
+    from pipeline.upkeep.verification import verify_run
+
+    done = [0, 0]
+
+    def note(n_read: int, n_files: int) -> None:
+        done[:] = [n_read, n_files]
+
+    def describe(elapsed_s: float) -> str:
+        return f"run {run}: {done[0]:,} of {done[1]:,} files of images read · {clock(elapsed_s)} gone"
+
+    with LiveLine(describe):
+        return verify_run(store, run, note)
+
+
+def _print_verification(verification: Verification) -> None:
+    findings = verification.findings
+    n_damaged = sum(finding.is_damage for finding in findings)
+    read = (
+        f"{verification.n_files:,} files of images with their labels read, {verification.n_images:,} images, "
+        f"{verification.n_labels:,} labels"
+    )
+    verdict = f"{n_damaged:,} damaged" if n_damaged else "all whole"
+    if n_notes := len(findings) - n_damaged:
+        verdict += f", {n_notes:,} left behind or foreign"
+    click.echo(f"run {verification.run}: {read}: {verdict}")
+    for finding in findings[:_MAX_FINDINGS]:
+        click.echo(f"  {_line(finding)}")
+    if len(findings) > _MAX_FINDINGS:
+        click.echo(f"  (the first {_MAX_FINDINGS} of {len(findings):,})")
+
+
+def _line(finding: Finding) -> str:
+    return printable(f"{finding.kind:<11} {finding.path} {finding.message}; {finding.mend}")
+
+
+def _repair(store: Store, verification: Verification) -> bool:
+    """Mends what can be; returns whether nothing that was tried is left."""
+    from pipeline.upkeep.repair import repair_run
+
+    n_opened = n_done = n_left = 0
+    for repaired in repair_run(store, verification):
+        opened = f", {repaired.n_opened:,} shards open now" if repaired.n_opened else ""
+        click.echo(f"  {repaired.what:<11} {printable(repaired.path)}{opened}")
+        n_opened += repaired.n_opened
+        n_done += 1
+        n_left += not repaired.is_mended
+    if not n_done:
+        click.echo("  nothing to repair")
+    if n_opened:
+        click.echo(f"  to complete the run: {_command(store, verification.run)}")
+    return not n_left
+
+
+def _command(store: Store, run: str) -> str:
+    """What completes a run: its last job's command, or one of what its record says."""
+    from pipeline.errors import StoreError
+    from pipeline.labelling.source_status import labelling_command
+
+    try:
+        command = labelling_command(store.read_jobs(run))
+        record = store.read_run(run)
+    except StoreError:
+        return "the command that made it"
+    if command:
+        return printable(command)
+    source = record.source if record else "SOURCE"
+    return shlex.join(["tagstream", "label", source, "--store", store.url, "--run", run]) + " ..."

@@ -1,0 +1,124 @@
+"""`tagstream train`: trains a recognizer with the class that serves it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.console.config_file import read_config, read_preset
+from jobs.console.options import FiniteRange
+from jobs.console.process import job_process
+
+if TYPE_CHECKING:
+    from pipeline.training.progress import TrainProgress
+
+# Of the extra `train`: for Ray Train itself, and for the curves.
+_NEEDED = ("matplotlib", "pydantic", "tensorboardX")
+
+
+@click.command(short_help="Train a recognizer; --resume goes on where a run stopped.")
+@click.argument("source")
+@click.option("--out", required=True, help="Folder for the model and its checkpoints; local or s3://.")
+@click.option("--preset", help="Settings that come along: demo, nxtp-g3m, nxtp-g70m, nxtp-imagenet.")
+@click.option("--init", help="Recognizer to start from.  [default: a new one, sizes by preset]")
+@click.option("--val", help="Labelled source to measure recall on.")
+@click.option("--teacher", help="Recognizer whose confident labels are learned instead of the source's own.")
+@click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="What is confident.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
+@click.option("--address", help="Ray cluster to join.  [default: that whose job this is, or this machine]")
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings; wins over --preset.")
+@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+def train(source: str, out: str, preset: str | None, config: str | None, **flags: Any) -> None:
+    """Train a recognizer on the labels (or nouns of captions) of SOURCE, in any form that `label` takes.
+
+    OUT becomes a model folder with metrics.parquet, training.png and a model card; its checkpoints are below it.
+
+    \b
+    tagstream train corpus/train --val corpus/val --out my-model --preset demo
+    """
+    # Before the imports that take seconds: a slip of the pen is answered at once.
+    of_preset, given = read_preset(preset), read_config(config)
+    _check_installed()
+    from jobs.console.live_line import LiveLine
+    from pipeline.settings.toml_file import read_settings
+    from pipeline.training.job import TrainJob, TrainRequest
+    from pipeline.training.settings import TrainSettings
+
+    origin = " with ".join(filter(None, (preset and f"preset {preset}", config)))
+    settings = read_settings(TrainSettings, merged(of_preset, given), origin)
+    request = TrainRequest(
+        source=source,
+        out=out,
+        settings=settings,
+        init=flags["init"],
+        val=flags["val"],
+        teacher=flags["teacher"],
+        min_score=flags["min_score"],
+        n_workers=flags["workers"],
+        resume=flags["resume"],
+        address=flags["address"],
+        verbose=flags["verbose"],
+        command=shlex.join(["tagstream", *sys.argv[1:]]),
+    )
+    job = TrainJob(request)
+    try:
+        with (
+            job_process(again="run the same command with --resume to go on"),
+            LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)),
+        ):
+            state = job.run()
+    except KeyboardInterrupt:
+        steps = job.checkpoints.steps()
+        kept = f"the checkpoint of step {steps[-1]:,} is kept; " if steps else "no checkpoint was written yet; "
+        click.echo(f"\nStopped. {kept}the same command with --resume goes on.", err=True)
+        raise
+    click.echo(f"Trained {state.step:,} steps in {state.seconds:,.0f} s: {out}")
+    for row in state.metrics:
+        if row["step"] == state.best_step:
+            recalls = ", ".join(f"{row[f'recall_{k}']:.3f} at {k}" for k in (1, 5, 10))
+            click.echo(f"Its weights are those of step {state.best_step:,}, the best: recall {recalls}")
+
+
+def describe(at: TrainProgress, elapsed_s: float) -> str:
+    """The live line."""
+    from jobs.console.live_line import clock
+
+    if not at.step:
+        return f"{at.phase} ... {clock(elapsed_s)}"
+    parts = [f"step {at.step:,}/{at.n_steps:,}"]
+    if at.loss is not None:
+        parts.append(f"loss {at.loss:.3f}")
+    parts.append(f"{at.images_per_s:,.0f} images/s")
+    if at.recall_10 is not None:
+        parts.append(f"recall@10 {at.recall_10:.3f}")
+    parts.append(f"{clock(elapsed_s)} gone")
+    if at.eta_s is not None:
+        parts.append(f"{clock(at.eta_s)} to go")
+    if at.phase != "training":
+        parts.append(at.phase)
+    return " · ".join(parts)
+
+
+def _check_installed() -> None:
+    """Raises ClickException now for what would be missed at the start, or worse, at the end of a long training."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise click.ClickException(
+            f"training needs packages that are not installed: {', '.join(missing)}; pip install 'tagstream[train]'"
+        )
+
+
+def merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset with what is given put over it, table by table."""
+    tables = {
+        name: {**preset[name], **value}
+        for name, value in given.items()
+        if isinstance(value, Mapping) and isinstance(preset.get(name), Mapping)
+    }
+    return {**preset, **given, **tables}

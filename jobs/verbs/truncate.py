@@ -1,0 +1,38 @@
+"""`tagstream truncate`: cuts a model's decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Cut a model's decoder to its first blocks, to train a smaller model from.")
+@click.argument("model")
+@click.option("--blocks", required=True, type=int, help="Decoder blocks to keep.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the smaller model.")
+def truncate(model: str, blocks: int, out: Path) -> None:
+    """Keep the first blocks of MODEL's decoder. What is left needs training: its teacher may be MODEL itself.
+
+    \b
+    tagstream truncate ./nxtp --blocks 1 --out ./nxtp-1
+    tagstream train SOURCE --init ./nxtp-1 --teacher ./nxtp --out ./nxtp-1-taught
+    """
+    from transformers.utils import logging
+
+    from model import Recognizer
+    from model.training.truncation import truncate as cut
+    from pipeline.errors import TagstreamError
+    from pipeline.storage.model_cache import fetch_model
+
+    logging.disable_progress_bar()
+    if out.exists() and any(out.iterdir()):
+        raise TagstreamError(f"{out} is not empty; name a new folder with --out")
+    recognizer = Recognizer.from_pretrained(fetch_model(model), device="cpu")
+    try:
+        smaller = cut(recognizer, blocks)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    smaller.save_pretrained(out)
+    before, after = (sum(part.numel() for part in of.module.parameters()) for of in (recognizer, smaller))
+    click.echo(f"{before:,} parameters -> {after:,}, {blocks} decoder blocks: {out}")

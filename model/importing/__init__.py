@@ -1,0 +1,1 @@
+"""Reads the weights of the published NXTP model."""

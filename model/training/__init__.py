@@ -1,0 +1,1 @@
+"""Objective, label tokens, denoising and optimization of the recognizer."""

@@ -1,0 +1,251 @@
+"""SQL over a store: DuckDB with views of its tables."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+from pyarrow.json import ParseOptions, ReadOptions, read_json
+
+from pipeline.errors import StoreError, TagstreamError, without_traceback
+from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
+from pipeline.storage.files import full_url, is_local, open_filesystem, storage_errors
+from pipeline.store.ownership import is_compacted
+from pipeline.store.store import Store
+from schemas import IMAGES, LABELS, SPELLINGS, JobRecord, RunRecord
+
+if TYPE_CHECKING:
+    from pipeline.naming.thresholds import Thresholds
+
+# DuckDB carries no type information.
+Connection = Any
+# EXPLAIN ANALYZE does what it explains.
+_EXPLAIN = re.compile(r"\s*explain\b(\s+analyze\b)?(\s*\([^)]*\))?", re.IGNORECASE)
+_WILDCARD = re.compile(r"[*?\[]")
+_RECORD_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
+
+
+def open_store(
+    url: str,
+    vocabulary: Vocabulary | None = None,
+    thresholds: Thresholds | None = None,
+    *,
+    memory_limit: str | None = None,
+) -> Connection:
+    """A DuckDB connection with views of the store: images, labels, rejects, truth, runs, jobs; and macros.
+
+    `labels` and `truth` have a column `name`, the label's name in the vocabulary (default: the one that comes along);
+    `name_of(text)` gives it. The macros: `pipeline/catalog/sql/macros.sql`. With thresholds there are also
+    `confident_labels`.
+
+    What needs more memory than the limit (by default 80 % of the machine's) goes to the disk, among temporary files.
+
+    It shows what is committed now. It reads the store and nothing else of this machine. `s3://` is read through fsspec,
+    DuckDB's httpfs extension is not needed. Raises StoreError where there is no store.
+    """
+    store = Store(url)
+    if not store.exists():
+        raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
+    connection = _connect(memory_limit)
+    root = full_url(store.filesystem, store.root)
+    if not is_local(store.filesystem):
+        # With its default cache the filesystem would read whole files for the sake of one column.
+        filesystem, _ = open_filesystem(url, default_cache_type="none")
+        connection.register_filesystem(filesystem)
+    _create_records(connection, store)
+    try:
+        with storage_errors(f"read the store {url}"):
+            _create_file_views(connection, store, root)
+    except duckdb.Error as error:
+        reason = without_traceback(str(error)).strip().splitlines()[0]
+        raise StoreError(f"the store {url} cannot be read: {reason}") from error
+    _create_derived(connection, vocabulary or read_vocabulary(None), thresholds)
+    _confine(connection, root)
+    if "IPython" in sys.modules:
+        from pipeline.catalog.notebook import show_in_notebook
+
+        show_in_notebook()
+    return connection
+
+
+def _connect(memory_limit: str | None) -> Connection:
+    """A connection to a database in memory that shows no progress."""
+    connection = duckdb.connect()
+    # Otherwise it would be a folder in the working directory.
+    spill = Path(tempfile.gettempdir()) / f"tagstream-{uuid.uuid4().hex}"
+    connection.execute(f"SET temp_directory = {_sql_string(str(spill))}")
+    if memory_limit is not None:
+        connection.execute(f"SET memory_limit = {_sql_string(memory_limit)}")
+    hide_progress(connection)
+    return connection
+
+
+def _create_derived(connection: Connection, vocabulary: Vocabulary, thresholds: Thresholds | None) -> None:
+    """What is made of the files' views: names, rejects, truth, macros, labels above their thresholds."""
+    add_names(connection, vocabulary)
+    connection.execute(f"SET VARIABLE vocabulary = {_sql_string(vocabulary.version)}")
+    connection.execute(read_sql("derived"))
+    connection.execute(read_sql("macros"))
+    if thresholds is not None:
+        thresholds.create_view(connection, vocabulary)
+
+
+def _confine(connection: Connection, root: str) -> None:
+    """From here on the user's SQL sees this store and no other file, and a mistyped table name no Python variable."""
+    connection.execute("SET python_enable_replacements = false")
+    # The views' patterns are held against this list before they are expanded.
+    allowed = ", ".join(_sql_string(folder + "/") for folder in (root, _as_pattern(root)))
+    connection.execute(f"SET allowed_directories = [{allowed}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def hide_progress(connection: Connection) -> None:
+    """Turns the progress bar off, which would be written between rows that other programs read."""
+    # In a notebook without ipywidgets it is off, and to set it at all fails.
+    ((is_shown,),) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+    if is_shown:
+        connection.execute("SET enable_progress_bar = false")
+
+
+def run_query(connection: Connection, query: str) -> Connection:
+    """Runs one reading query of a user's. Raises TagstreamError with DuckDB's message where it fails or would write."""
+    check_query(connection, query)
+    try:
+        return connection.execute(query)
+    except duckdb.Error as error:
+        raise query_error(error) from error
+
+
+def check_query(connection: Connection, query: str) -> None:
+    """Raises TagstreamError for what is not one reading query."""
+    try:
+        statement = _only_statement(connection, query)
+        if statement.type == duckdb.StatementType.EXPLAIN:
+            statement = _only_statement(connection, _EXPLAIN.sub("", statement.query, count=1))
+    except duckdb.Error as error:
+        raise query_error(error) from error
+    if statement.type != duckdb.StatementType.SELECT:
+        raise TagstreamError(f"{statement.type.name} statements are not run: a store is only read")
+
+
+def query_error(error: duckdb.Error) -> TagstreamError:
+    """A failure of a query in a sentence, with the cause that is likeliest where a file is gone."""
+    message = f"the query failed: {error}"
+    if isinstance(error, duckdb.IOException | duckdb.HTTPException) or "FileNotFoundError" in message:
+        message += "; if the store was compacted or labelled again since it was opened, open it anew"
+    return TagstreamError(message)
+
+
+def _only_statement(connection: Connection, query: str) -> Any:
+    statements = connection.extract_statements(query)
+    if len(statements) != 1:
+        raise TagstreamError(f"got {len(statements)} SQL statements; expected one query")
+    return statements[0]
+
+
+def query_rows(connection: Connection, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of one of the package's own queries (`pipeline/catalog/sql/<name>.sql`)."""
+    result = connection.execute(read_sql(name), dict(parameters))
+    columns = [column[0] for column in result.description or []]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+def read_sql(name: str) -> str:
+    """The text of one of the package's own queries."""
+    return files("pipeline.catalog").joinpath("sql", f"{name}.sql").read_text("utf-8")
+
+
+def add_table(connection: Connection, name: str, table: pa.Table) -> None:
+    """Makes a table of the connection's own, in place of one of that name; the store is not touched."""
+    connection.register("registered", table)
+    connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM registered")
+    connection.unregister("registered")
+
+
+def add_names(connection: Connection, vocabulary: Vocabulary) -> None:
+    """Makes the function `name_of(text)`: a label's name in the vocabulary, null for one that is denied."""
+    # A label occurs many times: it is named once.
+    name_of = cache(vocabulary.name_of)
+    connection.create_function(
+        "name_of",
+        lambda label: None if label is None else name_of(label),
+        ["VARCHAR"],
+        "VARCHAR",
+        null_handling="special",
+    )
+
+
+def _create_file_views(connection: Connection, store: Store, root: str) -> None:
+    """Views of the files that own shards, as they are now."""
+    committed = {run: store.committed(run) for run in store.run_names()}
+    superseded = [
+        {"file": file, "shard": shard}
+        for shards in committed.values()
+        for file, lost in shards.superseded.items()
+        for shard in lost
+    ]
+    if superseded:
+        add_table(connection, "superseded", pa.Table.from_pylist(superseded))
+    owning = {f"run={run}/{file}": is_compacted(file) for run, shards in committed.items() for file in shards.files}
+    compacted = [file for file in owning if owning[file]]
+    for view, folder, names, schema in (
+        ("images", "images", list(owning), IMAGES),
+        ("stored_labels", "labels", list(owning), LABELS),
+        ("stored_spellings", "spellings", compacted, SPELLINGS),
+        ("unlisted_labels", "labels", [file for file in owning if not owning[file]], LABELS),
+    ):
+        if not names:
+            add_table(connection, view, _empty_table(schema.append(pa.field("run", pa.string()))))
+            continue
+        paths = [f"{_as_pattern(root)}/{folder}/{name}" for name in names]
+        connection.execute(
+            f"SET VARIABLE {view} = (SELECT list(path) FROM (SELECT unnest($paths) AS path))", {"paths": paths}
+        )
+        has_shards = "shard" in schema.names
+        text = read_sql("file_view_without_superseded" if superseded and has_shards else "file_view")
+        connection.execute(Template(text).substitute(view=view))
+
+
+def _create_records(connection: Connection, store: Store) -> None:
+    """Tables of the json records; their nested objects are structs."""
+    runs = [record for run in store.run_names() if (record := store.read_run(run)) is not None]
+    jobs = [job for run in runs for job in store.read_jobs(run.run)]
+    for name, kind, records in (("runs", RunRecord, runs), ("jobs", JobRecord, jobs)):
+        types = {field.name: _RECORD_TYPES.get(str(field.type)) for field in fields(kind)}
+        if records:
+            lines = "\n".join(json.dumps(asdict(record)) for record in records).encode()
+            plain = pa.schema([(field, kind) for field, kind in types.items() if kind is not None])
+            # Not from_pylist, for which pyarrow imports pandas.
+            table = read_json(io.BytesIO(lines), ReadOptions(block_size=len(lines) + 1), ParseOptions(plain))
+        else:
+            # Without records nested objects have no fields, which a struct cannot be without.
+            table = _empty_table(pa.schema([(field, kind or pa.string()) for field, kind in types.items()]))
+        add_table(connection, name, table)
+
+
+def _empty_table(schema: pa.Schema) -> pa.Table:
+    """Not the schema's own, for which pyarrow imports pandas: a second before the first query."""
+    return pa.Table.from_batches([], schema)
+
+
+def _as_pattern(path: str) -> str:
+    """A pattern that matches this path alone."""
+    return _WILDCARD.sub(r"[\g<0>]", path)
+
+
+def _sql_string(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,1 @@
+"""What labelling and training share of Ray Data: reading, decoding, the pool of labelers."""

@@ -1,0 +1,134 @@
+"""Encoded images to what the recognizer sees, in threads, each image within a limit of time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.preprocessing import ImageDecodeError, ImagePreprocessor, ImageTooLargeError, open_image
+from pipeline.errors import one_line
+from pipeline.sources.sample import MAX_SAMPLE_S, plain
+from schemas import content_hash
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image as the recognizer sees it, or why it cannot be seen."""
+
+    crop: np.ndarray | None
+    width: int | None = None
+    height: int | None = None
+    content_hash: str | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
+    """Decodes and crops one image; damage becomes an error class and a message."""
+    if data is None:
+        return DecodedImage(None)
+    digest = content_hash(data)
+    width = height = None
+    try:
+        image = open_image(data, preprocessor.max_image_pixels)
+        width, height = image.size
+        return DecodedImage(preprocessor.crop(image), width, height, digest)
+    except ImageTooLargeError as error:
+        message = plain(f"{one_line(error)} (setting max_image_pixels)")
+        return DecodedImage(None, error.width, error.height, digest, "ImageTooLarge", message)
+    except ImageDecodeError as error:
+        return DecodedImage(None, width, height, digest, "ImageUnreadable", plain(one_line(error)))
+
+
+@dataclass(eq=False, slots=True)
+class _Task:
+    data: bytes | None
+    decoded: Future[DecodedImage] = field(default_factory=Future)
+    started: float = 0.0
+
+
+class DecodePool:
+    """Decodes images in threads, and gives up those that take too long.
+
+    A thread inside a decoder cannot be stopped. One that is over the limit is left behind, its result no longer wanted,
+    and another takes its place. Python's own executor would run out of threads so, and wait for them at its end: these
+    here are daemons, and live only while there is work.
+    """
+
+    def __init__(
+        self, decode_one: Callable[[bytes | None], DecodedImage], n_threads: int, limit_s: float = MAX_SAMPLE_S
+    ) -> None:
+        self._decode_one = decode_one
+        self._n_threads = n_threads
+        self._limit_s = limit_s
+        self._lock = threading.Lock()
+        self._waiting: deque[_Task] = deque()
+        self._running: set[_Task] = set()
+        self._n_working = 0
+        """Threads at work, without those that were left behind."""
+
+    def decode(self, images: Iterable[bytes | None]) -> list[DecodedImage]:
+        """The images decoded, in their order; those over the limit are a `DecodeTimeout`."""
+        tasks = [_Task(data) for data in images]
+        with self._lock:
+            self._waiting.extend(tasks)
+            self._start_threads()
+        while wait([task.decoded for task in tasks], self._until_first_limit_s()).not_done:
+            self._give_up_late_ones()
+        return [task.decoded.result() for task in tasks]
+
+    def _start_threads(self) -> None:
+        for _ in range(min(self._n_threads - self._n_working, len(self._waiting))):
+            self._n_working += 1
+            threading.Thread(target=self._work, name="decode", daemon=True).start()
+
+    def _work(self) -> None:
+        while (task := self._next_task()) is not None:
+            decoded: DecodedImage | BaseException
+            try:
+                decoded = self._decode_one(task.data)
+            except BaseException as error:
+                decoded = error
+            with self._lock:
+                if task not in self._running:
+                    # Left behind: another thread has taken this one's place.
+                    return
+                self._running.remove(task)
+            if isinstance(decoded, BaseException):
+                task.decoded.set_exception(decoded)
+            else:
+                task.decoded.set_result(decoded)
+
+    def _next_task(self) -> _Task | None:
+        with self._lock:
+            if not self._waiting:
+                self._n_working -= 1
+                return None
+            task = self._waiting.popleft()
+            # Only now: waiting for a thread does not count.
+            task.started = time.monotonic()
+            self._running.add(task)
+            return task
+
+    def _until_first_limit_s(self) -> float:
+        with self._lock:
+            started = min((task.started for task in self._running), default=time.monotonic())
+        return max(0.0, started + self._limit_s - time.monotonic())
+
+    def _give_up_late_ones(self) -> None:
+        with self._lock:
+            latest_start = time.monotonic() - self._limit_s
+            late = [task for task in self._running if task.started <= latest_start]
+            self._running.difference_update(late)
+            self._n_working -= len(late)
+            self._start_threads()
+        for task in late:
+            message = f"decoding took longer than {self._limit_s:g} s (setting max_sample_s)"
+            digest = None if task.data is None else content_hash(task.data)
+            task.decoded.set_result(DecodedImage(None, None, None, digest, "DecodeTimeout", message))

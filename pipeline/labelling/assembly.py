@@ -1,0 +1,113 @@
+"""Puts the rows of a shard together again, whatever order its batches come back in, and makes the store's tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import TagstreamError
+from schemas import IMAGES, LABELLED, LABELS, image_id
+
+STAGES = ("read", "decode", "infer")
+# Of the stage `infer`.
+PARTS = ("encode", "prefill", "branches")
+# Of a whole job, whose driver writes.
+JOB_STAGES = (*STAGES, "write")
+
+
+@dataclass(frozen=True, slots=True)
+class WholeShard:
+    """All rows of a shard, as the two tables that are committed."""
+
+    name: str
+    images: pa.Table
+    labels: pa.Table
+    source_size: int | None
+    source_etag: str | None
+    seconds: dict[str, float]
+
+    @property
+    def n_labelled(self) -> int:
+        return int(pc.sum(pc.equal(self.images.column("status"), LABELLED)).as_py() or 0)
+
+
+@dataclass(slots=True)
+class _OpenShard:
+    tables: list[pa.Table] = field(default_factory=list)
+    n_rows: int = 0
+    n_samples: int | None = None
+
+
+class ShardAssembler:
+    """Collects label rows until a shard is whole. Memory holds open shards, nothing of those that are done."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _OpenShard] = {}
+
+    @property
+    def n_open(self) -> int:
+        return len(self._open)
+
+    def add(self, rows: pa.Table) -> list[WholeShard]:
+        """Takes rows of `pipeline.dataflow.labeler.LABELLED_ROWS` and returns the shards that became whole."""
+        whole = []
+        for name in pc.unique(rows.column("shard")).to_pylist():
+            of_shard = rows.filter(pc.equal(rows.column("shard"), name))
+            shard = self._open.setdefault(name, _OpenShard())
+            shard.tables.append(of_shard)
+            shard.n_rows += of_shard.num_rows
+            if (n_samples := pc.max(of_shard.column("n_samples")).as_py()) is not None:
+                shard.n_samples = n_samples
+            if shard.n_rows == shard.n_samples:
+                whole.append(make_whole(name, pa.concat_tables(self._open.pop(name).tables)))
+        return whole
+
+
+def make_whole(name: str, rows: pa.Table) -> WholeShard:
+    """The tables of a shard from all of its rows. Raises TagstreamError where a row is missing or there twice."""
+    rows = rows.sort_by("index").combine_chunks()
+    if rows.column("index").to_pylist() != list(range(rows.num_rows)):
+        raise TagstreamError(f"shard {name} came back with rows missing or repeated; this is a fault of tagstream")
+    ids = pa.array(image_ids(name, rows.column("key").to_pylist()), pa.int64())
+    labels = rows.column("labels").combine_chunks()
+    columns = {
+        **{column: rows.column(column) for column in IMAGES.names if column in rows.column_names},
+        "image_id": ids,
+        "n_labels": pc.list_value_length(labels).cast(pa.int16()),
+    }
+    return WholeShard(
+        name,
+        pa.table([columns[column] for column in IMAGES.names], schema=IMAGES),
+        _label_table(rows, ids, labels),
+        pc.max(rows.column("source_size")).as_py(),
+        pc.max(rows.column("source_etag")).as_py(),
+        {stage: pc.sum(rows.column(f"{stage}_s")).as_py() for stage in STAGES},
+    )
+
+
+def _label_table(rows: pa.Table, ids: pa.Array, labels: pa.ListArray) -> pa.Table:
+    parents = pc.list_parent_indices(labels)
+    offsets = labels.offsets.to_numpy()
+    flat = labels.flatten()
+    ranks = pc.add(pc.subtract(pa.array(range(len(flat)), pa.int64()), pa.array(offsets[:-1]).take(parents)), 1)
+    columns = {
+        "image_id": ids.take(parents),
+        "shard": rows.column("shard").combine_chunks().take(parents),
+        "index": rows.column("index").combine_chunks().take(parents),
+        "rank": ranks.cast(pa.int16()),
+        **{name: flat.field(name) for name in ("label", "score", "first_token_prob", "n_tokens")},
+    }
+    return pa.table([columns[name] for name in LABELS.names], schema=LABELS)
+
+
+def image_ids(shard: str, keys: list[str]) -> list[int]:
+    """One id a row of a shard, in order; rows that repeat a key get ids of their own, so that a label has one row."""
+    seen: dict[str, int] = {}
+    ids = []
+    for key in keys:
+        repetition = seen.get(key, 0)
+        seen[key] = repetition + 1
+        ids.append(image_id(shard, key, repetition))
+    return ids

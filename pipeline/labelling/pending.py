@@ -1,0 +1,132 @@
+"""Which shards a job has to label: those of the source, less those that are committed."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+
+from pipeline.errors import SourceError
+from pipeline.sources.image_folder import ImageFile, deal, generation_name, split_generation
+from pipeline.sources.listing import Shard, Source
+from pipeline.store.ownership import CommittedShard, CommittedShards, shard_stem
+from pipeline.store.store import Store
+
+# A source file is looked at again when it is not clearly older than its commit; clocks may differ by this much.
+_CLOCK_SKEW_S = 600
+_N_LOOKERS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """A job's work, in order."""
+
+    pending: list[Shard]
+    n_shards: int
+    """All shards of the source, those of former generations of a folder included."""
+    changed: list[Shard]
+    """Shards that changed at the source after they were committed."""
+    replaced: dict[str, CommittedShard]
+    """By name of pending shards that are labelled again: their former commits."""
+    n_missing: int = 0
+    """Shards that are committed, and no longer at the source."""
+
+    @property
+    def n_done(self) -> int:
+        return self.n_shards - len(self.pending)
+
+
+def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_policy: str) -> ShardPlan:
+    """Compares the source with the run's commits.
+
+    Raises SourceError where shards changed and the policy is `fail`, and where the run holds shards of another kind.
+    """
+    shards, committed = run_shards(store, run, source, n_buckets)
+    pending = [shard for shard in shards if shard.name not in committed]
+    changed = find_changed(store, run, [shard for shard in shards if shard.name in committed], committed)
+    if changed and changed_policy == "fail":
+        raise SourceError(
+            f"{len(changed)} shards changed after they were committed, the first is {changed[0].url}; "
+            "--changed relabel labels them again, --changed keep leaves their labels as they are"
+        )
+    relabelled = changed if changed_policy == "relabel" else []
+    pending = sorted([*pending, *relabelled], key=lambda shard: shard.name)
+    replaced = {shard.name: committed[shard.name] for shard in relabelled}
+    return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)))
+
+
+def run_shards(store: Store, run: str, source: Source, n_buckets: int) -> tuple[list[Shard], CommittedShards]:
+    """All shards of a run's source, those of former generations of a folder included, and those that are committed.
+
+    Raises SourceError where the run holds shards of another kind.
+    """
+    committed = store.committed(run)
+    if not source.images:
+        return source.shards, committed
+    if not n_buckets:
+        raise SourceError(
+            f"{source.given} is a folder of images now, and run {run} labels its shards; give the images a --run name "
+            "of their own"
+        )
+    return _folder_shards(store, run, source, n_buckets, committed), committed
+
+
+def find_missing(shards: list[Shard], committed: CommittedShards) -> set[str]:
+    """Stems of shards that are committed, and no longer at the source."""
+    return committed.by_stem.keys() - {shard_stem(shard.name) for shard in shards}
+
+
+def find_changed(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
+    """Committed shards whose file now has another size or etag.
+
+    Only files written at about the time of the commit or later are compared, by reading the commit's footer: that every
+    other is older than its commit is told by the two listings alone.
+    """
+
+    def may_have_changed(shard: Shard) -> bool:
+        commit = committed[shard.name].modified
+        return commit is None or (shard.modified is not None and shard.modified > commit - _CLOCK_SKEW_S)
+
+    def has_changed(shard: Shard) -> bool:
+        version = store.read_version(run, committed[shard.name])
+        return version.etag != shard.etag or version.size != shard.size
+
+    suspects = [shard for shard in shards if (shard.size, shard.etag) != (None, None) and may_have_changed(shard)]
+    with ThreadPoolExecutor(_N_LOOKERS) as pool:
+        verdicts = list(pool.map(has_changed, suspects))
+    return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
+
+
+def _folder_shards(store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards) -> list[Shard]:
+    """All shards of a folder; files that no committed generation holds are one that is not committed.
+
+    A former generation may be open while later ones stand: its file was damaged, and taken out of the store.
+    """
+    shards = []
+    generations: dict[str, set[int]] = {}
+    # No character of these names is escaped: a stem is the name.
+    for bucket, generation in map(split_generation, committed.by_stem):
+        generations.setdefault(bucket, set()).add(generation)
+    for bucket, files in deal(source.images, n_buckets).items():
+        standing = generations.get(bucket, set())
+        for generation in sorted(standing):
+            name = generation_name(bucket, generation)
+            keys = store.read_keys(run, name, committed[name])
+            shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
+            files = [file for file in files if file.key not in keys]
+        if files:
+            free = next(generation for generation in count() if generation not in standing)
+            shards.append(folder_shard(source.root, generation_name(bucket, free), files))
+    return shards
+
+
+def folder_shard(root: str, name: str, files: list[ImageFile]) -> Shard:
+    """A folder's shard; its etag is a digest of its files' paths, sizes and etags."""
+    listing = "\n".join(f"{file.path}\0{file.version.size}\0{file.version.etag}" for file in files)
+    etag = hashlib.blake2b(listing.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    size, modified = (
+        sum(file.version.size for file in files),
+        max((file.version.modified for file in files), default=None),
+    )
+    return Shard(name, root, "folder", size, etag, modified, tuple(files))

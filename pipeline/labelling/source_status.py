@@ -1,0 +1,96 @@
+"""How far a run is with its source, as the source is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from pipeline.errors import SourceError
+from pipeline.labelling.pending import find_changed, find_missing, run_shards
+from pipeline.sources.image_folder import deal, split_generation
+from pipeline.sources.listing import Shard, Source, find_source
+from pipeline.store.ownership import CommittedShards, shard_stem
+from pipeline.store.store import Store
+from schemas import JobRecord, RunRecord
+
+_N_READERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run's commits beside the shards that its source has now."""
+
+    n_source: int
+    open: list[str]
+    """Shards of the source that are not committed."""
+    changed: list[str]
+    """Shards that changed since they were committed."""
+    missing: list[str]
+    """Committed shards that the source has no more."""
+    n_images_gone: int
+    """Of a folder: committed images whose files are gone."""
+
+    @property
+    def n_committed(self) -> int:
+        """Of the source's shards."""
+        return self.n_source - len(self.open)
+
+
+def compare_with_source(store: Store, record: RunRecord) -> Standing:
+    """Lists the source and compares it with the run's commits; shards are not opened.
+
+    Raises TagstreamError where the source cannot be looked at, or is another place than the one that the run labels.
+    """
+    source = _find(record)
+    shards, committed = run_shards(store, record.run, source, record.folder_buckets)
+    done = [shard for shard in shards if shard.name in committed]
+    changed = find_changed(store, record.run, done, committed)
+    return Standing(
+        n_source=len(shards),
+        open=sorted(shard.name for shard in shards if shard.name not in committed),
+        changed=[shard.name for shard in changed],
+        missing=sorted(map(unquote, find_missing(shards, committed))),
+        n_images_gone=_count_gone(store, record.run, done, committed) if source.images else 0,
+    )
+
+
+def _count_gone(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> int:
+    """Committed images of a folder whose files are gone."""
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        keys = pool.map(lambda shard: store.read_keys(run, shard.name, committed[shard.name]), shards)
+        return sum(len(of_shard) - len(shard.files) for of_shard, shard in zip(keys, shards, strict=True))
+
+
+def labelling_command(jobs: Iterable[JobRecord]) -> str | None:
+    """The newest command of a run that labels what is open; that of a retry does not."""
+    commands = [job.command for job in jobs if job.command and job.command.split()[1:2] != ["retry"]]
+    return commands[-1] if commands else None
+
+
+def stems_at_source(record: RunRecord, stems: Iterable[str]) -> set[str]:
+    """Those of a run's shards that a job could label anew. Raises TagstreamError as `compare_with_source`."""
+    source = _find(record)
+    if not source.images:
+        return {shard_stem(shard.name) for shard in source.shards}.intersection(stems)
+    buckets = deal(source.images, record.folder_buckets) if record.folder_buckets else {}
+    return {stem for stem in stems if split_generation(stem)[0] in buckets}
+
+
+def _find(record: RunRecord) -> Source:
+    source = find_source(_place(record))
+    if source.root != record.source_root:
+        raise SourceError(
+            f"{record.source} leads to {source.root or 'a list'} from here, and the run labels "
+            f"{record.source_root or 'a list'}; go to the folder in which the run was made"
+        )
+    return source
+
+
+def _place(record: RunRecord) -> str:
+    """The source to look at: of a folder given by a relative path its root, which is the same from everywhere."""
+    given, root = Path(record.source).parts, Path(record.source_root).parts
+    is_relative = "://" not in record.source and not record.source.startswith("@") and record.source_root
+    return record.source_root if is_relative and root[len(root) - len(given) :] == given else record.source

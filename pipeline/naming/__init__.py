@@ -1,0 +1,1 @@
+"""What labels are called, and the score from which they count."""

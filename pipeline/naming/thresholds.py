@@ -1,0 +1,165 @@
+"""The score from which on a label is believed, for each name: as a file, and applied to a store."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.analysis.recall import LOWEST_FIRST
+from pipeline.catalog.views import Connection, add_table, query_rows, read_sql
+from pipeline.errors import TagstreamError, one_line
+from pipeline.naming.vocabulary import Vocabulary
+from pipeline.settings.toml_file import fits_float
+from pipeline.storage.files import open_filesystem, storage_errors, write_whole
+
+_HEADING = """\
+# A label is confident where its score is {reaching} the threshold of its name, or `common` for names not listed.
+# No score is {reaching} {never}.
+"""
+_THRESHOLDS = pa.schema([("name", pa.string()), ("threshold", pa.float32())])
+_RUNS = pa.schema([("run", pa.string()), ("common", pa.float32()), ("lowest_first", pa.bool_())])
+_DIRECTIONS = ("highest", "lowest")
+_RANKINGS = ("prob", "ppl", "sim", "none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thresholds:
+    """Thresholds and what they are for: another model's scores, or other names, they say nothing of."""
+
+    run: str
+    """They were learned from."""
+    model_fingerprint: str
+    """Of the run's model."""
+    ranking: str
+    """Of the run's scores."""
+    direction: str
+    """Which scores are the best of this ranking: highest or lowest."""
+    truth: str
+    """labels or captions."""
+    vocabulary: str
+    """Version of the vocabulary that gave the names."""
+    target_precision: float
+    common: float
+    """Of names that have none of their own."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Name -> threshold; infinite (negative where the lowest is best) where no score is to be believed."""
+
+    @property
+    def lowest_first(self) -> bool:
+        return self.direction == "lowest"
+
+    def create_view(self, connection: Connection, vocabulary: Vocabulary) -> None:
+        """Makes the view `confident_labels` of a store, and the tables `thresholds` and `threshold_runs` for it.
+
+        It is of the runs that have the same model and ranking. Raises TagstreamError where there is none, or where the
+        vocabulary is another one: to believe the wrong labels would go unnoticed.
+        """
+        if vocabulary.version != self.vocabulary:
+            raise TagstreamError(
+                f"the thresholds are for names of the vocabulary {self.vocabulary}, the store was opened with "
+                f"{vocabulary.version}; open it with that one, or learn thresholds anew with `tagstream thresholds`"
+            )
+        runs = [record["run"] for record in query_rows(connection, "threshold_runs", {}) if self._fits(record)]
+        if not runs:
+            raise TagstreamError(
+                f"the thresholds are for labels of the model {self.model_fingerprint} ranked by {self.ranking}, as of "
+                f"run {self.run}; the store has no such run: learn thresholds of its own with `tagstream thresholds`"
+            )
+        names, thresholds = list(self.thresholds), list(self.thresholds.values())
+        add_table(connection, "thresholds", pa.table([names, thresholds], schema=_THRESHOLDS))
+        n_runs = len(runs)
+        of_runs = pa.table([runs, [self.common] * n_runs, [self.lowest_first] * n_runs], schema=_RUNS)
+        add_table(connection, "threshold_runs", of_runs)
+        connection.execute(read_sql("confident_labels"))
+
+    def _fits(self, record: Mapping[str, Any]) -> bool:
+        return bool(
+            record["model_fingerprint"] == self.model_fingerprint and record["labelling"]["ranking"] == self.ranking
+        )
+
+
+def write_thresholds(path: str | Path, thresholds: Thresholds) -> None:
+    """Writes thresholds as TOML, whole or not at all. Raises StoreError where that cannot be done."""
+    reaching, never = ("at or below", "-inf") if thresholds.lowest_first else ("at or above", "inf")
+    lines = [_HEADING.format(reaching=reaching, never=never)]
+    for name in _KEYS:
+        value = getattr(thresholds, name)
+        lines.append(f"{name} = {_quoted(value) if isinstance(value, str) else float(value)}\n")
+    lines.append("\n[thresholds]\n")
+    lines += [f"{_quoted(name)} = {float(value)}\n" for name, value in thresholds.thresholds.items()]
+    filesystem, place = open_filesystem(str(path))
+    with storage_errors(f"write the thresholds {path}"):
+        write_whole(filesystem, place, "".join(lines).encode())
+
+
+def read_thresholds(path: str | Path) -> Thresholds:
+    """Thresholds from a TOML file. Raises TagstreamError, with file and key, for one that is not as written."""
+    origin = f"the thresholds {path}"
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TagstreamError(f"cannot read {origin}: {one_line(error)}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise TagstreamError(f"{origin} are no valid TOML: {one_line(error)}") from error
+    expected = {*_KEYS, "thresholds"}
+    if unknown := sorted(values.keys() - expected):
+        raise TagstreamError(f"{origin} have an unknown key {unknown[0]!r}; known are {', '.join(sorted(expected))}")
+    if missing := sorted(expected - values.keys()):
+        raise TagstreamError(f"{origin} have no {missing[0]}; write them with `tagstream thresholds`")
+    given = {name: _checked(name, values[name], kind, origin) for name, kind in _KEYS.items()}
+    table = values["thresholds"]
+    if not isinstance(table, dict):
+        raise TagstreamError(f"{origin}: thresholds is {table!r}; expected a table of numbers")
+    given["thresholds"] = {
+        name: _checked(f"threshold {name!r}", value, "float", origin) for name, value in table.items()
+    }
+    thresholds = Thresholds(**given)
+    _check_values(thresholds, origin)
+    return thresholds
+
+
+def direction_of(ranking: str) -> str:
+    """Which scores of a ranking are the best: highest or lowest."""
+    return "lowest" if ranking in LOWEST_FIRST else "highest"
+
+
+def _check_values(thresholds: Thresholds, origin: str) -> None:
+    choices = {"ranking": _RANKINGS, "direction": _DIRECTIONS, "truth": ("labels", "captions")}
+    for name, allowed in choices.items():
+        if (value := getattr(thresholds, name)) not in allowed:
+            raise TagstreamError(f"{origin}: {name} is {value!r}; expected one of {', '.join(allowed)}")
+    if thresholds.direction != (expected := direction_of(thresholds.ranking)):
+        raise TagstreamError(
+            f"{origin}: direction is {thresholds.direction!r}; the best scores of the ranking {thresholds.ranking} are "
+            f"the {expected}"
+        )
+    if not 0 < thresholds.target_precision <= 1:
+        got = thresholds.target_precision
+        raise TagstreamError(f"{origin}: target_precision is {got}; expected more than 0 and at most 1")
+
+
+def _checked(name: str, value: Any, kind: str, origin: str) -> Any:
+    if kind == "str":
+        if isinstance(value, str):
+            return value
+        raise TagstreamError(f"{origin}: {name} is {value!r}; expected a text")
+    # Infinite is a threshold that no score reaches.
+    if not fits_float(value) or math.isnan(value):
+        raise TagstreamError(f"{origin}: {name} is {value!r}; expected a number")
+    return float(value)
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML: as json has it, but that TOML wants the delete character escaped, too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+# Key -> type; the table `thresholds` stands last in a file.
+_KEYS = {key.name: str(key.type) for key in fields(Thresholds) if key.name != "thresholds"}

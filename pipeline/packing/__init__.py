@@ -1,0 +1,1 @@
+"""Packs images and their captions into shards."""

@@ -1,0 +1,1 @@
+"""Settings of labelling, and how settings are read from TOML."""

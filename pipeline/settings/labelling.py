@@ -1,0 +1,133 @@
+"""What a labelling job is asked to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from model.choices import DTYPES, RANKINGS, SAMPLINGS
+from model.preprocessing import MAX_IMAGE_PIXELS
+from pipeline.errors import TagstreamError
+from pipeline.settings.toml_file import check_choice, check_range
+from pipeline.sources.sample import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
+
+ChangedPolicy = Literal["keep", "relabel", "fail"]
+CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComingNodes:
+    """Nodes for labelling that an autoscaling cluster adds when they are asked for: `[nodes_to_come]` in the file."""
+
+    count: int = 0
+    cpus: int = 0
+    """Of each."""
+    gpus: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("count", "cpus", "gpus"):
+            check_range(f"nodes_to_come.{name}", getattr(self, name), 0, 100_000)
+        if self.count and not self.cpus:
+            raise TagstreamError("nodes_to_come.cpus is 0; expected the number of CPUs of each of these nodes")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelSettings:
+    """Settings of `tagstream label`; each can stand in its `--config` file under the same name."""
+
+    top_k: int = 20
+    """Branches decoded an image; fewer labels where they are empty, alike or unfinished."""
+    ranking: str = "prob"
+    """prob, ppl, sim or none."""
+    sampling: str = "one_shot"
+    """one_shot, or the baselines greedy and beam."""
+    max_label_tokens: int = 16
+    honour_exif: bool = True
+    """Turn photographs upright by their EXIF orientation."""
+    dtype: str = "auto"
+    """float32, bfloat16 or float16; auto is bfloat16 on GPUs and float32 on CPUs."""
+    batch_size: int = 0
+    """Images labelled at once; 0 is 64 on GPUs and 16 on CPUs."""
+    actors: int = 0
+    """Labelling actors; 0 is one a GPU, or as many as the CPUs allow."""
+    min_actors: int = 0
+    """With fewer than `max_actors` the pool begins with these and grows where they are busy; 0 is 1."""
+    max_actors: int = 0
+    """0 is as many as fit."""
+    gpus_per_actor: float = 1.0
+    actor_resources: dict[str, float] = field(default_factory=dict)
+    """Custom resources of Ray that each labelling actor reserves, such as {gpu_node = 1}."""
+    label_selector: dict[str, str] = field(default_factory=dict)
+    """Ray's labels of the nodes that may label, such as {"ray.io/accelerator-type" = "H100"}; all nodes read."""
+    nodes_to_come: ComingNodes = field(default_factory=ComingNodes)
+    """Nodes that the cluster has not yet, but will add."""
+    limit: int = 0
+    """Stop after about this many images, at a shard's end; 0 is all."""
+    changed: str = "keep"
+    """What to do with shards that changed at the source after they were committed: keep, relabel or fail."""
+    max_sample_bytes: int = MAX_SAMPLE_BYTES
+    """Larger encoded images are rejected unread."""
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    """Images that claim more are rejected before their pixels are decoded."""
+    max_sample_s: float = MAX_SAMPLE_S
+    """Images that take longer to decode are rejected."""
+    no_progress_timeout_s: int = 600
+    """A job whose workers finish nothing for this long is stopped with an error."""
+
+    def __post_init__(self) -> None:
+        check_choice("ranking", self.ranking, RANKINGS)
+        check_choice("sampling", self.sampling, SAMPLINGS)
+        check_choice("dtype", self.dtype, ("auto", *DTYPES))
+        check_choice("changed", self.changed, CHANGED_POLICIES)
+        check_range("top_k", self.top_k, 1, 200)
+        check_range("max_label_tokens", self.max_label_tokens, 1, 256)
+        check_range("batch_size", self.batch_size, 0, 4096)
+        for name in ("actors", "min_actors", "max_actors"):
+            check_range(name, getattr(self, name), 0, 100_000)
+        check_range("limit", self.limit, 0)
+        check_range("max_sample_bytes", self.max_sample_bytes, 1)
+        check_range("max_image_pixels", self.max_image_pixels, 1)
+        check_range("max_sample_s", self.max_sample_s, 0.1, 86_400)
+        check_range("no_progress_timeout_s", self.no_progress_timeout_s, 1)
+        share = self.gpus_per_actor
+        if not (0 < share <= 1 or (1 < share < math.inf and share == int(share))):
+            raise TagstreamError(
+                f"gpus_per_actor is {share}; expected a whole number, or a share of one GPU: above 0 and below 1"
+            )
+        self._check_pool()
+
+    def _check_pool(self) -> None:
+        if self.actors and (self.min_actors or self.max_actors):
+            raise TagstreamError("actors is a fixed number; leave it out beside min_actors and max_actors")
+        if self.max_actors and self.min_actors > self.max_actors:
+            raise TagstreamError(f"min_actors is {self.min_actors}; expected at most max_actors, {self.max_actors}")
+        for name, amount in self.actor_resources.items():
+            if not isinstance(amount, int | float) or isinstance(amount, bool) or not 0 < amount < math.inf:
+                raise TagstreamError(f"actor_resources.{name} is {amount!r}; expected a number above 0")
+        for name, value in self.label_selector.items():
+            if not isinstance(value, str):
+                raise TagstreamError(f"label_selector.{name} is {value!r}; expected a string")
+
+    def labelling(self, dtype: str) -> dict[str, Any]:
+        """The settings that decide the labels, with the dtype as resolved.
+
+        Limits of a sample are not among them: they decide which are rejected, and a run may go on with others.
+        """
+        return {
+            "top_k": self.top_k,
+            "ranking": self.ranking,
+            "sampling": self.sampling,
+            "max_label_tokens": self.max_label_tokens,
+            "honour_exif": self.honour_exif,
+            "dtype": dtype,
+        }
+
+
+def run_fingerprint(model_fingerprint: str, labelling: Mapping[str, Any]) -> str:
+    """Fingerprint of a run, 12 hex digits: the model's and that of the settings which decide the labels."""
+    described = json.dumps({"model": model_fingerprint, "labelling": labelling}, sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""What can be labelled: how a source is listed, and how its shards are read."""

@@ -1,0 +1,213 @@
+"""Files on local disks and object stores, opened with fsspec; whole-file writes that are never seen half done."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile
+
+from pipeline.errors import StorageError, TagstreamError, one_line
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+# fsspec carries no type information.
+Filesystem = Any
+S3_PROTOCOLS = ("s3://", "s3a://")
+
+
+def open_filesystem(url: str, **options: Any) -> tuple[Filesystem, str]:
+    """The filesystem of a URL or local path, and the path on it.
+
+    S3 is `pipeline.storage.s3`'s. Its listings are not cached: another job may be writing. Raises TagstreamError for an
+    unknown protocol.
+    """
+    try:
+        if url.startswith(S3_PROTOCOLS):
+            filesystem, path = _open_s3(url, **options)
+        else:
+            filesystem, path = fsspec.core.url_to_fs(url, **options)
+    except (ValueError, ImportError) as error:
+        raise TagstreamError(f"cannot open {url}: {error}") from error
+    if is_local(filesystem):
+        return filesystem, os.path.normpath(path)
+    return filesystem, path.rstrip("/") or path
+
+
+class WatchedStream(io.RawIOBase):
+    """A stored file that remembers a failure of its storage.
+
+    Decoders raise OSError for damaged content too. A storage that fails is no property of the file, and reading it
+    again may succeed: `failure` tells the two apart. An object that gives fewer bytes than it has is such a failure.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        # Files on object stores know what they have from the storage.
+        self._size: int | None = stream.size if isinstance(stream, AbstractBufferedFile) else None
+        self.failure: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        with self._watched():
+            data = self._stream.read(len(view))
+            self._check_length(len(data), len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with self._watched():
+            return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def _check_length(self, n_bytes: int, wanted: int) -> None:
+        if self._size is None or n_bytes == wanted:
+            return
+        offset = self._stream.tell()
+        if offset < self._size:
+            raise OSError(errno.EIO, f"the storage gave no more than {offset} of {self._size} bytes")
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+            raise
+
+
+def read_if_exists(filesystem: Filesystem, path: str) -> bytes | None:
+    """A small file's content, or None where there is none."""
+    try:
+        content: bytes = filesystem.cat_file(path)
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent: bool = False) -> bool:
+    """Writes a file so that readers see all of it or nothing.
+
+    Locally by writing, syncing and renaming a temporary file; object stores put an object atomically.
+
+    Args:
+        if_absent: leave an existing file as it is. Of writers of the same content each is told that it wrote it.
+
+    Returns: whether the file was written.
+    """
+    if is_local(filesystem):
+        return _write_locally(Path(path), content, if_absent)
+    try:
+        filesystem.pipe_file(path, content, mode="create" if if_absent else "overwrite")
+    except FileExistsError:
+        # A write whose answer was lost is sent again, and then meets itself.
+        return read_if_exists(filesystem, path) == content
+    return True
+
+
+def move_whole(filesystem: Filesystem, source: Path, path: str) -> None:
+    """Moves a local file to where readers see all of it or nothing; locally both must lie on one filesystem."""
+    if not is_local(filesystem):
+        filesystem.put_file(str(source), path)
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    source.replace(path)
+
+
+@contextlib.contextmanager
+def open_whole(filesystem: Filesystem, path: str) -> Iterator[IO[bytes]]:
+    """A new file that appears under its path when all is written, or not at all.
+
+    Written beside its place, in a folder that is there, and renamed; for an object store written to the local disk and
+    uploaded, because closing a half-written upload would publish it.
+    """
+    folder = Path(path).parent if is_local(filesystem) else Path(tempfile.gettempdir())
+    temporary = folder / f".{Path(path).name[:100]}.{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+        move_whole(filesystem, temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_local(filesystem: Filesystem) -> bool:
+    """Whether files can be renamed in place."""
+    return isinstance(filesystem, LocalFileSystem)
+
+
+def full_url(filesystem: Filesystem, path: str) -> str:
+    """A path of the filesystem as something to open elsewhere."""
+    return str(Path(path)) if is_local(filesystem) else str(filesystem.unstrip_protocol(path))
+
+
+def modified_s(info: Mapping[str, Any]) -> float | None:
+    """When a listed file was written, seconds since the epoch; None where the listing does not tell."""
+    modified = info.get("LastModified") or info.get("mtime")
+    if modified is None or isinstance(modified, int | float):
+        return modified
+    return float(modified.timestamp())
+
+
+@contextlib.contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turns an error of the storage into a StorageError that says what could not be done."""
+    try:
+        yield
+    except TagstreamError:
+        raise
+    except PermissionError as error:
+        raise StorageError(f"cannot {doing}: permission denied ({one_line(error)})") from error
+    except Exception as error:
+        # fsspec's back ends raise errors of their own libraries (botocore, aiohttp, ...).
+        if isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
+            raise StorageError(f"cannot {doing}: {one_line(error)}") from error
+        raise
+
+
+def _open_s3(url: str, **options: Any) -> tuple[Filesystem, str]:
+    # s3fs brings botocore along, which takes a while to import.
+    from pipeline.storage.s3 import RetryingS3
+
+    options = {"use_listings_cache": False, **RetryingS3._get_kwargs_from_urls(url), **options}
+    return RetryingS3(**options), RetryingS3._strip_protocol(url)
+
+
+def _write_locally(path: Path, content: bytes, if_absent: bool) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name[:100]}.{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if not if_absent:
+            temporary.replace(path)
+            return True
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""Brings a model's folder onto a node's disk, once per node."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from model.folder import resolve_folder
+from pipeline.errors import ModelError, one_line
+from pipeline.storage.files import open_filesystem, storage_errors
+
+_MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
+_MAX_NAME_CHARACTERS = 60
+
+
+def fetch_model(model: str) -> str:
+    """The local folder of a model.
+
+    A hub id is downloaded into the hub's cache. A URL (`s3://...`) is copied into the node's cache (`TAGSTREAM_CACHE`,
+    default ~/.cache/tagstream) under a name made of its files' versions; processes of a node that ask at the same time
+    wait for one download. Raises ModelError where there is no model.
+    """
+    if "://" not in model:
+        try:
+            return str(resolve_folder(model))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"there is no model {model}: {one_line(error)}") from error
+    return str(_fetch(model))
+
+
+def _fetch(model: str) -> Path:
+    with storage_errors(f"read the model {model}"):
+        filesystem, path = open_filesystem(model)
+        found = filesystem.find(path, maxdepth=1, detail=True).values()
+        listed = [info for info in found if info["name"].endswith(_MODEL_SUFFIXES)]
+        if not any(Path(info["name"]).name == "config.json" for info in listed):
+            raise ModelError(f"there is no model at {model}; expected a folder with config.json and *.safetensors")
+        versions = sorted((info["name"], info["size"], _version(info)) for info in listed)
+        name = model_name(model) + "-" + hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
+        folder = cache_folder() / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder) + ".lock"):
+            if not folder.is_dir():
+                # Downloaded beside and renamed: a folder that exists is whole.
+                partial = folder.parent / f".{name}.{uuid.uuid4().hex}"
+                try:
+                    partial.mkdir()
+                    for info in listed:
+                        filesystem.get_file(info["name"], str(partial / Path(info["name"]).name))
+                    partial.rename(folder)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _version(info: dict[str, Any]) -> str:
+    """What changes when a listed file does: the object store's etag, elsewhere the time it was written."""
+    known = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime"))
+    return str(next((value for value in known if value), ""))
+
+
+def model_name(model: str) -> str:
+    """A short name for a model, as it appears in a run's name: ASCII letters, digits, and behind them `.`, `_`, `-`."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", Path(model.rstrip("/")).name)
+    return name.lstrip("._-")[:_MAX_NAME_CHARACTERS] or "model"
+
+
+def cache_folder() -> Path:
+    """Where this node keeps models: `TAGSTREAM_CACHE`, default ~/.cache/tagstream."""
+    return Path(os.environ.get("TAGSTREAM_CACHE") or Path.home() / ".cache" / "tagstream") / "models"

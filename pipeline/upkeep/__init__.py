@@ -1,0 +1,1 @@
+"""Keeps a store small and whole: compaction, verification, repair."""

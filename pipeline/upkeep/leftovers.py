@@ -1,0 +1,114 @@
+"""Files in the folders of a run that hold nothing of it: left behind by killed jobs, or not tagstream's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.storage.files import modified_s, storage_errors
+from pipeline.store.lock import find_left_locks
+from pipeline.store.ownership import SUFFIX, is_compacted
+from pipeline.store.run_files import RunFiles
+from pipeline.store.store import Store
+from pipeline.upkeep.compaction import LEFT_BEHIND_S, WORKSPACE
+from schemas import JobRecord
+
+# The storage's clock and those of the jobs may differ by this much.
+_CLOCK_SKEW_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file, or a folder of files, that no commit needs."""
+
+    path: str
+    message: str
+    name: str = ""
+    """Of a file of images that owns nothing: its name."""
+    is_ours: bool = True
+
+
+class _Ages:
+    """Tells what a job or a compaction may still be writing from what it left behind."""
+
+    def __init__(self, jobs: Iterable[JobRecord]) -> None:
+        self._now = time.time()
+        self._running_since = [_started_s(job) for job in jobs if job.outcome == "running"]
+
+    def is_old(self, info: Any) -> bool:
+        """Whether nobody can be writing it."""
+        modified = modified_s(info)
+        return modified is not None and self._now - modified > LEFT_BEHIND_S
+
+    def is_no_jobs(self, info: Any) -> bool:
+        """Whether no labelling job can be writing it: none is running that started before it was written."""
+        modified = modified_s(info)
+        if modified is None or self.is_old(info):
+            return modified is not None
+        return not any(started - _CLOCK_SKEW_S <= modified for started in self._running_since)
+
+
+def find_leftovers(store: Store, run: str, files: RunFiles, jobs: Iterable[JobRecord]) -> Iterator[Leftover]:
+    """What nobody reads and nobody can be writing any more; what a job may own right now is passed over."""
+    ages = _Ages(jobs)
+    for folder in (store.images_file(run, ""), store.labels_file(run, ""), store.spellings_file(run, "")):
+        for name, info in _list(store, folder):
+            table = PurePosixPath(folder).parts[-2]
+            found = _judge(table, name, info, files, ages)
+            if found is not None:
+                yield found
+    runs = f"{store.root}/runs/{run}"
+    for folder in (f"{runs}/", f"{runs}/jobs/"):
+        for name, info in _list(store, folder):
+            if _is_temporary(name) and ages.is_old(info):
+                yield Leftover(info["name"], "is half of a record that was never finished")
+    for lock in find_left_locks(store, run):
+        yield Leftover(lock.path, "is the lock of a job that was killed, and has expired")
+
+
+def _judge(table: str, name: str, info: Any, files: RunFiles, ages: _Ages) -> Leftover | None:
+    path = info["name"].rstrip("/")
+    if name.startswith(WORKSPACE):
+        return Leftover(path, "is the workspace of a killed compaction") if ages.is_old(info) else None
+    if _is_temporary(name):
+        return Leftover(path, "is a file of a killed job, half written") if ages.is_no_jobs(info) else None
+    is_table = info["type"] == "file" and name.endswith(SUFFIX) and not name.startswith(".")
+    if not is_table or (table == "spellings" and not is_compacted(name)):
+        return Leftover(path, "is not a file of tagstream's", is_ours=False)
+    if name in files.committed.files or name in files.unreadable:
+        return None
+    if table == "images":
+        return Leftover(path, "holds only shards that newer files hold", name)
+    if name in files.images:
+        # It goes with its images.
+        return None
+    is_left = ages.is_old(info) if is_compacted(name) else ages.is_no_jobs(info)
+    return Leftover(path, "belongs to no images: its shard was not committed") if is_left else None
+
+
+def _list(store: Store, folder: str) -> Iterator[tuple[str, Any]]:
+    with storage_errors(f"read the store {store.url}"):
+        try:
+            infos = store.filesystem.ls(folder, detail=True)
+        except FileNotFoundError:
+            return
+    for info in infos:
+        # Object stores may list the folder in itself.
+        if info["name"].rstrip("/") != folder.rstrip("/"):
+            yield PurePosixPath(info["name"]).name, info
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _started_s(job: JobRecord) -> float:
+    try:
+        return datetime.fromisoformat(job.started).timestamp()
+    except ValueError:
+        # It may have started at any time.
+        return 0.0

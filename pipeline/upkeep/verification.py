@@ -1,0 +1,252 @@
+"""Reads everything that a run keeps in the store, and tells what is not as it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import StoreError, one_line
+from pipeline.storage.files import read_if_exists, storage_errors
+from pipeline.store.ownership import is_compacted, read_held, shard_stem, split_file_name
+from pipeline.store.run_files import RunFiles, list_run_files
+from pipeline.store.store import Store
+from pipeline.upkeep.file_checks import DamagedFileError, check_described, check_rows, decode_file
+from pipeline.upkeep.leftovers import Leftover, find_leftovers
+from schemas import IMAGES, LABELS, SCHEMA_VERSION, SPELLINGS, JobRecord, RunRecord
+
+_N_READERS = 16
+# Larger files are read one after the other: rows take ten times the room of the file.
+_SMALL_BYTES = 2 << 20
+_VERSION_KEYS = ("source_size", "source_etag")
+_NOTES = frozenset({"leftover", "foreign"})
+
+
+class Mend(StrEnum):
+    """What puts right what was found."""
+
+    TAKE_OUT = "--repair takes it out, the next job labels it anew"
+    DELETE = "--repair deletes it"
+    NAME_ANEW = "--repair makes it anew from the labels"
+    BY_HAND = "restore it from a copy; the command that made the run writes it again, but not for a folder of images"
+    NOTHING = "it is left alone, nobody reads it"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    kind: str
+    """unreadable, schema, metadata, rows, missing, spellings or record: damage; leftover or foreign: no damage."""
+    path: str
+    """Below the store."""
+    message: str
+    mend: Mend
+    name: str = ""
+    """The file among the run's images that it belongs to."""
+
+    @property
+    def is_damage(self) -> bool:
+        return self.kind not in _NOTES
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was read of a run, and what was found."""
+
+    run: str
+    n_files: int = 0
+    n_images: int = 0
+    n_labels: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        return not any(finding.is_damage for finding in self.findings)
+
+
+def runs_to_verify(store: Store) -> list[str]:
+    """Runs that the store has anything of, even where their record is lost."""
+    names = set(store.run_names())
+    for table in ("images", "labels"):
+        with storage_errors(f"read the store {store.url}"):
+            try:
+                listed = store.filesystem.ls(f"{store.root}/{table}", detail=False)
+            except FileNotFoundError:
+                continue
+        folders = (path.rstrip("/").rsplit("/", 1)[-1] for path in listed)
+        names |= {folder.removeprefix("run=") for folder in folders if folder.startswith("run=")}
+    return sorted(names)
+
+
+def verify_run(
+    store: Store, run: str, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Verification:
+    """Reads all files of a run, few at once.
+
+    Args:
+        on_progress: is told how many files of images of how many have been read, each with its labels.
+
+    Raises StoreError where the storage fails: that is no finding.
+    """
+    result = Verification(run)
+    record, jobs = _check_records(store, run, result)
+    files = list_run_files(store, run)
+    check = _FileCheck(store, record, files)
+    names = [*files.committed.files, *files.unreadable]
+    small = [name for name in names if files.size_bytes(name) <= _SMALL_BYTES]
+    large = sorted(set(names) - set(small))
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        for checks in (pool.map(check, small), map(check, large)):
+            for outcome in checks:
+                _add(result, outcome)
+                on_progress(result.n_files, len(names))
+    leftovers = find_leftovers(store, run, files, jobs)
+    result.findings += [_note(store, leftover) for leftover in leftovers]
+    result.findings.sort(key=lambda finding: (not finding.is_damage, finding.path))
+    return result
+
+
+def _add(total: Verification, part: Verification) -> None:
+    total.n_files += part.n_files
+    total.n_images += part.n_images
+    total.n_labels += part.n_labels
+    total.findings += part.findings
+
+
+def _note(store: Store, leftover: Leftover) -> Finding:
+    mend = Mend.DELETE if leftover.is_ours else Mend.NOTHING
+    path = leftover.path.removeprefix(f"{store.root}/")
+    return Finding("leftover" if leftover.is_ours else "foreign", path, leftover.message, mend, leftover.name)
+
+
+def _check_records(store: Store, run: str, result: Verification) -> tuple[RunRecord | None, list[JobRecord]]:
+    """The readable records of a run; what is wrong with them goes into the findings."""
+    path, record, problem = f"runs/{run}/run.json", None, None
+    try:
+        record = store.read_run(run)
+    except StoreError as error:
+        problem = one_line(error.__cause__ or error)
+    if record is None:
+        problem = problem or "is missing; expected what makes the run"
+    elif (record.run, record.schema_version) != (run, SCHEMA_VERSION):
+        problem = f"is of run {record.run}, schema version {record.schema_version}; expected {run}, {SCHEMA_VERSION}"
+    if problem:
+        result.findings.append(Finding("record", path, problem, Mend.BY_HAND))
+    jobs = []
+    for path, content in store.read_job_files(run).items():
+        try:
+            jobs.append(JobRecord.from_json(content))
+        except (ValueError, TypeError) as error:
+            below = path.removeprefix(f"{store.root}/")
+            result.findings.append(Finding("record", below, f"is no record: {one_line(error)}", Mend.DELETE))
+    return record, jobs
+
+
+class _FileCheck:
+    """Checks one file of images with all that belongs to it."""
+
+    def __init__(self, store: Store, record: RunRecord | None, files: RunFiles) -> None:
+        self._store, self._files = store, files
+        self._run = files.run
+        self._fingerprint = record.fingerprint if record else None
+        self._ranking = str(record.labelling.get("ranking")) if record else ""
+
+    def __call__(self, name: str) -> Verification:
+        result = Verification(self._run)
+        images, labels = (self._decode(table, name, result) for table in ("images", "labels"))
+        if images and labels:
+            self._check_pair(name, images, labels, result)
+        if labels and is_compacted(name):
+            self._check_spellings(name, labels[0], result)
+        images_path = self._store.images_file(self._run, name)
+        if result.findings and not self._store.filesystem.exists(images_path):
+            # A job or a compaction replaced it meanwhile.
+            return Verification(self._run)
+        result.n_files = 1
+        return result
+
+    def _decode(self, table: str, name: str, result: Verification) -> tuple[pa.Table, dict[str, str]] | None:
+        """Rows and metadata of a file, or None where it is damaged."""
+        path = {
+            "images": self._store.images_file,
+            "labels": self._store.labels_file,
+            "spellings": self._store.spellings_file,
+        }[table](self._run, name)
+        with storage_errors(f"read {path}"):
+            content = read_if_exists(self._store.filesystem, path)
+        try:
+            if content is None:
+                raise DamagedFileError("missing", f"is missing; expected it beside images/run={self._run}/{name}")
+            rows, described = decode_file(content, {"images": IMAGES, "labels": LABELS, "spellings": SPELLINGS}[table])
+            if problem := check_described(described, self._fingerprint):
+                raise DamagedFileError("metadata", problem)
+        except DamagedFileError as damage:
+            self._find(result, table, name, damage.kind, str(damage))
+            return None
+        return rows, described
+
+    def _check_pair(
+        self,
+        name: str,
+        images: tuple[pa.Table, Mapping[str, str]],
+        labels: tuple[pa.Table, Mapping[str, str]],
+        result: Verification,
+    ) -> None:
+        problems = list(_check_shards(name, images[1], labels[1]))
+        for table, message in problems:
+            self._find(result, table, name, "metadata", message)
+        if problems:
+            return
+        shards = [held.shard for held in read_held(images[1]["shards"])] if is_compacted(name) else [images[1]["shard"]]
+        for problem in check_rows(images[0], labels[0], shards, self._ranking):
+            self._find(result, problem.table, name, problem.kind, problem.message)
+        result.n_images, result.n_labels = images[0].num_rows, labels[0].num_rows
+
+    def _check_spellings(self, name: str, labels: pa.Table, result: Verification) -> None:
+        found = self._decode("spellings", name, result)
+        if found is None:
+            return
+        expected, spelled = (
+            set(pc.unique(rows.column("label").cast(pa.string())).to_pylist()) for rows in (labels, found[0])
+        )
+        if expected != spelled or found[0].num_rows != len(spelled):
+            message = (
+                f"has {found[0].num_rows:,} labels; expected each of the {len(expected):,} of the labels file once"
+            )
+            self._find(result, "spellings", name, "spellings", message)
+
+    def _find(self, result: Verification, table: str, name: str, kind: str, message: str) -> None:
+        mend = Mend.NAME_ANEW if table == "spellings" else Mend.TAKE_OUT
+        result.findings.append(Finding(kind, f"{table}/run={self._run}/{name}", message, mend, name))
+
+
+def _check_shards(name: str, images: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with what the files say of their shards: (table, problem)."""
+    if is_compacted(name):
+        try:
+            shards = [shard_stem(held.shard) for held in read_held(images["shards"])]
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            yield "images", f"does not say which shards it holds: {one_line(error)}"
+            return
+        if not shards or len(set(shards)) != len(shards):
+            yield "images", f"lists {len(shards)} shards, {len(set(shards))} of them distinct; expected each once"
+        # Compactions of former versions list them with the images alone.
+        if labels.get("shards", images["shards"]) != images["shards"]:
+            yield "labels", "lists other shards than its file of images"
+        return
+    stem, _ = split_file_name(name)
+    for table, described in (("images", images), ("labels", labels)):
+        shard = described.get("shard")
+        if shard is None or shard_stem(shard) != stem:
+            yield table, f"is of the shard {shard!r}; expected the one that its name says"
+        elif missing := [key for key in _VERSION_KEYS if key not in described]:
+            yield table, f"lacks {' and '.join(missing)}; expected the version of the source's file"
+        elif (size := described["source_size"]) and not size.isdecimal():
+            yield table, f"says the source's file had {size!r} bytes"
+        elif table == "labels" and any(labels[key] != images.get(key) for key in _VERSION_KEYS):
+            yield table, "were made from another version of the source's file than the images beside them"

@@ -1,0 +1,134 @@
+"""`tagstream import-nxtp`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from jobs.verbs.import_nxtp import import_nxtp
+from model import Recognizer
+from tests.fixtures.public_checkpoint import openai_state_dict, trained_weights, write_checkpoint, write_tokenizer
+
+LLAMA_PARAMS = {"dim": 128, "multiple_of": 256, "n_heads": 2, "n_layers": 2, "norm_eps": 1e-06, "vocab_size": -1}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("public")
+    processor = write_tokenizer(folder / "tokenizer.model")
+    write_checkpoint(folder / "nxtp.pth", trained_weights(processor.vocab_size() + 2, processor.piece_to_id(",")))
+    torch.save(openai_state_dict(), folder / "ViT.pt")
+    names = {"--checkpoint": "nxtp.pth", "--clip": "ViT.pt", "--tokenizer": "tokenizer.model"}
+    return [argument for option, name in names.items() for argument in (option, str(folder / name))]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(import_nxtp, [str(argument) for argument in arguments])
+
+
+def test_it_writes_a_folder_that_labels(inputs: list[str], tmp_path: Path) -> None:
+    run(*inputs, "--out", tmp_path / "model")
+    recognizer = Recognizer.from_pretrained(tmp_path / "model", device="cpu")
+    assert recognizer.label_pixels(torch.zeros(1, 3, 8, 8), keep_unfinished=True)[0]
+
+
+def test_it_says_what_it_wrote_and_what_comes_next(inputs: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    result = run(*inputs, "--out", out)
+    recognizer = Recognizer.from_pretrained(out, device="cpu")
+    n_parameters = sum(weights.numel() for weights in recognizer.module.parameters())
+    assert result.exit_code == 0
+    assert f"wrote {out}: {n_parameters:,} parameters in float16" in result.output
+    assert str(recognizer.config.prompt_ids) in result.output
+    assert "CC-BY-NC-4.0" in result.output
+    assert result.output.endswith(f"next: tagstream label SOURCE --store STORE --model {out}\n")
+
+
+def test_it_leaves_nothing_but_the_folder(inputs: list[str], tmp_path: Path) -> None:
+    run(*inputs, "--out", tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_empty_folder_is_written_to(inputs: list[str], tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    assert run(*inputs, "--out", tmp_path / "model").exit_code == 0
+
+
+def test_a_folder_that_holds_something_is_left_alone(inputs: list[str], tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("kept")
+    result = run(*inputs, "--out", tmp_path)
+    assert (result.exit_code, [path.name for path in tmp_path.iterdir()]) == (1, ["precious.txt"])
+    assert "is not empty" in result.output
+
+
+def test_eps_and_heads_are_read_from_params(inputs: list[str], tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_text(json.dumps(LLAMA_PARAMS))
+    run(*inputs, "--params", tmp_path / "params.json", "--out", tmp_path / "model")
+    text = Recognizer.from_pretrained(tmp_path / "model", device="cpu").config.text_config
+    assert (text.rms_norm_eps, text.num_attention_heads) == (1e-06, 2)
+
+
+def test_eps_can_be_given_without_params(inputs: list[str], tmp_path: Path) -> None:
+    run(*inputs, "--rms-norm-eps", "1e-6", "--out", tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["text_config"]["rms_norm_eps"] == 1e-06
+
+
+def test_eps_given_twice_is_wrong_usage(inputs: list[str], tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_text(json.dumps(LLAMA_PARAMS))
+    result = run(*inputs, "--params", tmp_path / "params.json", "--rms-norm-eps", "1e-6", "--out", tmp_path / "model")
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no params.json of Llama's"),
+        ("[]", "is no params.json of Llama's"),
+        ('{"n_heads": 32}', "norm_eps"),
+        ('{"n_heads": "32", "norm_eps": 1e-5}', "expected a whole number"),
+        (json.dumps(LLAMA_PARAMS | {"dim": 8192}), "8192 wide, the checkpoint's decoder is 128 wide"),
+    ],
+    ids=["broken", "list", "without eps", "text", "another Llama"],
+)
+def test_params_that_do_not_fit_are_refused(inputs: list[str], tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "params.json").write_text(content)
+    result = run(*inputs, "--params", tmp_path / "params.json", "--out", tmp_path / "model")
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_a_failed_import_leaves_nothing(inputs: list[str], tmp_path: Path) -> None:
+    run(*inputs, "--checkpoint", inputs[3], "--out", tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_is_none_fails_with_the_reason(inputs: list[str], tmp_path: Path) -> None:
+    result = run(*inputs, "--checkpoint", inputs[3], "--out", tmp_path / "model")
+    assert (result.exit_code, result.output.startswith("Error: ")) == (1, True)
+    assert "expected 'model', a dict of weights" in result.output
+
+
+def test_without_sentencepiece_it_names_the_extra(
+    inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    result = run(*inputs, "--out", tmp_path / "model")
+    assert result.exit_code == 1
+    assert "pip install 'tagstream[import-nxtp]'" in result.output
+
+
+def test_its_help_fits_a_screen_and_shows_an_example() -> None:
+    result = CliRunner().invoke(import_nxtp, ["--help"], terminal_width=80)
+    assert len(result.output.splitlines()) <= 40
+    assert "tagstream import-nxtp --checkpoint" in result.output
+
+
+def test_importing_the_command_does_not_import_torch() -> None:
+    program = "import jobs.verbs.import_nxtp, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[4]).returncode == 0

@@ -1,0 +1,109 @@
+"""What people ask most, as macros; and the page that documents views and macros."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.analysis.recall import analyse_run
+from pipeline.analysis.threshold_learning import learn_thresholds
+from pipeline.catalog.views import open_store, run_query
+from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
+from pipeline.store.store import Store
+from tests.conftest import ROOT
+from tests.fixtures.tables import commit_judged, run_record
+
+PAGE = (ROOT / "pipeline" / "sql" / "README.md").read_text()
+
+
+def examples(kind: str) -> list[str]:
+    """The page's queries of a kind of block."""
+    blocks = re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
+    return [query.strip() for block in blocks for query in block.split(";\n") if query.strip()]
+
+
+IMAGES = [
+    {"truth": ["dog", "cat"], "labels": [("Dogs", 0.5), ("tree", 0.25)], "caption": "a dog"},
+    {"truth": ["tie"], "labels": [("dog", 0.75), ("trees", 0.5), ("dogs", 0.125), ("sky", 0.05)]},
+    {"truth": None, "labels": [("it's; DROP VIEW labels", 0.9)]},
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(str(tmp_path / "store"))
+    store.create_run(run_record("run-1"))
+    commit_judged(store, "run-1", {"s": IMAGES})
+    return store
+
+
+def rows(store: Store, query: str, vocabulary: Vocabulary | None = None) -> list[tuple[Any, ...]]:
+    fetched: list[tuple[Any, ...]] = run_query(open_store(store.url, vocabulary), query).fetchall()
+    return fetched
+
+
+@pytest.mark.parametrize("query", examples("sql"))
+def test_every_documented_query_runs(store: Store, query: str) -> None:
+    assert run_query(open_store(store.url), query).description
+
+
+@pytest.mark.parametrize("query", examples("sql thresholds"))
+def test_every_documented_query_of_thresholds_runs(store: Store, query: str) -> None:
+    analysis = analyse_run(open_store(store.url), None, "labels")
+    learned = learn_thresholds(analysis, read_vocabulary(None), target_precision=0.5)
+    assert run_query(open_store(store.url, thresholds=learned.thresholds), query).description
+
+
+def test_every_view_and_macro_is_documented(store: Store) -> None:
+    connection = open_store(store.url)
+    views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    macros = connection.execute(
+        "SELECT function_name FROM duckdb_functions() WHERE NOT internal AND function_type LIKE '%macro'"
+    ).fetchall()
+    # Behind `labels` and `spellings`.
+    inner = {"named_labels", "stored_labels", "stored_spellings", "unlisted_labels"}
+    assert {name for (name,) in views + macros if f"`{name}" not in PAGE} - inner == set()
+    assert len(macros) >= 5
+
+
+def test_images_are_found_by_any_spelling_of_a_name(store: Store) -> None:
+    found = rows(store, "SELECT key, label, score FROM images_with('DOG')")
+    assert found == [("1", "dog", 0.75), ("0", "Dogs", 0.5), ("1", "dogs", 0.125)]
+
+
+def test_images_below_a_score_are_left_out(store: Store) -> None:
+    assert rows(store, "SELECT key FROM images_with('dog', min_score := 0.6)") == [("1",)]
+
+
+def test_labels_of_an_image_come_best_first(store: Store) -> None:
+    assert rows(store, "SELECT label, name FROM labels_of('0')") == [("Dogs", "dog"), ("tree", "tree")]
+
+
+def test_an_image_counts_once_for_each_name_beside_another(store: Store) -> None:
+    assert rows(store, "SELECT * FROM cooccurring('dog')") == [("tree", 2, 1.0), ("sky", 1, 0.5)]
+
+
+def test_top_labels_count_images_not_spellings(store: Store) -> None:
+    top = rows(store, "SELECT name, images FROM top_labels('run-1')")
+    assert top[:2] == [("dog", 2), ("tree", 2)]
+    assert rows(store, "SELECT * FROM top_labels('run-2')") == []
+
+
+def test_recall_counts_names_and_their_places(store: Store) -> None:
+    assert rows(store, "SELECT * FROM recall_at(1)") == [("run-1", 2, 0.25, 0.5)]
+    assert rows(store, "SELECT * FROM recall_at(10)") == [("run-1", 2, 0.25, 0.5)]
+
+
+def test_another_vocabulary_changes_names_and_not_labels(store: Store) -> None:
+    vocabulary = Vocabulary(
+        title="mine", fold_plurals=True, keep=frozenset(), deny=frozenset({"tree"}), aliases={"sky": "heaven"}
+    )
+    found = rows(store, "SELECT label, name FROM labels_of('1')", vocabulary)
+    assert found == [("dog", "dog"), ("trees", None), ("dogs", "dog"), ("sky", "heaven")]
+
+
+def test_a_hostile_word_is_only_a_word(store: Store) -> None:
+    assert rows(store, "SELECT key FROM images_with('it''s; DROP VIEW labels')") == [("2",)]

@@ -1,0 +1,332 @@
+"""Planning a labelling pool that a cluster can really schedule."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pipeline.cluster.pool import (
+    Node,
+    PoolPlan,
+    cluster_address,
+    forwarded_environment,
+    plan_pool,
+    profile_left_behind,
+    start_ray,
+)
+from pipeline.errors import ClusterError
+from pipeline.settings.labelling import ComingNodes, LabelSettings
+
+
+def plan(*nodes: tuple[int, int], **changed: object) -> PoolPlan:
+    """The pool for nodes of so many CPUs and GPUs."""
+    return plan_pool([Node(*node) for node in nodes], LabelSettings(**changed))  # type: ignore[arg-type]
+
+
+def fits(nodes: list[tuple[int, int]], pool: PoolPlan) -> bool:
+    """Whether Ray can place all actors, each on one node and each share of a GPU on one GPU, and then a read task.
+
+    Actors are placed one by one, wherever one fits: all are alike, so that any order fills the nodes alike.
+    """
+    free = [[n_cpus, [1.0] * n_gpus] for n_cpus, n_gpus in nodes]
+    for _ in range(pool.n_actors):
+        for node in free:
+            if node[0] >= pool.cpus_per_actor and _take_gpus(node[1], pool.gpus_per_actor):
+                node[0] -= pool.cpus_per_actor
+                break
+        else:
+            return False
+    return any(n_cpus >= 1 for n_cpus, _ in free)
+
+
+def _take_gpus(gpus: list[float], share: float) -> bool:
+    if share >= 1:
+        whole = [number for number, left in enumerate(gpus) if left == 1.0][: int(share)]
+        if len(whole) < share:
+            return False
+        for number in whole:
+            gpus[number] = 0.0
+        return True
+    for number, left in enumerate(gpus):
+        if left >= share - 1e-6:
+            gpus[number] = left - share
+            return True
+    return share == 0
+
+
+class TestCpus:
+    """Machines without GPUs."""
+
+    @pytest.mark.parametrize(
+        ("n_cpus", "n_actors", "cpus_per_actor", "n_threads"), [(2, 1, 1, 2), (4, 1, 3, 4), (8, 1, 3, 8), (16, 3, 3, 5)]
+    )
+    def test_one_machine_is_filled_and_has_a_cpu_left(
+        self, n_cpus: int, n_actors: int, cpus_per_actor: int, n_threads: int
+    ) -> None:
+        pool = plan((n_cpus, 0))
+        assert (pool.n_actors, pool.cpus_per_actor, pool.n_threads) == (n_actors, cpus_per_actor, n_threads)
+
+    def test_a_single_cpu_is_an_error_that_says_so(self) -> None:
+        with pytest.raises(ClusterError, match=r"1 labelling actors of 1 CPUs .* 1 CPUs and 0 GPUs .* at most 0 do"):
+            plan((1, 0))
+
+    def test_every_machine_of_a_cluster_gets_an_actor(self) -> None:
+        assert plan((4, 0), (4, 0), (4, 0)).n_actors == 3
+
+    def test_single_cpus_together_label_and_leave_one_for_reading(self) -> None:
+        assert plan((1, 0), (1, 0), (1, 0), (1, 0)).n_actors == 3
+
+    def test_the_threads_of_an_actor_are_not_more_than_its_machine_has(self) -> None:
+        assert plan((4, 0), (4, 0), (4, 0), actors=1).n_threads == 4
+
+    def test_they_compute_in_float32_and_small_batches(self) -> None:
+        pool = plan((4, 0))
+        assert (pool.device, pool.dtype, pool.gpus_per_actor, pool.batch_size) == ("cpu", "float32", 0.0, 16)
+
+
+class TestGpus:
+    """Machines with GPUs."""
+
+    @pytest.mark.parametrize(
+        ("node", "n_actors", "cpus_per_actor"), [((16, 1), 1, 7), ((96, 8), 8, 5), ((4, 1), 1, 1), ((8, 8), 7, 1)]
+    )
+    def test_each_gpu_gets_an_actor_as_far_as_the_cpus_go(
+        self, node: tuple[int, int], n_actors: int, cpus_per_actor: int
+    ) -> None:
+        pool = plan(node)
+        assert (pool.n_actors, pool.cpus_per_actor, pool.gpus_per_actor) == (n_actors, cpus_per_actor, 1.0)
+
+    def test_they_compute_in_bfloat16_and_large_batches(self) -> None:
+        pool = plan((16, 1))
+        assert (pool.device, pool.dtype, pool.batch_size) == ("cuda", "bfloat16", 64)
+
+    def test_machines_without_gpus_read(self) -> None:
+        assert plan((1, 1), (64, 0)).n_actors == 1
+
+    def test_the_cpus_of_another_machine_do_not_help_a_gpu(self) -> None:
+        # Four GPUs beside two CPUs take two actors, however many CPUs there are elsewhere.
+        assert plan((2, 4), (64, 0)).n_actors == 2
+        with pytest.raises(ClusterError, match="at most 2 do"):
+            plan((2, 4), (64, 0), actors=3)
+
+    @pytest.mark.parametrize(("share", "n_actors"), [(0.5, 4), (0.4, 4), (0.3, 6), (0.1, 20), (2, 1)])
+    def test_a_share_of_a_gpu_is_not_split_over_two(self, share: float, n_actors: int) -> None:
+        assert plan((200, 2), gpus_per_actor=share).n_actors == n_actors
+
+    def test_a_cluster_whose_machines_have_too_few_gpus_is_an_error(self) -> None:
+        with pytest.raises(ClusterError, match="of 1 CPUs and 2 GPUs do not fit 2 nodes"):
+            plan((16, 1), (16, 1), gpus_per_actor=2)
+
+
+class TestRequests:
+    """What the settings ask for."""
+
+    def test_as_many_actors_as_asked_for_are_planned(self) -> None:
+        assert plan((16, 0), actors=2).n_actors == 2
+
+    def test_too_many_actors_are_an_error_that_says_how_many_fit(self) -> None:
+        with pytest.raises(ClusterError, match=r"6 labelling actors .* do not fit .* at most 5 do, see --actors"):
+            plan((16, 0), actors=6)
+
+    def test_batch_size_and_dtype_are_taken_over(self) -> None:
+        pool = plan((16, 1), batch_size=5, dtype="float16")
+        assert (pool.batch_size, pool.dtype) == (5, "float16")
+
+
+class TestChosenNodes:
+    """Labels and custom resources that say which nodes label."""
+
+    READER = Node(8, 0, labels={"zone": "a"})
+    LABELLER = Node(4, 0, {"gpu_node": 2.0}, {"zone": "b"})
+
+    def test_only_nodes_with_the_resource_label(self) -> None:
+        settings = LabelSettings(actor_resources={"gpu_node": 1})
+        pool = plan_pool([self.READER, self.LABELLER], settings)
+        assert (pool.n_actors, pool.cpus_per_actor, pool.resources) == (1, 3, {"gpu_node": 1})
+
+    def test_a_nodes_resource_takes_no_more_actors_than_it_has_shares(self) -> None:
+        node = Node(100, 0, {"gpu_node": 2.0})
+        assert plan_pool([node], LabelSettings(actor_resources={"gpu_node": 0.5}, actors=4)).n_actors == 4
+        with pytest.raises(ClusterError, match=r"and 0\.5 gpu_node do not fit 1 nodes .* at most 4 do"):
+            plan_pool([node], LabelSettings(actor_resources={"gpu_node": 0.5}, actors=5))
+
+    @pytest.mark.parametrize(
+        ("wanted", "cpus"), [("b", 3), ("!a", 3), ("in(b, c)", 3), ("!in(a, c)", 3), ("in(a,b)", 3), ("a", 3)]
+    )
+    def test_only_nodes_with_the_label_label(self, wanted: str, cpus: int) -> None:
+        small = Node(1, 0, labels={"zone": "c"})
+        pool = plan_pool([self.READER, self.LABELLER, small], LabelSettings(label_selector={"zone": wanted}))
+        assert (pool.cpus_per_actor, pool.label_selector) == (cpus, {"zone": wanted})
+
+    def test_gpus_of_nodes_without_the_label_do_not_count(self) -> None:
+        nodes = [Node(16, 4, labels={"zone": "a"}), Node(16, 1, labels={"zone": "b"})]
+        assert plan_pool(nodes, LabelSettings(label_selector={"zone": "b"})).n_actors == 1
+
+    def test_labels_that_no_node_has_are_an_error_that_names_them(self) -> None:
+        with pytest.raises(ClusterError, match=r"on nodes with zone = z, do not fit 2 nodes .* at most 0 do"):
+            plan_pool([self.READER, self.LABELLER], LabelSettings(label_selector={"zone": "z"}))
+
+
+class TestGrowth:
+    """Pools that grow, and clusters that do."""
+
+    def test_a_pool_has_a_fixed_size_by_default(self) -> None:
+        pool = plan((16, 0))
+        assert (pool.min_actors, pool.n_actors) == (3, 3)
+
+    @pytest.mark.parametrize(
+        ("given", "bounds"),
+        [({"min_actors": 2}, (2, 3)), ({"max_actors": 2}, (1, 2)), ({"min_actors": 4, "max_actors": 5}, (4, 5))],
+    )
+    def test_a_pool_grows_within_its_bounds(self, given: dict[str, int], bounds: tuple[int, int]) -> None:
+        pool = plan((16, 0), **given)
+        assert (pool.min_actors, pool.n_actors) == bounds
+
+    @pytest.mark.parametrize("given", [{"min_actors": 6}, {"max_actors": 6}])
+    def test_bounds_that_do_not_fit_are_an_error(self, given: dict[str, int]) -> None:
+        with pytest.raises(ClusterError, match=r"6 labelling actors .* do not fit .* at most 5 do"):
+            plan((16, 0), **given)
+
+    def test_nodes_to_come_label_with_what_they_will_have(self) -> None:
+        pool = plan((2, 0), nodes_to_come=ComingNodes(count=3, cpus=16, gpus=2), max_actors=6)
+        assert (pool.device, pool.n_actors, pool.gpus_per_actor) == ("cuda", 6, 1.0)
+
+    def test_nodes_to_come_have_the_labels_and_resources_that_are_asked_for(self) -> None:
+        chosen = {"label_selector": {"zone": "b"}, "actor_resources": {"gpu_node": 1}}
+        assert plan((2, 0), nodes_to_come=ComingNodes(count=3, cpus=4), **chosen).n_actors == 3
+
+    def test_more_than_the_nodes_to_come_take_is_an_error(self) -> None:
+        with pytest.raises(ClusterError, match=r"7 labelling actors .* at most 6 do"):
+            plan((2, 0), nodes_to_come=ComingNodes(count=3, cpus=16, gpus=2), max_actors=7)
+
+
+class TestAddress:
+    """Which cluster a command joins."""
+
+    @pytest.fixture(autouse=True)
+    def _no_ray_job(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+            monkeypatch.delenv(name, raising=False)
+
+    def test_a_cluster_that_the_environment_names_is_not_joined_by_accident(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+        assert cluster_address(None) is None
+        assert cluster_address("auto") == "auto"
+
+    def test_a_job_of_a_cluster_works_on_that_cluster(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        assert cluster_address(None) == "auto"
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+        assert cluster_address(None) == "10.0.0.1:6379"
+        assert cluster_address("10.0.0.2:6379") == "10.0.0.2:6379"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_PROFILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_ROLE_ARN",
+        "AWS_ROLE_SESSION_NAME",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_EC2_METADATA_DISABLED",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        "AWS_EXECUTION_ENV",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "OTHER",
+    ],
+)
+def test_what_holds_for_this_machine_alone_is_not_passed_to_others(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "mine")
+    assert name not in forwarded_environment()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_MAX_ATTEMPTS",
+        "AWS_REQUEST_CHECKSUM_CALCULATION",
+    ],
+)
+def test_the_login_and_where_the_storage_is_are_passed_to_others(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "ours")
+    assert forwarded_environment()[name] == "ours"
+
+
+@pytest.mark.parametrize(
+    ("given", "is_left"),
+    [
+        ({}, None),
+        ({"AWS_PROFILE": "mine"}, "mine"),
+        ({"AWS_DEFAULT_PROFILE": "mine"}, "mine"),
+        ({"AWS_PROFILE": "mine", "AWS_ENDPOINT_URL": "http://s3:9000"}, "mine"),
+        ({"AWS_PROFILE": "mine", "AWS_ACCESS_KEY_ID": "key"}, None),
+    ],
+)
+def test_a_login_by_profile_alone_is_known_to_stay_here(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], is_left: str | None
+) -> None:
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert profile_left_behind() == is_left
+
+
+@pytest.mark.parametrize("n_failures", [1, 2])
+def test_a_start_that_takes_ray_too_long_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, n_failures: int) -> None:
+    import ray
+
+    calls: list[str] = []
+
+    def init(address: str, **options: object) -> None:
+        calls.append(address)
+        if len(calls) <= n_failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    expected = pytest.raises(ClusterError, match="timed out during startup") if n_failures == 2 else nullcontext()
+    with expected:
+        start_ray(None, verbose=True)
+    assert calls == ["local", "local"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0, 0, 1, 2, 4, 8])), min_size=1, max_size=5),
+    st.integers(0, 40),
+    st.sampled_from([0.1, 0.25, 0.3, 1 / 3, 0.4, 0.5, 1.0, 2.0, 4.0]),
+)
+def test_a_plan_always_fits_each_node_and_leaves_a_cpu_for_reading(
+    nodes: list[tuple[int, int]], actors: int, share: float
+) -> None:
+    try:
+        pool = plan(*nodes, actors=actors, gpus_per_actor=share)
+    except ClusterError:
+        return
+    assert pool.n_actors == actors or not actors
+    assert fits(nodes, pool)
+    assert 1 <= pool.n_threads <= max(n_cpus for n_cpus, _ in nodes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0, 1, 4])), min_size=1, max_size=4))
+def test_a_cluster_with_two_cpus_for_every_gpu_is_never_refused(nodes: list[tuple[int, int]]) -> None:
+    roomy = [(n_cpus + 2 * n_gpus, n_gpus) for n_cpus, n_gpus in nodes]
+    assume(sum(n_cpus for n_cpus, _ in roomy) >= 2)
+    assert plan(*roomy).n_actors >= 1

@@ -1,0 +1,300 @@
+"""The actor's class: encoded images in, label rows out."""
+
+from __future__ import annotations
+
+import io
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from model import Label
+from model.part_clock import PartClock
+from model.preprocessing import ImagePreprocessor
+from pipeline.dataflow.datasource import BATCHES
+from pipeline.dataflow.decoding import DecodedImage, decode
+from pipeline.dataflow.labeler import LABELLED_ROWS, Labeler, LabelerConfig
+from pipeline.settings.labelling import LabelSettings
+from schemas import content_hash
+from tests.fixtures.corpus import encode, jpeg
+
+CONFIG = LabelerConfig(
+    model="none",
+    top_k=3,
+    ranking="prob",
+    sampling="one_shot",
+    max_label_tokens=4,
+    honour_exif=True,
+    dtype="float32",
+    device="cpu",
+    n_threads=2,
+)
+
+
+@dataclass
+class StubRecognizer:
+    """Labels an image by the shade of its upper left corner; every third branch is unfinished."""
+
+    preprocessor: ImagePreprocessor = field(default_factory=lambda: ImagePreprocessor(image_size=8))
+    asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    threads: set[str] = field(default_factory=set)
+
+    def pixel_values(self, crops: Sequence[np.ndarray]) -> list[int]:
+        return [int(crop[0, 0, 0]) for crop in crops]
+
+    def sample(self, pixel_values: list[int], top_k: int, **options: Any) -> list[int]:
+        self.threads.add(threading.current_thread().name)
+        self.asked.append((len(pixel_values), {"top_k": top_k, **options}))
+        return pixel_values
+
+    def rank(self, sampled: list[int], ranking: str, *, keep_unfinished: bool) -> list[list[Label]]:
+        assert keep_unfinished
+        return [
+            [
+                Label(f"shade {shade}", 0.5, (1, 2), (0.75, 0.5), True),
+                Label(f"again {shade}", 0.25, (3, 4, 2), (0.5, 0.5, 0.5), True),
+                Label("endless", 0.1, (5,), (0.1,), False),
+            ]
+            for shade in sampled
+        ]
+
+
+class StubLabeler(Labeler):
+    @staticmethod
+    def load_recognizer(config: LabelerConfig) -> Any:
+        return StubRecognizer()
+
+
+@pytest.fixture
+def labeler() -> StubLabeler:
+    return StubLabeler(CONFIG)
+
+
+def shade(value: int) -> bytes:
+    """An image of one shade, encoded without loss."""
+    return encode(Image.new("RGB", (12, 9), (value, value, value)), "PNG")
+
+
+def batch(*data: bytes | None, shard: str = "s", first_index: int = 0, **changed: Any) -> pa.Table:
+    """One batch as the data source makes it."""
+    samples = [
+        {
+            "key": f"k{first_index + place}",
+            "data": content,
+            "caption": f"caption {place}",
+            "truth": ["cat"] if place % 2 else None,
+            "error": None if content is not None else "NoImage",
+            "message": None if content is not None else "the sample holds no image",
+        }
+        for place, content in enumerate(data)
+    ]
+    row = {"shard": shard, "first_index": first_index, "samples": samples, "read_s": 0.5, **changed}
+    return pa.Table.from_pylist([row], schema=BATCHES)
+
+
+def texts(rows: pa.Table) -> list[list[str]]:
+    return [[label["label"] for label in labels] for labels in rows["labels"].to_pylist()]
+
+
+class TestRows:
+    """What becomes of a batch."""
+
+    def test_every_sample_is_one_row_with_the_labels_of_its_image(self, labeler: StubLabeler) -> None:
+        rows = labeler(batch(shade(10), shade(20), first_index=7))
+        assert rows.schema == LABELLED_ROWS
+        assert (rows["index"].to_pylist(), rows["key"].to_pylist()) == ([7, 8], ["k7", "k8"])
+        assert texts(rows) == [["shade 10", "again 10"], ["shade 20", "again 20"]]
+
+    def test_a_row_tells_of_its_image(self, labeler: StubLabeler) -> None:
+        (row,) = labeler(batch(shade(10), shard="a/0")).to_pylist()
+        told = {name: row[name] for name in ("shard", "status", "stage", "error", "message", "width", "height")}
+        assert told == {
+            "shard": "a/0",
+            "status": "labelled",
+            "stage": None,
+            "error": None,
+            "message": None,
+            "width": 12,
+            "height": 9,
+        }
+        assert (row["n_bytes"], row["content_hash"]) == (len(shade(10)), content_hash(shade(10)))
+
+    def test_a_label_comes_with_score_first_probability_and_length(self, labeler: StubLabeler) -> None:
+        (row,) = labeler(batch(shade(10))).to_pylist()
+        assert row["labels"] == [
+            {"label": "shade 10", "score": 0.5, "first_token_prob": 0.75, "n_tokens": 2},
+            {"label": "again 10", "score": 0.25, "first_token_prob": 0.5, "n_tokens": 3},
+        ]
+
+    def test_unfinished_branches_are_counted_and_left_out(self, labeler: StubLabeler) -> None:
+        assert labeler(batch(shade(10), None))["n_unfinished"].to_pylist() == [1, 0]
+
+    def test_captions_and_given_labels_come_along(self, labeler: StubLabeler) -> None:
+        rows = labeler(batch(shade(1), shade(2)))
+        assert (rows["caption"].to_pylist(), rows["truth"].to_pylist()) == (["caption 0", "caption 1"], [None, ["cat"]])
+
+    def test_the_recognizer_is_asked_as_configured_and_for_the_readable_images_alone(
+        self, labeler: StubLabeler
+    ) -> None:
+        labeler(batch(shade(1), None, b"no image", shade(2)))
+        ((n_images, options),) = labeler.recognizer.asked
+        assert isinstance(options.pop("clock"), PartClock)
+        assert (n_images, options) == (2, {"top_k": 3, "sampling": "one_shot", "max_label_tokens": 4})
+
+    def test_several_batches_of_different_shards_keep_apart(self, labeler: StubLabeler) -> None:
+        batches = pa.concat_tables(
+            [batch(shade(1), None, shard="a"), batch(shade(2), shard="b", first_index=5), batch(shade(3), shade(4))]
+        ).combine_chunks()
+        rows = labeler(batches)
+        assert list(zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True)) == [
+            ("a", 0),
+            ("a", 1),
+            ("b", 5),
+            ("s", 0),
+            ("s", 1),
+        ]
+        assert [labels[:1] for labels in texts(rows)] == [["shade 1"], [], ["shade 2"], ["shade 3"], ["shade 4"]]
+
+    def test_the_last_row_of_a_shards_last_batch_tells_of_the_whole(self, labeler: StubLabeler) -> None:
+        rows = labeler(batch(shade(1), shade(2), n_samples=9, source_size=100, source_etag="v1"))
+        told = [(row["n_samples"], row["source_size"], row["source_etag"]) for row in rows.to_pylist()]
+        assert told == [(None, None, None), (9, 100, "v1")]
+
+    def test_the_seconds_of_a_batch_count_once(self, labeler: StubLabeler) -> None:
+        rows = labeler(batch(shade(1), shade(2), shade(3)))
+        assert rows["read_s"].to_pylist() == [0.5, 0.0, 0.0]
+        assert rows["decode_s"].to_pylist()[1:] == rows["infer_s"].to_pylist()[1:] == [0.0, 0.0]
+        assert rows["decode_s"][0].as_py() > 0
+
+
+class TestFaults:
+    """Samples that cannot be labelled."""
+
+    def test_an_image_that_cannot_be_decoded_is_one_rejected_row_with_the_reason(self, labeler: StubLabeler) -> None:
+        rows = labeler(batch(shade(1), b"<html>404</html>", shade(2))).to_pylist()
+        assert [row["status"] for row in rows] == ["labelled", "rejected", "labelled"]
+        assert (rows[1]["stage"], rows[1]["error"], rows[1]["labels"]) == ("decode", "ImageUnreadable", [])
+        assert "b'<html>404</html>'" in rows[1]["message"]
+        assert (rows[1]["n_bytes"], rows[1]["content_hash"]) == (16, content_hash(b"<html>404</html>"))
+
+    def test_a_cut_image_has_the_size_its_header_tells(self, labeler: StubLabeler) -> None:
+        cut = jpeg(0)[:800]
+        (row,) = labeler(batch(cut)).to_pylist()
+        assert (row["status"], row["width"], row["height"]) == ("rejected", 96, 72)
+
+    def test_a_sample_that_could_not_be_read_is_one_rejected_row(self, labeler: StubLabeler) -> None:
+        (row,) = labeler(batch(None)).to_pylist()
+        assert [row[name] for name in ("status", "stage", "error", "message")] == [
+            "rejected",
+            "read",
+            "NoImage",
+            "the sample holds no image",
+        ]
+        assert [row[name] for name in ("n_bytes", "content_hash", "width", "height")] == [None] * 4
+
+    def test_a_warning_of_the_reader_stays_on_the_labelled_row(self, labeler: StubLabeler) -> None:
+        sample = {"key": "k", "data": shade(1), "error": "SideFileUnreadable", "message": "no json"}
+        (row,) = labeler(_with_sample(sample)).to_pylist()
+        assert [row[name] for name in ("status", "stage", "error", "message")] == [
+            "labelled",
+            "read",
+            "SideFileUnreadable",
+            "no json",
+        ]
+
+    def test_an_unreadable_image_outweighs_a_warning_of_the_reader(self, labeler: StubLabeler) -> None:
+        sample = {"key": "k", "data": b"no image", "error": "SideFileUnreadable", "message": "no json"}
+        (row,) = labeler(_with_sample(sample)).to_pylist()
+        assert (row["stage"], row["error"]) == ("decode", "ImageUnreadable")
+
+    @pytest.mark.parametrize("data", [(None,), (b"no image", b""), (None, b"no image", None)])
+    def test_a_batch_without_a_readable_image_has_rows_and_no_labels(
+        self, labeler: StubLabeler, data: tuple[bytes | None, ...]
+    ) -> None:
+        rows = labeler(batch(*data))
+        assert (rows.schema, rows["status"].to_pylist()) == (LABELLED_ROWS, ["rejected"] * len(data))
+        assert texts(rows) == [[]] * len(data)
+
+    def test_an_image_over_the_limit_of_pixels_is_one_rejected_row_that_names_the_setting(self) -> None:
+        rows = StubLabeler(replace(CONFIG, max_image_pixels=107))(batch(shade(1), jpeg(0, 12, 8))).to_pylist()
+        assert [row["status"] for row in rows] == ["rejected", "labelled"]
+        assert [rows[0][name] for name in ("stage", "error", "width", "height")] == ["decode", "ImageTooLarge", 12, 9]
+        assert rows[0]["message"] == "12 x 9 pixels are 108; the limit is 107 (setting max_image_pixels)"
+
+    def test_an_image_that_takes_too_long_is_one_rejected_row_that_names_the_setting(self) -> None:
+        class SlowLabeler(StubLabeler):
+            def _decode(self, data: bytes | None) -> DecodedImage:
+                if data == b"slow":
+                    time.sleep(3)
+                return super()._decode(data)
+
+        labeler = SlowLabeler(replace(CONFIG, max_sample_s=0.2))
+        rows = labeler(batch(shade(1), b"slow", shade(2))).to_pylist()
+        assert [row["status"] for row in rows] == ["labelled", "rejected", "labelled"]
+        assert [rows[1][name] for name in ("stage", "error", "n_bytes", "content_hash")] == [
+            "decode",
+            "DecodeTimeout",
+            4,
+            content_hash(b"slow"),
+        ]
+        assert rows[1]["message"] == "decoding took longer than 0.2 s (setting max_sample_s)"
+
+    def test_damaged_images_of_every_format_are_messages_and_never_errors(self) -> None:
+        generator = random.Random(0)
+        picture = Image.open(io.BytesIO(jpeg(1))).convert("RGB")
+        preprocessor = ImagePreprocessor(image_size=8)
+        n_unreadable = 0
+        for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+            whole = encode(picture, image_format)
+            for _ in range(40):
+                damaged = bytearray(whole)
+                for _ in range(generator.choice([1, 4, 20])):
+                    damaged[generator.randrange(generator.choice([40, len(whole)]))] = generator.randrange(256)
+                image = decode(bytes(damaged[: generator.choice([len(whole), len(whole) // 2])]), preprocessor)
+                assert (image.crop is None) == (image.message is not None)
+                n_unreadable += image.crop is None
+        assert 50 < n_unreadable < 235
+
+
+def test_the_limits_of_a_sample_are_those_of_the_settings() -> None:
+    settings = LabelSettings(max_image_pixels=1000, max_sample_s=2.5)
+    config = LabelerConfig.of("model", settings, dtype="float32", device="cpu", n_threads=1)
+    assert (config.max_image_pixels, config.max_sample_s) == (1000, 2.5)
+
+
+def _with_sample(sample: dict[str, Any]) -> pa.Table:
+    row = {"shard": "s", "first_index": 0, "samples": [sample], "read_s": 0.0}
+    return pa.Table.from_pylist([row], schema=BATCHES)
+
+
+@pytest.mark.parametrize(("honour_exif", "corner"), [(True, 250), (False, 0)])
+def test_photographs_are_turned_upright_where_that_is_set(honour_exif: bool, corner: int) -> None:
+    # Black above white; orientation 3 turns it by half a circle.
+    picture = Image.new("RGB", (16, 16))
+    picture.paste((255, 255, 255), (0, 8, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    labeler = StubLabeler(replace(CONFIG, honour_exif=honour_exif))
+    (row,) = labeler(batch(encode(picture, "PNG", exif=exif))).to_pylist()
+    assert abs(int(row["labels"][0]["label"].split()[1]) - corner) <= 5
+
+
+def test_threads_that_call_at_once_get_the_rows_of_their_own_images(labeler: StubLabeler) -> None:
+    def label(number: int) -> list[list[str]]:
+        return texts(labeler(batch(shade(number), None, shade(number + 100))))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(label, range(100)))
+    for number, labels in enumerate(found):
+        expected = [[f"shade {value}", f"again {value}"] for value in (number, number + 100)]
+        assert labels == [expected[0], [], expected[1]]
+    # The model itself is worked on by one thread.
+    assert len(labeler.recognizer.threads) == 1

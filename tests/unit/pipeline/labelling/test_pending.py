@@ -1,0 +1,228 @@
+"""Which shards a job labels, given a source and what a run has committed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import SourceError
+from pipeline.labelling.pending import ShardPlan, folder_shard, plan_shards
+from pipeline.sources.image_folder import FileVersion, ImageFile
+from pipeline.sources.listing import Shard, find_source
+from pipeline.store.ownership import file_name
+from pipeline.store.store import Store
+from tests.fixtures.corpus import tar_bytes
+from tests.fixtures.tables import commit_shard
+
+RUN = "run-1"
+LONG_AGO = time.time() - 7 * 86400
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    return folder
+
+
+def write(path: Path, content: bytes = b"x", modified: float | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    if modified is not None:
+        os.utime(path, (modified, modified))
+
+
+def plan(store: Store, folder: Path, policy: str = "keep", n_buckets: int = 0) -> ShardPlan:
+    return plan_shards(store, RUN, find_source(str(folder)), n_buckets, policy)
+
+
+def commit(store: Store, shards: list[Shard]) -> None:
+    """Commits shards as a job does that labels them now."""
+    for shard in shards:
+        keys = [file.key for file in shard.files] or None
+        commit_shard(store, RUN, shard.name, keys=keys, size=shard.size, etag=shard.etag, replace=True)
+
+
+def names(shards: list[Shard]) -> list[str]:
+    return [shard.name for shard in shards]
+
+
+class TestShards:
+    """Sources that come in shards."""
+
+    @pytest.fixture(autouse=True)
+    def tars(self, folder: Path) -> None:
+        for number in range(3):
+            write(folder / f"{number}.tar", tar_bytes([("a.jpg", b"A")]))
+
+    def test_at_first_all_shards_are_pending_in_order(self, store: Store, folder: Path) -> None:
+        planned = plan(store, folder)
+        assert (names(planned.pending), planned.n_shards, planned.n_done) == (["0", "1", "2"], 3, 0)
+
+    def test_committed_shards_are_not_pending(self, store: Store, folder: Path) -> None:
+        commit(store, plan(store, folder).pending[1:])
+        planned = plan(store, folder)
+        assert (names(planned.pending), planned.n_shards, planned.n_done) == (["0"], 3, 2)
+
+    def test_the_commits_of_another_run_do_not_count(self, store: Store, folder: Path) -> None:
+        commit_shard(store, "run-2", "0")
+        assert len(plan(store, folder).pending) == 3
+
+    def test_commits_of_shards_that_the_source_has_no_more_do_not_count(self, store: Store, folder: Path) -> None:
+        commit(store, plan(store, folder).pending)
+        (folder / "1.tar").unlink()
+        assert (plan(store, folder).n_shards, plan(store, folder).n_done) == (2, 2)
+
+    @pytest.mark.parametrize(("policy", "pending"), [("keep", []), ("relabel", ["1"])])
+    def test_a_changed_shard_is_reported_and_pending_where_it_is_to_be_renewed(
+        self, store: Store, folder: Path, policy: str, pending: list[str]
+    ) -> None:
+        commit(store, plan(store, folder).pending)
+        write(folder / "1.tar", tar_bytes([("b.jpg", b"B" * 20_000)]))
+        planned = plan(store, folder, policy)
+        assert (names(planned.changed), names(planned.pending)) == (["1"], pending)
+        assert set(planned.replaced) == set(pending)
+
+    def test_a_shard_of_the_same_size_is_known_by_its_time(self, store: Store, folder: Path) -> None:
+        commit(store, plan(store, folder).pending)
+        write(folder / "1.tar", tar_bytes([("b.jpg", b"B")]), modified=time.time() + 1)
+        assert names(plan(store, folder).changed) == ["1"]
+
+    def test_a_changed_shard_fails_the_job_where_that_is_asked_for(self, store: Store, folder: Path) -> None:
+        commit(store, plan(store, folder).pending)
+        write(folder / "1.tar", b"other")
+        with pytest.raises(SourceError, match=r"1 shards changed after they were committed, the first is .*1\.tar"):
+            plan(store, folder, "fail")
+
+    def test_an_unchanged_source_does_not_fail_the_job(self, store: Store, folder: Path) -> None:
+        commit(store, plan(store, folder).pending)
+        assert plan(store, folder, "fail").pending == []
+
+    def test_an_old_file_that_was_moved_into_place_is_seen(self, store: Store, folder: Path, tmp_path: Path) -> None:
+        commit(store, plan(store, folder).pending)
+        write(tmp_path / "older.tar", b"other", modified=LONG_AGO)
+        (tmp_path / "older.tar").rename(folder / "1.tar")
+        assert names(plan(store, folder).changed) == ["1"]
+
+    def test_only_files_that_are_not_older_than_their_commit_are_looked_at(
+        self, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commit(store, plan(store, folder).pending)
+        for name in ("0", "1"):
+            # As if these were committed tomorrow.
+            os.utime(store.images_file(RUN, file_name(name)), (time.time() + 86400,) * 2)
+        looked_at: list[str] = []
+        read = Store.read_version
+        monkeypatch.setattr(
+            Store, "read_version", lambda self, run, shard: (looked_at.append(shard.file), read(self, run, shard))[1]
+        )
+        plan(store, folder)
+        assert looked_at == ["2.parquet"]
+
+    def test_a_copied_source_is_not_taken_for_changed(self, store: Store, folder: Path, tmp_path: Path) -> None:
+        for path in folder.iterdir():
+            os.utime(path, (LONG_AGO, LONG_AGO))
+        commit(store, plan(store, folder).pending)
+        folder.rename(tmp_path / "elsewhere")
+        shutil.copytree(tmp_path / "elsewhere", folder)
+        assert plan(store, folder).changed == []
+
+    def test_shards_of_a_web_server_are_never_taken_for_changed(self, store: Store, folder: Path) -> None:
+        (folder / "list").write_text("https://host/0.tar\n")
+        source = find_source(f"@{folder}/list")
+        commit_shard(store, RUN, "host/0", size=7, etag="v1")
+        planned = plan_shards(store, RUN, source, 0, "fail")
+        assert (planned.pending, planned.changed) == ([], [])
+
+
+class TestFolder:
+    """Folders of images, which grow."""
+
+    def test_all_images_are_pending_in_the_buckets_of_the_run(self, store: Store, folder: Path) -> None:
+        for number in range(40):
+            write(folder / f"{number}.jpg")
+        planned = plan(store, folder, n_buckets=4)
+        assert names(planned.pending) == [f"bucket-000{number}-of-0004" for number in range(4)]
+        assert sum(len(shard.files) for shard in planned.pending) == 40
+
+    def test_added_images_are_the_next_generation_and_the_others_stay_done(self, store: Store, folder: Path) -> None:
+        write(folder / "a.jpg")
+        commit(store, plan(store, folder, n_buckets=1).pending)
+        for generation, name in enumerate(("b.jpg", "0.jpg"), start=1):
+            write(folder / name)
+            planned = plan(store, folder, n_buckets=1)
+            assert names(planned.pending) == [f"bucket-0000-of-0001+{generation}"]
+            assert [file.path for file in planned.pending[0].files] == [name]
+            assert (planned.n_shards, planned.n_done) == (generation + 1, generation)
+            commit(store, planned.pending)
+        assert plan(store, folder, n_buckets=1).pending == []
+
+    @pytest.mark.parametrize("generation", [0, 1, 2])
+    def test_a_generation_whose_file_was_taken_out_gets_its_own_images_again(
+        self, store: Store, folder: Path, generation: int
+    ) -> None:
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            write(folder / name)
+            commit(store, plan(store, folder, n_buckets=1).pending)
+        taken = f"bucket-0000-of-0001{f'+{generation}' if generation else ''}"
+        store.delete_files(RUN, [file_name(taken)])
+        # Files of others among the run's, whose names are no generations.
+        commit_shard(store, RUN, "bucket-0000-of-0001+x")
+        commit_shard(store, RUN, "bucket-0000-of-0001+0")
+        planned = plan(store, folder, n_buckets=1)
+        assert names(planned.pending) == [taken]
+        assert [file.path for file in planned.pending[0].files] == [("a.jpg", "b.jpg", "c.jpg")[generation]]
+
+    def test_an_image_that_changed_makes_its_bucket_a_changed_one(self, store: Store, folder: Path) -> None:
+        for name in ("a.jpg", "b.jpg"):
+            write(folder / name)
+        commit(store, plan(store, folder, n_buckets=1).pending)
+        write(folder / "b.jpg", b"other")
+        planned = plan(store, folder, "relabel", n_buckets=1)
+        assert names(planned.changed) == names(planned.pending) == ["bucket-0000-of-0001"]
+        assert [file.path for file in planned.pending[0].files] == ["a.jpg", "b.jpg"]
+
+    def test_new_rights_of_an_image_are_no_change(self, store: Store, folder: Path) -> None:
+        write(folder / "a.jpg")
+        commit(store, plan(store, folder, n_buckets=1).pending)
+        (folder / "a.jpg").chmod(0o600)
+        assert plan(store, folder, n_buckets=1).changed == []
+
+    def test_images_that_were_removed_are_not_labelled_again(self, store: Store, folder: Path) -> None:
+        for name in ("a.jpg", "b.jpg"):
+            write(folder / name)
+        commit(store, plan(store, folder, n_buckets=1).pending)
+        (folder / "a.jpg").unlink()
+        assert plan(store, folder, n_buckets=1).pending == []
+
+    def test_a_name_that_is_no_utf_8_is_done_once_it_is_committed(self, store: Store, folder: Path) -> None:
+        write(folder / os.fsdecode(b"\xff.jpg"))
+        commit(store, plan(store, folder, n_buckets=1).pending)
+        assert plan(store, folder, n_buckets=1).pending == []
+
+    def test_images_in_place_of_the_shards_of_a_run_are_refused(self, store: Store, folder: Path) -> None:
+        write(folder / "a.jpg")
+        with pytest.raises(SourceError, match="is a folder of images now, and run run-1 labels its shards"):
+            plan(store, folder, n_buckets=0)
+
+    def test_the_etag_of_a_bucket_tells_which_files_it_has_and_how_they_are(self) -> None:
+        base = ImageFile("a.jpg", FileVersion(1, "x", 5.0))
+        variants = [
+            [base],
+            [base, base],
+            [ImageFile("b.jpg", base.version)],
+            [ImageFile("a.jpg", FileVersion(2, "x", 5.0))],
+            [ImageFile("a.jpg", FileVersion(1, "y", 5.0))],
+        ]
+        assert len({folder_shard("/root", "bucket", files).etag for files in variants}) == len(variants)
+        touched = ImageFile("a.jpg", FileVersion(1, "x", 9.0))
+        assert folder_shard("/root", "b", [touched]).etag == folder_shard("/root", "b", [base]).etag

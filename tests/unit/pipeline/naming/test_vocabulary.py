@@ -1,0 +1,137 @@
+"""Names of labels, and files that say what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import TagstreamError
+from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
+
+TOML = """
+keep = ["Lens"]
+compounds = ["hot dog"]
+deny = ["photo"]
+[aliases]
+automobile = "car"
+"T-Shirts" = "t shirt"
+[wider]
+dog = "animal"
+"""
+
+
+def vocabulary_of(tmp_path: Path, text: str, name: str = "mine.toml") -> Vocabulary:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return read_vocabulary(path)
+
+
+@pytest.fixture(scope="module")
+def default() -> Vocabulary:
+    return read_vocabulary(None)
+
+
+class TestDefault:
+    """The vocabulary that comes along changes spelling, not meaning."""
+
+    @pytest.mark.parametrize(
+        ("label", "name"),
+        [
+            ("Dog", "dog"),
+            ("  traffic \t light ", "traffic light"),
+            ("Traffic-Lights", "traffic light"),
+            ("teddybear", "teddy bear"),
+            ("hot_dogs", "hot dog"),
+            ("geese", "goose"),
+            ("knives", "knife"),
+            ("skis", "ski"),
+            ("wine glasses", "wine glass"),
+            ("Straße", "strasse"),
+            ("犬", "犬"),
+            ("🐙", "🐙"),
+            ("it's", "it's"),
+        ],
+    )
+    def test_variants_have_one_name(self, default: Vocabulary, label: str, name: str) -> None:
+        assert default.name_of(label) == name
+
+    @pytest.mark.parametrize(
+        "label",
+        "bus gas lens glass compass cactus octopus iris tennis chess scissors jeans sunglasses sheep news grass dress "
+        "canvas tie hibiscus people clothes rhinoceros".split(),
+    )
+    def test_what_only_looks_like_a_plural_is_left_alone(self, default: Vocabulary, label: str) -> None:
+        assert default.name_of(label) == label
+
+    @pytest.mark.parametrize("label", ["", " ", "-", "_ \n"])
+    def test_what_has_no_letters_has_no_name(self, default: Vocabulary, label: str) -> None:
+        assert default.name_of(label) is None
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.text(max_size=30))
+    def test_a_name_is_its_own_name(self, default: Vocabulary, label: str) -> None:
+        name = default.name_of(label)
+        assert name is None or default.name_of(name) == name
+
+
+class TestFiles:
+    """Vocabularies of a user's own."""
+
+    @pytest.mark.parametrize(
+        ("label", "name"),
+        [
+            ("automobile", "car"),
+            ("Automobiles", "car"),
+            ("t-shirts", "t shirt"),
+            ("hotdogs", "hot dog"),
+            ("photos", None),
+            ("lens", "lens"),
+            ("dogs", "dog"),
+        ],
+    )
+    def test_toml_rules_are_applied(self, tmp_path: Path, label: str, name: str | None) -> None:
+        assert vocabulary_of(tmp_path, TOML).name_of(label) == name
+
+    def test_plurals_may_be_kept_apart(self, tmp_path: Path) -> None:
+        assert vocabulary_of(tmp_path, "fold_plurals = false").name_of("Dogs") == "dogs"
+
+    def test_csv_has_a_name_a_label_and_none_denies(self, tmp_path: Path) -> None:
+        vocabulary = vocabulary_of(tmp_path, 'label,name,wider\nauto,car,vehicle\n"photo, old",,\n', "mine.csv")
+        assert [vocabulary.name_of(label) for label in ("Auto", "photo, old", "tree")] == ["car", None, "tree"]
+        assert vocabulary.wider == {"car": "vehicle"}
+
+    def test_wider_terms_are_by_name(self, tmp_path: Path) -> None:
+        assert vocabulary_of(tmp_path, TOML).wider == {"dog": "animal"}
+
+    def test_the_version_names_the_file_and_follows_its_rules(self, tmp_path: Path) -> None:
+        first, again = vocabulary_of(tmp_path, TOML).version, vocabulary_of(tmp_path, TOML + "\n# more\n").version
+        other = vocabulary_of(tmp_path, TOML.replace("car", "auto")).version
+        assert first == again != other
+        assert first.startswith("mine-")
+
+    @pytest.mark.parametrize(
+        ("name", "text", "message"),
+        [
+            ("v.toml", "keep = [", "the vocabulary v is no valid TOML"),
+            ("v.toml", "plurals = true", "unknown setting 'plurals'"),
+            ("v.toml", "deny = 'photo'", "deny is 'photo'; expected a list of strings"),
+            ("v.toml", "aliases = ['a']", r"aliases is \['a'\]; expected a table of strings"),
+            ("v.toml", "[aliases]\na = 1", "aliases is {'a': 1}; expected a table of strings"),
+            ("v.csv", "a,b\n1,2\n", "has the columns a, b; expected label, name and perhaps wider"),
+            ("v.csv", "", "has the columns nothing; expected label, name and perhaps wider"),
+        ],
+    )
+    def test_a_file_that_is_no_vocabulary_is_an_error_that_says_why(
+        self, tmp_path: Path, name: str, text: str, message: str
+    ) -> None:
+        with pytest.raises(TagstreamError, match=message):
+            vocabulary_of(tmp_path, text, name)
+
+    def test_a_file_that_cannot_be_read_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
+        for name in ("none.toml", "bad.toml"):
+            with pytest.raises(TagstreamError, match="cannot read the vocabulary"):
+                read_vocabulary(tmp_path / name)

@@ -1,0 +1,200 @@
+"""Settings of a labelling job, and the fingerprint they give a run."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import pytest
+
+from pipeline.errors import TagstreamError
+from pipeline.settings.labelling import LabelSettings, run_fingerprint
+from pipeline.settings.toml_file import read_settings
+
+DEFAULTS = LabelSettings()
+# Another value for each setting, of those that decide the labels and of those that do not.
+DECIDING = {
+    "top_k": 5,
+    "ranking": "ppl",
+    "sampling": "beam",
+    "max_label_tokens": 3,
+    "honour_exif": False,
+    "dtype": "float16",
+}
+OTHERS = {
+    "batch_size": 7,
+    "actors": 2,
+    "gpus_per_actor": 0.5,
+    "actor_resources": {"gpu_node": 0.5},
+    "label_selector": {"ray.io/accelerator-type": "in(H100, H200)"},
+    "nodes_to_come": {"count": 3, "cpus": 16, "gpus": 1},
+    "limit": 9,
+    "changed": "fail",
+    "max_sample_bytes": 1000,
+    "max_image_pixels": 10_000,
+    "max_sample_s": 0.5,
+    "no_progress_timeout_s": 60,
+}
+# In the place of `actors`.
+BOUNDS = {"min_actors": 2, "max_actors": 8}
+
+
+def fingerprint(settings: LabelSettings, model: str = "model", auto_dtype: str = "float32") -> str:
+    dtype = auto_dtype if settings.dtype == "auto" else settings.dtype
+    return run_fingerprint(model, settings.labelling(dtype))
+
+
+class TestFromAFile:
+    """Settings as a TOML file gives them."""
+
+    def test_every_setting_can_stand_in_a_file(self) -> None:
+        text = """
+            top_k = 5
+            ranking = "ppl"
+            sampling = "beam"
+            max_label_tokens = 3
+            honour_exif = false
+            dtype = "float16"
+            batch_size = 7
+            min_actors = 2
+            max_actors = 8
+            gpus_per_actor = 0.5
+            limit = 9
+            changed = "fail"
+            max_sample_bytes = 1000
+            max_image_pixels = 10_000
+            max_sample_s = 0.5
+            no_progress_timeout_s = 60
+            actor_resources = {gpu_node = 0.5}
+            label_selector = {"ray.io/accelerator-type" = "in(H100, H200)"}
+            [nodes_to_come]
+            count = 3
+            cpus = 16
+            gpus = 1
+        """
+        settings = read_settings(LabelSettings, tomllib.loads(text), "label.toml")
+        assert asdict(settings) == {**DECIDING, **OTHERS, "actors": 0, **BOUNDS}
+
+    def test_what_a_file_leaves_out_has_its_default(self) -> None:
+        assert read_settings(LabelSettings, {}, "label.toml") == DEFAULTS
+
+    def test_a_whole_number_may_stand_for_a_fraction(self) -> None:
+        assert read_settings(LabelSettings, {"gpus_per_actor": 2}, "label.toml").gpus_per_actor == 2
+
+    def test_an_unknown_setting_is_refused_and_the_known_ones_are_named(self) -> None:
+        with pytest.raises(
+            TagstreamError,
+            match=r"label\.toml has an unknown setting 'topk'; known are actor_resources, actors, .*top_k",
+        ):
+            read_settings(LabelSettings, {"topk": 5}, "label.toml")
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("top_k", True),
+            ("top_k", "5"),
+            ("top_k", 5.0),
+            ("top_k", [5]),
+            ("honour_exif", 1),
+            ("honour_exif", "true"),
+            ("ranking", 1),
+            ("gpus_per_actor", "1"),
+            ("gpus_per_actor", True),
+            ("limit", None),
+            ("no_progress_timeout_s", float("nan")),
+            ("gpus_per_actor", 10**400),
+        ],
+    )
+    def test_a_value_of_another_type_is_refused(self, name: str, value: Any) -> None:
+        with pytest.raises(TagstreamError, match=rf"label\.toml: {name} is .*; expected a value of type"):
+            read_settings(LabelSettings, {name: value}, "label.toml")
+
+
+class TestRanges:
+    """What a setting may be."""
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("top_k", 0),
+            ("top_k", 201),
+            ("max_label_tokens", 0),
+            ("max_label_tokens", 257),
+            ("batch_size", -1),
+            ("batch_size", 4097),
+            ("actors", -1),
+            ("min_actors", -1),
+            ("max_actors", -1),
+            ("limit", -1),
+            ("max_sample_bytes", 0),
+            ("max_image_pixels", 0),
+            ("max_sample_s", 0.0),
+            ("max_sample_s", float("nan")),
+            ("max_sample_s", float("inf")),
+            ("no_progress_timeout_s", 0),
+            ("ranking", "best"),
+            ("sampling", "nucleus"),
+            ("dtype", "int8"),
+            ("changed", "maybe"),
+            ("gpus_per_actor", 0),
+            ("gpus_per_actor", -1.0),
+            ("gpus_per_actor", 1.5),
+            ("gpus_per_actor", float("nan")),
+            ("gpus_per_actor", float("inf")),
+        ],
+    )
+    def test_a_value_out_of_range_is_refused_with_what_was_expected(self, name: str, value: Any) -> None:
+        with pytest.raises(TagstreamError, match=rf"^{name} is .*; expected "):
+            LabelSettings(**{name: value})
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"actors": 2, "max_actors": 4}, "leave it out beside min_actors and max_actors"),
+            ({"min_actors": 5, "max_actors": 4}, "min_actors is 5; expected at most max_actors, 4"),
+            ({"actor_resources": {"gpu_node": 0}}, "actor_resources.gpu_node is 0; expected a number above 0"),
+            ({"actor_resources": {"gpu_node": "1"}}, "actor_resources.gpu_node is '1'; expected a number above 0"),
+            ({"label_selector": {"zone": 1}}, "label_selector.zone is 1; expected a string"),
+            ({"label_selector": "a100"}, "label_selector is 'a100'; expected a table"),
+            ({"nodes_to_come": {"count": 1}}, "nodes_to_come.cpus is 0; expected the number of CPUs"),
+            ({"nodes_to_come": {"count": -1}}, "nodes_to_come.count is -1; expected"),
+        ],
+    )
+    def test_a_pool_that_cannot_be_is_refused(self, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(TagstreamError, match=re.escape(message)):
+            read_settings(LabelSettings, given, "label.toml")
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("top_k", 1), ("top_k", 200), ("max_label_tokens", 256), ("batch_size", 4096), ("limit", 10**12)]
+        + [("gpus_per_actor", share) for share in (0.01, 0.5, 1, 1.0, 2, 8.0)],
+    )
+    def test_the_ends_of_a_range_belong_to_it(self, name: str, value: Any) -> None:
+        assert getattr(LabelSettings(**{name: value}), name) == value
+
+
+class TestFingerprint:
+    """What makes a run another run."""
+
+    def test_it_is_twelve_hexadecimal_digits_that_do_not_change_between_versions(self) -> None:
+        assert fingerprint(DEFAULTS) == "56aa796c3e0f"
+
+    @pytest.mark.parametrize("name", DECIDING)
+    def test_a_setting_that_decides_the_labels_changes_it(self, name: str) -> None:
+        assert fingerprint(replace(DEFAULTS, **{name: DECIDING[name]})) != fingerprint(DEFAULTS)
+
+    @pytest.mark.parametrize(("name", "value"), {**OTHERS, **BOUNDS}.items())
+    def test_any_other_setting_leaves_it_alone(self, name: str, value: Any) -> None:
+        assert fingerprint(read_settings(LabelSettings, {name: value}, "label.toml")) == fingerprint(DEFAULTS)
+
+    def test_every_setting_is_known_to_decide_the_labels_or_not(self) -> None:
+        assert {field.name for field in fields(LabelSettings)} == {*DECIDING, *OTHERS, *BOUNDS}
+
+    def test_another_model_changes_it(self) -> None:
+        assert fingerprint(DEFAULTS, model="other") != fingerprint(DEFAULTS)
+
+    def test_the_dtype_counts_as_it_was_resolved(self) -> None:
+        assert fingerprint(DEFAULTS, auto_dtype="bfloat16") == fingerprint(replace(DEFAULTS, dtype="bfloat16"))
+        assert fingerprint(DEFAULTS, auto_dtype="bfloat16") != fingerprint(DEFAULTS)

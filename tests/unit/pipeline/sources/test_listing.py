@@ -1,0 +1,313 @@
+"""Finding the shards of a source, in every form it may be given."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+
+from pipeline.dataflow.datasource import read_batches
+from pipeline.errors import SourceError, TagstreamError
+from pipeline.sources.listing import Source, current_version, find_source, shard_name
+from pipeline.storage.files import open_filesystem
+from tests.fixtures.corpus import tar_bytes
+
+TAR = tar_bytes([("a.jpg", b"A")])
+HTTP_LIST = "https://host/x/0.tar?signature=1\nhttps://host/x/1.tar?signature=2\n"
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(TAR)
+
+
+def names(source: Source) -> list[str]:
+    return [shard.name for shard in source.shards]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, empty but for `shards` with two tars, one of them nested."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "shards", "0.tar", "sub/1.tar")
+    return tmp_path
+
+
+class TestForms:
+    """One source, given in different ways."""
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            "shards",
+            "shards/",
+            "./shards",
+            "other/../shards",
+            "{here}/shards",
+            "file://{here}/shards/",
+            "shards/**/*.tar",
+            "other/../shards/**/*.tar",
+            "shards/{0,sub/1}.tar",
+            "./shards//{0,sub/1}.tar",
+            "other/../shards/{0,sub/1}.tar",
+            "file://{here}/shards/{0,sub/1}.tar",
+            "{here}/shards/{*,sub/*}.tar",
+            "shards/{0.tar,*/*.tar}",
+            "shards/{0,sub/1,0,sub/[1]}.tar",
+        ],
+    )
+    def test_every_form_names_the_shards_alike(self, here: Path, given: str) -> None:
+        source = find_source(given.replace("{here}", str(here)))
+        assert (names(source), source.root) == (["0", "sub/1"], str(here / "shards"))
+        assert [shard.url for shard in source.shards] == [f"{here}/shards/0.tar", f"{here}/shards/sub/1.tar"]
+
+    def test_a_single_file_has_the_name_it_has_in_its_directory(self, here: Path) -> None:
+        source = find_source("shards/0.tar")
+        assert (names(source), source.root) == (["0"], str(here / "shards"))
+
+    def test_size_etag_and_time_come_with_the_listing(self, here: Path) -> None:
+        os.utime(here / "shards/0.tar", (1e9, 1e9))
+        (shard,) = find_source("shards/0.tar").shards
+        assert (shard.kind, shard.size, shard.etag) == ("tar", len(TAR), "1000000000.000000")
+        # It came here later than it was written.
+        assert shard.modified == pytest.approx((here / "shards/0.tar").stat().st_ctime)
+
+    def test_a_directory_whose_name_has_wildcards_is_taken_at_its_word(self, here: Path) -> None:
+        for name in ("a[1]", "b{1,2}", "c*"):
+            write(here / name, "0.tar")
+            assert names(find_source(name)) == ["0"], name
+
+    def test_a_list_names_shards_by_their_whole_path(self, here: Path) -> None:
+        (here / "list").write_text(f"# two\n\nshards/0.tar\r\n file://{here}/shards/sub/../sub/1.tar \nshards/0.tar\n")
+        source = find_source("@list")
+        prefix = str(here)[1:]
+        assert (names(source), source.root) == ([f"{prefix}/shards/0", f"{prefix}/shards/sub/1"], "")
+
+    def test_a_list_may_begin_with_a_byte_order_mark(self, here: Path) -> None:
+        (here / "list").write_text("\ufeffshards/0.tar\n", encoding="utf-8")
+        assert len(find_source("@list").shards) == 1
+
+    def test_a_list_may_name_shards_on_different_storages(self, here: Path) -> None:
+        (here / "list").write_text("https://host/x/0.tar\nshards/0.tar\n")
+        assert names(find_source("@list")) == [f"{str(here)[1:]}/shards/0", "host/x/0"]
+
+    def test_a_list_of_web_addresses_is_not_looked_up(self, here: Path) -> None:
+        (here / "list").write_text(HTTP_LIST)
+        assert [(shard.size, shard.etag, shard.modified) for shard in find_source("@list").shards] == [(None,) * 3] * 2
+
+    def test_a_signature_is_no_part_of_a_shards_name(self, here: Path) -> None:
+        (here / "list").write_text(HTTP_LIST)
+        source = find_source("@list")
+        assert names(source) == ["host/x/0", "host/x/1"]
+        assert [shard.url for shard in source.shards] == HTTP_LIST.split()
+
+    def test_alternatives_in_front_of_every_directory_are_named_by_their_whole_path(
+        self, here: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        other = tmp_path_factory.mktemp("other")
+        write(other, "1.tar")
+        source = find_source(f"{{{here}/shards/0,{other}/1}}.tar")
+        assert (set(names(source)), source.root) == ({f"{here}/shards/0"[1:], f"{other}/1"[1:]}, "")
+
+
+class TestContent:
+    """What is a shard, and what is not."""
+
+    def test_tars_and_parquet_may_be_mixed(self, here: Path) -> None:
+        write(here / "mixed", "a.tar", "b.tar.gz", "c.tgz", "d.parquet", "E.TAR")
+        found = {shard.name: shard.kind for shard in find_source("mixed").shards}
+        assert found == {"E": "tar", "a": "tar", "b.tar.gz": "tar", "c.tgz": "tar", "d": "parquet"}
+
+    @pytest.mark.parametrize("given", ["shards", "shards/**/*", "shards/**/*.tar"])
+    def test_hidden_files_are_passed_over(self, here: Path, given: str) -> None:
+        write(here / "shards", "._0.tar", ".0.tar.tmp", ".cache/2.tar")
+        assert names(find_source(given)) == ["0", "sub/1"]
+
+    @pytest.mark.parametrize("given", ["shards/.cache/*.tar", "shards/.cache", "shards/.cache/{2..2}.tar"])
+    def test_hidden_files_that_are_asked_for_are_found(self, here: Path, given: str) -> None:
+        write(here / "shards", ".cache/2.tar")
+        assert names(find_source(given)) == ["2"]
+
+    @pytest.mark.parametrize("given", ["shards", "shards/**/*.tar", "shards/{0,sub/1,2}.tar"])
+    def test_a_link_to_a_shard_is_a_shard_of_the_version_it_leads_to(self, here: Path, given: str) -> None:
+        write(here / "blobs", "9e1f")
+        os.utime(here / "blobs/9e1f", (1e9, 1e9))
+        (here / "shards/2.tar").symlink_to("../blobs/9e1f")
+        linked = find_source(given).shards[1]
+        assert (linked.name, linked.size, linked.etag) == ("2", len(TAR), "1000000000.000000")
+
+    def test_a_link_that_leads_nowhere_is_noted(self, here: Path) -> None:
+        (here / "shards/2.tar").symlink_to("nowhere")
+        source = find_source("shards")
+        assert names(source) == ["0", "sub/1"]
+        assert "1 links" in source.notes[0]
+        assert "2.tar" in source.notes[0]
+
+    def test_a_link_to_a_directory_is_noted_and_not_followed(self, here: Path) -> None:
+        (here / "shards/again").symlink_to(".", target_is_directory=True)
+        source = find_source("shards")
+        assert (names(source), len(source.notes)) == (["0", "sub/1"], 1)
+
+    @pytest.mark.parametrize("given", ["shards", "shards/**/*.parquet", "shards/{0.tar,**/*.parquet}"])
+    def test_a_store_within_the_source_is_no_part_of_it(self, here: Path, given: str) -> None:
+        write(here / "shards", "p.parquet", "tags/images/run=r/0.parquet", "tags/labels/run=r/sub%2F1.parquet")
+        assert not any("tags" in name for name in names(find_source(given)))
+
+    def test_a_folder_of_images_with_a_store_in_it_stays_a_folder_of_images(self, here: Path) -> None:
+        write(here / "photos", "a.jpg", "labels/run=r/bucket-0000-of-0001.parquet")
+        source = find_source("photos")
+        assert (source.shards, [file.path for file in source.images]) == ([], ["a.jpg"])
+
+    def test_images_beside_shards_are_noted(self, here: Path) -> None:
+        write(here / "shards", "a.jpg", "sub/b.PNG", ".hidden.jpg")
+        source = find_source("shards")
+        assert names(source) == ["0", "sub/1"]
+        assert source.notes[0].startswith("2 images beside the shards are left out")
+
+    def test_tars_of_the_same_name_in_different_directories_stay_apart(self, here: Path) -> None:
+        write(here / "twins", "a/0.tar", "b/0.tar", "a-0.tar")
+        assert names(find_source("twins")) == ["a-0", "a/0", "b/0"]
+
+    def test_a_name_that_is_no_utf_8_becomes_a_valid_one_that_can_be_read(self, here: Path) -> None:
+        write(here / "odd", os.fsdecode(b"caf\xe9.tar"))
+        (shard,) = find_source("odd").shards
+        (batch,) = read_batches(shard, 8)
+        assert (shard.name, batch.column("shard").to_pylist()) == ("caf\\xe9", ["caf\\xe9"])
+
+
+class TestMistakes:
+    """Sources that cannot be labelled: one sentence says why."""
+
+    @pytest.mark.parametrize(
+        ("given", "sentence"),
+        [
+            ("", "the source is empty"),
+            ("nowhere", "nowhere does not exist; expected a directory"),
+            ("nothing", "holds 0 files, none of them a shard or an image"),
+            ("texts", "holds 3 files, none of them a shard or an image"),
+            ("texts/a.txt", "is a single file that is neither tar nor Parquet"),
+            ("texts/*", "a.txt in texts/.* is neither tar nor Parquet"),
+            ("shards/x*.tar", "matches nothing"),
+            ("shards/{x,y}*.tar", "names no shards"),
+            ("shards/{0..", "is no valid pattern"),
+            ("shards/**.tar", "is no valid pattern"),
+            ("@texts/empty", "names no shards"),
+            ("@texts/absent", "the list texts/absent does not exist"),
+            ("@texts/latin", "is no UTF-8 text"),
+        ],
+    )
+    def test_it_is_refused(self, here: Path, given: str, sentence: str) -> None:
+        (here / "nothing").mkdir()
+        write(here / "texts", "a.txt")
+        (here / "texts/empty").write_text("# nothing\n\n")
+        (here / "texts/latin").write_bytes(b"caf\xe9.tar")
+        with pytest.raises(SourceError, match=sentence):
+            find_source(given)
+
+    def test_an_unknown_protocol_is_refused(self) -> None:
+        with pytest.raises(TagstreamError, match="Protocol not known: nopro"):
+            find_source("nopro://bucket/x.tar")
+
+    @pytest.mark.parametrize("given", ["shards/{0..3}.tar", "@list"])
+    def test_missing_shards_are_one_error_that_counts_them(self, here: Path, given: str) -> None:
+        (here / "list").write_text("\n".join(f"shards/{number}.tar" for number in range(4)))
+        with pytest.raises(SourceError, match=r"3 of the 4 shards of .* do not exist, the first is .*/shards/1\.tar"):
+            find_source(given)
+
+    def test_two_files_that_would_share_a_name_are_refused(self, here: Path) -> None:
+        write(here / "clash", "a.tar", "a.parquet")
+        with pytest.raises(SourceError, match="would share the name 'a'"):
+            find_source("clash")
+
+
+@pytest.mark.parametrize(
+    ("root", "url", "name"),
+    [
+        ("/data", "/data/a/0.tar", "a/0"),
+        ("/", "/data/0.tar", "data/0"),
+        ("s3://bucket", "s3://bucket/a/0.parquet", "a/0"),
+        ("", "/data/0.tar", "data/0"),
+        ("", "s3://bucket/.x/0.tar", "bucket/.x/0"),
+        ("", "https://host/0.TAR?x=1.tar", "host/0"),
+        ("/data", "/data/a/.tar", "a/.tar"),
+        ("/data", "/data/0.parquet.tar", "0.parquet"),
+        ("/data", "/data/0.tar.gz", "0.tar.gz"),
+    ],
+)
+def test_a_shards_name_is_its_path_below_the_root(root: str, url: str, name: str) -> None:
+    assert shard_name(root, url) == name
+
+
+def test_the_version_at_the_time_of_reading_is_that_of_the_listing(here: Path) -> None:
+    (here / "shards/2.tar").symlink_to("0.tar")
+    for shard in find_source("shards").shards:
+        assert current_version(*open_filesystem(shard.url)) == (shard.size, shard.etag)
+
+
+@pytest.fixture
+def bucket(s3: str, tmp_path: Path) -> Callable[..., str]:
+    """Puts objects under a prefix of the test's own, and returns its URL."""
+
+    def put(*keys: str) -> str:
+        filesystem, root = open_filesystem(f"{s3}/{tmp_path.name}")
+        for key in keys:
+            filesystem.pipe_file(f"{root}/{key}", TAR)
+        return f"{s3}/{tmp_path.name}"
+
+    return put
+
+
+@pytest.fixture(scope="module")
+def three_thousand(s3: str) -> str:
+    """URL of a prefix with three thousand shards."""
+    # Not put by requests, which would take longer than all these tests.
+    for number in range(3000):
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object("corpus", f"three-thousand/{number:04}.tar", b"x")
+    return f"{s3}/three-thousand"
+
+
+class TestS3:
+    """The same on S3."""
+
+    @pytest.mark.parametrize(
+        "form", ["{url}", "{url}/", "{url}/**/*.tar", "{url}/{0,sub/1}.tar", "{url}/{*,sub/*}.tar"]
+    )
+    def test_every_form_names_the_shards_alike(self, bucket: Callable[..., str], form: str) -> None:
+        url = bucket("0.tar", "sub/1.tar", ".hidden.tar", "README")
+        source = find_source(form.replace("{url}", url))
+        assert (names(source), source.root) == (["0", "sub/1"], url)
+        assert [shard.url for shard in source.shards] == [f"{url}/0.tar", f"{url}/sub/1.tar"]
+        assert all(shard.size == len(TAR) and shard.etag and shard.modified for shard in source.shards)
+
+    def test_a_list_may_lie_on_s3(self, bucket: Callable[..., str]) -> None:
+        url = bucket("0.tar", "sub/1.tar")
+        filesystem, path = open_filesystem(f"{url}/list")
+        filesystem.pipe_file(path, f"{url}/0.tar\n{url}/sub/1.tar\n".encode())
+        assert names(find_source(f"@{url}/list")) == [f"{url}/0"[5:], f"{url}/sub/1"[5:]]
+
+    def test_missing_shards_are_one_error(self, bucket: Callable[..., str]) -> None:
+        url = bucket("0.tar")
+        with pytest.raises(SourceError, match="2 of the 3 shards"):
+            find_source(f"{url}/{{0..2}}.tar")
+
+    def test_a_folder_of_images_has_the_etags_of_its_objects(self, bucket: Callable[..., str]) -> None:
+        source = find_source(bucket("a.jpg", "sub/b.jpg", "sub/b.txt"))
+        assert [(file.path, file.text) for file in source.images] == [("a.jpg", None), ("sub/b.jpg", "sub/b.txt")]
+        assert len({file.version.etag for file in source.images}) == 1
+
+    @pytest.mark.parametrize(("form", "n_requests"), [("{url}", 6), ("{url}/*.tar", 9), ("{url}/{0000..2999}.tar", 3)])
+    def test_three_thousand_shards_cost_few_requests(
+        self, three_thousand: str, caplog: pytest.LogCaptureFixture, form: str, n_requests: int
+    ) -> None:
+        with caplog.at_level(logging.INFO, "werkzeug"):
+            source = find_source(form.replace("{url}", three_thousand))
+        requests = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
+        assert len(source.shards) == 3000
+        # A listing comes in pages of a thousand.
+        assert 3 <= len(requests) <= n_requests, requests

@@ -1,0 +1,338 @@
+"""Compaction: fewer files, the same rows, whatever else happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.catalog.views import open_store
+from pipeline.errors import StoreError
+from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
+from pipeline.store.ownership import file_name, is_compacted
+from pipeline.store.store import Store
+from pipeline.upkeep import compaction as compaction_module
+from pipeline.upkeep.compaction import CompactionOutcome, compact_run
+from schemas import IMAGES, LABELS
+from tests.fixtures.interruption import Interruption
+from tests.fixtures.tables import commit_judged, commit_shard, run_record, shard_tables
+
+RUN = "run-1"
+SHARDS = ["a/0", "a/1", "b", "größe", "x" * 250]
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store of five shards, on the local disk and on S3."""
+    url = str(tmp_path) if request.param == "local" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+    return fill(Store(f"{url}/store"))
+
+
+def fill(store: Store) -> Store:
+    store.create_run(run_record(RUN))
+    for number, shard in enumerate(SHARDS):
+        commit_shard(store, RUN, shard, n_rows=3 + number, n_labels=number, size=number, etag=f"v{number}")
+    return store
+
+
+def compact(store: Store) -> CompactionOutcome:
+    return compact_run(store, RUN, read_vocabulary(None), lambda done, total: None)
+
+
+def all_rows(store: Store) -> dict[str, list[Any]]:
+    """Every row of the store, in an order of its own."""
+    connection = open_store(store.url)
+    return {
+        table: connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall()
+        for table in ("images", "stored_labels")
+    }
+
+
+def file_names(store: Store, table: str) -> list[str]:
+    return sorted(Path(path).name for path in store.filesystem.ls(f"{store.root}/{table}/run={RUN}", detail=False))
+
+
+class TestRows:
+    """What is in the files."""
+
+    def test_the_rows_stay_the_same_and_the_files_become_one(self, store: Store) -> None:
+        before = all_rows(store)
+        outcome = compact(store)
+        assert all_rows(store) == before
+        assert (outcome.n_shards, outcome.n_files_before, outcome.n_files_after) == (5, 5, 1)
+        assert file_names(store, "images") == file_names(store, "labels")
+        assert [is_compacted(name) for name in file_names(store, "images")] == [True]
+
+    def test_a_label_lies_in_one_place_the_highest_scores_first(self, store: Store) -> None:
+        compact(store)
+        (name,) = store.list_labels(RUN)
+        table, _ = store.read_file(store.labels_file(RUN, name))
+        found = list(zip(table["label"].to_pylist(), (-score for score in table["score"].to_pylist()), strict=True))
+        assert found == sorted(found)
+
+    def test_the_files_have_the_schemas_of_the_tables_and_say_which_run_made_them(self, store: Store) -> None:
+        compact(store)
+        (name,) = store.list_labels(RUN)
+        for path, schema in ((store.images_file(RUN, name), IMAGES), (store.labels_file(RUN, name), LABELS)):
+            table, described = store.read_file(path)
+            assert table.schema.equals(schema, check_metadata=False)
+            assert described["fingerprint"] == "f"
+
+    def test_damage_is_not_written_anew_as_if_it_were_whole(self, tmp_path: Path) -> None:
+        store = fill(Store(str(tmp_path / "store")))
+        path = Path(store.labels_file(RUN, "b.parquet"))
+        content = bytearray(path.read_bytes())
+        content[20] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(
+            StoreError, match=r"labels/run=run-1/b\.parquet is damaged: its digest is that of other bytes"
+        ):
+            compact(store)
+        assert len(file_names(store, "images")) == len(SHARDS)
+
+    def test_large_files_are_not_put_together(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(compaction_module, "_TARGET_BYTES", 1)
+        before = all_rows(store)
+        assert compact(store).n_files_after == len(SHARDS)
+        assert all_rows(store) == before
+
+    def test_a_run_without_commits_has_nothing_to_compact(self, tmp_path: Path) -> None:
+        store = Store(str(tmp_path / "store"))
+        store.create_run(run_record(RUN))
+        assert compact(store).n_files_after == 0
+
+    def test_an_unknown_run_is_refused(self, store: Store) -> None:
+        with pytest.raises(StoreError, match="there is no run other in the store"):
+            compact_run(store, "other", read_vocabulary(None), lambda done, total: None)
+
+
+class TestLaterJobs:
+    """A compacted run is labelled further as any other."""
+
+    def test_the_shards_are_known_with_the_version_of_their_source_and_their_keys(self, store: Store) -> None:
+        former = store.committed(RUN)
+        versions = {shard: store.read_version(RUN, former[shard]) for shard in SHARDS}
+        keys = {shard: store.read_keys(RUN, shard, former[shard]) for shard in SHARDS}
+        compact(store)
+        committed = store.committed(RUN)
+        assert len(committed) == len(SHARDS)
+        assert {shard: store.read_version(RUN, committed[shard]) for shard in SHARDS} == versions
+        assert {shard: store.read_keys(RUN, shard, committed[shard]) for shard in SHARDS} == keys
+        assert [committed[shard].modified for shard in SHARDS] == [former[shard].modified for shard in SHARDS]
+
+    def test_a_second_time_there_is_nothing_to_do(self, store: Store) -> None:
+        compact(store)
+        before = file_names(store, "labels")
+        compact(store)
+        assert file_names(store, "labels") == before
+
+    def test_new_shards_join_a_small_file(self, store: Store) -> None:
+        compact(store)
+        commit_shard(store, RUN, "new")
+        before = all_rows(store)
+        assert compact(store).n_files_after == 1
+        assert all_rows(store) == before
+
+    def test_a_shard_labelled_again_counts_once_before_and_after_the_next_compaction(self, store: Store) -> None:
+        compact(store)
+        commit_shard(store, RUN, "b", n_rows=1, n_labels=7, replace=True)
+        query = (
+            "SELECT (SELECT count(*) FROM images WHERE shard = 'b'), (SELECT count(*) FROM labels WHERE shard = 'b')"
+        )
+        assert open_store(store.url).execute(query).fetchall() == [(1, 7)]
+        before = all_rows(store)
+        assert len(before["images"]) == 3 + 4 + 1 + 6 + 7
+        assert compact(store).n_files_after == 1
+        assert all_rows(store) == before
+        assert store.committed(RUN)["b"].generation == 1
+
+    def test_a_job_that_planned_before_the_compaction_replaces_its_shard(self, store: Store) -> None:
+        former = store.committed(RUN)["b"]
+        compact(store)
+        assert store.commit(RUN, "b", *shard_tables("b", 1), {}, replaces=former)
+        assert open_store(store.url).execute("SELECT count(*) FROM images WHERE shard = 'b'").fetchall() == [(1,)]
+
+    def test_a_job_that_wakes_up_after_its_shard_was_compacted_changes_nothing(self, store: Store) -> None:
+        before = all_rows(store)
+        compact(store)
+        commit_shard(store, RUN, "b", n_rows=1)
+        assert all_rows(store) == before
+        compact(store)
+        assert all_rows(store) == before
+        assert len(file_names(store, "images")) == 1
+
+
+class TestCrashes:
+    """Killed at any step, a compaction leaves the same rows, and the next one goes on."""
+
+    @pytest.mark.parametrize("step", range(1, 16))
+    def test_killed_before_any_operation(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+        store = fill(Store(str(tmp_path / "store")))
+        compact(store)
+        commit_shard(store, RUN, "b", n_rows=1, replace=True)
+        commit_shard(store, RUN, "new")
+        before = all_rows(store)
+        with monkeypatch.context() as patched:
+            interruption = _die_at(patched, store, step)
+            try:
+                compact(store)
+            except KeyboardInterrupt:
+                assert interruption.n_calls == step
+            else:
+                # Three files move in; images and labels of three shards go, and the former spellings.
+                assert step > 3 + 3 * 2 + 1
+        assert all_rows(store) == before
+        compact(store)
+        assert all_rows(store) == before
+        assert len(file_names(store, "images")) == 1
+
+    def test_two_compactions_at_once_leave_the_same_rows(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = all_rows(store)
+        move, others = compaction_module.move_whole, []
+
+        def move_whole(*arguments: Any) -> None:
+            if not others:
+                others.append(1)
+                compact(store)
+            move(*arguments)
+
+        monkeypatch.setattr(compaction_module, "move_whole", move_whole)
+        compact(store)
+        assert all_rows(store) == before
+        compact(store)
+        assert all_rows(store) == before
+        assert len(file_names(store, "images")) == 1
+
+    def test_files_that_another_compaction_took_are_put_off(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = all_rows(store)
+        read, others = compaction_module._read_file, []
+
+        def read_file(*arguments: Any) -> Any:
+            if not others:
+                others.append(1)
+                compact(store)
+            return read(*arguments)
+
+        monkeypatch.setattr(compaction_module, "_read_file", read_file)
+        monkeypatch.setattr(compaction_module, "_N_READERS", 1)
+        outcome = compact(store)
+        assert (outcome.n_put_off, outcome.n_files_after) == (5, 1)
+        assert all_rows(store) == before
+
+    def test_a_shard_that_is_labelled_again_meanwhile_is_not_lost(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        move, others = compaction_module.move_whole, []
+
+        def move_whole(*arguments: Any) -> None:
+            if not others:
+                others.append(1)
+                commit_shard(store, RUN, "b", n_rows=1, replace=True)
+            move(*arguments)
+
+        monkeypatch.setattr(compaction_module, "move_whole", move_whole)
+        compact(store)
+        assert open_store(store.url).execute("SELECT count(*) FROM images WHERE shard = 'b'").fetchall() == [(1,)]
+
+    def test_labels_that_a_running_job_has_just_written_are_left_alone(self, store: Store) -> None:
+        _, labels = shard_tables("open", 2)
+        for name in (file_name("open"), file_name("b", 1), "compacted!000009-0123456789ab.parquet"):
+            with store.filesystem.open(store.labels_file(RUN, name), "wb") as file:
+                pq.write_table(labels, file)
+        compact(store)
+        assert len(store.list_labels(RUN)) == 1 + 3
+
+    def test_what_a_killed_compaction_left_behind_long_ago_is_deleted(self, tmp_path: Path) -> None:
+        store = Store(str(tmp_path / "store"))
+        store.create_run(run_record(RUN))
+        commit_shard(store, RUN, "0")
+        folder = Path(store.images_file(RUN, ".compacting-old"))
+        folder.mkdir()
+        labels = Path(store.labels_file(RUN, "compacted!000009-0123456789ab.parquet"))
+        labels.write_bytes(b"PAR1")
+        for path in (folder, labels):
+            os.utime(path, (time.time() - 2 * 86400,) * 2)
+        compact(store)
+        assert not folder.exists()
+        assert not labels.exists()
+
+
+def _die_at(monkeypatch: pytest.MonkeyPatch, store: Store, step: int) -> Interruption:
+    """Interrupts before the n-th file that moves or is deleted."""
+    interruption = Interruption(step)
+    monkeypatch.setattr(compaction_module, "move_whole", interruption.around(compaction_module.move_whole))
+    monkeypatch.setattr(store.filesystem, "rm_file", interruption.around(store.filesystem.rm_file))
+    return interruption
+
+
+class TestLookUps:
+    """Questions to a compacted store read little of it."""
+
+    def test_images_with_a_rare_label_are_found_in_a_small_part_of_the_files(
+        self, s3: str, tmp_path: Path, s3_reads: list[int]
+    ) -> None:
+        store = Store(f"{s3}/{tmp_path.name}/store")
+        store.create_run(run_record(RUN))
+        commit_random_labels(store, n_images=1500, n_labels=300)
+        compact(store)
+        (file,) = store.list_labels(RUN).values()
+        assert file["size"] > 4 << 20
+        s3_reads.clear()
+        found = open_store(store.url).execute("SELECT count(*) FROM images_with('Word-0777')").fetchall()
+        assert found[0][0] > 10
+        assert 0 < sum(s3_reads) < file["size"] / 4
+
+    @pytest.mark.parametrize("vocabulary", ["the same", "another"])
+    def test_names_are_those_of_the_vocabulary_that_is_asked_for(self, tmp_path: Path, vocabulary: str) -> None:
+        store = Store(str(tmp_path / "store"))
+        store.create_run(run_record(RUN))
+        commit_judged(store, RUN, {"a": [{"labels": ["dogs", "thing"]}], "b": [{"labels": ["Dog", "cat"]}]})
+        compact(store)
+        commit_judged(store, RUN, {"c": [{"labels": ["DOGS", "mouse"]}]})
+        if vocabulary == "the same":
+            connection = open_store(store.url)
+            assert connection.execute("SELECT count(*) FROM images_with('dog')").fetchall() == [(3,)]
+            return
+        path = tmp_path / "pets.toml"
+        path.write_text('deny = ["thing"]\n[aliases]\ndog = "pet"\ncat = "pet"\n')
+        connection = open_store(store.url, read_vocabulary(path))
+        names = connection.execute("SELECT name, count(*) FROM labels GROUP BY name ORDER BY name NULLS LAST")
+        assert names.fetchall() == [("mouse", 1), ("pet", 4), (None, 1)]
+
+    def test_names_that_were_kept_are_not_made_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = Store(str(tmp_path / "store"))
+        store.create_run(run_record(RUN))
+        commit_judged(store, RUN, {"a": [{"labels": ["dogs", "cat"]}]})
+        compact(store)
+        monkeypatch.setattr(Vocabulary, "name_of", lambda self, label: pytest.fail(f"named {label}"))
+        connection = open_store(store.url)
+        assert connection.execute("SELECT label FROM labels WHERE name = 'dog'").fetchall() == [("dogs",)]
+
+
+def commit_random_labels(store: Store, n_images: int, n_labels: int) -> None:
+    """A shard of so many images, each with so many of a thousand words."""
+    images, _ = shard_tables("random", n_images, n_labels=0)
+    generator = random.Random(0)
+    rows = [
+        {
+            "image_id": image["image_id"],
+            "shard": "random",
+            "index": image["index"],
+            "rank": rank,
+            "label": f"word {number:04}",
+            "score": generator.random(),
+            "first_token_prob": generator.random(),
+            "n_tokens": 2,
+        }
+        for image in images.to_pylist()
+        for rank, number in enumerate(generator.sample(range(1000), n_labels), start=1)
+    ]
+    store.commit(RUN, "random", images, pa.Table.from_pylist(rows, schema=LABELS), {})

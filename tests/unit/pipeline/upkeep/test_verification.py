@@ -1,0 +1,329 @@
+"""Verification finds every kind of damage, and after a repair the next job makes the tables what they were."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.store.store import Store
+from pipeline.upkeep.verification import runs_to_verify, verify_run
+from tests.fixtures.corpus import sample_members, tar_bytes, write_tars
+from tests.fixtures.damage import OF_A_COMPACTED_FILE, OF_A_SHARD, Damage, Damager
+from tests.fixtures.labelled import label_source
+from tests.fixtures.stores import FOUND, RUN, all_rows, compact, kinds, relabelled, repair
+from tests.fixtures.tables import job_record, run_record
+
+Check = Callable[[Store, str, Damage], None]
+LONG_AGO = time.time() - 2 * 86400
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards: two of good samples, one with a repeated key and a sample without an image."""
+    folder = tmp_path_factory.mktemp("source")
+    write_tars(folder, 2, 4)
+    odd = [*sample_members("a", 90), *sample_members("b", 91), ("a.jpg", b"again"), ("c.txt", b"no image")]
+    (folder / "odd.tar").write_bytes(tar_bytes(odd))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def templates(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Good stores, to be copied: one as jobs leave it, one compacted."""
+    folder = tmp_path_factory.mktemp("stores")
+    for kind in ("plain", "compacted"):
+        store = Store(str(folder / kind))
+        label_source(store, RUN, str(source), FOUND)
+        store.write_job(job_record(RUN))
+        if kind == "compacted":
+            compact(store)
+    return {kind: folder / kind for kind in ("plain", "compacted")}
+
+
+@pytest.fixture(scope="module")
+def good_rows(templates: dict[str, Path]) -> dict[str, list[Any]]:
+    return all_rows(Store(str(templates["plain"])))
+
+
+@pytest.fixture
+def store(templates: dict[str, Path], tmp_path: Path) -> Store:
+    return copied(templates["plain"], tmp_path)
+
+
+@pytest.fixture
+def compacted(templates: dict[str, Path], tmp_path: Path) -> Store:
+    return copied(templates["compacted"], tmp_path)
+
+
+def copied(template: Path, tmp_path: Path) -> Store:
+    shutil.copytree(template, tmp_path / "store")
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def check_found_and_mended(source: Path, good_rows: dict[str, list[Any]]) -> Check:
+    """Damages a file of a store, and goes on until its tables are checked to be good again."""
+
+    def check(store: Store, name: str, damage: Damage) -> None:
+        kind, break_it = damage
+        break_it(Damager(store, RUN, name))
+        found = verify_run(store, RUN)
+        assert (kinds(found), found.is_whole) == ({kind}, False)
+        assert any(finding.name == name for finding in found.findings)
+        assert repair(store)
+        assert verify_run(store, RUN).findings == []
+        label_source(store, RUN, str(source), FOUND)
+        assert verify_run(store, RUN).findings == []
+        assert all_rows(store) == good_rows
+
+    return check
+
+
+@pytest.mark.parametrize("what", OF_A_SHARD)
+def test_damage_of_a_shard_is_found_and_mended(store: Store, check_found_and_mended: Check, what: str) -> None:
+    check_found_and_mended(store, "00000.parquet", OF_A_SHARD[what])
+
+
+def test_a_reject_without_its_reason_is_found_and_mended(store: Store, check_found_and_mended: Check) -> None:
+    def forget(damage: Damager) -> None:
+        damage.edit_rows("images", lambda rows: [row.update({"error": None}) for row in rows])
+
+    check_found_and_mended(store, "odd.parquet", ("rows", forget))
+
+
+@pytest.mark.parametrize("what", OF_A_COMPACTED_FILE)
+def test_damage_of_a_compacted_file_is_found_and_mended(
+    compacted: Store, check_found_and_mended: Check, what: str
+) -> None:
+    (name,) = compacted.list_images(RUN)
+    check_found_and_mended(compacted, name, OF_A_COMPACTED_FILE[what])
+
+
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_damage_on_s3_is_found_and_mended(
+    s3: str, tmp_path: Path, source: Path, check_found_and_mended: Check, is_compacted: bool
+) -> None:
+    store = Store(f"{s3}/{tmp_path.name}/store")
+    label_source(store, RUN, str(source), FOUND)
+    if is_compacted:
+        compact(store)
+        (name,) = store.list_images(RUN)
+        check_found_and_mended(store, name, OF_A_COMPACTED_FILE["images are garbage"])
+    else:
+        check_found_and_mended(store, "00000.parquet", OF_A_SHARD["a bit of a page of labels flipped"])
+
+
+class TestGoodStores:
+    """What is whole has no findings."""
+
+    @pytest.mark.parametrize("kind", ["plain", "compacted"])
+    def test_everything_is_read_and_nothing_found(self, templates: dict[str, Path], kind: str) -> None:
+        found = verify_run(Store(str(templates[kind])), RUN)
+        assert found.findings == []
+        assert (found.n_files, found.n_images, found.n_labels) == (3 if kind == "plain" else 1, 12, 30)
+
+    def test_a_compacted_store_with_shards_labelled_again_is_whole(self, tmp_path: Path) -> None:
+        store, _ = relabelled(tmp_path, "compacted")
+        assert verify_run(store, RUN).findings == []
+        assert len(all_rows(store)["images"]) == 8 + 3
+
+    def test_a_folder_of_images_in_generations_is_whole(self, tmp_path: Path) -> None:
+        store = Store(str(tmp_path / "store"))
+        for number in range(4):
+            for name, data in sample_members(f"{number}", number):
+                path = tmp_path / "photos" / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+            label_source(store, RUN, str(tmp_path / "photos"), FOUND)
+        assert verify_run(store, RUN).findings == []
+        assert len(store.committed(RUN)) == 4
+
+    @pytest.mark.parametrize(
+        ("ranking", "scores"),
+        [
+            ("prob", (0.5, 0.5, 0.1)),
+            ("ppl", (1, 1.5, float("inf"))),
+            ("sim", (0.1, 0.2, 0.2)),
+            ("none", (0.1, 0.5, 0.2)),
+        ],
+    )
+    def test_scores_are_in_the_order_of_their_ranking(
+        self, source: Path, tmp_path: Path, ranking: str, scores: tuple[float, ...]
+    ) -> None:
+        found = [(f"label {score_number}", score) for score_number, score in enumerate(scores)]
+        right, wrong = Store(str(tmp_path / "right")), Store(str(tmp_path / "wrong"))
+        label_source(right, RUN, str(source), found, ranking=ranking)
+        label_source(wrong, RUN, str(source), found[::-1], ranking=ranking)
+        assert verify_run(right, RUN).findings == []
+        assert kinds(verify_run(wrong, RUN)) == (set() if ranking == "none" else {"rows"})
+
+    def test_progress_is_told_file_by_file(self, store: Store) -> None:
+        told: list[tuple[int, int]] = []
+        verify_run(store, RUN, lambda done, total: told.append((done, total)))
+        assert told == [(1, 3), (2, 3), (3, 3)]
+
+    def test_a_shard_that_a_job_replaces_meanwhile_is_no_finding(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # As where the images are read, and the labels are gone with them.
+        list_images = store.list_images
+        monkeypatch.setattr(store, "list_images", lambda run: list_images(run) | {"gone.parquet": {"mtime": LONG_AGO}})
+        found = verify_run(store, RUN)
+        assert (found.findings, found.n_files) == ([], 3)
+
+
+@pytest.mark.parametrize("kind", ["plain", "compacted"])
+@pytest.mark.parametrize("table", ["images", "labels"])
+def test_no_flipped_bit_changes_what_is_read_unnoticed(
+    templates: dict[str, Path], tmp_path: Path, kind: str, table: str
+) -> None:
+    store = copied(templates[kind], tmp_path)
+    name = sorted(store.list_images(RUN))[-1]
+    path = Path(store.root, table, f"run={RUN}", name)
+    whole = path.read_bytes()
+    expected = read_by_others(path)
+    generator, n_found = random.Random(f"{kind} {table}"), 0
+    for _ in range(60):
+        content = bytearray(whole)
+        content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+        path.write_bytes(content)
+        if verify_run(store, RUN).is_whole:
+            # In the key of the digest itself.
+            assert read_by_others(path) == expected
+        else:
+            n_found += 1
+    assert n_found >= 58
+
+
+def read_by_others(path: Path) -> list[Any]:
+    """Answers of DuckDB, some of which come from the footer's statistics alone, and of pyarrow."""
+    column = "rank" if "/labels/" in str(path) else "n_labels"
+    queries = ("SELECT *", "SELECT count(*)", f"SELECT min({column}), max({column})", "SELECT * WHERE index = 1")
+    with duckdb.connect() as connection:
+        found = [
+            connection.execute(
+                query.replace("WHERE", f"FROM '{path}' WHERE") if "WHERE" in query else f"{query} FROM '{path}'"
+            ).fetchall()
+            for query in queries
+        ]
+    return [*found, pq.read_table(path).to_pylist()]
+
+
+class TestLeftovers:
+    """What lies in the folders and is no part of the run."""
+
+    def leave(self, store: Store, path: str, modified: float | None = None) -> Path:
+        """Makes a file below the store."""
+        file = Path(store.root, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"PAR1")
+        if modified is not None:
+            os.utime(file, (modified, modified))
+        return file
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            f"labels/run={RUN}/open.parquet",
+            f"labels/run={RUN}/00000!g1.parquet",
+            f"labels/run={RUN}/compacted!000009-0123456789ab.parquet",
+            f"spellings/run={RUN}/compacted!000009-0123456789ab.parquet",
+            f"images/run={RUN}/.open.parquet.0123.tmp",
+            f"labels/run={RUN}/.open.parquet.0123.tmp",
+            f"runs/{RUN}/jobs/.x.json.0123.tmp",
+            f"runs/{RUN}/.run.json.0123.tmp",
+            f"images/run={RUN}/.compacting-x/labels",
+        ],
+    )
+    def test_what_was_left_long_ago_is_told_and_deleted(self, store: Store, path: str) -> None:
+        store.write_job(job_record(RUN, started="2026-01-02T00:00:00+00:00", outcome="running"))
+        before = all_rows(store)
+        file = self.leave(store, path, LONG_AGO)
+        os.utime(file.parent, (LONG_AGO, LONG_AGO))
+        found = verify_run(store, RUN)
+        assert (kinds(found), found.is_whole) == ({"leftover"}, True)
+        assert repair(store) == ["deleted"]
+        assert not file.exists()
+        assert all_rows(store) == before
+
+    def test_what_a_running_job_may_own_is_neither_told_nor_deleted(self, store: Store) -> None:
+        started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - 3600))
+        store.write_job(job_record(RUN, started=started, outcome="running"))
+        names = ("open.parquet", "00000!g1.parquet", ".open.parquet.0123.tmp")
+        left = [self.leave(store, f"labels/run={RUN}/{name}") for name in names]
+        left.append(self.leave(store, f"labels/run={RUN}/compacted!000009-0123456789ab.parquet"))
+        left.append(self.leave(store, f"images/run={RUN}/.compacting-x/labels"))
+        assert verify_run(store, RUN).findings == []
+        assert repair(store) == []
+        assert all(file.exists() for file in left)
+
+    def test_what_is_older_than_all_running_jobs_is_of_one_that_died(self, store: Store) -> None:
+        started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+        store.write_job(job_record(RUN, started=started, outcome="running"))
+        self.leave(store, f"labels/run={RUN}/open.parquet", time.time() - 3600)
+        assert kinds(verify_run(store, RUN)) == {"leftover"}
+
+    def test_images_that_own_nothing_are_deleted_with_their_labels(self, tmp_path: Path) -> None:
+        store, _ = relabelled(tmp_path, "plain")
+        before = all_rows(store)
+        found = verify_run(store, RUN)
+        assert [finding.path for finding in found.findings] == [f"images/run={RUN}/00001.parquet"]
+        assert repair(store) == ["deleted"]
+        assert len(store.list_labels(RUN)) == len(store.list_images(RUN)) == 3
+        assert all_rows(store) == before
+
+    def test_files_of_others_are_told_and_left_alone(self, store: Store) -> None:
+        names = (f"images/run={RUN}/notes.txt", f"labels/run={RUN}/sub/x.parquet", f"spellings/run={RUN}/0.parquet")
+        files = [self.leave(store, name, LONG_AGO) for name in names]
+        found = verify_run(store, RUN)
+        assert (kinds(found), len(found.findings), found.is_whole) == ({"foreign"}, 3, True)
+        assert repair(store) == []
+        assert all(file.exists() for file in files)
+
+    def test_images_that_were_deleted_make_their_shard_open(
+        self, store: Store, source: Path, good_rows: dict[str, list[Any]]
+    ) -> None:
+        Damager(store, RUN, "00000.parquet").delete("images")
+        assert kinds(verify_run(store, RUN)) == {"leftover"}
+        repair(store)
+        label_source(store, RUN, str(source), FOUND)
+        assert all_rows(store) == good_rows
+
+
+class TestRecords:
+    """The json records."""
+
+    def test_a_damaged_record_of_a_job_is_deleted(self, store: Store, good_rows: dict[str, list[Any]]) -> None:
+        (path,) = Path(store.root, "runs", RUN, "jobs").iterdir()
+        path.write_text("{")
+        assert kinds(verify_run(store, RUN)) == {"record"}
+        repair(store)
+        assert store.read_jobs(RUN) == []
+        assert all_rows(store) == good_rows
+
+    @pytest.mark.parametrize("content", [b"{", b"", run_record("other").to_json().encode(), None])
+    def test_a_damaged_record_of_a_run_is_told_and_left_to_a_hand(self, store: Store, content: bytes | None) -> None:
+        path = Path(store.root, "runs", RUN, "run.json")
+        path.unlink() if content is None else path.write_bytes(content)
+        found = verify_run(store, RUN)
+        assert (kinds(found), found.n_files) == ({"record"}, 3)
+        assert repair(store) == []
+
+    def test_without_the_record_of_the_run_damage_is_left(self, store: Store) -> None:
+        Path(store.root, "runs", RUN, "run.json").unlink()
+        Damager(store, RUN, "00000.parquet").flip("labels", 0.02)
+        assert repair(store) == ["left"]
+
+    def test_runs_without_any_record_are_verified_too(self, store: Store) -> None:
+        shutil.rmtree(Path(store.root, "runs", RUN))
+        assert runs_to_verify(store) == [RUN]
+        assert kinds(verify_run(store, RUN)) == {"record"}
