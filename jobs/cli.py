@@ -33,7 +33,8 @@ from jobs.verbs.submit import submit
 from jobs.verbs.thresholds import thresholds
 from jobs.verbs.train import train
 from jobs.verbs.truncate import truncate
-from pipeline.errors import RunLockedError, TagstreamError, one_line
+from pipeline.errors import RunLockedError, TagstreamError
+from pipeline.text import one_line
 
 
 class _Verbs(click.Group):

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+# As model.ranking has it, which would import torch: reading a store takes no seconds of that.
+LOWEST_FIRST = frozenset({"ppl", "sim"})
+PROBABILITIES = frozenset({"prob", "none"})
+
 Ranking = Literal["prob", "ppl", "sim", "none"]
 RANKINGS: tuple[str, ...] = get_args(Ranking)
 Sampling = Literal["one_shot", "greedy", "beam"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from model.heat_map import draw_over
-from model.ranking import Label
+from model.ranking import Label, bar_length
 
 if TYPE_CHECKING:
     from model.explanation import Explanation
@@ -97,13 +97,6 @@ def _label_row(label: Label, ranking: str) -> str:
     width = 100 * bar_length(label.score, ranking)
     filled = f'<span style="display:block;width:{width:.1f}%;height:100%;background:#4c86cf"></span>'
     return _table_row(_text(label.text), f'<span style="{_TRACK}">{filled}</span>', f"{label.score:.3f}")
-
-
-def bar_length(score: float, ranking: str) -> float:
-    """A ranking's score as the length of a bar, 0 to 1, the better the longer."""
-    if ranking == "ppl":
-        return 1 / score
-    return 1 - score if ranking == "sim" else min(score, 1.0)
 
 
 def _table(rows: list[str]) -> str:

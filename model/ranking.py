@@ -120,3 +120,10 @@ def _merge(known: Label, other: Label, ranking: str) -> Label:
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
     return sum(listed) / len(listed)
+
+
+def bar_length(score: float, ranking: str) -> float:
+    """A ranking's score as the length of a bar, 0 to 1, the better the longer."""
+    if ranking == "ppl":
+        return 1 / score
+    return 1 - score if ranking == "sim" else min(score, 1.0)

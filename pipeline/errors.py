@@ -27,14 +27,3 @@ class ModelError(TagstreamError):
 
 class ClusterError(TagstreamError):
     """Ray cannot run this job with the resources it has."""
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text as part of a sentence; its class where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def without_traceback(message: str) -> str:
-    """A library's message of which Python's traceback is a part, with the traceback's last line in its place."""
-    before, traceback, calls = message.partition("Traceback (most recent call last):")
-    return before + calls.strip().split("\n")[-1] if traceback else message

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
+
+_VERSIONED = ("torch", "transformers", "pillow", "ray", "pyarrow")
 
 
 def cpu_name() -> str:
@@ -35,3 +38,9 @@ def describe_hardware() -> dict[str, str]:
     if torch.cuda.is_available():
         described["gpus"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     return described
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of what decides the labels."""
+    versions = {name: importlib.metadata.version(name) for name in _VERSIONED}
+    return {"python": platform.python_version(), **versions}

@@ -19,3 +19,14 @@ def image_id(shard: str, key: str, repetition: int = 0) -> int:
 def content_hash(data: bytes) -> str:
     """Hash of a sample's encoded bytes: 32 hex digits of BLAKE2b."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def image_ids(shard: str, keys: list[str]) -> list[int]:
+    """One id a row of a shard, in order; rows that repeat a key get ids of their own, so that a label has one row."""
+    seen: dict[str, int] = {}
+    ids = []
+    for key in keys:
+        repetition = seen.get(key, 0)
+        seen[key] = repetition + 1
+        ids.append(image_id(shard, key, repetition))
+    return ids

@@ -114,7 +114,7 @@ def faulty_s3(s3: str, s3_endpoint: FaultyS3, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture(scope="session")
 def shared_ray(s3: str) -> Iterator[None]:
     """One Ray for all tests that label in this process."""
-    from pipeline.cluster.pool import start_ray, stop_ray
+    from pipeline.cluster.ray_session import start_ray, stop_ray
 
     start_ray(None, verbose=False)
     yield

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,16 +19,6 @@ if TYPE_CHECKING:
     from schemas import ComparisonSummary, JobSummary
 
     Summarize = Callable[[Ending], JobSummary | ComparisonSummary]
-
-
-def closing_options(command: Any) -> Any:
-    """The options `--summary` and `--notify` of a verb."""
-    for option in (
-        click.option("--notify", metavar="COMMAND|URL", help="Gets the same JSON: on stdin, or by POST."),
-        click.option("--summary", metavar="FILE", help="What became of it, as JSON; local or s3://."),
-    ):
-        command = option(command)
-    return command
 
 
 @dataclass(slots=True)
@@ -93,7 +81,8 @@ def closing(summarize: Summarize, summary: str | None, notify: str | None) -> It
 
 
 def _end(ending: Ending, failure: BaseException | None) -> None:
-    from pipeline.errors import RunLockedError, one_line
+    from pipeline.errors import RunLockedError
+    from pipeline.text import one_line
 
     if failure is None:
         ending.outcome, ending.exit_code = "done", ending.exit_code or 0
@@ -127,14 +116,3 @@ def _close(result: JobSummary | ComparisonSummary, summary: str | None, receiver
             say(f"NOT NOTIFIED: {error}", level=logging.ERROR)
     if trouble is not None:
         raise trouble
-
-
-def command_line() -> str:
-    """This invocation as records keep it, to be typed again: without who is notified, which is a secret."""
-    words, rest = ["tagstream"], iter(sys.argv[1:])
-    for word in rest:
-        if word == "--notify":
-            next(rest, None)
-        elif not word.startswith("--notify="):
-            words.append(word)
-    return shlex.join(words)

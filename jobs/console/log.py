@@ -77,24 +77,6 @@ def start_log(log_format: str) -> None:
     (root.addHandler if as_json else root.removeHandler)(_HANDLER)
 
 
-def log_format_option(command: Any) -> Any:
-    """The option `--log-format` of a verb."""
-
-    def choose(context: click.Context, parameter: click.Parameter, value: str) -> None:
-        start_log(value)
-
-    return click.option(
-        "--log-format",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        is_eager=True,
-        expose_value=False,
-        callback=choose,
-        help="Of what is told on stderr.",
-    )(command)
-
-
 def is_json() -> bool:
     return isinstance(_HANDLER.formatter, _JsonLines)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from pipeline.catalog.views import Connection
+    from pipeline.catalog.connection import Connection
 
 Rows = Iterable[Sequence[Any]]
 _ROWS_AT_ONCE = 1000

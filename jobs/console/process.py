@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -114,3 +115,14 @@ def _last_words(words: str) -> Iterator[Callable[[], None]]:
         spoken()
         os.close(write_end)
         watcher.wait()
+
+
+def command_line() -> str:
+    """This invocation as records keep it, to be typed again: without who is notified, which is a secret."""
+    words, rest = ["tagstream"], iter(sys.argv[1:])
+    for word in rest:
+        if word == "--notify":
+            next(rest, None)
+        elif not word.startswith("--notify="):
+            words.append(word)
+    return shlex.join(words)

@@ -12,7 +12,8 @@ from typing import IO, Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import TagstreamError, one_line
+from pipeline.errors import TagstreamError
+from pipeline.text import one_line
 
 Rows = Iterable[Sequence[Any]]
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.closing.closing import closing, closing_options
+from jobs.closing.closing import closing
+from jobs.console.options import closing_options
 
 if TYPE_CHECKING:
     from pipeline.analysis.comparison import Comparison

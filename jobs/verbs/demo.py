@@ -26,8 +26,10 @@ def demo(store: str) -> None:
     from jobs.verbs.label import report, run_job
     from jobs.verbs.report import print_report
     from model.folder import DEMO_MODEL
-    from pipeline.catalog.views import open_store, run_query
-    from pipeline.labelling.job import LabelJob, LabelRequest
+    from pipeline.catalog.connection import run_query
+    from pipeline.catalog.views import open_store
+    from pipeline.labelling.job import LabelJob
+    from pipeline.labelling.request import LabelRequest
     from pipeline.naming.vocabulary import read_vocabulary
     from pipeline.report.job import Report, ReportRequest
     from pipeline.settings.labelling import LabelSettings

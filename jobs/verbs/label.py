@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.closing.closing import JobInHand, closing, closing_options, command_line
+from jobs.closing.closing import JobInHand, closing
 from jobs.console.config_file import read_config
-from jobs.console.log import identify_by, log_format_option, say
-from jobs.console.options import FiniteRange
-from jobs.console.process import job_process
+from jobs.console.log import identify_by, say
+from jobs.console.options import FiniteRange, closing_options, log_format_option
+from jobs.console.process import command_line, job_process
 
 if TYPE_CHECKING:
-    from pipeline.labelling.job import LabelJob, LabelOutcome, LabelRequest
+    from pipeline.labelling.job import LabelJob
+    from pipeline.labelling.request import LabelOutcome, LabelRequest
     from pipeline.settings.labelling import LabelSettings
 
 EXIT_TOO_MANY_REJECTS = 3
@@ -79,7 +80,7 @@ def label(
 def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
     from model.folder import DEMO_MODEL
     from pipeline.forecast.forecast import Forecast
-    from pipeline.labelling.job import LabelRequest
+    from pipeline.labelling.request import LabelRequest
 
     settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
     plan = flags.pop("plan")

@@ -11,7 +11,7 @@ from jobs.console.output import print_rows
 from jobs.verbs.label import label_settings
 
 if TYPE_CHECKING:
-    from pipeline.forecast.estimate import Estimate
+    from pipeline.estimate import Estimate
     from pipeline.forecast.forecast import Forecast
 
 _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
@@ -48,7 +48,7 @@ def plan(source: str, model: str, config: str | None, output: str, **options: An
     from jobs.console.live_line import LiveLine, describe
     from jobs.console.process import NOTHING_KEPT, job_process
     from pipeline.forecast.job import ForecastJob, ForecastRequest
-    from pipeline.labelling.job import LabelRequest
+    from pipeline.labelling.request import LabelRequest
 
     settings = label_settings(config, {name: options.pop(name) for name in _FLAG_SETTINGS})
     label = LabelRequest(

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.closing.closing import JobInHand, closing, closing_options, command_line
+from jobs.closing.closing import JobInHand, closing
 from jobs.console.config_file import read_config
-from jobs.console.log import log_format_option
+from jobs.console.options import closing_options, log_format_option
+from jobs.console.process import command_line
 
 if TYPE_CHECKING:
     from schemas import JobRecord

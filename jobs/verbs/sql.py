@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from pipeline.catalog.connection import Connection
     from pipeline.catalog.result_file import ResultFile
-    from pipeline.catalog.views import Connection
 
 _FILE_FORMATS = ("csv", "json", "parquet")
 
@@ -116,8 +116,8 @@ def _print(connection: Connection, query: str, output: str) -> None:
     from jobs.console.output import print_result
     from jobs.console.row_formats import write_parquet
     from jobs.verbs.sql_query import run_interruptibly
+    from pipeline.catalog.connection import run_query
     from pipeline.catalog.result_file import stream_batches
-    from pipeline.catalog.views import run_query
 
     if output == "parquet":
         run_interruptibly(connection, lambda: write_parquet(stream_batches(connection, query), sys.stdout.buffer))
@@ -130,8 +130,8 @@ def _write(connection: Connection, query: str, output: str, file: ResultFile) ->
     from jobs.console.output import columns_and_rows
     from jobs.console.row_formats import write_csv, write_json, write_parquet
     from jobs.verbs.sql_query import run_interruptibly
+    from pipeline.catalog.connection import run_query
     from pipeline.catalog.result_file import stream_batches
-    from pipeline.catalog.views import run_query
 
     def write() -> int:
         with file.open() as stream:

@@ -17,11 +17,12 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from jobs.console.output import print_result, printable
 from jobs.verbs.sql_query import run_interruptibly
-from pipeline.catalog.views import query_rows, run_query
-from pipeline.errors import TagstreamError, one_line
+from pipeline.catalog.connection import query_rows, run_query
+from pipeline.errors import TagstreamError
+from pipeline.text import one_line
 
 if TYPE_CHECKING:
-    from pipeline.catalog.views import Connection
+    from pipeline.catalog.connection import Connection
 
 _PROMPT, _CONTINUED = "tagstream> ", "      ...> "
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from pipeline.catalog.views import Connection
+    from pipeline.catalog.connection import Connection
 
 T = TypeVar("T")
 _INTERRUPT_EVERY_S = 0.1
@@ -57,6 +57,6 @@ def _in_sentences(work: Callable[[], T]) -> T:
 def _sentence(message: str) -> str:
     """An error's text without what must not reach a terminal: values of the store in it, Python's tracebacks."""
     from jobs.console.output import printable
-    from pipeline.errors import without_traceback
+    from pipeline.text import without_traceback
 
     return "\n".join(map(printable, without_traceback(message).split("\n")))

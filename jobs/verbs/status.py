@@ -9,7 +9,7 @@ import click
 from jobs.console.output import printable
 
 if TYPE_CHECKING:
-    from pipeline.catalog.views import Connection
+    from pipeline.catalog.connection import Connection
     from pipeline.labelling.source_status import Standing
     from pipeline.store.store import Store
 
@@ -41,7 +41,8 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
     import duckdb
 
     from pipeline.catalog.views import open_store
-    from pipeline.errors import StoreError, one_line
+    from pipeline.errors import StoreError
+    from pipeline.text import one_line
 
     try:
         return _show(open_store(store), store, run)
@@ -53,7 +54,7 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
 
 
 def _show(connection: Connection, url: str, run: str | None) -> int:
-    from pipeline.catalog.views import query_rows
+    from pipeline.catalog.connection import query_rows
     from pipeline.store.store import Store
 
     store = Store(url)

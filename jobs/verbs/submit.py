@@ -42,7 +42,7 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
     sent = prepare(command, arguments, context.find_root())
 
     from jobs.sending.follow import follow
-    from pipeline.cluster.pool import profile_left_behind
+    from pipeline.cluster.environment import profile_left_behind
     from pipeline.cluster.submission import JobCluster, Upload
 
     cluster = JobCluster(address)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.analysis.measures import Estimate, ImageCounts, estimate_difference
-from pipeline.analysis.recall import find_run
+from pipeline.analysis.measures import ImageCounts, estimate_difference
 from pipeline.analysis.truth import TruthKind, name_labels
-from pipeline.catalog.views import Connection, query_rows, read_sql
+from pipeline.catalog.connection import Connection, find_run, query_rows, read_sql
 from pipeline.errors import TagstreamError
+from pipeline.estimate import Estimate
 
 
 @dataclass(frozen=True, slots=True)

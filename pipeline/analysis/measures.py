@@ -15,19 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.estimate import Estimate
+
 _N_RESAMPLES = 2000
 _INTERVAL = (2.5, 97.5)
 _SEED = 0
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A measure with its 95 % interval: of mean average precision over names, of all others over images."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)

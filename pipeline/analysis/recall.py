@@ -8,20 +8,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from model.choices import LOWEST_FIRST, PROBABILITIES
 from pipeline.analysis.embeddings import embed_names
-from pipeline.analysis.measures import Estimate, ImageCounts, estimate, estimate_mean
+from pipeline.analysis.measures import ImageCounts, estimate, estimate_mean
 from pipeline.analysis.truth import TruthKind, name_labels, no_truth
-from pipeline.catalog.views import Connection, add_table, query_rows, read_sql
+from pipeline.catalog.connection import Connection, add_table, find_run, query_rows, read_sql
 from pipeline.errors import TagstreamError
+from pipeline.estimate import Estimate
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.store.store import Store
 
 _N_CONFUSIONS = 3
 _NORMAL_INTERVAL = 1.96
 _COUNTS = ("n_truth", "n_found", "n_listed", "n_hits", "n_images")
-# As model.ranking has it, which would import torch: reading a store takes no seconds of that.
-LOWEST_FIRST = frozenset({"ppl", "sim"})
-_PROBABILITIES = frozenset({"prob", "none"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ class RunAnalysis:
     @property
     def has_probabilities(self) -> bool:
         """Whether the run's scores are probabilities."""
-        return self.ranking in _PROBABILITIES
+        return self.ranking in PROBABILITIES
 
     def reliability(self) -> list[dict[str, Any]]:
         """For each tenth of the scores: score_from, n_listed, mean_score, hit_share.
@@ -233,14 +232,3 @@ def calibration_error(reliability: Sequence[Mapping[str, Any]]) -> float:
     """Expected calibration error: mean distance of a label's score from the share of hits in its tenth."""
     n_listed = sum(row["n_listed"] for row in reliability)
     return sum(row["n_listed"] * abs(row["mean_score"] - row["hit_share"]) for row in reliability) / max(1, n_listed)
-
-
-def find_run(connection: Connection, run: str | None) -> dict[str, Any]:
-    """The record of a run, by default of the only one. Raises TagstreamError where there is none, or a choice."""
-    records = query_rows(connection, "records", {"run": run})
-    if len(records) == 1:
-        return records[0]
-    if not records:
-        raise TagstreamError(f"there is no run {run} in the store")
-    names = ", ".join(record["run"] for record in records)
-    raise TagstreamError(f"the store holds {len(records)} runs ({names}); choose one with --run")

@@ -37,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.analysis.recall import RunAnalysis
-from pipeline.catalog.views import Connection, query_rows, read_sql
+from pipeline.catalog.connection import Connection, query_rows, read_sql
 from pipeline.naming.thresholds import Thresholds, direction_of
 from pipeline.naming.vocabulary import Vocabulary
 

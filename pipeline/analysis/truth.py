@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline.catalog.views import Connection, add_table, read_sql
+from pipeline.catalog.connection import Connection, add_table, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.naming.nouns import nouns_of
 

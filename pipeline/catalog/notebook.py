@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from pipeline.catalog.views import Connection, read_sql
+from pipeline.catalog.connection import Connection, read_sql
 
 _MAX_ROWS = 20
 _MAX_CHARACTERS = 250

@@ -12,7 +12,7 @@ from typing import IO, Any
 import duckdb
 import pyarrow as pa
 
-from pipeline.catalog.views import Connection, check_query, query_error
+from pipeline.catalog.connection import Connection, check_query, query_error
 from pipeline.errors import TagstreamError
 from pipeline.storage.files import Filesystem, is_local, open_filesystem, open_whole, storage_errors
 from pipeline.store.store import Store

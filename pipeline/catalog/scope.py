@@ -7,7 +7,7 @@ from string import Template
 
 import duckdb
 
-from pipeline.catalog.views import Connection, read_sql
+from pipeline.catalog.connection import Connection, read_sql
 from pipeline.errors import TagstreamError
 from schemas import LABELLED
 

@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from pipeline.errors import ClusterError, one_line
+from pipeline.cluster.nodes import Node
+from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 
 _MAX_CPUS_PER_ACTOR = 8
 _CPUS_PER_CPU_ACTOR = 4
 # Ray counts in ten-thousandths of a resource.
 _PARTS = 10_000
-# Ray's Jobs API gives this to the command of every job that it runs, those of KubeRay's RayJobs among them.
-_MARK_OF_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-# They name files and roles of this machine, or say how it gets at them; other machines have their own, which these
-# would hide. And keys of other services.
-_AWS_OF_THIS_MACHINE = {
-    "AWS_CA_BUNDLE",
-    "AWS_CONFIG_FILE",
-    "AWS_CREDENTIAL_FILE",
-    "AWS_DATA_PATH",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_EXECUTION_ENV",
-    "AWS_IMDS_USE_IPV6",
-    "AWS_LOGIN_CACHE_DIRECTORY",
-    "AWS_PROFILE",
-    "AWS_ROLE_ARN",
-    "AWS_ROLE_SESSION_NAME",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-}
-_AWS_KINDS_OF_THIS_MACHINE = ("AWS_BEARER_TOKEN_", "AWS_CONTAINER_", "AWS_EC2_METADATA_", "AWS_LAMBDA_")
-# NVIDIA's, WSL's, AMD's.
-_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """What one node of the cluster offers."""
-
-    n_cpus: int
-    n_gpus: int
-    resources: Mapping[str, float] = field(default_factory=dict)
-    """Its custom resources."""
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,125 +34,6 @@ class PoolPlan:
     dtype: str
     n_threads: int
     batch_size: int
-
-
-def cluster_address(given: str | None) -> str | None:
-    """The cluster to join: the one that is named, or the one that runs this process as its job; None is this machine.
-
-    RAY_ADDRESS alone is no reason to join a cluster: on a laptop it may be left over from other work.
-    """
-    if given or _MARK_OF_A_RAY_JOB not in os.environ:
-        return given
-    return os.environ.get("RAY_ADDRESS") or "auto"
-
-
-def start_ray(address: str | None, verbose: bool) -> bool:
-    """Joins the cluster of `cluster_address`, or starts Ray on this machine, quietly unless `verbose`.
-
-    Returns: whether it did; False where this process has joined or started Ray before.
-    """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray would report what it is used for to its makers, by an actor that takes seconds to start.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not verbose:
-        # Ray's own log noise: an alarming line on every pool among it (ray-project/ray#57733).
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        os.environ.setdefault("RAY_DEDUP_LOGS", "1")
-    import ray
-
-    if ray.is_initialized():
-        return False
-    terminate = signal.getsignal(signal.SIGTERM)
-    level = logging.INFO if verbose else logging.ERROR
-    options = {"logging_level": level, "log_to_driver": verbose, "configure_logging": verbose}
-    address = cluster_address(address)
-    try:
-        with contextlib.nullcontext() if verbose else silence():
-            if address:
-                ray.init(address=address, runtime_env={"env_vars": _missing_environment()}, **options)
-            else:
-                _start_locally(options)
-    except Exception as error:  # Ray raises no class of its own, and bare Exceptions among them.
-        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-        raise ClusterError(f"cannot reach {where}: {one_line(error)}") from error
-    is_ours = callable(terminate) and not getattr(terminate, "__module__", "").startswith("ray.")
-    if is_ours and threading.current_thread() is threading.main_thread():
-        # Ray puts a handler of its own in the place of the command's, which stops a job as Ctrl-C does. (That of a
-        # Ray that was stopped before has to give way.)
-        signal.signal(signal.SIGTERM, terminate)
-    if not verbose:
-        _hush_losses()
-    # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
-    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
-    return True
-
-
-def _start_locally(options: Mapping[str, Any]) -> None:
-    """Starts Ray on this machine. Its processes get 30 s, which on a laden machine may not be enough: it has two tries.
-
-    Without an address Ray would join a cluster that happens to run here.
-    """
-    import ray
-
-    local = {"address": "local", "num_cpus": _local_cpus(), "include_dashboard": False, **options}
-    try:
-        ray.init(**local)
-    except Exception:  # As in start_ray.
-        ray.shutdown()
-        ray.init(**local)
-
-
-def stop_ray() -> None:
-    """Leaves Ray; a Ray that was started here ends."""
-    import ray
-
-    ray.shutdown()
-
-
-@contextlib.contextmanager
-def joined_ray(address: str | None, verbose: bool) -> Iterator[None]:
-    """Ray, joined or started as by `start_ray`, and left again where this did it."""
-    did_start = start_ray(address, verbose)
-    try:
-        yield
-    finally:
-        if did_start:
-            stop_ray()
-
-
-def available_nodes(address: str | None) -> list[Node]:
-    """What there is to work on: the nodes of the cluster that was joined, or this machine."""
-    return cluster_nodes() if cluster_address(address) else [local_node()]
-
-
-def local_node() -> Node:
-    """What this machine offers to a Ray that is started on it, found without starting it."""
-    return Node(_local_cpus(), _n_local_gpus())
-
-
-def _n_local_gpus() -> int:
-    # Without a driver's device file there is no GPU, and no need to spend seconds on loading torch.
-    if not any(Path(device).exists() for device in _GPU_DRIVERS):
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def cluster_nodes() -> list[Node]:
-    """The living nodes of the cluster."""
-    import ray
-
-    return [
-        Node(
-            n_cpus=int(node["Resources"].get("CPU", 0)),
-            n_gpus=int(node["Resources"].get("GPU", 0)),
-            resources=node["Resources"],
-            labels=node["Labels"],
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
 
 
 def plan_pool(nodes: list[Node], settings: LabelSettings) -> PoolPlan:
@@ -296,58 +137,3 @@ def _cpus_of_cpu_actor(nodes: list[Node]) -> int:
     """CPUs for an actor without a GPU: such that the smallest node with more than one CPU takes it and reads."""
     smallest = min((node.n_cpus for node in nodes if node.n_cpus > 1), default=1)
     return max(1, min(_CPUS_PER_CPU_ACTOR - 1, smallest - 1))
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keeps Ray's lines, some written by its C++ core, out of the terminal; errors are raised."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _hush_losses() -> None:
-    """Keeps out of the terminal what Ray prints of every worker and node that it lost; it does their work again itself.
-
-    `log_to_driver` does not cover these lines, and Ray has no other switch for them.
-    """
-    from ray._private import worker
-
-    worker.print_to_stdstream = lambda *_, **__: None
-
-
-def _local_cpus() -> int:
-    # With one CPU reserved by the pool there must be another for reading.
-    return max(2, len(os.sched_getaffinity(0)))
-
-
-def forwarded_environment() -> dict[str, str]:
-    """Where object storage is and how to log in, for the workers of a cluster that was started without it."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("AWS_")
-        and name not in _AWS_OF_THIS_MACHINE
-        and not name.startswith(_AWS_KINDS_OF_THIS_MACHINE)
-    }
-
-
-def profile_left_behind() -> str | None:
-    """The AWS profile that is this machine's only login, if it is: its keys stand in files, which are not forwarded."""
-    if "AWS_ACCESS_KEY_ID" in os.environ:
-        return None
-    return os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
-
-
-def _missing_environment() -> dict[str, str]:
-    """What of it Ray does not give to the workers already: it refuses to be told twice, and with all values."""
-    of_job = json.loads(os.environ.get(_MARK_OF_A_RAY_JOB, "{}")).get("runtime_env") or {}
-    given = of_job.get("env_vars") or {}
-    return {name: value for name, value in forwarded_environment().items() if name not in given}

@@ -22,9 +22,10 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
-from pipeline.cluster.pool import forwarded_environment, silence
-from pipeline.errors import ClusterError, one_line
-from pipeline.text import conceal
+from pipeline.cluster.environment import forwarded_environment
+from pipeline.cluster.ray_session import silence
+from pipeline.errors import ClusterError
+from pipeline.text import conceal, one_line
 
 EXIT_STOPPED = 143
 # After SIGTERM a job commits what is whole; Ray would kill it after three seconds.

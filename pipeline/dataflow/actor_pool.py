@@ -14,13 +14,13 @@ from ray.exceptions import RayError
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.datasource import ShardDatasource
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.errors import ClusterError, ModelError, SourceError, StorageError, TagstreamError
+from pipeline.dataflow.ray_errors import explain, standstill
+from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
-from pipeline.sources.listing import Shard
+from pipeline.sources.shard import Shard
 
 # Two calls at a time: while one holds the device the other decodes.
 _CALLS_PER_ACTOR = 2
-_ADVICE = ("Failed to apply UDF transform after ", "To change retry attempts, backoff, ")
 # Encoded images a task hands on at once. Small, so that a laptop's live line moves; on GPUs large enough that a hundred
 # of them do not drown the scheduler in tasks.
 _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 16 << 20}
@@ -52,19 +52,9 @@ def stream_labels(
     try:
         yield from labelled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
     except ExecutionTimeoutError as error:
-        raise ClusterError(_standstill(error, settings.no_progress_timeout_s)) from error
+        raise ClusterError(standstill(error, settings.no_progress_timeout_s)) from error
     except RayError as error:
         raise explain(error) from error
-
-
-def _standstill(error: ExecutionTimeoutError, timeout_s: int) -> str:
-    """What did not move, from Ray's words."""
-    running = "; ".join(line.removeprefix("- ") for line in _lines(error) if line.startswith("- "))
-    return (
-        f"no worker has finished anything for longer than the {timeout_s} s of no_progress_timeout_s; unfinished: "
-        f"{running}; "
-        "perhaps other jobs hold the CPUs or GPUs, a node is lost, or a file system does not answer"
-    )
 
 
 def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple[Any, ...], pool: PoolPlan) -> Dataset:
@@ -87,25 +77,3 @@ def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple
             enable_true_multi_threading=True,
         ),
     )
-
-
-def explain(error: BaseException) -> TagstreamError:
-    """The error that a user should see for one that came out of Ray."""
-    cause: BaseException | None = error
-    while isinstance(cause, BaseException):
-        # Ray makes errors that are of the worker's class, too, and say its traceback.
-        if isinstance(cause, TagstreamError) and not isinstance(cause, RayError):
-            return type(cause)(_lines(cause)[0])
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    lines = _lines(error)
-    for line in reversed(lines):
-        for kind in (ModelError, SourceError, ClusterError, StorageError):
-            if f"{kind.__name__}: " in line:
-                return kind(line.split(f"{kind.__name__}: ", 1)[1])
-    return TagstreamError(f"a worker failed: {lines[-1]}; run with --verbose for its whole story")
-
-
-def _lines(error: BaseException) -> list[str]:
-    """The lines of an error's text, without what Ray Data puts below it about settings of its own."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return [line for line in lines if line and not line.startswith(_ADVICE)] or [type(error).__name__]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from model.preprocessing import ImageDecodeError, ImagePreprocessor, ImageTooLargeError, open_image
-from pipeline.errors import one_line
-from pipeline.sources.sample import MAX_SAMPLE_S, plain
+from pipeline.settings.limits import MAX_SAMPLE_S
+from pipeline.text import one_line, plain
 from schemas import content_hash
 
 

@@ -20,32 +20,16 @@ from model.part_clock import PartClock
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
 from pipeline.dataflow.device_thread import DeviceStuckError, DeviceThread
+from pipeline.dataflow.rows import LABEL, LABELLED_ROWS, PARTS, STAGES
 from pipeline.errors import ClusterError
-from pipeline.labelling.assembly import PARTS, STAGES
 from pipeline.settings.labelling import LabelSettings
-from pipeline.sources.sample import DECODE_STAGE, MAX_SAMPLE_S, READ_STAGE
+from pipeline.settings.limits import MAX_SAMPLE_S
+from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
 from pipeline.storage.model_cache import fetch_model
-from schemas import IMAGES, LABELLED, REJECTED
+from schemas import LABELLED, REJECTED
 
 if TYPE_CHECKING:
     from model.ranking import Label
-
-LABEL = pa.struct(
-    [("label", pa.string()), ("score", pa.float32()), ("first_token_prob", pa.float32()), ("n_tokens", pa.int16())]
-)
-_IMAGE_FIELDS = [field for field in IMAGES if field.name not in ("image_id", "n_labels")]
-# One row a sample. The last columns are for the commit alone: what a shard's last batch says of it, and seconds of
-# work.
-LABELLED_ROWS = pa.schema(
-    [
-        *_IMAGE_FIELDS,
-        pa.field("labels", pa.list_(LABEL)),
-        pa.field("n_samples", pa.int32()),
-        pa.field("source_size", pa.int64()),
-        pa.field("source_etag", pa.string()),
-        *(pa.field(f"{name}_s", pa.float64()) for name in (*STAGES, *PARTS)),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +83,7 @@ class Labeler:
         )
         self._decoders = DecodePool(self._decode, config.n_threads, config.max_sample_s)
         if config.job:
-            from pipeline.metrics import DeviceMetrics
+            from pipeline.dataflow.device_metrics import DeviceMetrics
 
             DeviceMetrics(config.run, config.job, config.device, self._device).start()
 

@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from model.heat_map import COLOURS, OPACITY, relative
-from model.notebook import bar_length
+from model.ranking import bar_length
 from pipeline.pages.render import render_page
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from model.fingerprint import fingerprint_folder
 from model.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_pixels
-from pipeline.catalog.views import Connection, open_store, query_rows
+from pipeline.catalog.connection import Connection, query_rows
+from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.originals import original_place, read_originals

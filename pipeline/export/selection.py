@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.analysis.recall import LOWEST_FIRST
+from model.choices import LOWEST_FIRST
+from pipeline.catalog.connection import Connection, query_rows, read_sql
 from pipeline.catalog.scope import choose_images, n_chosen, narrow_to_run
-from pipeline.catalog.views import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
 from schemas import RunRecord
 

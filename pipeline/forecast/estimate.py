@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist, mean, variance
 
+from pipeline.estimate import Estimate
+
 _LEVEL = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def times(self, factor: float) -> Estimate:
-        return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float], share_seen: float = 0.0) -> Estimate:

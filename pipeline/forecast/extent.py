@@ -15,8 +15,10 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.forecast.estimate import Estimate, ratio
-from pipeline.sources.listing import Shard, current_version
+from pipeline.estimate import Estimate
+from pipeline.forecast.estimate import ratio
+from pipeline.sources.listing import current_version
+from pipeline.sources.shard import Shard
 from pipeline.sources.tar_reader import split_name
 from pipeline.storage.files import WatchedStream, open_filesystem, storage_errors
 

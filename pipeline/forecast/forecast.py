@@ -10,10 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
+from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import TagstreamError
-from pipeline.forecast.estimate import Estimate, ratio_spread, within
+from pipeline.estimate import Estimate
+from pipeline.forecast.estimate import ratio_spread, within
 from pipeline.forecast.extent import Extent
-from pipeline.labelling.assembly import JOB_STAGES
 
 _MAX_BLOCKS, _MIN_BLOCKS = 10, 3
 # Stages that more actors do not make faster.

@@ -12,7 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cluster.pool import PoolPlan, available_nodes
+from pipeline.cluster.nodes import available_nodes
+from pipeline.cluster.pool import PoolPlan
+from pipeline.dataflow.rows import STAGES
 from pipeline.forecast.extent import Extent, measure_extent
 from pipeline.forecast.forecast import (
     Forecast,
@@ -23,11 +25,12 @@ from pipeline.forecast.forecast import (
     check_results,
     forecast,
 )
-from pipeline.labelling.assembly import STAGES, WholeShard
-from pipeline.labelling.job import COMMIT_THREADS, LabelJob, LabelRequest
+from pipeline.labelling.assembly import WholeShard
+from pipeline.labelling.job import COMMIT_THREADS, LabelJob
 from pipeline.labelling.pending import ShardPlan, run_shards
+from pipeline.labelling.request import LabelRequest
 from pipeline.naming.vocabulary import read_vocabulary
-from pipeline.sources.listing import Source
+from pipeline.sources.shard import Source
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run

@@ -24,14 +24,16 @@ import pyarrow as pa
 from PIL import Image
 
 from model.preprocessing import ImagePreprocessor
-from pipeline.cluster.pool import local_node, plan_pool
-from pipeline.dataflow.datasource import read_batches
+from pipeline.cluster.nodes import local_node
+from pipeline.cluster.pool import plan_pool
 from pipeline.dataflow.decoding import DecodePool, decode
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.labelling.job import COMMIT_THREADS, installed_versions
-from pipeline.machine import count_cores, describe_hardware
+from pipeline.labelling.job import COMMIT_THREADS
+from pipeline.machine import count_cores, describe_hardware, installed_versions
 from pipeline.settings.labelling import LabelSettings
-from pipeline.sources.listing import Shard, find_source
+from pipeline.sources.batches import read_batches
+from pipeline.sources.listing import find_source
+from pipeline.sources.shard import Shard
 from pipeline.storage.files import storage_errors
 from pipeline.store.store import Store
 from schemas import IMAGES, LABELLED, LABELS, image_id

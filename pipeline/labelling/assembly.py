@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.dataflow.rows import STAGES
 from pipeline.errors import TagstreamError
-from schemas import IMAGES, LABELLED, LABELS, image_id
-
-STAGES = ("read", "decode", "infer")
-# Of the stage `infer`.
-PARTS = ("encode", "prefill", "branches")
-# Of a whole job, whose driver writes.
-JOB_STAGES = (*STAGES, "write")
+from schemas import IMAGES, LABELLED, LABELS
+from schemas.identity import image_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +96,3 @@ def _label_table(rows: pa.Table, ids: pa.Array, labels: pa.ListArray) -> pa.Tabl
         **{name: flat.field(name) for name in ("label", "score", "first_token_prob", "n_tokens")},
     }
     return pa.table([columns[name] for name in LABELS.names], schema=LABELS)
-
-
-def image_ids(shard: str, keys: list[str]) -> list[int]:
-    """One id a row of a shard, in order; rows that repeat a key get ids of their own, so that a label has one row."""
-    seen: dict[str, int] = {}
-    ids = []
-    for key in keys:
-        repetition = seen.get(key, 0)
-        seen[key] = repetition + 1
-        ids.append(image_id(shard, key, repetition))
-    return ids

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
-import platform
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from model.fingerprint import fingerprint_folder
-from model.folder import DEMO_MODEL
-from pipeline.cluster.pool import PoolPlan, available_nodes, cluster_address, joined_ray, plan_pool
+from pipeline.cluster.environment import cluster_address
+from pipeline.cluster.nodes import available_nodes
+from pipeline.cluster.pool import PoolPlan, plan_pool
+from pipeline.cluster.ray_session import joined_ray
 from pipeline.dataflow.actor_pool import stream_labels
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.forecast.forecast import Forecast
-from pipeline.labelling.assembly import JOB_STAGES, ShardAssembler, WholeShard
+from pipeline.labelling.assembly import ShardAssembler, WholeShard
+from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.pending import ShardPlan, plan_shards
 from pipeline.labelling.progress import Progress
+from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.tally import RejectTally
-from pipeline.metrics import JobMetrics, repeated
-from pipeline.settings.labelling import LabelSettings, run_fingerprint
+from pipeline.machine import installed_versions
+from pipeline.metrics import repeated
+from pipeline.settings.labelling import run_fingerprint
 from pipeline.sources.image_folder import count_buckets
-from pipeline.sources.listing import Shard, Source, absolute_source, find_source
-from pipeline.storage.model_cache import fetch_model, model_name
+from pipeline.sources.listing import absolute_source, find_source
+from pipeline.sources.shard import Shard, Source
+from pipeline.storage.model_cache import as_seen_by_workers, fetch_model, model_name
 from pipeline.store.lock import held_lock
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.store import Store, check_run_name
@@ -43,36 +47,6 @@ _LOG = logging.getLogger(__name__)
 # Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
 _SHARDS_PER_WAVE = 2000
 COMMIT_THREADS = 8
-_VERSIONED = ("torch", "transformers", "pillow", "ray", "pyarrow")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelRequest:
-    """One invocation of `tagstream label`."""
-
-    source: str
-    store: str
-    model: str
-    settings: LabelSettings = field(default_factory=LabelSettings)
-    run: str | None = None
-    """Default: the model's name and the run's fingerprint."""
-    address: str | None = None
-    """Of a Ray cluster; default this machine, or the cluster whose job this is."""
-    verbose: bool = False
-    command: str = ""
-    lock: bool = False
-    """Leave at once where another job holds the run's lock, and hold it."""
-    labeler_class: type[Labeler] = Labeler
-    forecast: Forecast | None = None
-    """What was predicted for this source and these settings."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelOutcome:
-    """What a job did, and what the user should know about it."""
-
-    record: JobRecord
-    notes: list[str]
 
 
 class LabelJob:
@@ -387,15 +361,3 @@ def _write_last_record(store: Store, record: JobRecord, quietly: bool) -> None:
     except StoreError:
         if not quietly:
             raise
-
-
-def as_seen_by_workers(model: str) -> str:
-    """A model's name for processes with another working directory: folders absolute, URLs and names as they are."""
-    is_folder = model != DEMO_MODEL and "://" not in model and Path(model).is_dir()
-    return str(Path(model).resolve()) if is_folder else model
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of what decides the labels."""
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONED}
-    return {"python": platform.python_version(), **versions}

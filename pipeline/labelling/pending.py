@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 
 from pipeline.errors import SourceError
-from pipeline.sources.image_folder import ImageFile, deal, generation_name, split_generation
-from pipeline.sources.listing import Shard, Source
+from pipeline.sources.image_folder import deal, folder_shard, generation_name, split_generation
+from pipeline.sources.shard import Shard, Source
 from pipeline.store.ownership import CommittedShard, CommittedShards, shard_stem
 from pipeline.store.store import Store
 
@@ -119,14 +118,3 @@ def _folder_shards(store: Store, run: str, source: Source, n_buckets: int, commi
             free = next(generation for generation in count() if generation not in standing)
             shards.append(folder_shard(source.root, generation_name(bucket, free), files))
     return shards
-
-
-def folder_shard(root: str, name: str, files: list[ImageFile]) -> Shard:
-    """A folder's shard; its etag is a digest of its files' paths, sizes and etags."""
-    listing = "\n".join(f"{file.path}\0{file.version.size}\0{file.version.etag}" for file in files)
-    etag = hashlib.blake2b(listing.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-    size, modified = (
-        sum(file.version.size for file in files),
-        max((file.version.modified for file in files), default=None),
-    )
-    return Shard(name, root, "folder", size, etag, modified, tuple(files))

@@ -13,14 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.catalog.views import open_store, query_rows
+from pipeline.catalog.connection import query_rows
+from pipeline.catalog.views import open_store
 from pipeline.dataflow.labeler import Labeler
 from pipeline.labelling.assembly import WholeShard
-from pipeline.labelling.job import LabelJob, LabelRequest
+from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, find_changed, find_missing, run_shards
+from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
-from pipeline.sources.listing import Shard, Source
+from pipeline.sources.shard import Shard, Source
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.store import Store
 from schemas import IMAGES, LABELS, RunRecord

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 from pipeline.errors import SourceError
 from pipeline.labelling.pending import find_changed, find_missing, run_shards
 from pipeline.sources.image_folder import deal, split_generation
-from pipeline.sources.listing import Shard, Source, find_source
+from pipeline.sources.listing import find_source
+from pipeline.sources.shard import Shard, Source
 from pipeline.store.ownership import CommittedShards, shard_stem
 from pipeline.store.store import Store
 from schemas import JobRecord, RunRecord

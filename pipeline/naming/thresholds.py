@@ -12,12 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.analysis.recall import LOWEST_FIRST
-from pipeline.catalog.views import Connection, add_table, query_rows, read_sql
-from pipeline.errors import TagstreamError, one_line
+from model.choices import LOWEST_FIRST
+from pipeline.catalog.connection import Connection, add_table, query_rows, read_sql
+from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.settings.toml_file import fits_float
 from pipeline.storage.files import open_filesystem, storage_errors, write_whole
+from pipeline.text import one_line
 
 _HEADING = """\
 # A label is confident where its score is {reaching} the threshold of its name, or `common` for names not listed.

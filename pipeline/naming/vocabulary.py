@@ -19,8 +19,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import TagstreamError, one_line
+from pipeline.errors import TagstreamError
 from pipeline.settings.toml_file import read_settings
+from pipeline.text import one_line
 
 _COLUMNS = {"label", "name", "wider"}
 _BETWEEN_WORDS = re.compile(r"[\s_-]+")

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.analysis.comparison import Comparison
 from pipeline.analysis.recall import RunAnalysis, calibration_error
-from pipeline.catalog.views import Connection, read_sql, run_query
+from pipeline.catalog.connection import Connection, read_sql, run_query
 
 # Scores from 0 to 1 by twentieths; perplexities, which start at 1 and have no end, by whole numbers.
 _SCORE_BINS = {"ppl": ("1.0::DOUBLE", 40)}

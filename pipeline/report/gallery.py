@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.catalog.connection import Connection, query_rows, read_sql
 from pipeline.catalog.scope import choose_images, n_chosen
-from pipeline.catalog.views import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.report.thumbnails import Thumbnail
 from schemas import LABELLED, REJECTED

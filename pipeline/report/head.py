@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.catalog.views import Connection, query_rows
+from pipeline.catalog.connection import Connection, query_rows
 from schemas import JobRecord, RunRecord
 
 _COUNTS = ("n_shards", "n_images", "n_labelled", "n_rejected", "n_labels", "n_unfinished")

@@ -9,9 +9,10 @@ from typing import Any
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import RunAnalysis
 from pipeline.analysis.truth import TruthKind, name_labels
+from pipeline.catalog.connection import Connection
 from pipeline.catalog.result_file import find_result_file
 from pipeline.catalog.scope import check_condition, narrow_to_run
-from pipeline.catalog.views import Connection, open_store
+from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.pages.render import render_page

@@ -21,8 +21,9 @@ from model.preprocessing import (
     to_rgb,
     upright,
 )
-from pipeline.errors import SourceError, StoreError, one_line
+from pipeline.errors import SourceError, StoreError
 from pipeline.sources.originals import ImageRow, Original, read_originals
+from pipeline.text import one_line
 from schemas import RunRecord
 
 _EDGE_PX = 256

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 from model.choices import DTYPES, RANKINGS, SAMPLINGS
 from model.preprocessing import MAX_IMAGE_PIXELS
 from pipeline.errors import TagstreamError
+from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
 from pipeline.settings.toml_file import check_choice, check_range
-from pipeline.sources.sample import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
 
 ChangedPolicy = Literal["keep", "relabel", "fail"]
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)

@@ -10,53 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from pipeline.sources.sample import (
-    IMAGE_SUFFIXES,
-    MAX_SAMPLE_BYTES,
-    MAX_SIDE_FILE_BYTES,
-    Sample,
-    fault,
-    make_sample,
-    printable,
-    too_large,
-)
+from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SIDE_FILE_BYTES
+from pipeline.sources.sample import IMAGE_SUFFIXES, Sample, fault, make_sample, too_large
+from pipeline.sources.shard import FileVersion, ImageFile, Shard
 from pipeline.storage.files import Filesystem, read_if_exists
+from pipeline.text import printable
 
 _FILES_PER_BUCKET = 500
 _GENERATION = re.compile(r"(?P<bucket>bucket-\d+-of-\d+)(\+(?P<generation>[1-9]\d*))?")
-
-
-class FileVersion(NamedTuple):
-    """What a listing tells of a file's content."""
-
-    size: int
-    etag: str | None
-    """Changes when the content does."""
-    modified: float
-    """Seconds since the epoch; when the file was written, or moved here if that was later."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """An image below the folder, with the side files that lie next to it."""
-
-    path: str
-    """Relative to the folder."""
-    version: FileVersion
-    text: str | None = None
-    """Path of its `.txt`."""
-    description: str | None = None
-    """Path of its `.json`."""
-    problems: tuple[str, ...] = ()
-    """Of side files that are left out."""
-
-    @property
-    def key(self) -> str:
-        """The sample's key: the path with its suffix, as valid Unicode."""
-        return printable(self.path)
 
 
 def is_image_name(path: str) -> bool:
@@ -140,3 +102,14 @@ def read_files(
             for path in (file.text, file.description)
         )
         yield make_sample(file.key, data, text, description, file.problems)
+
+
+def folder_shard(root: str, name: str, files: list[ImageFile]) -> Shard:
+    """A folder's shard; its etag is a digest of its files' paths, sizes and etags."""
+    listing = "\n".join(f"{file.path}\0{file.version.size}\0{file.version.etag}" for file in files)
+    etag = hashlib.blake2b(listing.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    size, modified = (
+        sum(file.version.size for file in files),
+        max((file.version.modified for file in files), default=None),
+    )
+    return Shard(name, root, "folder", size, etag, modified, tuple(files))

@@ -9,19 +9,19 @@ import re
 import stat
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from braceexpand import braceexpand
 from fsspec.utils import get_protocol
 
 from pipeline.errors import SourceError, TagstreamError
-from pipeline.sources.image_folder import FileVersion, ImageFile, image_files, is_hidden, is_image_name
-from pipeline.sources.sample import printable
+from pipeline.sources.image_folder import image_files, is_hidden, is_image_name
+from pipeline.sources.shard import FileVersion, Shard, ShardKind, Source
 from pipeline.storage.files import Filesystem, full_url, is_local, modified_s, open_filesystem, storage_errors
+from pipeline.text import printable
 
-ShardKind = Literal["tar", "parquet", "folder"]
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _WILDCARDS = "*?["
 _HTTP = ("http://", "https://")
@@ -32,39 +32,6 @@ _EXPECTED = (
     "expected a directory or prefix with *.tar or *.parquet, a glob, a pattern {00000..00099}.tar, @list "
     "or a folder of images"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One unit of reading and of commit."""
-
-    name: str
-    """Unique within the source and stable; path relative to the source's root, without `.tar` or `.parquet`."""
-    url: str
-    kind: ShardKind
-    size: int | None = None
-    etag: str | None = None
-    """Changes when the shard's content does: the object store's etag, locally the modification time."""
-    modified: float | None = None
-    """Seconds since the epoch."""
-    files: tuple[ImageFile, ...] = ()
-    """Of a folder's shard: which files belong to it; `url` is the folder."""
-    wanted: tuple[int, ...] | None = None
-    """Places of the only samples that are to be read, ascending; of a folder's shard they are the places of `files`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a source was found to hold."""
-
-    given: str
-    root: str
-    """What shard names are relative to; empty for lists, whose shards carry their whole path."""
-    shards: list[Shard] = field(default_factory=list)
-    images: list[ImageFile] = field(default_factory=list)
-    """Of a folder of images, which has no shards of its own."""
-    notes: list[str] = field(default_factory=list)
-    """What the user should know of what was left out."""
 
 
 @dataclass(frozen=True, slots=True)

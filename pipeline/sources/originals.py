@@ -6,7 +6,6 @@ Keys and names of shards come from the source and are not trusted: nothing outsi
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,13 +13,16 @@ from itertools import groupby, islice
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from pipeline.errors import SourceError, one_line
+from pipeline.errors import SourceError
+from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.image_folder import is_image_name, suffix_of
 from pipeline.sources.listing import find_source
 from pipeline.sources.parquet_reader import read_parquet
-from pipeline.sources.sample import IMAGE_SUFFIXES, MAX_SAMPLE_BYTES
+from pipeline.sources.sample import IMAGE_SUFFIXES
+from pipeline.sources.shard_reader import is_gone, open_if_exists
 from pipeline.sources.tar_reader import read_tar
-from pipeline.storage.files import Filesystem, open_filesystem, storage_errors
+from pipeline.storage.files import open_filesystem, storage_errors
+from pipeline.text import one_line
 from schemas import RunRecord, content_hash
 
 ImageRow = Mapping[str, Any]
@@ -28,9 +30,7 @@ _GONE = "the original is gone"
 _CHANGED = "the original has changed since it was labelled"
 _NO_PATH = "its key is no path of an image below the source"
 _FILES_AT_ONCE = 16
-_READ_AHEAD_BYTES = 8 << 20
 _SHARD_SUFFIXES = (".tar", ".parquet", "")
-_GONE_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9]+")
 _MAX_STEM_CHARACTERS = 60
 _STARTS = {
@@ -110,7 +110,7 @@ class _Shards:
                 return None
             filesystem, path = open_filesystem(url)
             paths = [path]
-        opened = ((_open_if_exists(filesystem, path), path) for path in paths)
+        opened = ((open_if_exists(filesystem, path), path) for path in paths)
         return next(((stream, path) for stream, path in opened if stream is not None), None)
 
     def _listed(self) -> dict[str, str]:
@@ -159,7 +159,7 @@ def _read_files(root_url: str, images: Iterator[ImageRow]) -> Iterator[Original]
                 yield Original(image, None, _NO_PATH)
             elif isinstance(content, bytes):
                 yield _checked(image, content)
-            elif _is_gone(content):
+            elif is_gone(content):
                 yield Original(image, None, _GONE)
             elif isinstance(content, PermissionError):
                 yield Original(image, None, f"the original cannot be read: {one_line(content)}")
@@ -171,22 +171,3 @@ def _checked(image: ImageRow, data: bytes | None) -> Original:
     """The original, unless it is not what was labelled."""
     is_same = data is not None and image["content_hash"] in (None, content_hash(data))
     return Original(image, data) if is_same else Original(image, None, _CHANGED)
-
-
-def _open_if_exists(filesystem: Filesystem, path: str) -> IO[bytes] | None:
-    # Parquet jumps to its footer and between columns; a tar is read from front to back.
-    cache = "none" if path.lower().endswith(".parquet") else "readahead"
-    try:
-        stream: IO[bytes] = filesystem.open(path, "rb", block_size=_READ_AHEAD_BYTES, cache_type=cache)
-    except (OSError, ValueError) as error:
-        if _is_gone(error):
-            return None
-        raise
-    return stream
-
-
-def _is_gone(error: Exception) -> bool:
-    """Whether a path leads to no file; ValueError is Python's for one that cannot be any (it holds a null byte)."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | ValueError):
-        return True
-    return isinstance(error, OSError) and error.errno in _GONE_ERRORS

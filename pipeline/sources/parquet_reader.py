@@ -11,9 +11,11 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import SourceError, one_line
-from pipeline.sources.sample import MAX_SAMPLE_BYTES, Sample, fault, parse_description, plain, too_large
+from pipeline.errors import SourceError
+from pipeline.settings.limits import MAX_SAMPLE_BYTES
+from pipeline.sources.sample import Sample, fault, parse_description, too_large
 from pipeline.storage.files import WatchedStream
+from pipeline.text import one_line, plain
 
 _IMAGE_COLUMNS = ("bytes", "image", "image_bytes", "jpg", "jpeg", "png", "webp")
 _KEY_COLUMNS = ("key", "__key__", "image_id", "id", "path", "file_name", "filename")

@@ -7,16 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.text import plain
+
 READ_STAGE = "read"
 DECODE_STAGE = "decode"
 
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
-# Defaults of the settings max_sample_bytes and max_sample_s. A larger file is refused unread: one sample must not
-# exhaust a worker's memory, nor keep it busy for ever.
-MAX_SAMPLE_BYTES = 256 << 20
-MAX_SAMPLE_S = 60.0
-MAX_SIDE_FILE_BYTES = 16 << 20
-_MAX_MESSAGE_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,19 +85,6 @@ def parse_description(description: Any) -> tuple[str | None, list[str] | None]:
         raise ValueError(f"caption is {_shown(caption)}; expected a string")
     caption = "\n".join(captions) if captions else caption
     return caption and _valid(caption), truth and [_valid(label) for label in truth]
-
-
-def printable(name: str) -> str:
-    """A file name as valid Unicode: bytes that are no UTF-8 become backslash escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def plain(message: str) -> str:
-    """A message as one printable line and not too long: names of the source, which may be hostile, are part of it."""
-    start = message[:_MAX_MESSAGE_CHARACTERS]
-    shown = "".join(part if part.isprintable() else part.encode("unicode_escape").decode() for part in start)
-    is_whole = len(start) == len(message) and len(shown) <= _MAX_MESSAGE_CHARACTERS
-    return shown if is_whole else shown[: _MAX_MESSAGE_CHARACTERS - 3] + "..."
 
 
 def _valid(text: str) -> str:

@@ -19,18 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple, Self
 
-from pipeline.errors import one_line
-from pipeline.sources.sample import (
-    IMAGE_SUFFIXES,
-    MAX_SAMPLE_BYTES,
-    MAX_SIDE_FILE_BYTES,
-    Sample,
-    fault,
-    make_sample,
-    printable,
-    too_large,
-)
+from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SIDE_FILE_BYTES
+from pipeline.sources.sample import IMAGE_SUFFIXES, Sample, fault, make_sample, too_large
 from pipeline.storage.files import WatchedStream
+from pipeline.text import one_line, printable
 
 _SIDE_SUFFIXES = frozenset({"txt", "json"})
 # The storage is read in large pieces, tarfile gets small ones: it copies what is left of a piece at each read.

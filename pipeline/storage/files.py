@@ -16,7 +16,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from pipeline.errors import StorageError, TagstreamError, one_line
+from pipeline.errors import StorageError, TagstreamError
+from pipeline.text import one_line
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -12,9 +12,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from model.folder import resolve_folder
-from pipeline.errors import ModelError, one_line
+from model.folder import DEMO_MODEL, resolve_folder
+from pipeline.errors import ModelError
 from pipeline.storage.files import open_filesystem, storage_errors
+from pipeline.text import one_line
 
 _MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
 _MAX_NAME_CHARACTERS = 60
@@ -75,3 +76,9 @@ def model_name(model: str) -> str:
 def cache_folder() -> Path:
     """Where this node keeps models: `TAGSTREAM_CACHE`, default ~/.cache/tagstream."""
     return Path(os.environ.get("TAGSTREAM_CACHE") or Path.home() / ".cache" / "tagstream") / "models"
+
+
+def as_seen_by_workers(model: str) -> str:
+    """A model's name for processes with another working directory: folders absolute, URLs and names as they are."""
+    is_folder = model != DEMO_MODEL and "://" not in model and Path(model).is_dir()
+    return str(Path(model).resolve()) if is_folder else model

@@ -22,7 +22,7 @@ from s3fs import S3FileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS
 from s3fs.errors import translate_boto_error
 
-from pipeline.errors import one_line
+from pipeline.text import one_line
 
 # About half a minute of waiting in all: longer than a store needs to move a busy prefix to more machines.
 _MAX_ATTEMPTS = 8

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import StoreError, one_line
+from pipeline.errors import StoreError
 from pipeline.storage.files import modified_s, open_filesystem, read_if_exists, storage_errors, write_whole
 from pipeline.store.digest import has_other_digest, reserve_digest, with_digest
 from pipeline.store.ownership import (
@@ -40,6 +40,7 @@ from pipeline.store.ownership import (
     is_compacted,
     read_held,
 )
+from pipeline.text import one_line
 from schemas import SCHEMA_VERSION, JobRecord, RunRecord
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.errors import StoreError, one_line
+from pipeline.errors import StoreError
 from pipeline.storage.files import full_url, is_local, open_filesystem, storage_errors
+from pipeline.text import one_line
 from pipeline.training.examples import Position
 
 STATE_FILE = "training.json"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from pipeline.dataflow.labeler import Labeler
-from pipeline.sources.listing import Shard
+from pipeline.sources.shard import Shard
 from pipeline.training.examples import read_tables, target_labels
 from pipeline.training.recall_sum import RECALL_AT, RecallSum
 from pipeline.training.settings import TrainSettings

@@ -18,13 +18,14 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.actor_pool import explain, map_on_pool
+from pipeline.dataflow.actor_pool import map_on_pool
 from pipeline.dataflow.datasource import ShardDatasource
 from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.dataflow.ray_errors import explain
 from pipeline.errors import TagstreamError
 from pipeline.naming.nouns import nouns_of
-from pipeline.sources.listing import Shard
 from pipeline.sources.sample import Sample
+from pipeline.sources.shard import Shard
 from pipeline.training.settings import TrainSettings
 from pipeline.training.teacher import Teacher
 

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.actor_pool import explain
+from pipeline.dataflow.ray_errors import explain
 from pipeline.training.progress import TrainProgress
 from pipeline.training.trainer import Trainer, TrainPlan
 

@@ -14,16 +14,18 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from model.training.from_scratch import new_recognizer, train_tokenizer
-from pipeline.cluster.pool import PoolPlan, available_nodes, joined_ray, plan_pool
+from pipeline.cluster.nodes import available_nodes
+from pipeline.cluster.pool import PoolPlan, plan_pool
+from pipeline.cluster.ray_session import joined_ray
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.errors import StoreError, TagstreamError
-from pipeline.labelling.job import as_seen_by_workers, installed_versions
-from pipeline.labelling.pending import folder_shard
+from pipeline.machine import installed_versions
 from pipeline.settings.labelling import LabelSettings
-from pipeline.sources.image_folder import count_buckets, deal
-from pipeline.sources.listing import Shard, find_source
+from pipeline.sources.image_folder import count_buckets, deal, folder_shard
+from pipeline.sources.listing import find_source
+from pipeline.sources.shard import Shard
 from pipeline.storage.files import full_url, open_filesystem, storage_errors
-from pipeline.storage.model_cache import fetch_model
+from pipeline.storage.model_cache import as_seen_by_workers, fetch_model
 from pipeline.training.checkpoints import Checkpoints, TrainingState, upload_folder
 from pipeline.training.examples import TeacherPlan, read_in_order, target_labels
 from pipeline.training.finish import write_finished_folder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.dataflow.datasource import BATCHES
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.sources.batches import BATCHES
 
 
 class Teacher(Labeler):

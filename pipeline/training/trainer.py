@@ -22,7 +22,7 @@ from model.training.training_module import Losses, TrainingModule
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.errors import TagstreamError
 from pipeline.settings.labelling import LabelSettings
-from pipeline.sources.listing import Shard
+from pipeline.sources.shard import Shard
 from pipeline.training.batches import BatchMaker, MicroBatch, StepBatch
 from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizers
 from pipeline.training.evaluation import Evaluation

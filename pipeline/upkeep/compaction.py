@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.catalog.views import Connection, add_names, hide_progress, read_sql
+from pipeline.catalog.connection import Connection, add_names, hide_progress, read_sql
 from pipeline.errors import StoreError
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.storage.files import is_local, modified_s, move_whole, storage_errors

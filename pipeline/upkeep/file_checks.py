@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.analysis.recall import LOWEST_FIRST
-from pipeline.errors import one_line
-from pipeline.labelling.assembly import image_ids
+from model.choices import LOWEST_FIRST
 from pipeline.store.digest import has_other_digest
 from pipeline.store.store import read_described
+from pipeline.text import one_line
 from schemas import LABELLED, REJECTED, SCHEMA_VERSION
+from schemas.identity import image_ids
 
 # A few values for many rows.
 _DICTIONARIES = ("shard", "label", "vocabulary")

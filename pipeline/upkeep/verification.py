@@ -10,11 +10,12 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import StoreError, one_line
+from pipeline.errors import StoreError
 from pipeline.storage.files import read_if_exists, storage_errors
 from pipeline.store.ownership import is_compacted, read_held, shard_stem, split_file_name
 from pipeline.store.run_files import RunFiles, list_run_files
 from pipeline.store.store import Store
+from pipeline.text import one_line
 from pipeline.upkeep.file_checks import DamagedFileError, check_described, check_rows, decode_file
 from pipeline.upkeep.leftovers import Leftover, find_leftovers
 from schemas import IMAGES, LABELS, SCHEMA_VERSION, SPELLINGS, JobRecord, RunRecord

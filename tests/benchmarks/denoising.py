@@ -26,7 +26,7 @@ from record import environment
 
 from model import Recognizer
 from model.training.denoising import Corruption
-from pipeline.cluster.pool import start_ray, stop_ray
+from pipeline.cluster.ray_session import start_ray, stop_ray
 from pipeline.training.job import TrainJob, TrainRequest
 
 VARIANTS = {

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from model import Recognizer
-from pipeline.dataflow.datasource import read_batches
+from pipeline.sources.batches import read_batches
 from pipeline.training.job import source_shards
 from pipeline.training.recall_sum import RecallSum
 

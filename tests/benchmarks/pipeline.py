@@ -32,10 +32,13 @@ from record import environment
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from model import ImagePreprocessor, Label, Recognizer
-from pipeline.cluster.pool import local_node, plan_pool, start_ray, stop_ray
+from pipeline.cluster.nodes import local_node
+from pipeline.cluster.pool import plan_pool
+from pipeline.cluster.ray_session import start_ray, stop_ray
 from pipeline.dataflow.decoding import DecodedImage
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.labelling.job import LabelJob, LabelRequest
+from pipeline.labelling.job import LabelJob
+from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.random_recognizer import random_recognizer
 

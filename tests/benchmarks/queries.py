@@ -27,7 +27,8 @@ from generated_store import N_LABELS, RUN, make_store, make_words
 
 from pipeline.analysis.embeddings import find_embedder
 from pipeline.analysis.recall import analyse_run, compare_meanings
-from pipeline.catalog.views import Connection, open_store, run_query
+from pipeline.catalog.connection import Connection, run_query
+from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import CompactionOutcome, compact_run

@@ -24,7 +24,7 @@ from record import environment, markdown_table
 
 from model import Recognizer
 from model.training.truncation import truncate
-from pipeline.cluster.pool import start_ray, stop_ray
+from pipeline.cluster.ray_session import start_ray, stop_ray
 from pipeline.training.job import TrainJob, TrainRequest, source_shards
 from pipeline.training.recall_sum import RecallSum
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pipeline.dataflow.datasource import read_batches
-from pipeline.sources.listing import Shard
+from pipeline.sources.batches import read_batches
+from pipeline.sources.shard import Shard
 from tests.fixtures.corpus import raw_tar, tar_header
 
 _MEMBERS = 1_000_000

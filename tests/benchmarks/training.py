@@ -25,7 +25,7 @@ import torch
 from demo_preset import demo_settings
 from record import environment
 
-from pipeline.cluster.pool import start_ray, stop_ray
+from pipeline.cluster.ray_session import start_ray, stop_ray
 from pipeline.training.batches import BatchMaker
 from pipeline.training.examples import ExampleStream, Position
 from pipeline.training.job import TrainJob, TrainRequest, source_shards

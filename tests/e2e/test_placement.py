@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataflow.datasource import read_batches
 from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
 from tests.conftest import ROOT
 from tests.fixtures.corpus import write_tars

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from jobs.verbs import label as label_module
 from jobs.verbs.label import label
-from pipeline.labelling.job import LabelRequest
+from pipeline.labelling.request import LabelRequest
 from tests.e2e.conftest import TAGSTREAM, RunFunction
 from tests.fixtures.corpus import sample_members, shard_bytes, tar_bytes, write_tars
 from tests.fixtures.instant_labeler import InstantLabeler

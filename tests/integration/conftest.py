@@ -10,9 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.catalog.views import open_store, run_query
+from pipeline.catalog.connection import run_query
+from pipeline.catalog.views import open_store
 from pipeline.dataflow.labeler import Labeler
-from pipeline.labelling.job import LabelJob, LabelOutcome, LabelRequest
+from pipeline.labelling.job import LabelJob
+from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.instant_labeler import InstantLabeler
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from jobs.cli import tagstream
 from jobs.verbs.label import judge
-from pipeline.labelling.job import LabelOutcome
+from pipeline.labelling.request import LabelOutcome
 from pipeline.store.store import Store
 from pipeline.upkeep.verification import verify_run
 from schemas import LABELLED

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.errors import TagstreamError
 from pipeline.forecast.job import ForecastJob, ForecastRequest
-from pipeline.labelling.job import LabelJob, LabelRequest
+from pipeline.labelling.job import LabelJob
+from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from pipeline.store.store import Store
 from tests.fixtures.corpus import shard_bytes

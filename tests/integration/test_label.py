@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ModelError, SourceError, StoreError
-from pipeline.labelling.job import LabelOutcome
+from pipeline.labelling.request import LabelOutcome
 from schemas import IMAGES, LABELS
 from tests.fixtures.corpus import shard_bytes, write_tars
 from tests.integration.conftest import LabelFunction, label_with, read_table, rows

@@ -21,9 +21,9 @@ import pytest
 
 from model.folder import DEMO_MODEL
 from pipeline.analysis.embeddings import find_embedder
-from pipeline.analysis.measures import Estimate
 from pipeline.analysis.recall import RunAnalysis, analyse_run, calibration_error, compare_meanings
 from pipeline.catalog.views import open_store
+from pipeline.estimate import Estimate
 from pipeline.naming.nouns import nouns_of
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store

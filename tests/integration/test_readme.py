@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import tagstream
-from pipeline.catalog.views import open_store, run_query
+from pipeline.catalog.connection import run_query
+from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings

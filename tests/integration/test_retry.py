@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import StoreError
-from pipeline.labelling.job import LabelOutcome
+from pipeline.labelling.request import LabelOutcome
 from pipeline.labelling.retry import RetryJob, RetryRequest
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store

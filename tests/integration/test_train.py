@@ -131,7 +131,7 @@ def test_labels_made_by_the_trainer_equal_those_of_the_saved_folder(
 
 
 def read_images(shard: Any) -> list[bytes]:
-    from pipeline.dataflow.datasource import read_batches
+    from pipeline.sources.batches import read_batches
 
     tables = list(read_batches(shard, 64))
     return [sample["data"] for table in tables for row in table.column("samples").to_pylist() for sample in row]

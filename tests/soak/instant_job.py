@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from jobs.verbs.label import report, run_job
 from pipeline.errors import TagstreamError
-from pipeline.labelling.job import LabelJob, LabelRequest
+from pipeline.labelling.job import LabelJob
+from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.instant_labeler import InstantLabeler
 

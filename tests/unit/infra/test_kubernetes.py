@@ -19,7 +19,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline.cluster.pool import Node, plan_pool
+from pipeline.cluster.nodes import Node
+from pipeline.cluster.pool import plan_pool
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
 from pipeline.store.lock import LEASE_S

@@ -13,14 +13,15 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from jobs.closing.closing import JobInHand, closing, command_line
-from jobs.console.process import Terminated
+from jobs.closing.closing import JobInHand, closing
+from jobs.console.process import Terminated, command_line
 from jobs.verbs import label as label_module
 from jobs.verbs.compare import compare
 from jobs.verbs.label import label
 from jobs.verbs.retry import retry
 from pipeline.errors import RunLockedError, TagstreamError
-from pipeline.labelling.job import LabelJob, LabelOutcome, LabelRequest
+from pipeline.labelling.job import LabelJob
+from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.store.store import Store
 from tests.fixtures.tables import commit_judged, job_record, run_record
 

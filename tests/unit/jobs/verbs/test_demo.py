@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from jobs.verbs import label as label_module
 from jobs.verbs.demo import demo
-from pipeline.labelling.job import LabelOutcome
+from pipeline.labelling.request import LabelOutcome
 from tests.fixtures.report_stores import OTHER, RUN, make_store
 from tests.fixtures.tables import job_record
 

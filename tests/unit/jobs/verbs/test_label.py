@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from jobs.verbs import label as label_module
 from jobs.verbs.label import label
 from pipeline.errors import TagstreamError
-from pipeline.labelling.job import LabelRequest
+from pipeline.labelling.request import LabelRequest
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.verbs.plan import print_forecast
-from pipeline.forecast.estimate import Estimate
+from pipeline.estimate import Estimate
 from pipeline.forecast.forecast import Forecast, OutputSizes, StageForecast, Workers
 
 MADE = Forecast(

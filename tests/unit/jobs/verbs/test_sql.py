@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 
 from jobs.verbs.sql import sql
 from jobs.verbs.sql_query import run_interruptibly
-from pipeline.catalog.views import open_store, run_query
+from pipeline.catalog.connection import run_query
+from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.store.store import Store
 from tests.fixtures.tables import commit_judged, commit_shard, run_record

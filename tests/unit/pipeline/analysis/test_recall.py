@@ -8,16 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from model.choices import RANKINGS
-from pipeline.analysis.recall import (
-    LOWEST_FIRST,
-    Coverage,
-    LabelQuality,
-    RunAnalysis,
-    analyse_run,
-    calibration_error,
-    compare_terms,
-)
+from model.choices import LOWEST_FIRST, RANKINGS
+from pipeline.analysis.recall import Coverage, LabelQuality, RunAnalysis, analyse_run, calibration_error, compare_terms
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.analysis.recall import analyse_run
 from pipeline.analysis.threshold_learning import learn_thresholds
-from pipeline.catalog.views import open_store, run_query
+from pipeline.catalog.connection import run_query
+from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store
 from tests.conftest import ROOT

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.catalog.views import open_store, query_rows, run_query
+from pipeline.catalog.connection import query_rows, run_query
+from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.storage.files import open_filesystem
 from pipeline.store.ownership import file_name

@@ -8,15 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.cluster.pool import (
-    Node,
-    PoolPlan,
-    cluster_address,
-    forwarded_environment,
-    plan_pool,
-    profile_left_behind,
-    start_ray,
-)
+from pipeline.cluster.environment import cluster_address, forwarded_environment, profile_left_behind
+from pipeline.cluster.nodes import Node
+from pipeline.cluster.pool import PoolPlan, plan_pool
+from pipeline.cluster.ray_session import start_ray
 from pipeline.errors import ClusterError
 from pipeline.settings.labelling import ComingNodes, LabelSettings
 

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dataflow import datasource
-from pipeline.dataflow.datasource import BATCHES, ShardDatasource, cut_batches, read_batches
-from pipeline.sources.listing import Shard, find_source
+from pipeline.dataflow.datasource import ShardDatasource
+from pipeline.sources.batches import BATCHES, cut_batches, read_batches
+from pipeline.sources.listing import find_source
 from pipeline.sources.sample import Sample, fault
+from pipeline.sources.shard import Shard
 from tests.fixtures.corpus import tar_bytes
 
 

@@ -19,10 +19,11 @@ from PIL import Image
 from model import Label
 from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor
-from pipeline.dataflow.datasource import BATCHES
 from pipeline.dataflow.decoding import DecodedImage, decode
-from pipeline.dataflow.labeler import LABELLED_ROWS, Labeler, LabelerConfig
+from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.dataflow.rows import LABELLED_ROWS
 from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.batches import BATCHES
 from schemas import content_hash
 from tests.fixtures.corpus import encode, jpeg
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ray.exceptions import RayTaskError
 
-from pipeline.dataflow.actor_pool import explain
+from pipeline.dataflow.ray_errors import explain
 from pipeline.errors import ModelError, StorageError, TagstreamError
 
 # What Ray Data adds to every error of a task.

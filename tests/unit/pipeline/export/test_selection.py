@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.catalog.views import Connection, open_store
+from pipeline.catalog.connection import Connection
+from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.export import selection
 from pipeline.export.selection import Selection, chosen_images, select_images

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.dataflow.datasource import read_batches
 from pipeline.errors import StorageError
 from pipeline.forecast.extent import Head, estimate_extent, measure_extent, read_head
-from pipeline.labelling.pending import folder_shard
-from pipeline.sources.listing import Shard, find_source
+from pipeline.sources.batches import read_batches
+from pipeline.sources.image_folder import folder_shard
+from pipeline.sources.listing import find_source
+from pipeline.sources.shard import Shard
 from tests.fixtures.corpus import jpeg, tar_bytes
 
 JPEG = jpeg(0)

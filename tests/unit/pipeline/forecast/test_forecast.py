@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import TagstreamError
-from pipeline.forecast.estimate import Estimate, student_t
+from pipeline.estimate import Estimate
+from pipeline.forecast.estimate import student_t
 from pipeline.forecast.extent import Extent, Head
 from pipeline.forecast.forecast import Forecast, OutputSizes, SampleCosts, Workers, forecast, steady_rate
-from pipeline.sources.listing import Shard
+from pipeline.sources.shard import Shard
 
 SHARD = Shard("a", "a.tar", "tar", 1000)
 EXTENT = Extent(

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.cluster.pool import Node
+from pipeline.cluster.nodes import Node
 from pipeline.errors import TagstreamError
 from pipeline.forecast.job import ForecastJob, ForecastRequest, SampleJob
 from pipeline.labelling import job as job_module
-from pipeline.labelling.job import LabelRequest
+from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.corpus import shard_bytes
 from tests.fixtures.tables import job_record

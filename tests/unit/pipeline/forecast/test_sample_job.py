@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipeline.forecast.job import SampleJob
-from pipeline.labelling.job import LabelJob, LabelRequest
+from pipeline.labelling.job import LabelJob
+from pipeline.labelling.request import LabelRequest
 
 
 def test_the_metrics_of_a_sample_are_told_from_those_of_the_runs_jobs() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dataflow.labeler import LABELLED_ROWS
+from pipeline.dataflow.rows import LABELLED_ROWS
 from pipeline.errors import TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard, make_whole
 from schemas import IMAGES, LABELLED, LABELS, REJECTED, image_id

@@ -11,13 +11,15 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from pipeline.cluster.pool import Node, plan_pool
+from pipeline.cluster.nodes import Node
+from pipeline.cluster.pool import plan_pool
 from pipeline.errors import TagstreamError
 from pipeline.labelling import job as job_module
-from pipeline.labelling.job import LabelJob, LabelRequest
+from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan
+from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
-from pipeline.sources.listing import Shard
+from pipeline.sources.shard import Shard
 from pipeline.store.store import Store
 from tests.fixtures.tables import run_record
 

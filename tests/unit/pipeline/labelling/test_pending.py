@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.labelling.pending import ShardPlan, folder_shard, plan_shards
-from pipeline.sources.image_folder import FileVersion, ImageFile
-from pipeline.sources.listing import Shard, find_source
+from pipeline.labelling.pending import ShardPlan, plan_shards
+from pipeline.sources.image_folder import folder_shard
+from pipeline.sources.listing import find_source
+from pipeline.sources.shard import FileVersion, ImageFile, Shard
 from pipeline.store.ownership import file_name
 from pipeline.store.store import Store
 from tests.fixtures.corpus import tar_bytes

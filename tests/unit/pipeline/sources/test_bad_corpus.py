@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from model import ImagePreprocessor
-from pipeline.dataflow.datasource import read_batches
 from pipeline.dataflow.decoding import DecodedImage, decode
+from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
 from pipeline.sources.sample import Sample
 from schemas import LABELLED, REJECTED

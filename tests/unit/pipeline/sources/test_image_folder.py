@@ -12,17 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.sources import image_folder as folder
-from pipeline.sources.image_folder import (
-    FileVersion,
-    ImageFile,
-    count_buckets,
-    deal,
-    generation_name,
-    image_files,
-    read_files,
-)
+from pipeline.sources.image_folder import count_buckets, deal, generation_name, image_files, read_files
 from pipeline.sources.listing import find_source
 from pipeline.sources.sample import Sample
+from pipeline.sources.shard import FileVersion, ImageFile
 
 VERSION = FileVersion(1, "etag", 0.0)
 

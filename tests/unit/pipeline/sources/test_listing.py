@@ -11,9 +11,10 @@ import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
-from pipeline.dataflow.datasource import read_batches
 from pipeline.errors import SourceError, TagstreamError
-from pipeline.sources.listing import Source, current_version, find_source, shard_name
+from pipeline.sources.batches import read_batches
+from pipeline.sources.listing import current_version, find_source, shard_name
+from pipeline.sources.shard import Source
 from pipeline.storage.files import open_filesystem
 from tests.fixtures.corpus import tar_bytes
 

@@ -22,7 +22,8 @@ RUN = "run-1"
 
 def labelled(tmp_path: Path, given: str) -> tuple[RunRecord, list[dict[str, Any]]]:
     """The record of a run of a source, and the rows of its labelled images in order."""
-    from pipeline.catalog.views import open_store, run_query
+    from pipeline.catalog.connection import run_query
+    from pipeline.catalog.views import open_store
 
     store = Store(str(tmp_path / "store"))
     label_source(store, RUN, given)

@@ -20,9 +20,9 @@ import pytest
 import s3fs
 
 from pipeline.dataflow import datasource
-from pipeline.dataflow.datasource import read_batches
 from pipeline.errors import StorageError
 from pipeline.sources import tar_reader
+from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
 from pipeline.store.store import Store
 from tests.fixtures.corpus import tar_bytes

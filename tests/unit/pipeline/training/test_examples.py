@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import TagstreamError
-from pipeline.sources.listing import Shard
+from pipeline.sources.shard import Shard
 from pipeline.training.examples import Example, ExampleStream, Position, shuffled, target_labels
 from pipeline.training.settings import TrainSettings
 

@@ -1,0 +1,116 @@
+"""Starts a Ray on this machine or joins a cluster, without Ray's own log, and leaves it again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.cluster.environment import _missing_environment, cluster_address
+from pipeline.cluster.nodes import _local_cpus
+from pipeline.errors import ClusterError
+from pipeline.text import one_line
+
+
+def start_ray(address: str | None, verbose: bool) -> bool:
+    """Joins the cluster of `cluster_address`, or starts Ray on this machine, quietly unless `verbose`.
+
+    Returns: whether it did; False where this process has joined or started Ray before.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray would report what it is used for to its makers, by an actor that takes seconds to start.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not verbose:
+        # Ray's own log noise: an alarming line on every pool among it (ray-project/ray#57733).
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    import ray
+
+    if ray.is_initialized():
+        return False
+    terminate = signal.getsignal(signal.SIGTERM)
+    level = logging.INFO if verbose else logging.ERROR
+    options = {"logging_level": level, "log_to_driver": verbose, "configure_logging": verbose}
+    address = cluster_address(address)
+    try:
+        with contextlib.nullcontext() if verbose else silence():
+            if address:
+                ray.init(address=address, runtime_env={"env_vars": _missing_environment()}, **options)
+            else:
+                _start_locally(options)
+    except Exception as error:  # Ray raises no class of its own, and bare Exceptions among them.
+        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+        raise ClusterError(f"cannot reach {where}: {one_line(error)}") from error
+    is_ours = callable(terminate) and not getattr(terminate, "__module__", "").startswith("ray.")
+    if is_ours and threading.current_thread() is threading.main_thread():
+        # Ray puts a handler of its own in the place of the command's, which stops a job as Ctrl-C does. (That of a
+        # Ray that was stopped before has to give way.)
+        signal.signal(signal.SIGTERM, terminate)
+    if not verbose:
+        _hush_losses()
+    # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
+    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    return True
+
+
+def _start_locally(options: Mapping[str, Any]) -> None:
+    """Starts Ray on this machine. Its processes get 30 s, which on a laden machine may not be enough: it has two tries.
+
+    Without an address Ray would join a cluster that happens to run here.
+    """
+    import ray
+
+    local = {"address": "local", "num_cpus": _local_cpus(), "include_dashboard": False, **options}
+    try:
+        ray.init(**local)
+    except Exception:  # As in start_ray.
+        ray.shutdown()
+        ray.init(**local)
+
+
+def stop_ray() -> None:
+    """Leaves Ray; a Ray that was started here ends."""
+    import ray
+
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def joined_ray(address: str | None, verbose: bool) -> Iterator[None]:
+    """Ray, joined or started as by `start_ray`, and left again where this did it."""
+    did_start = start_ray(address, verbose)
+    try:
+        yield
+    finally:
+        if did_start:
+            stop_ray()
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keeps Ray's lines, some written by its C++ core, out of the terminal; errors are raised."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _hush_losses() -> None:
+    """Keeps out of the terminal what Ray prints of every worker and node that it lost; it does their work again itself.
+
+    `log_to_driver` does not cover these lines, and Ray has no other switch for them.
+    """
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_, **__: None

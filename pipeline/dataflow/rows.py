@@ -1,0 +1,29 @@
+"""Label rows as they come back from the actors, and the stages whose seconds they carry."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas import IMAGES
+
+STAGES = ("read", "decode", "infer")
+# Of the stage `infer`.
+PARTS = ("encode", "prefill", "branches")
+# Of a whole job, whose driver writes.
+JOB_STAGES = (*STAGES, "write")
+LABEL = pa.struct(
+    [("label", pa.string()), ("score", pa.float32()), ("first_token_prob", pa.float32()), ("n_tokens", pa.int16())]
+)
+_IMAGE_FIELDS = [field for field in IMAGES if field.name not in ("image_id", "n_labels")]
+# One row a sample. The last columns are for the commit alone: what a shard's last batch says of it, and seconds of
+# work.
+LABELLED_ROWS = pa.schema(
+    [
+        *_IMAGE_FIELDS,
+        pa.field("labels", pa.list_(LABEL)),
+        pa.field("n_samples", pa.int32()),
+        pa.field("source_size", pa.int64()),
+        pa.field("source_etag", pa.string()),
+        *(pa.field(f"{name}_s", pa.float64()) for name in (*STAGES, *PARTS)),
+    ]
+)

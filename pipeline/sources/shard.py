@@ -1,0 +1,73 @@
+"""What a source consists of: shards, or a folder's images that are dealt to shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from pipeline.text import printable
+
+ShardKind = Literal["tar", "parquet", "folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One unit of reading and of commit."""
+
+    name: str
+    """Unique within the source and stable; path relative to the source's root, without `.tar` or `.parquet`."""
+    url: str
+    kind: ShardKind
+    size: int | None = None
+    etag: str | None = None
+    """Changes when the shard's content does: the object store's etag, locally the modification time."""
+    modified: float | None = None
+    """Seconds since the epoch."""
+    files: tuple[ImageFile, ...] = ()
+    """Of a folder's shard: which files belong to it; `url` is the folder."""
+    wanted: tuple[int, ...] | None = None
+    """Places of the only samples that are to be read, ascending; of a folder's shard they are the places of `files`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a source was found to hold."""
+
+    given: str
+    root: str
+    """What shard names are relative to; empty for lists, whose shards carry their whole path."""
+    shards: list[Shard] = field(default_factory=list)
+    images: list[ImageFile] = field(default_factory=list)
+    """Of a folder of images, which has no shards of its own."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know of what was left out."""
+
+
+class FileVersion(NamedTuple):
+    """What a listing tells of a file's content."""
+
+    size: int
+    etag: str | None
+    """Changes when the content does."""
+    modified: float
+    """Seconds since the epoch; when the file was written, or moved here if that was later."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image below the folder, with the side files that lie next to it."""
+
+    path: str
+    """Relative to the folder."""
+    version: FileVersion
+    text: str | None = None
+    """Path of its `.txt`."""
+    description: str | None = None
+    """Path of its `.json`."""
+    problems: tuple[str, ...] = ()
+    """Of side files that are left out."""
+
+    @property
+    def key(self) -> str:
+        """The sample's key: the path with its suffix, as valid Unicode."""
+        return printable(self.path)
