@@ -10,11 +10,9 @@ width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -23,11 +21,8 @@ from transformers import LlamaForCausalLM
 from model.decoder import PrefixCache, finish_block, prefix_mask, project
 from model.modeling import RecognizerModel
 from model.notebook import explanation_html
-from model.preprocessing import crop_box, resize_and_crop
-from model.ranking import Label, check_ranking
-
-if TYPE_CHECKING:
-    from model.recognizer import Recognizer
+from model.preprocessing import crop_box
+from model.ranking import Label
 
 _MAX_VIEW_PIXELS = 448
 
@@ -68,7 +63,8 @@ class Explanation:
     ranking: str
 
     def _repr_html_(self) -> str:
-        return explanation_html(self)
+        labels = [(explained.label, explained.rollout) for explained in self.labels]
+        return explanation_html(self.view, self.answer_rollout, labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +82,25 @@ class _Prefix:
 # Not inference_mode: what comes out of that cannot be changed in place by those who get it.
 @torch.no_grad()
 def explain_labels(
-    recognizer: Recognizer, image: Image.Image | bytes, top_k: int, ranking: str, max_label_tokens: int | None
+    module: RecognizerModel,
+    image_embeds_1ND: Tensor,
+    labels: Sequence[Label],
+    upright: Image.Image,
+    size: int,
+    ranking: str,
 ) -> Explanation:
-    """Labels an image and looks up what each label attended to; arguments as in `Recognizer.explain`."""
-    check_ranking(ranking)
-    upright = recognizer.preprocessor.open_upright(image)
-    size = recognizer.preprocessor.image_size
-    pixel_values = recognizer.pixel_values([np.asarray(resize_and_crop(upright, size))])
-    sampled = recognizer.sample(pixel_values, top_k, max_label_tokens=max_label_tokens)
-    (labels,) = recognizer.rank(sampled, ranking)
-    prefix = _attend_from_prefix(recognizer.module, sampled.image_embeds_BND)
+    """Looks up what each label of an image attended to.
+
+    Args:
+        image_embeds_1ND: the image's tokens, from which the labels were sampled.
+        labels: best first, as ranked by `ranking`.
+        upright: the photograph, turned as its EXIF data say.
+        size: height and width in pixels of the crop that the encoder saw.
+    """
+    prefix = _attend_from_prefix(module, image_embeds_1ND)
     box = crop_box(*upright.size, size)
     return Explanation(
-        labels=[_explain_label(recognizer.module, prefix, label) for label in labels],
+        labels=[_explain_label(module, prefix, label) for label in labels],
         answer_maps=_as_patches(prefix.answer_maps_LHN),
         answer_rollout=_as_patches(prefix.rollouts_SN[-1][-1]),
         view=_cut(upright, box),

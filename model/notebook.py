@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from PIL import Image
+from torch import Tensor
 
 from model.heat_map import draw_over
 from model.ranking import Label, bar_length
-
-if TYPE_CHECKING:
-    from model.explanation import Explanation
-    from model.recognizer import Recognizer
 
 _MAX_IMAGES = 20
 _MAX_LABELS = 20
@@ -56,34 +51,25 @@ class LabelLists(list[list[Label]]):
         return f'<div style="{_ROW}">{"".join(shown)}{more}</div>' if shown else "<em>no images</em>"
 
 
-def recognizer_html(recognizer: Recognizer) -> str:
-    """What a recognizer is: sizes, prompt, weights."""
-    config = recognizer.config
-    vision, text = config.vision_config, config.text_config
-    n_parameters = sum(part.numel() for part in recognizer.module.parameters())
-    name = PurePath(recognizer.module.name_or_path).name or "made from scratch"
-    facts = {
-        "model": name,
-        "prompt": recognizer.tokenizer.decode(list(config.prompt_ids)),
-        "image": f"{vision.image_size} px, {config.n_image_tokens:,} patches of {vision.patch_size} px",
-        "encoder": f"{vision.num_hidden_layers} blocks, {vision.num_attention_heads} heads, {vision.hidden_size} wide",
-        "decoder": f"{text.num_hidden_layers} blocks, {text.num_attention_heads} heads, {text.hidden_size} wide",
-        "vocabulary": f"{text.vocab_size:,} tokens",
-        "parameters": f"{n_parameters:,} in {str(recognizer.dtype).removeprefix('torch.')} on {recognizer.device}",
-    }
-    rows = [_table_row(f"<strong>{name}</strong>", _text(str(fact))) for name, fact in facts.items()]
+def recognizer_html(facts: Mapping[str, str]) -> str:
+    """A recognizer as a table of facts: name of each, and what it says."""
+    rows = [_table_row(f"<strong>{name}</strong>", _text(fact)) for name, fact in facts.items()]
     return f"<div><strong>Recognizer</strong>{_table(rows)}</div>"
 
 
-def explanation_html(explanation: Explanation) -> str:
-    """The view, and over it what the best labels looked at, by rollout."""
-    labels = explanation.labels
-    view = explanation.view.resize((_MAP_PIXELS, _MAP_PIXELS), Image.Resampling.BICUBIC)
-    before = draw_over(view, explanation.answer_rollout, _MAP_PIXELS)
+def explanation_html(view: Image.Image, answer_rollout: Tensor, labels: Sequence[tuple[Label, Tensor]]) -> str:
+    """The view, and over it what the best labels looked at.
+
+    Args:
+        view: what of the photograph the model saw.
+        answer_rollout: attention rollout to the answer position, float32 [patches_h, patches_w].
+        labels: each label with its rollout, best first; rollouts are shaped as the answer's.
+    """
+    view = view.resize((_MAP_PIXELS, _MAP_PIXELS), Image.Resampling.BICUBIC)
+    before = draw_over(view, answer_rollout, _MAP_PIXELS)
     figures = [_figure(view, "what the model saw"), _figure(before, "before any label")]
-    for explained in labels[:_MAX_MAPS]:
-        caption = f"{_text(explained.label.text)} {explained.label.score:.3f}"
-        figures.append(_figure(draw_over(view, explained.rollout, _MAP_PIXELS), caption))
+    for label, rollout in labels[:_MAX_MAPS]:
+        figures.append(_figure(draw_over(view, rollout, _MAP_PIXELS), f"{_text(label.text)} {label.score:.3f}"))
     n_shown = min(len(labels), _MAX_MAPS)
     note = f"{n_shown} of {len(labels)} labels; attention rollout, the brightest patch of each label counts most"
     return f'<div><div style="{_ROW}">{"".join(figures)}</div>{note if labels else "no labels"}</div>'

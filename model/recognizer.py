@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol, Self, cast
 
 import numpy as np
@@ -22,7 +22,7 @@ from model.list_decoding import decode_lists
 from model.modeling import RecognizerModel
 from model.notebook import LabelLists, Labels, recognizer_html
 from model.part_clock import PartClock
-from model.preprocessing import ImagePreprocessor
+from model.preprocessing import ImagePreprocessor, resize_and_crop
 from model.ranking import Label, check_ranking, make_label, rank, with_similarity
 from model.sampling import Branches, SampledLabel, check_top_k, sample_one_shot
 
@@ -223,10 +223,30 @@ class Recognizer:
 
         Raises ImageDecodeError where bytes are no readable image.
         """
-        return explain_labels(self, image, top_k, ranking, max_label_tokens)
+        check_ranking(ranking)
+        upright, size = self.preprocessor.open_upright(image), self.preprocessor.image_size
+        pixel_values = self.pixel_values([np.asarray(resize_and_crop(upright, size))])
+        sampled = self.sample(pixel_values, top_k, max_label_tokens=max_label_tokens)
+        (labels,) = self.rank(sampled, ranking)
+        return explain_labels(self.module, sampled.image_embeds_BND, labels, upright, size, ranking)
+
+    def facts(self) -> dict[str, str]:
+        """What this recognizer is, for people: model, prompt, image, encoder, decoder, vocabulary, parameters."""
+        config = self.config
+        vision, text = config.vision_config, config.text_config
+        n_parameters = sum(part.numel() for part in self.module.parameters())
+        return {
+            "model": PurePath(self.module.name_or_path).name or "made from scratch",
+            "prompt": self.tokenizer.decode(list(config.prompt_ids)),
+            "image": f"{vision.image_size} px, {config.n_image_tokens:,} patches of {vision.patch_size} px",
+            "encoder": _blocks(vision),
+            "decoder": _blocks(text),
+            "vocabulary": f"{text.vocab_size:,} tokens",
+            "parameters": f"{n_parameters:,} in {str(self.dtype).removeprefix('torch.')} on {self.device}",
+        }
 
     def _repr_html_(self) -> str:
-        return recognizer_html(self)
+        return recognizer_html(self.facts())
 
     def pixel_values(self, crops: Sequence[np.ndarray]) -> Tensor:
         """Crops of `preprocessor.crop`, uint8 [H, W, 3] each, as the pixel values [B, 3, H, W] that `sample` takes."""
@@ -239,6 +259,10 @@ class Recognizer:
         """Logits of the first label token, float32 [B, vocabulary]."""
         prefix = self.module.prefill(pixel_values.to(self.device, self.dtype))
         return self.module.token_logits(prefix.answer_BD)
+
+
+def _blocks(config: Any) -> str:
+    return f"{config.num_hidden_layers} blocks, {config.num_attention_heads} heads, {config.hidden_size} wide"
 
 
 def _mark_nothing(part: str) -> None:

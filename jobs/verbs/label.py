@@ -92,7 +92,7 @@ def _request(source: str, store: str, model: str, config: str | None, **flags: A
         model=model,
         settings=settings,
         command=command_line(),
-        forecast=Forecast.read(plan) if plan else None,
+        predict=Forecast.read(plan).seconds_of if plan else None,
         **flags,
     )
 

@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow.json import ParseOptions, ReadOptions, read_json
 
+from pipeline.catalog.confident import create_confident_labels
 from pipeline.catalog.connection import Connection, add_names, add_table, hide_progress, read_sql
 from pipeline.errors import StoreError
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
@@ -95,7 +96,7 @@ def _create_derived(connection: Connection, vocabulary: Vocabulary, thresholds: 
     connection.execute(read_sql("derived"))
     connection.execute(read_sql("macros"))
     if thresholds is not None:
-        thresholds.create_view(connection, vocabulary)
+        create_confident_labels(connection, thresholds, vocabulary)
 
 
 def _confine(connection: Connection, root: str) -> None:

@@ -15,6 +15,8 @@ from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 from pipeline.forecast.estimate import ratio_spread, within
 from pipeline.forecast.extent import Extent
+from pipeline.labelling.pending import ShardPlan
+from schemas import RunRecord
 
 _MAX_BLOCKS, _MIN_BLOCKS = 10, 3
 # Stages that more actors do not make faster.
@@ -114,6 +116,25 @@ class Forecast:
         if n_images_at_most:
             n_images = min(n_images, n_images_at_most)
         return self.start_up_s + n_images / self.images_per_s.value
+
+    def seconds_of(self, run: RunRecord, plan: ShardPlan, limit: int) -> float:
+        """Seconds of the job that labels the pending shards of a run.
+
+        Args:
+            limit: the number of images at which the job stops; 0 is for no limit.
+
+        Raises TagstreamError where this is the forecast of another source or of other settings.
+        """
+        if (self.source, self.fingerprint) != (run.source, run.fingerprint):
+            raise TagstreamError(
+                f"the prediction is for {self.source} and settings {self.fingerprint}, this job labels "
+                f"{run.source} with {run.fingerprint}; run `tagstream plan` for it, or leave --plan out"
+            )
+        sizes = [shard.size for shard in plan.pending]
+        if None not in sizes:
+            return self.seconds_for(sum(size or 0 for size in sizes), limit)
+        # Web servers list no sizes.
+        return self.seconds_for(round(self.source_bytes * len(sizes) / max(1, self.n_shards)), limit)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

@@ -23,7 +23,6 @@ from pipeline.dataflow.actor_pool import stream_labels
 from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
-from pipeline.forecast.forecast import Forecast
 from pipeline.labelling.assembly import ShardAssembler, WholeShard
 from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.pending import ShardPlan, plan_shards
@@ -92,8 +91,8 @@ class LabelJob:
         if request.lock:
             self._held.enter_context(held_lock(store, self.record.run, self.notes.append))
         plan = self.shard_plan = self.plan(store, source)
-        if request.forecast:
-            self._predicted_s = _predicted_s(request.forecast, self.record, plan, request.settings.limit)
+        if request.predict:
+            self._predicted_s = request.predict(self.record, plan, request.settings.limit)
         if not plan.pending:
             record = self._job_record(plan, pool, "done")
             store.write_job(record)
@@ -295,20 +294,6 @@ class LabelJob:
             n_retried=self.n_retried,
             predicted_s=round(self._predicted_s, 3),
         )
-
-
-def _predicted_s(forecast: Forecast, run: RunRecord, plan: ShardPlan, limit: int) -> float:
-    """What was predicted for the shards that are pending."""
-    if (forecast.source, forecast.fingerprint) != (run.source, run.fingerprint):
-        raise TagstreamError(
-            f"the prediction is for {forecast.source} and settings {forecast.fingerprint}, this job labels "
-            f"{run.source} with {run.fingerprint}; run `tagstream plan` for it, or leave --plan out"
-        )
-    sizes = [shard.size for shard in plan.pending]
-    if None not in sizes:
-        return forecast.seconds_for(sum(size or 0 for size in sizes), limit)
-    # Web servers list no sizes.
-    return forecast.seconds_for(round(forecast.source_bytes * len(sizes) / max(1, forecast.n_shards)), limit)
 
 
 def _check_same_run(standing: RunRecord, wanted: RunRecord, store: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.dataflow.labeler import Labeler
-from pipeline.forecast.forecast import Forecast
+from pipeline.labelling.pending import ShardPlan
 from pipeline.settings.labelling import LabelSettings
-from schemas import JobRecord
+from schemas import JobRecord, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +28,9 @@ class LabelRequest:
     lock: bool = False
     """Leave at once where another job holds the run's lock, and hold it."""
     labeler_class: type[Labeler] = Labeler
-    forecast: Forecast | None = None
-    """What was predicted for this source and these settings."""
+    predict: Callable[[RunRecord, ShardPlan, int], float] | None = None
+    """Predicts the job's seconds from the run, its pending shards and the limit of images (0 for none). Raises
+    TagstreamError where the prediction is for another source or other settings."""
 
 
 @dataclass(frozen=True, slots=True)

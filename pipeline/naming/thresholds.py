@@ -1,4 +1,4 @@
-"""The score from which on a label is believed, for each name: as a file, and applied to a store."""
+"""The score from which a label is believed, for each name, as a file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from model.choices import LOWEST_FIRST
-from pipeline.catalog.connection import Connection, add_table, query_rows, read_sql
 from pipeline.errors import TagstreamError
-from pipeline.naming.vocabulary import Vocabulary
 from pipeline.settings.toml_file import fits_float
 from pipeline.storage.files import open_filesystem, storage_errors, write_whole
 from pipeline.text import one_line
@@ -24,8 +20,6 @@ _HEADING = """\
 # A label is confident where its score is {reaching} the threshold of its name, or `common` for names not listed.
 # No score is {reaching} {never}.
 """
-_THRESHOLDS = pa.schema([("name", pa.string()), ("threshold", pa.float32())])
-_RUNS = pa.schema([("run", pa.string()), ("common", pa.float32()), ("lowest_first", pa.bool_())])
 _DIRECTIONS = ("highest", "lowest")
 _RANKINGS = ("prob", "ppl", "sim", "none")
 
@@ -55,35 +49,6 @@ class Thresholds:
     @property
     def lowest_first(self) -> bool:
         return self.direction == "lowest"
-
-    def create_view(self, connection: Connection, vocabulary: Vocabulary) -> None:
-        """Makes the view `confident_labels` of a store, and the tables `thresholds` and `threshold_runs` for it.
-
-        It is of the runs that have the same model and ranking. Raises TagstreamError where there is none, or where the
-        vocabulary is another one: to believe the wrong labels would go unnoticed.
-        """
-        if vocabulary.version != self.vocabulary:
-            raise TagstreamError(
-                f"the thresholds are for names of the vocabulary {self.vocabulary}, the store was opened with "
-                f"{vocabulary.version}; open it with that one, or learn thresholds anew with `tagstream thresholds`"
-            )
-        runs = [record["run"] for record in query_rows(connection, "threshold_runs", {}) if self._fits(record)]
-        if not runs:
-            raise TagstreamError(
-                f"the thresholds are for labels of the model {self.model_fingerprint} ranked by {self.ranking}, as of "
-                f"run {self.run}; the store has no such run: learn thresholds of its own with `tagstream thresholds`"
-            )
-        names, thresholds = list(self.thresholds), list(self.thresholds.values())
-        add_table(connection, "thresholds", pa.table([names, thresholds], schema=_THRESHOLDS))
-        n_runs = len(runs)
-        of_runs = pa.table([runs, [self.common] * n_runs, [self.lowest_first] * n_runs], schema=_RUNS)
-        add_table(connection, "threshold_runs", of_runs)
-        connection.execute(read_sql("confident_labels"))
-
-    def _fits(self, record: Mapping[str, Any]) -> bool:
-        return bool(
-            record["model_fingerprint"] == self.model_fingerprint and record["labelling"]["ranking"] == self.ranking
-        )
 
 
 def write_thresholds(path: str | Path, thresholds: Thresholds) -> None:

@@ -30,7 +30,7 @@ def test_what_was_planned_is_kept_beside_what_it_took(shared_ray: None, tiny_mod
     assert (made.n_sampled, made.n_shards_sampled) == (95, 4)
     assert not (tmp_path / "store").exists()
 
-    record = LabelJob(replace(request, forecast=made)).run().record
+    record = LabelJob(replace(request, predict=made.seconds_of)).run().record
     assert record.predicted_s == pytest.approx(made.seconds.value, abs=0.001)
     assert made.n_images.low <= record.n_images <= made.n_images.high
     assert made.n_images.value == pytest.approx(200, rel=0.05)
@@ -38,8 +38,8 @@ def test_what_was_planned_is_kept_beside_what_it_took(shared_ray: None, tiny_mod
     written = [*store.list_images(record.run).values(), *store.list_labels(record.run).values()]
     assert made.output_bytes.value == pytest.approx(sum(file["size"] for file in written), rel=0.25)
 
-    other = replace(request, settings=LabelSettings(top_k=4), forecast=made)
+    other = replace(request, settings=LabelSettings(top_k=4), predict=made.seconds_of)
     with pytest.raises(TagstreamError, match=r"the prediction is for .*; run `tagstream plan` for it"):
         LabelJob(other).run()
-    again = LabelJob(replace(request, forecast=made)).run().record
+    again = LabelJob(replace(request, predict=made.seconds_of)).run().record
     assert again.n_shards_committed == 0
