@@ -23,6 +23,7 @@ from pipeline.errors import StorageError
 from pipeline.sources import shard_reader, tar_reader
 from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
+from pipeline.sources.shard import Shard
 from pipeline.store.parquet_file import read_file
 from pipeline.store.store import Store
 from tests.fixtures.corpus import tar_bytes
