@@ -20,6 +20,7 @@ from PIL import Image
 
 from pipeline.errors import RunLockedError
 from pipeline.lock import RunLock, read_locks
+from pipeline.pack import PackError, pack_folder
 from pipeline.shard_files import is_compacted
 from pipeline.storage import open_filesystem, write_whole
 from pipeline.store import Store
@@ -209,6 +210,18 @@ def test_checkpoints_come_back_and_those_deleted_are_gone(url: str) -> None:
     assert Checkpoints(f"{url}/run").steps() == [10, 30]
     assert checkpoints.read_state(30) == replace(state, step=30)
     assert torch.equal(checkpoints.read_tensors(30)["a//b"], tensors["a//b"])
+
+
+def test_a_folder_is_packed_to_a_place_that_was_emptied(url: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    pack_folder(str(tmp_path), f"{url}/shards")
+    filesystem, path = open_filesystem(f"{url}/shards")
+    packed = filesystem.cat_file(f"{path}/00000.tar")
+    filesystem.rm_file(f"{path}/00000.tar")
+    with pytest.raises(PackError, match="does not exist or is empty"):
+        pack_folder(f"{url}/shards", str(tmp_path / "out"))
+    pack_folder(str(tmp_path), f"{url}/shards")
+    assert filesystem.cat_file(f"{path}/00000.tar") == packed
 
 
 @pytest.fixture(scope="module")
