@@ -53,11 +53,9 @@ class Copy:
     def write_shard(self, name: str, content: bytes) -> None:
         (self.folder / "source" / "shards" / name).write_bytes(content)
 
-    def label(self, *words: str) -> Result:
-        config = str(self.folder / "label.toml")
-        return command(
-            "label", str(self.folder / "source" / "shards"), "--store", self.store, "--config", config, *words
-        )
+    def label(self, *words: str, source: str = "shards") -> Result:
+        given = ["--store", self.store, "--config", str(self.folder / "label.toml"), *words]
+        return command("label", str(self.folder / "source" / source), *given)
 
 
 def make_copy(folder: Path) -> Copy:
@@ -157,6 +155,7 @@ def test_status_finds_the_source_committed_and_the_sums_right(copy: Copy) -> Non
         "5 shards now: all committed",
         "2 shards now: all committed",
     ]
+    assert not re.findall(r"changed|missing|open|WRONG", result.stdout)
 
 
 def test_a_file_more_in_the_folder_is_the_only_thing_open(copy: Copy) -> None:
@@ -169,12 +168,17 @@ def test_a_file_more_in_the_folder_is_the_only_thing_open(copy: Copy) -> None:
     assert "1: bucket-0000-of-0001+2\n" in result.stdout
 
 
-def test_labelling_again_finds_nothing_to_do(copy: Copy) -> None:
+@pytest.mark.parametrize(("run", "source", "n_shards"), [(SHARDS, "shards", 5), (FOLDER, "images", 2)])
+def test_labelling_again_finds_nothing_to_do(copy: Copy, run: str, source: str, n_shards: int) -> None:
     before = files_of(copy)
-    result = copy.label("--changed", "relabel")
+    result = copy.label("--changed", "relabel", "--run", run, source=source)
 
-    assert result.stdout == f"Nothing to do: all 5 shards are labelled already (run {SHARDS}).\n"
+    assert result.stdout == f"Nothing to do: all {n_shards} shards are labelled already (run {run}).\n"
     assert files_of(copy) == before
+
+
+def test_the_model_and_settings_of_before_name_the_same_run(copy: Copy) -> None:
+    assert copy.label().stdout == f"Nothing to do: all 5 shards are labelled already (run {SHARDS}).\n"
 
 
 def test_a_new_shard_is_labelled_into_the_same_run(resumed: Copy) -> None:
