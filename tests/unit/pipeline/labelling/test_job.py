@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import plan_pool
-from pipeline.errors import TagstreamError
+from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling import job as job_module
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan
@@ -21,6 +22,7 @@ from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.shard import Shard
 from pipeline.store.store import Store
+from tests.fixtures.corpus import write_tars
 from tests.fixtures.tables import run_record
 
 SHARDS = [Shard(str(number), f"/data/{number}.tar", "tar") for number in range(100)]
@@ -92,3 +94,14 @@ def test_shards_that_are_being_written_are_counted_until_each_is(monkeypatch: py
     monkeypatch.setattr(job, "_assembler", SimpleNamespace(add=lambda _: [SimpleNamespace(name=next(shards))]))
     job._commit_all(Store("/nowhere"), ShardPlan([], 3, [], {}), rows())
     assert (seen, job._n_committing) == ([3, 2, 1], 0)
+
+
+@pytest.mark.parametrize("run", ["../run-1", "a/b", "-x", "größe", "x" * 101])
+def test_a_run_name_that_cannot_be_part_of_a_path_is_refused_before_the_model_is_read(tmp_path: Path, run: str) -> None:
+    write_tars(tmp_path / "source", 1, 1)
+    request = LabelRequest(
+        source=str(tmp_path / "source"), store=str(tmp_path / "store"), model=str(tmp_path / "no-model"), run=run
+    )
+    with pytest.raises(StoreError, match=f"run name {re.escape(repr(run))} cannot be used"):
+        LabelJob(request).run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
