@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.fingerprint import fingerprint_folder
 from pipeline.cluster.environment import cluster_address
 from pipeline.cluster.nodes import available_nodes
 from pipeline.cluster.pool import PoolPlan, plan_pool
@@ -28,19 +27,17 @@ from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.pending import ShardPlan, plan_shards
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally
-from pipeline.machine import installed_versions
 from pipeline.metrics import repeated
-from pipeline.settings.labelling import run_fingerprint
-from pipeline.sources.image_folder import count_buckets
-from pipeline.sources.listing import absolute_source, find_source
+from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard, Source
-from pipeline.storage.model_cache import as_seen_by_workers, fetch_model, model_name
+from pipeline.storage.model_cache import as_seen_by_workers
 from pipeline.store.lock import held_lock
 from pipeline.store.ownership import CommittedShard
-from pipeline.store.store import Store, check_run_name
+from pipeline.store.store import Store
 from pipeline.text import conceal
-from schemas import REJECTED, SCHEMA_VERSION, JobRecord, RunRecord
+from schemas import REJECTED, JobRecord, RunRecord
 
 _LOG = logging.getLogger(__name__)
 # Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
@@ -155,32 +152,10 @@ class LabelJob:
         self._held.enter_context(joined_ray(self.request.address, self.request.verbose))
 
     def _open_run(self, store: Store, source: Source, pool: PoolPlan) -> RunRecord:
-        """Makes the run or finds it, and refuses to go on with one that was made of something else."""
-        request = self.request
-        if request.run:
-            check_run_name(request.run)
         self.progress.begin("reading the model")
-        folder = fetch_model(request.model)
-        model_fingerprint = fingerprint_folder(folder)
-        labelling = request.settings.labelling(pool.dtype)
-        fingerprint = run_fingerprint(model_fingerprint, labelling)
-        wanted = RunRecord(
-            run=request.run or f"{model_name(request.model)}-{fingerprint}",
-            schema_version=SCHEMA_VERSION,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            source=conceal(absolute_source(source.given)),
-            source_root=source.root,
-            folder_buckets=count_buckets(len(source.images)) if source.images else 0,
-            model=as_seen_by_workers(request.model),
-            model_fingerprint=model_fingerprint,
-            fingerprint=fingerprint,
-            labelling=labelling,
-            versions=installed_versions(),
-        )
-        self.run_name, self.source = wanted.run, wanted.source
-        standing = store.read_run(wanted.run) or store.create_run(wanted)
-        _check_same_run(standing, wanted, store.url)
-        return standing
+        identity = RunIdentity.of(self.request, source, pool)
+        self.run_name, self.source = identity.wanted.run, identity.wanted.source
+        return identity.open_run(store)
 
     def _label(self, store: Store, plan: ShardPlan, pool: PoolPlan) -> None:
         settings = self.request.settings
@@ -293,32 +268,6 @@ class LabelJob:
             message=conceal(message),
             n_retried=self.n_retried,
             predicted_s=round(self._predicted_s, 3),
-        )
-
-
-def _check_same_run(standing: RunRecord, wanted: RunRecord, store: str) -> None:
-    if standing.schema_version != wanted.schema_version:
-        raise StoreError(
-            f"run {standing.run} in {store} has schema version {standing.schema_version}, this program writes "
-            f"{wanted.schema_version}; use another --run or --store"
-        )
-    if standing.fingerprint != wanted.fingerprint:
-        names = sorted({*standing.labelling, *wanted.labelling})
-        differing = [
-            f"{name} {standing.labelling.get(name)} -> {wanted.labelling.get(name)}"
-            for name in names
-            if standing.labelling.get(name) != wanted.labelling.get(name)
-        ]
-        if standing.model_fingerprint != wanted.model_fingerprint:
-            differing.insert(0, f"model {standing.model} -> {wanted.model} (other weights or preprocessing)")
-        raise StoreError(
-            f"run {standing.run} in {store} was made with other settings ({'; '.join(differing)}); "
-            "leave --run out or give another name to make a new run beside it"
-        )
-    if standing.source_root != wanted.source_root:
-        raise StoreError(
-            f"run {standing.run} in {store} labels {standing.source_root or standing.source}, not "
-            f"{wanted.source_root or wanted.source}; give this source a --run name of its own"
         )
 
 
