@@ -24,14 +24,14 @@ from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard
 from pipeline.labelling.job_metrics import JobMetrics
-from pipeline.labelling.pending import ShardPlan, plan_shards
+from pipeline.labelling.pending import ShardPlan, cut_waves, plan_shards
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally
 from pipeline.metrics import repeated
 from pipeline.sources.listing import find_source
-from pipeline.sources.shard import Shard, Source
+from pipeline.sources.shard import Source
 from pipeline.storage.model_cache import as_seen_by_workers
 from pipeline.store.lock import held_lock
 from pipeline.store.ownership import CommittedShard
@@ -40,8 +40,6 @@ from pipeline.text import conceal
 from schemas import REJECTED, JobRecord, RunRecord
 
 _LOG = logging.getLogger(__name__)
-# Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
-_SHARDS_PER_WAVE = 2000
 COMMIT_THREADS = 8
 
 
@@ -165,7 +163,7 @@ class LabelJob:
         self._metrics = JobMetrics(self.record.run, self.started_at)
         self.progress.begin("loading the model")
         with repeated(lambda: self._metrics.show(self.progress.snapshot(), self._n_committing)):
-            for wave in self._waves(plan.pending, settings.limit):
+            for wave in cut_waves(plan.pending, settings.limit, lambda: self.counts["images"]):
                 rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
@@ -173,21 +171,6 @@ class LabelJob:
                 if n_whole != len(wave):
                     missing = f"{len(wave) - n_whole} of {len(wave)} shards came back incomplete"
                     raise TagstreamError(f"{missing}; run the command again, it labels them anew")
-
-    def _waves(self, pending: list[Shard], limit: int) -> Iterator[list[Shard]]:
-        """Shards in groups that are labelled one after the other; with a limit no more groups than it takes."""
-        done = 0
-        while done < len(pending):
-            size = _SHARDS_PER_WAVE
-            if limit:
-                missing = limit - self._counts["images"]
-                if missing <= 0:
-                    return
-                # How many images a shard holds is known once one was labelled.
-                size = 1 if not done else max(1, round(missing * done / max(1, self._counts["images"])))
-                size = min(size, _SHARDS_PER_WAVE)
-            yield pending[done : done + size]
-            done += size
 
     def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterable[pa.Table]) -> int:
         """Commits shards in the background as their rows come in; waits for all of them. Returns: how many they are."""

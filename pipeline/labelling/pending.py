@@ -1,7 +1,8 @@
-"""Which shards a job has to label: those of the source, less those that are committed."""
+"""Which shards a job has to label: those of the source, less those that are committed. And in which order."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -15,6 +16,8 @@ from pipeline.store.store import Store
 # A source file is looked at again when it is not clearly older than its commit; clocks may differ by this much.
 _CLOCK_SKEW_S = 600
 _N_LOOKERS = 32
+# Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
+_SHARDS_PER_WAVE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,31 @@ def find_changed(store: Store, run: str, shards: list[Shard], committed: Committ
     return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
 
 
+def cut_waves(
+    shards: list[Shard], limit: int, count_images: Callable[[], int], size: int = _SHARDS_PER_WAVE
+) -> Iterator[list[Shard]]:
+    """Shards in waves, which are labelled one after the other.
+
+    Args:
+        limit: how many images to label at least, 0 for all. No more waves come than it takes. How many images a shard
+            holds is known once one was labelled: the first wave is one shard.
+        count_images: how many images are committed; asked before each wave.
+        size: how many shards a wave has at most.
+    """
+    done = 0
+    while done < len(shards):
+        wanted = size
+        if limit:
+            n_images = count_images()
+            missing = limit - n_images
+            if missing <= 0:
+                return
+            wanted = max(1, round(missing * done / max(1, n_images))) if done else 1
+        wave = shards[done : done + min(wanted, size)]
+        yield wave
+        done += len(wave)
+
+
 def _folder_shards(store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards) -> list[Shard]:
     """All shards of a folder; files that no committed generation holds are one that is not committed.
 
@@ -108,13 +136,13 @@ def _folder_shards(store: Store, run: str, source: Source, n_buckets: int, commi
     for bucket, generation in map(split_generation, committed.by_stem):
         generations.setdefault(bucket, set()).add(generation)
     for bucket, files in deal(source.images, n_buckets).items():
-        standing = generations.get(bucket, set())
-        for generation in sorted(standing):
+        stored = generations.get(bucket, set())
+        for generation in sorted(stored):
             name = generation_name(bucket, generation)
             keys = store.read_keys(run, name, committed[name])
             shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
             files = [file for file in files if file.key not in keys]
         if files:
-            free = next(generation for generation in count() if generation not in standing)
+            free = next(generation for generation in count() if generation not in stored)
             shards.append(folder_shard(source.root, generation_name(bucket, free), files))
     return shards

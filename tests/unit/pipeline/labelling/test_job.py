@@ -1,4 +1,4 @@
-"""A labelling job's waves of shards."""
+"""A labelling job: shards that do not come back, and those that are being written."""
 
 from __future__ import annotations
 
@@ -18,43 +18,11 @@ from pipeline.labelling import job as job_module
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.request import LabelRequest
-from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.shard import Shard
 from pipeline.store.store import Store
 from tests.fixtures.tables import run_record
 
 SHARDS = [Shard(str(number), f"/data/{number}.tar", "tar") for number in range(100)]
-
-
-def waves(limit: int, images_per_shard: int, n_shards: int = 100) -> list[int]:
-    """Sizes of the waves, if every shard that is labelled commits so many images."""
-    job = LabelJob(LabelRequest(source="", store="", model="", settings=LabelSettings()))
-    sizes = []
-    for wave in job._waves(SHARDS[:n_shards], limit):
-        sizes.append(len(wave))
-        job._counts["images"] += len(wave) * images_per_shard
-    return sizes
-
-
-def test_without_a_limit_all_shards_are_labelled_in_large_waves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "_SHARDS_PER_WAVE", 40)
-    assert waves(limit=0, images_per_shard=10) == [40, 40, 20]
-
-
-def test_a_limit_costs_one_shard_to_learn_its_size_and_then_what_is_missing() -> None:
-    assert waves(limit=95, images_per_shard=10) == [1, 8, 1]
-
-
-def test_a_limit_within_the_first_shard_costs_that_shard() -> None:
-    assert waves(limit=3, images_per_shard=10) == [1]
-
-
-def test_a_limit_beyond_the_source_takes_all_of_it() -> None:
-    assert sum(waves(limit=10_000, images_per_shard=10)) == 100
-
-
-def test_shards_that_another_job_committed_first_do_not_stop_a_job_with_a_limit() -> None:
-    assert sum(waves(limit=7, images_per_shard=0, n_shards=9)) == 9
 
 
 def test_a_shard_of_which_nothing_came_back_fails_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
