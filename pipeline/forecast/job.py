@@ -26,7 +26,8 @@ from pipeline.forecast.forecast import (
     forecast,
 )
 from pipeline.labelling.assembly import WholeShard
-from pipeline.labelling.job import COMMIT_THREADS, LabelJob
+from pipeline.labelling.committing import COMMIT_THREADS, Committer
+from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, run_shards
 from pipeline.labelling.request import LabelRequest
 from pipeline.naming.vocabulary import read_vocabulary
@@ -86,8 +87,8 @@ class SampleJob(LabelJob):
         check_results(sum(-(-head.n_samples // self.workers.batch_size) for head in self.extent.heads), self.extent)
         return ShardPlan([head.shard for head in self.extent.heads], len(shards), [], {})
 
-    def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterable[pa.Table]) -> int:
-        return super()._commit_all(store, plan, self._timed(rows))
+    def _commit_all(self, committer: Committer, rows: Iterable[pa.Table]) -> int:
+        return super()._commit_all(committer, self._timed(rows))
 
     def _timed(self, rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Keeps when each result came, and what it took."""

@@ -28,7 +28,7 @@ from pipeline.cluster.nodes import local_node
 from pipeline.cluster.pool import plan_pool
 from pipeline.dataflow.decoding import DecodePool, decode
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.labelling.job import COMMIT_THREADS
+from pipeline.labelling.committing import COMMIT_THREADS
 from pipeline.machine import count_cores, describe_hardware, installed_versions
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches

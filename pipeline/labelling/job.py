@@ -6,10 +6,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +22,7 @@ from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard
+from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.pending import ShardPlan, cut_waves, plan_shards
 from pipeline.labelling.progress import Progress
@@ -40,7 +40,6 @@ from pipeline.text import conceal
 from schemas import REJECTED, JobRecord, RunRecord
 
 _LOG = logging.getLogger(__name__)
-COMMIT_THREADS = 8
 
 
 class LabelJob:
@@ -62,8 +61,6 @@ class LabelJob:
         self._held = contextlib.ExitStack()
         self._assembler = ShardAssembler()
         self._predicted_s = 0.0
-        self._n_committing = 0
-        """Whole shards that are being written or wait for it."""
         self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
         self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
 
@@ -161,72 +158,47 @@ class LabelJob:
         config = LabelerConfig.of(model, settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads)
         config = replace(config, run=self.record.run, job=self.started_at)
         self._metrics = JobMetrics(self.record.run, self.started_at)
+        complete = partial(self.completed, store)
+        committer = Committer(store, self.record, plan.replaced, complete, self._count_commit)
         self.progress.begin("loading the model")
-        with repeated(lambda: self._metrics.show(self.progress.snapshot(), self._n_committing)):
+        with repeated(lambda: self._metrics.show(self.progress.snapshot(), committer.n_committing)):
             for wave in cut_waves(plan.pending, settings.limit, lambda: self.counts["images"]):
                 rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
-                    n_whole = self._commit_all(store, plan, rows)
+                    n_whole = self._commit_all(committer, rows)
                 if n_whole != len(wave):
                     missing = f"{len(wave) - n_whole} of {len(wave)} shards came back incomplete"
                     raise TagstreamError(f"{missing}; run the command again, it labels them anew")
 
-    def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterable[pa.Table]) -> int:
-        """Commits shards in the background as their rows come in; waits for all of them. Returns: how many they are."""
-        futures: set[Future[None]] = set()
-        n_whole = 0
-        with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as committers:
-            for table in rows:
-                n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
-                self.progress.add_rows(table.num_rows, n_rejected)
-                self._metrics.count_rows(table)
-                for shard in self._assembler.add(table):
-                    n_whole += 1
-                    self._count_committing(1)
-                    future = committers.submit(self._commit, store, shard, plan.replaced.get(shard.name))
-                    future.add_done_callback(lambda _: self._count_committing(-1))
-                    futures.add(future)
-                # Never more whole shards in memory than threads to write them, and the first failure stops the job.
-                while len(futures) > COMMIT_THREADS or any(future.done() for future in futures):
-                    done, futures = wait_for(futures, return_when="FIRST_COMPLETED")
-                    for future in done:
-                        future.result()
-            for future in futures:
-                future.result()
-        return n_whole
+    def _commit_all(self, committer: Committer, rows: Iterable[pa.Table]) -> int:
+        return committer.commit_all(self._assembled(rows))
 
-    def _count_committing(self, change: int) -> None:
-        with self.progress.lock:
-            self._n_committing += change
+    def _assembled(self, rows: Iterable[pa.Table]) -> Iterator[list[WholeShard]]:
+        """The shards that became whole with each table of rows, often none. Counts the rows."""
+        for table in rows:
+            n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
+            self.progress.add_rows(table.num_rows, n_rejected)
+            self._metrics.count_rows(table)
+            yield self._assembler.add(table)
 
-    def _commit(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> None:
-        started = time.perf_counter()
-        whole = self.completed(store, shard, replaces)
-        committed = whole is not None and self._write(store, whole, replaces)
-        write_s = time.perf_counter() - started
-        self._metrics.count_commit(write_s)
+    def _count_commit(self, commit: Commit) -> None:
+        shard = commit.shard
+        self._metrics.count_commit(commit.seconds)
         with self.progress.lock:
-            for stage, seconds in {**shard.seconds, "write": write_s}.items():
+            for stage, seconds in {**shard.seconds, "write": commit.seconds}.items():
                 self._seconds[stage] += seconds
-            if committed:
+            if commit.is_written:
                 self._counts["shards"] += 1
                 self._counts["images"] += shard.images.num_rows
                 self._counts["labelled"] += shard.n_labelled
                 self._counts["labels"] += shard.labels.num_rows
                 self.rejects.add(shard.images)
         self.progress.add_shard(shard.images.num_rows)
-        message = "committed" if committed else "left as it was, since another job committed it or its source changed"
+        kept = "left as it was, since another job committed it or its source changed"
+        result = "committed" if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
-        _LOG.info("shard %s %s", shard.name, message, extra={"fields": {"shard": shard.name, **counts}})
-
-    def _write(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> bool:
-        metadata = {
-            "fingerprint": self.record.fingerprint,
-            "source_size": shard.source_size,
-            "source_etag": shard.source_etag,
-        }
-        return store.commit(self.record.run, shard.name, shard.images, shard.labels, metadata, replaces=replaces)
+        _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
 
     def _job_record(self, plan: ShardPlan, pool: PoolPlan, outcome: str, message: str = "") -> JobRecord:
         counts, labelling_s = self._counts, self.progress.labelling_s
