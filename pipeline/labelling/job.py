@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +18,6 @@ from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.cluster.ray_session import joined_ray
 from pipeline.dataflow.actor_pool import stream_labels
 from pipeline.dataflow.labeler import LabelerConfig
-from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard
 from pipeline.labelling.committing import Commit, Committer
@@ -28,7 +26,7 @@ from pipeline.labelling.pending import ShardPlan, cut_waves, plan_shards
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
-from pipeline.labelling.tally import RejectTally
+from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Source
@@ -45,24 +43,23 @@ _LOG = logging.getLogger(__name__)
 class LabelJob:
     """Labels what a source holds and a run does not, and commits it shard by shard."""
 
+    is_retry = False
+    """Whether the images to label had been rejected before."""
+
     def __init__(self, request: LabelRequest) -> None:
         self.request = request
         self.progress = Progress()
         self.notes: list[str] = []
         """What the user should know when the job is over."""
-        self.rejects = RejectTally()
         self.run_name = request.run or ""
         """Empty until it is known."""
         self.source = conceal(request.source)
         self.shard_plan: ShardPlan | None = None
         self.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         """Names the job: that of its record."""
-        self._started = time.perf_counter()
+        self._tally = Tally()
         self._held = contextlib.ExitStack()
         self._assembler = ShardAssembler()
-        self._predicted_s = 0.0
-        self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
-        self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
 
     def run(self) -> LabelOutcome:
         """Does the job. Raises TagstreamError where it cannot be done, RunLockedError where another job holds the run,
@@ -83,30 +80,28 @@ class LabelJob:
         if request.lock:
             self._held.enter_context(held_lock(store, self.record.run, self.notes.append))
         plan = self.shard_plan = self.plan(store, source)
-        if request.predict:
-            self._predicted_s = request.predict(self.record, plan, request.settings.limit)
-        if not plan.pending:
-            record = self._job_record(plan, pool, "done")
-            store.write_job(record)
-            return LabelOutcome(record, self.notes)
-        store.write_job(self._job_record(plan, pool, "running"))
-        self.progress.begin("starting Ray", len(plan.pending))
-        outcome, message = "failed", ""
-        try:
-            self._start_ray()
-            with _said_how_to_go_on():
-                self._label(store, plan, pool)
-            outcome = "done"
-        except KeyboardInterrupt:
-            outcome = "interrupted"
-            raise
-        except BaseException as error:
-            message = str(error)
-            raise
-        finally:
-            record = self._job_record(plan, pool, outcome, message)
-            _write_last_record(store, record, quietly=outcome != "done")
+        make_record = partial(self._tally.job_record, self._started_job(plan, pool), self.progress)
+        if plan.pending:
+            with _recorded(store, make_record):
+                self.progress.begin("starting Ray", len(plan.pending))
+                self._start_ray()
+                with _said_how_to_go_on():
+                    self._label(store, plan, pool)
+        record = make_record("done")
+        store.write_job(record)
         return LabelOutcome(record, self.notes)
+
+    def _started_job(self, plan: ShardPlan, pool: PoolPlan) -> StartedJob:
+        predict, limit = self.request.predict, self.request.settings.limit
+        return StartedJob(
+            run=self.record.run,
+            started=self.started_at,
+            command=self.request.command,
+            plan=plan,
+            pool=pool,
+            predicted_s=predict(self.record, plan, limit) if predict else 0.0,
+            is_retry=self.is_retry,
+        )
 
     def plan(self, store: Store, source: Source) -> ShardPlan:
         """What there is to do: the shards of the source, less those that are committed."""
@@ -122,17 +117,17 @@ class LabelJob:
     @property
     def counts(self) -> dict[str, int]:
         """What is committed: shards, images, labelled, labels."""
-        with self.progress.lock:
-            return dict(self._counts)
+        return self._tally.counts
+
+    @property
+    def rejects(self) -> RejectTally:
+        """What is committed as rejected."""
+        return self._tally.rejects
 
     @property
     def elapsed_s(self) -> float:
-        return time.perf_counter() - self._started
-
-    @property
-    def n_retried(self) -> int:
-        """How many of the images had been rejected before."""
-        return 0
+        """Seconds since the job was made."""
+        return self._tally.elapsed_s
 
     def _plan_pool(self) -> PoolPlan:
         if cluster_address(self.request.address):
@@ -185,45 +180,12 @@ class LabelJob:
     def _count_commit(self, commit: Commit) -> None:
         shard = commit.shard
         self._metrics.count_commit(commit.seconds)
-        with self.progress.lock:
-            for stage, seconds in {**shard.seconds, "write": commit.seconds}.items():
-                self._seconds[stage] += seconds
-            if commit.is_written:
-                self._counts["shards"] += 1
-                self._counts["images"] += shard.images.num_rows
-                self._counts["labelled"] += shard.n_labelled
-                self._counts["labels"] += shard.labels.num_rows
-                self.rejects.add(shard.images)
+        self._tally.add(commit)
         self.progress.add_shard(shard.images.num_rows)
         kept = "left as it was, since another job committed it or its source changed"
         result = "committed" if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
-
-    def _job_record(self, plan: ShardPlan, pool: PoolPlan, outcome: str, message: str = "") -> JobRecord:
-        counts, labelling_s = self._counts, self.progress.labelling_s
-        return JobRecord(
-            run=self.record.run,
-            started=self.started_at,
-            outcome=outcome,
-            command=conceal(self.request.command),
-            n_shards_source=plan.n_shards,
-            n_shards_done_before=plan.n_done,
-            n_shards_committed=counts["shards"],
-            n_shards_changed=len(plan.changed),
-            n_images=counts["images"],
-            n_labelled=counts["labelled"],
-            n_rejected=counts["images"] - counts["labelled"],
-            n_labels=counts["labels"],
-            seconds=round(self.elapsed_s, 3),
-            labelling_s=round(labelling_s, 3),
-            images_per_s=round(self.progress.images_per_s, 2),
-            seconds_by_stage={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
-            workers={"actors": pool.n_actors, "device": pool.device, "batch_size": pool.batch_size},
-            message=conceal(message),
-            n_retried=self.n_retried,
-            predicted_s=round(self._predicted_s, 3),
-        )
 
 
 def _changed_notes(plan: ShardPlan, policy: str) -> list[str]:
@@ -235,18 +197,23 @@ def _changed_notes(plan: ShardPlan, policy: str) -> list[str]:
 
 
 @contextlib.contextmanager
+def _recorded(store: Store, make_record: Callable[[str, str], JobRecord]) -> Iterator[None]:
+    """Writes the job's record: that it is running, and where it fails, how it ended."""
+    store.write_job(make_record("running", ""))
+    try:
+        yield
+    except BaseException as error:
+        ending = ("interrupted", "") if isinstance(error, KeyboardInterrupt) else ("failed", str(error))
+        # One more error of the store must not hide this one.
+        with contextlib.suppress(StoreError):
+            store.write_job(make_record(*ending))
+        raise
+
+
+@contextlib.contextmanager
 def _said_how_to_go_on() -> Iterator[None]:
     """Adds to the error of a storage what becomes of the work that is done."""
     try:
         yield
     except StorageError as error:
         raise StorageError(f"{error}; what is committed stays, and the same command goes on from there") from error
-
-
-def _write_last_record(store: Store, record: JobRecord, quietly: bool) -> None:
-    """Writes the job's final record; while another error is on its way, one more of the store must not hide it."""
-    try:
-        store.write_job(record)
-    except StoreError:
-        if not quietly:
-            raise

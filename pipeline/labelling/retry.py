@@ -53,6 +53,8 @@ class RetryRequest:
 class RetryJob(LabelJob):
     """Labels the rejected samples of a run once more."""
 
+    is_retry = True
+
     def __init__(self, request: RetryRequest) -> None:
         self._retry = request
         super().__init__(_label_request(Store(request.store).find_run(request.run), request))
@@ -91,10 +93,6 @@ class RetryJob(LabelJob):
         images, labels = store.read_shard(self.record.run, shard.name, replaces)
         merged = merge_rows((images, labels), (shard.images, shard.labels), self._wanted[shard.name])
         return replace(shard, images=merged[0], labels=merged[1], source_size=version.size, source_etag=version.etag)
-
-    @property
-    def n_retried(self) -> int:
-        return self._counts["images"]
 
     def _chosen(self, store: Store) -> dict[str, list[tuple[int, str]]]:
         """Place and key of the samples to try again, by shard."""
