@@ -20,33 +20,33 @@ from pipeline.dataflow.actor_pool import stream_labels
 from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard
+from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
-from pipeline.labelling.pending import ShardPlan, cut_waves, plan_shards
+from pipeline.labelling.pending import ShardPlan, cut_waves
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.sources.listing import find_source
-from pipeline.sources.shard import Source
 from pipeline.storage.model_cache import as_seen_by_workers
 from pipeline.store.lock import held_lock
-from pipeline.store.ownership import CommittedShard
 from pipeline.store.store import Store
 from pipeline.text import conceal
-from schemas import REJECTED, JobRecord, RunRecord
+from schemas import REJECTED, JobRecord
 
 _LOG = logging.getLogger(__name__)
 
 
 class LabelJob:
-    """Labels what a source holds and a run does not, and commits it shard by shard."""
+    """Labels images of a source and commits them to a run, shard by shard.
 
-    is_retry = False
-    """Whether the images to label had been rejected before."""
+    Args:
+        assignment: which images; default all that the run does not hold yet.
+    """
 
-    def __init__(self, request: LabelRequest) -> None:
+    def __init__(self, request: LabelRequest, assignment: Assignment | None = None) -> None:
         self.request = request
         self.progress = Progress()
         self.notes: list[str] = []
@@ -55,64 +55,11 @@ class LabelJob:
         """Empty until it is known."""
         self.source = conceal(request.source)
         self.shard_plan: ShardPlan | None = None
+        """None until the source was compared with the run."""
         self.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        """Names the job: that of its record."""
+        """UTC, ISO 8601. It identifies the job, and is in its record."""
+        self._assignment = assignment or Assignment()
         self._tally = Tally()
-        self._held = contextlib.ExitStack()
-        self._assembler = ShardAssembler()
-
-    def run(self) -> LabelOutcome:
-        """Does the job. Raises TagstreamError where it cannot be done, RunLockedError where another job holds the run,
-        KeyboardInterrupt where it was stopped; what was committed until then stays, and the same command goes on from
-        there.
-        """
-        with self._held:
-            return self._run()
-
-    def _run(self) -> LabelOutcome:
-        request = self.request
-        self.progress.begin("listing the source")
-        source = find_source(request.source)
-        self.notes += source.notes
-        store = Store(request.store)
-        pool = self._plan_pool()
-        self.record = self._open_run(store, source, pool)
-        if request.lock:
-            self._held.enter_context(held_lock(store, self.record.run, self.notes.append))
-        plan = self.shard_plan = self.plan(store, source)
-        make_record = partial(self._tally.job_record, self._started_job(plan, pool), self.progress)
-        if plan.pending:
-            with _recorded(store, make_record):
-                self.progress.begin("starting Ray", len(plan.pending))
-                self._start_ray()
-                with _said_how_to_go_on():
-                    self._label(store, plan, pool)
-        record = make_record("done")
-        store.write_job(record)
-        return LabelOutcome(record, self.notes)
-
-    def _started_job(self, plan: ShardPlan, pool: PoolPlan) -> StartedJob:
-        predict, limit = self.request.predict, self.request.settings.limit
-        return StartedJob(
-            run=self.record.run,
-            started=self.started_at,
-            command=self.request.command,
-            plan=plan,
-            pool=pool,
-            predicted_s=predict(self.record, plan, limit) if predict else 0.0,
-            is_retry=self.is_retry,
-        )
-
-    def plan(self, store: Store, source: Source) -> ShardPlan:
-        """What there is to do: the shards of the source, less those that are committed."""
-        policy = self.request.settings.changed
-        plan = plan_shards(store, self.record.run, source, self.record.folder_buckets, policy)
-        self.notes += _changed_notes(plan, policy)
-        return plan
-
-    def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard | None:
-        """What is committed of a shard whose rows came back; None where it has to stay as it was."""
-        return shard
 
     @property
     def counts(self) -> dict[str, int]:
@@ -121,7 +68,7 @@ class LabelJob:
 
     @property
     def rejects(self) -> RejectTally:
-        """What is committed as rejected."""
+        """The committed images that were rejected, by class of fault."""
         return self._tally.rejects
 
     @property
@@ -129,57 +76,97 @@ class LabelJob:
         """Seconds since the job was made."""
         return self._tally.elapsed_s
 
-    def _plan_pool(self) -> PoolPlan:
-        if cluster_address(self.request.address):
-            self._start_ray()
-        elif self.request.settings.nodes_to_come.count:
-            raise ClusterError(
-                "nodes_to_come is set, but this machine will not grow; name a Ray cluster with --address"
-            )
-        return plan_pool(available_nodes(self.request.address), self.request.settings)
+    def run(self) -> LabelOutcome:
+        """Does the job. Raises TagstreamError where it cannot be done, RunLockedError where another job holds the run,
+        KeyboardInterrupt where it was stopped; what was committed until then stays, and the same command goes on from
+        there.
+        """
+        with contextlib.ExitStack() as held:
+            job = self._open(held)
+            plan = self.shard_plan = self._assignment.plan(job)
+            make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
+            if plan.pending:
+                with _recorded(job.store, make_record):
+                    self.progress.begin("starting Ray", len(plan.pending))
+                    held.enter_context(joined_ray(self.request.address, self.request.verbose))
+                    with _said_how_to_go_on():
+                        self._label(job, plan)
+            record = make_record("done")
+            job.store.write_job(record)
+            return LabelOutcome(record, self.notes)
 
-    def _start_ray(self) -> None:
-        self._held.enter_context(joined_ray(self.request.address, self.request.verbose))
-
-    def _open_run(self, store: Store, source: Source, pool: PoolPlan) -> RunRecord:
+    def _open(self, held: contextlib.ExitStack) -> OpenJob:
+        """Finds the source and opens the run. Ray, where it is joined, and the run's lock are held by `held`."""
+        request = self.request
+        self.progress.begin("listing the source")
+        source = find_source(request.source)
+        self.notes += source.notes
+        store = Store(request.store)
+        pool = self._assignment.fit_pool(_plan_pool(request, held))
         self.progress.begin("reading the model")
-        identity = RunIdentity.of(self.request, source, pool)
+        identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
-        return identity.open_run(store)
+        run = identity.open_run(store)
+        if request.lock:
+            held.enter_context(held_lock(store, run.run, self.notes.append))
+        return OpenJob(
+            store=store,
+            run=run,
+            source=source,
+            settings=request.settings,
+            pool=pool,
+            progress=self.progress,
+            notes=self.notes,
+        )
 
-    def _label(self, store: Store, plan: ShardPlan, pool: PoolPlan) -> None:
-        settings = self.request.settings
-        model = as_seen_by_workers(self.request.model)
-        config = LabelerConfig.of(model, settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads)
-        config = replace(config, run=self.record.run, job=self.started_at)
-        self._metrics = JobMetrics(self.record.run, self.started_at)
-        complete = partial(self.completed, store)
-        committer = Committer(store, self.record, plan.replaced, complete, self._count_commit)
+    def _started_job(self, job: OpenJob, plan: ShardPlan) -> StartedJob:
+        predict, limit = self.request.predict, self.request.settings.limit
+        return StartedJob(
+            run=job.run.run,
+            started=self.started_at,
+            command=self.request.command,
+            plan=plan,
+            pool=job.pool,
+            predicted_s=predict(job.run, plan, limit) if predict else 0.0,
+            is_retry=self._assignment.is_retry,
+        )
+
+    def _label(self, job: OpenJob, plan: ShardPlan) -> None:
+        run, settings, config = job.run.run, self.request.settings, self._labeler_config(job)
+        metrics = JobMetrics(run, self.started_at)
+        complete, on_commit = partial(self._assignment.complete, job), partial(self._count_commit, metrics)
+        committer = Committer(job.store, job.run, plan.replaced, complete, on_commit)
         self.progress.begin("loading the model")
-        with repeated(lambda: self._metrics.show(self.progress.snapshot(), committer.n_committing)):
+        with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
             for wave in cut_waves(plan.pending, settings.limit, lambda: self.counts["images"]):
-                rows = stream_labels(wave, pool, config, self.request.labeler_class, settings)
+                rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
-                    n_whole = self._commit_all(committer, rows)
+                    n_whole = committer.commit_all(self._assembled(rows, metrics))
                 if n_whole != len(wave):
                     missing = f"{len(wave) - n_whole} of {len(wave)} shards came back incomplete"
                     raise TagstreamError(f"{missing}; run the command again, it labels them anew")
 
-    def _commit_all(self, committer: Committer, rows: Iterable[pa.Table]) -> int:
-        return committer.commit_all(self._assembled(rows))
+    def _labeler_config(self, job: OpenJob) -> LabelerConfig:
+        pool, model = job.pool, as_seen_by_workers(self.request.model)
+        config = LabelerConfig.of(
+            model, self.request.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
+        )
+        return replace(config, run=job.run.run, job=self.started_at)
 
-    def _assembled(self, rows: Iterable[pa.Table]) -> Iterator[list[WholeShard]]:
+    def _assembled(self, rows: Iterable[pa.Table], metrics: JobMetrics) -> Iterator[list[WholeShard]]:
         """The shards that became whole with each table of rows, often none. Counts the rows."""
+        assembler = ShardAssembler()
         for table in rows:
+            self._assignment.on_rows(table)
             n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
             self.progress.add_rows(table.num_rows, n_rejected)
-            self._metrics.count_rows(table)
-            yield self._assembler.add(table)
+            metrics.count_rows(table)
+            yield assembler.add(table)
 
-    def _count_commit(self, commit: Commit) -> None:
+    def _count_commit(self, metrics: JobMetrics, commit: Commit) -> None:
         shard = commit.shard
-        self._metrics.count_commit(commit.seconds)
+        metrics.count_commit(commit.seconds)
         self._tally.add(commit)
         self.progress.add_shard(shard.images.num_rows)
         kept = "left as it was, since another job committed it or its source changed"
@@ -188,12 +175,13 @@ class LabelJob:
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
 
 
-def _changed_notes(plan: ShardPlan, policy: str) -> list[str]:
-    if not plan.changed:
-        return []
-    listed = ", ".join(shard.name for shard in plan.changed[:5]) + (", ..." if len(plan.changed) > 5 else "")
-    done = "they are labelled again" if policy == "relabel" else "their labels are kept; --changed relabel renews them"
-    return [f"{len(plan.changed)} shards changed at the source after they were committed ({listed}); {done}"]
+def _plan_pool(request: LabelRequest, held: contextlib.ExitStack) -> PoolPlan:
+    """A pool on this machine, or on the cluster, which is joined for it."""
+    if cluster_address(request.address):
+        held.enter_context(joined_ray(request.address, request.verbose))
+    elif request.settings.nodes_to_come.count:
+        raise ClusterError("nodes_to_come is set, but this machine will not grow; name a Ray cluster with --address")
+    return plan_pool(available_nodes(request.address), request.settings)
 
 
 @contextlib.contextmanager
