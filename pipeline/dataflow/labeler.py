@@ -25,7 +25,7 @@ from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.limits import MAX_SAMPLE_S
 from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
-from pipeline.storage.model_cache import fetch_model
+from pipeline.storage.model_cache import load_recognizer
 from schemas import LABELLED, REJECTED
 
 if TYPE_CHECKING:
@@ -91,16 +91,12 @@ class Labeler:
     def load_recognizer(config: LabelerConfig) -> Any:
         """The recognizer, its weights mapped from node-local disk."""
         import torch
-        from transformers.utils import logging
 
-        from model.recognizer import Recognizer
-
-        logging.disable_progress_bar()
         if config.device == "cpu":
             # Ray gives a worker one OpenMP thread a CPU it reserves; the model may use all that are meant for it.
             os.environ["OMP_NUM_THREADS"] = str(config.n_threads)
             torch.set_num_threads(config.n_threads)
-        return Recognizer.from_pretrained(fetch_model(config.model), device=config.device, dtype=config.dtype)
+        return load_recognizer(config.model, config.device, config.dtype)
 
     def __call__(self, batches: pa.Table) -> pa.Table:
         """Labels rows of `pipeline.dataflow.datasource.BATCHES`; returns rows of `LABELLED_ROWS`."""
