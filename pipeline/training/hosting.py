@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.ray_errors import explain
+from pipeline.dataflow.ray_errors import as_sentence
 from pipeline.training.progress import TrainProgress
 from pipeline.training.trainer import Trainer, TrainPlan
 
@@ -58,7 +58,7 @@ def fit(plan: TrainPlan, n_workers: int, pool: PoolPlan, progress: TrainProgress
         try:
             trainer.fit()
         except (RayError, ray.train.TrainingFailedError) as error:
-            raise explain(error) from error
+            raise as_sentence(error) from error
 
 
 def _fit_here(plan: TrainPlan, progress: TrainProgress) -> None:
