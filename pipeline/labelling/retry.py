@@ -133,7 +133,7 @@ def _replace_rows(stored: pa.Table, again: pa.Table, former: dict[int, dict[str,
     """Rows of images or of labels, stored ones replaced by those of the same image that came back; in no order."""
     replaced = pa.array([row["index"] for row in former.values()], pa.int32())
     kept = stored.filter(pc.invert(pc.is_in(stored["index"], replaced)))
-    again = again.filter(pc.is_in(again["index"], pa.array(former, pa.int32())))
+    again = again.filter(pc.is_in(again["index"], pa.array(list(former), pa.int32())))
     rows = [former[index] for index in again["index"].to_pylist()]
     columns = {
         **{name: again[name] for name in again.column_names},
