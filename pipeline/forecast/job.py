@@ -43,11 +43,15 @@ class ForecastRequest:
     """One invocation of `tagstream plan`."""
 
     label: LabelRequest
-    """The job to predict; nothing is written to its store."""
+    """The job to predict. Nothing is written to its store, and its limit does not count."""
     n_images: int = 2000
+    """Number of images to label for the forecast, roughly."""
     seed: int = 0
+    """Seed of the draw of shards."""
     n_gpus: int = 0
+    """Number of GPUs to predict for; 0 is for the workers that label the sample."""
     usd_per_hour: float | None = None
+    """Price of all machines together; None leaves the cost out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Result:
     arrived: float
     """When it came, in seconds of this process's clock."""
     n_images: int
+    """Number of its rows, rejected images included."""
     seconds: dict[str, float]
     """Seconds of work on its images, by stage."""
 
@@ -68,7 +73,9 @@ class Sample:
     run: RunRecord
     """The run in the temporary store. But for its name it is the run to predict."""
     extent: Extent
+    """The size of the whole source, and the beginnings of shards that are labelled."""
     workers: Workers
+    """The workers that label the sample."""
     looking_s: float
     """Seconds that looking into shards took."""
 
@@ -215,12 +222,12 @@ def measure_output(shards: list[WholeShard], rows_a_shard: float, store: Store, 
     """Sizes of what a store keeps of these images.
 
     Args:
-        rows_a_shard: what shards have on average. The larger a shard, the less an image takes of it, so one is measured
-            that has about as many, if there are as many.
+        rows_a_shard: mean number of images of the source's shards. In a larger shard an image takes fewer bytes, so
+            the shard that is measured has about as many images, if the sample does.
     """
     run = store.create_run(record).run
     n_shards = 1 + next(
-        (place for place, rows in enumerate(accumulate(_n_rows(shards))) if rows >= rows_a_shard), len(shards)
+        (number for number, rows in enumerate(accumulate(_n_rows(shards))) if rows >= rows_a_shard), len(shards)
     )
     whole, rest = shards[:n_shards], shards[n_shards:]
     _commit_as_one(store, run, "empty", [_emptied(shards[0])])

@@ -22,20 +22,22 @@ _SHARDS_PER_WAVE = 2000
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """A job's work, in order."""
+    """A job's work."""
 
     pending: list[Shard]
+    """The shards to label, in this order."""
     n_shards: int
-    """All shards of the source, those of former generations of a folder included."""
+    """Number of shards of the source, those of former generations of a folder included."""
     changed: list[Shard]
-    """Shards that changed at the source after they were committed."""
+    """Shards that changed at the source after they were committed, whether they are labelled again or not."""
     replaced: dict[str, CommittedShard]
-    """By name of pending shards that are labelled again: their former commits."""
+    """The former commits of pending shards that are labelled again, by shard name."""
     n_missing: int = 0
-    """Shards that are committed, and no longer at the source."""
+    """Number of shards that are committed and no longer at the source."""
 
     @property
     def n_done(self) -> int:
+        """Number of the source's shards that need no labelling."""
         return self.n_shards - len(self.pending)
 
 

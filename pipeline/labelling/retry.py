@@ -1,7 +1,7 @@
-"""Rejected samples tried again: only they are read and labelled, and their shards committed anew with all other rows.
+"""Rejected samples tried again: only they are read and labelled. Their shards are committed anew, with all other rows.
 
-For what another limit, another version of a library or a mended file lets through. What does not come back, or comes
-back as another sample, stays as it was.
+A retry helps where another limit, another version of a library or a mended file lets a sample through. A sample that
+does not come back, or that is another one now, stays as it was.
 """
 
 from __future__ import annotations
@@ -34,21 +34,27 @@ class RetryRequest:
     """One invocation of `tagstream retry`."""
 
     store: str
+    """Local folder or URL of the store."""
     run: str | None = None
-    """Default: the store's only run."""
+    """Name of the run; the default is the store's only run."""
     error: str | None = None
-    """Only samples that were rejected with an error of this class."""
+    """Retry samples that were rejected with an error of this class; the default is any class."""
     stage: str | None = None
-    """Only samples that were rejected at this stage."""
+    """Retry samples that were rejected at this stage; the default is any stage."""
     given: Mapping[str, Any] | None = None
-    """Settings that are not the run's own: limits, batch size."""
+    """Settings that do not decide the labels, such as limits and batch size; the others are the run's own."""
     origin: str = "--config"
-    """Where those come from, for messages."""
+    """Where `given` comes from, for messages."""
     address: str | None = None
+    """Address of a Ray cluster; the default is the cluster that runs this process as its job, or else this machine."""
     verbose: bool = False
+    """Show Ray's own log."""
     command: str = ""
+    """The command line, for the job's record; the default is for jobs that no command line asked for."""
     lock: bool = False
+    """Hold the run's lock, and end at once where another job holds it; by default jobs may share a run."""
     labeler_class: type[Labeler] = Labeler
+    """Class of the labelling actors."""
 
 
 class RetryJob(LabelJob):
