@@ -70,8 +70,8 @@ class Result:
 class Sample:
     """What a job labels in order to predict another."""
 
-    run: RunRecord
-    """The run in the temporary store. But for its name it is the run to predict."""
+    record: RunRecord
+    """The record of the run in the temporary store: the one that the job to predict would make."""
     extent: Extent
     """The size of the whole source, and the beginnings of shards that are labelled."""
     workers: Workers
@@ -113,12 +113,12 @@ class SampleAssignment(Assignment):
         """The beginnings of some shards."""
         job.progress.begin("looking into shards")
         started = time.perf_counter()
-        shards, _ = run_shards(job.store, job.run.run, job.source, job.run.folder_buckets)
+        shards, _ = run_shards(job.run, job.source, job.record.folder_buckets)
         extent = measure_extent(shards, self._n_images, self._seed)
         looking_s = time.perf_counter() - started
         # There are no more results than batches.
         check_results(sum(-(-head.n_samples // job.pool.batch_size) for head in extent.heads), extent)
-        self._sample = Sample(job.run, extent, _workers(job.pool, available_nodes(self._address)), looking_s)
+        self._sample = Sample(job.record, extent, _workers(job.pool, available_nodes(self._address)), looking_s)
         return ShardPlan([head.shard for head in extent.heads], len(shards), [], {})
 
     def on_rows(self, rows: pa.Table) -> None:
@@ -208,13 +208,13 @@ class ForecastJob:
             return forecast(
                 sample.extent,
                 sample_costs(outcome.record, assignment.results, assignment.shards, sample.looking_s),
-                measure_output(assignment.shards, rows_a_shard, sized, sample.run),
+                measure_output(assignment.shards, rows_a_shard, sized, sample.record),
                 sample.workers,
                 n_gpus=request.n_gpus,
                 usd_per_hour=request.usd_per_hour,
-                run=sample.run.run,
-                source=sample.run.source,
-                fingerprint=sample.run.fingerprint,
+                run=sample.record.run,
+                source=sample.record.source,
+                fingerprint=sample.record.fingerprint,
             )
 
 
@@ -236,7 +236,7 @@ def measure_output(shards: list[WholeShard], rows_a_shard: float, store: Store, 
     both_labels, both_images = _sizes(store, run)
     if rest:
         _commit_as_one(store, run, "rest", rest)
-    compacted = compact_run(store, run, read_vocabulary(None), lambda done, of: None)
+    compacted = compact_run(store.run(run), read_vocabulary(None), lambda done, of: None)
     n_images = sum(_n_rows(whole))
     return OutputSizes(
         bytes_a_shard=empty_labels + empty_images,
@@ -256,10 +256,10 @@ def _emptied(shard: WholeShard) -> WholeShard:
 
 def _commit_as_one(store: Store, run: str, name: str, shards: list[WholeShard]) -> None:
     images = pa.concat_tables([shard.images for shard in shards])
-    store.commit(run, name, images, pa.concat_tables([shard.labels for shard in shards]), {})
+    store.run(run).commit(name, images, pa.concat_tables([shard.labels for shard in shards]), {})
 
 
 def _sizes(store: Store, run: str) -> tuple[int, int]:
-    listings = (store.list_labels(run), store.list_images(run))
+    listings = (store.run(run).list_labels(), store.run(run).list_images())
     labels, images = (sum(info["size"] for info in listing.values()) for listing in listings)
     return labels, images

@@ -13,7 +13,7 @@ from pipeline.labelling.progress import Progress
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.shard import Source
 from pipeline.store.ownership import CommittedShard
-from pipeline.store.store import Store
+from pipeline.store.run import Run
 from schemas import RunRecord
 
 
@@ -21,8 +21,9 @@ from schemas import RunRecord
 class OpenJob:
     """What a job works with once its run is open."""
 
-    store: Store
-    run: RunRecord
+    run: Run
+    record: RunRecord
+    """What the run is made of."""
     source: Source
     settings: LabelSettings
     pool: PoolPlan
@@ -44,7 +45,7 @@ class Assignment:
     def plan(self, job: OpenJob) -> ShardPlan:
         """The shards to label. Raises SourceError where the source does not fit the run, as `plan_shards` does."""
         policy = job.settings.changed
-        plan = plan_shards(job.store, job.run.run, job.source, job.run.folder_buckets, policy)
+        plan = plan_shards(job.run, job.source, job.record.folder_buckets, policy)
         job.notes.extend(_changed_notes(plan, policy))
         return plan
 

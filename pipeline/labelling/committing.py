@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.labelling.assembly import WholeShard
 from pipeline.store.ownership import CommittedShard
-from pipeline.store.store import Store
-from schemas import RunRecord
+from pipeline.store.run import Run
 
 COMMIT_THREADS = 8
 
@@ -35,7 +34,8 @@ class Committer:
     No more whole shards are in memory than there are threads to write them, and the first failure stops the labelling.
 
     Args:
-        run: record of the run.
+        run: the run that the shards are committed to.
+        fingerprint: the run's fingerprint, for the shards' metadata.
         replaced: former commits of the shards that are labelled again, by shard name.
         complete: makes what is committed of a shard that came back; None leaves the store as it is. It is called in a
             background thread, with the shard's former commit if it has one.
@@ -44,14 +44,14 @@ class Committer:
 
     def __init__(
         self,
-        store: Store,
-        run: RunRecord,
+        run: Run,
+        fingerprint: str,
         replaced: Mapping[str, CommittedShard],
         complete: Callable[[WholeShard, CommittedShard | None], WholeShard | None],
         on_commit: Callable[[Commit], None],
     ) -> None:
-        self._store = store
         self._run = run
+        self._fingerprint = fingerprint
         self._replaced = replaced
         self._complete = complete
         self._on_commit = on_commit
@@ -102,11 +102,11 @@ class Committer:
 
     def _write(self, shard: WholeShard, former: CommittedShard | None) -> bool:
         metadata = {
-            "fingerprint": self._run.fingerprint,
+            "fingerprint": self._fingerprint,
             "source_size": shard.source_size,
             "source_etag": shard.source_etag,
         }
-        return self._store.commit(self._run.run, shard.name, shard.images, shard.labels, metadata, replaces=former)
+        return self._run.commit(shard.name, shard.images, shard.labels, metadata, replaces=former)
 
 
 def _wait_for_room(running: set[Future[None]]) -> set[Future[None]]:

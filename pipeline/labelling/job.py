@@ -32,6 +32,7 @@ from pipeline.metrics import repeated
 from pipeline.sources.listing import find_source
 from pipeline.storage.model_cache import as_seen_by_workers
 from pipeline.store.lock import held_lock
+from pipeline.store.run import Run
 from pipeline.store.store import Store
 from pipeline.text import conceal
 from schemas import REJECTED, JobRecord
@@ -86,13 +87,13 @@ class LabelJob:
             plan = self.shard_plan = self._assignment.plan(job)
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
-                with _recorded(job.store, make_record):
+                with _recorded(job.run, make_record):
                     self.progress.begin("starting Ray", len(plan.pending))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
                     with _said_how_to_go_on():
                         self._label(job, plan)
             record = make_record("done")
-            job.store.write_job(record)
+            job.run.write_job(record)
             return LabelOutcome(record, self.notes)
 
     def _open(self, held: contextlib.ExitStack) -> OpenJob:
@@ -106,12 +107,13 @@ class LabelJob:
         self.progress.begin("reading the model")
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
-        run = identity.open_run(store)
+        record = identity.open_run(store)
+        run = store.run(record.run)
         if request.lock:
-            held.enter_context(held_lock(store, run.run, self.notes.append))
+            held.enter_context(held_lock(run, self.notes.append))
         return OpenJob(
-            store=store,
             run=run,
+            record=record,
             source=source,
             settings=request.settings,
             pool=pool,
@@ -122,20 +124,20 @@ class LabelJob:
     def _started_job(self, job: OpenJob, plan: ShardPlan) -> StartedJob:
         predict, limit = self.request.predict, self.request.settings.limit
         return StartedJob(
-            run=job.run.run,
+            run=job.run.name,
             started=self.started_at,
             command=self.request.command,
             plan=plan,
             pool=job.pool,
-            predicted_s=predict(job.run, plan, limit) if predict else 0.0,
+            predicted_s=predict(job.record, plan, limit) if predict else 0.0,
             is_retry=self._assignment.is_retry,
         )
 
     def _label(self, job: OpenJob, plan: ShardPlan) -> None:
-        run, settings, config = job.run.run, self.request.settings, self._labeler_config(job)
-        metrics = JobMetrics(run, self.started_at)
+        run, settings, config = job.run, self.request.settings, self._labeler_config(job)
+        metrics = JobMetrics(run.name, self.started_at)
         complete, on_commit = partial(self._assignment.complete, job), partial(self._count_commit, metrics)
-        committer = Committer(job.store, job.run, plan.replaced, complete, on_commit)
+        committer = Committer(run, job.record.fingerprint, plan.replaced, complete, on_commit)
         self.progress.begin("loading the model")
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
             for wave in cut_waves(plan.pending, settings.limit, lambda: self.counts["images"]):
@@ -152,7 +154,7 @@ class LabelJob:
         config = LabelerConfig.of(
             model, self.request.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
-        return replace(config, run=job.run.run, job=self.started_at)
+        return replace(config, run=job.run.name, job=self.started_at)
 
     def _assembled(self, rows: Iterable[pa.Table], metrics: JobMetrics) -> Iterator[list[WholeShard]]:
         """The shards that became whole with each table of rows, often none. Counts the rows."""
@@ -185,16 +187,16 @@ def _plan_pool(request: LabelRequest, held: contextlib.ExitStack) -> PoolPlan:
 
 
 @contextlib.contextmanager
-def _recorded(store: Store, make_record: Callable[[str, str], JobRecord]) -> Iterator[None]:
+def _recorded(run: Run, make_record: Callable[[str, str], JobRecord]) -> Iterator[None]:
     """Writes the job's record: that it is running, and where it fails, how it ended."""
-    store.write_job(make_record("running", ""))
+    run.write_job(make_record("running", ""))
     try:
         yield
     except BaseException as error:
         ending = ("interrupted", "") if isinstance(error, KeyboardInterrupt) else ("failed", str(error))
         # One more error of the store must not hide this one.
         with contextlib.suppress(StoreError):
-            store.write_job(make_record(*ending))
+            run.write_job(make_record(*ending))
         raise
 
 

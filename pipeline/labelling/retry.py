@@ -25,6 +25,7 @@ from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
 from pipeline.sources.shard import Shard
 from pipeline.store.ownership import CommittedShard
+from pipeline.store.run import Run
 from pipeline.store.store import Store
 from schemas import IMAGES, LABELS, RunRecord
 
@@ -77,14 +78,13 @@ class RetryAssignment(Assignment):
 
     def plan(self, job: OpenJob) -> ShardPlan:
         """The shards with such samples, each reduced to them."""
-        run = job.run.run
-        rejected = _find_rejected(job.store, run, self._error, self._stage)
-        shards, committed = run_shards(job.store, run, job.source, job.run.folder_buckets)
+        rejected = _find_rejected(job.run, self._error, self._stage)
+        shards, committed = run_shards(job.run, job.source, job.record.folder_buckets)
         by_name = {shard.name: shard for shard in shards}
         found = [by_name[name] for name in rejected if name in by_name]
         # A folder's files are looked up one by one: other files of the shard may change.
         in_files = [shard for shard in found if shard.kind != "folder"]
-        changed = find_changed(job.store, run, in_files, committed)
+        changed = find_changed(job.run, in_files, committed)
         reduced = [_reduce(shard, rejected[shard.name]) for shard in found if shard not in changed]
         pending = [shard for shard in reduced if shard.wanted]
         job.notes.extend(_left_out_notes(len(rejected) - len(found), changed, job.source.given))
@@ -95,12 +95,12 @@ class RetryAssignment(Assignment):
     def complete(self, job: OpenJob, shard: WholeShard, former: CommittedShard | None) -> WholeShard | None:
         """The committed shard, in which the rows that came back replace those of the same samples."""
         assert former is not None
-        version = job.store.read_version(job.run.run, former)
-        is_file = not job.run.folder_buckets
+        version = job.run.read_version(former)
+        is_file = not job.record.folder_buckets
         if is_file and (version.size, version.etag) != (shard.source_size, shard.source_etag):
             job.notes.append(f"shard {shard.name} changed while it was read, and stays as it was")
             return None
-        images, labels = job.store.read_shard(job.run.run, shard.name, former)
+        images, labels = job.run.read_shard(shard.name, former)
         merged = merge_rows((images, labels), (shard.images, shard.labels), self._wanted[shard.name])
         return replace(shard, images=merged[0], labels=merged[1], source_size=version.size, source_etag=version.etag)
 
@@ -149,9 +149,9 @@ def _replace_rows(stored: pa.Table, again: pa.Table, former: dict[int, dict[str,
     return pa.concat_tables([kept.cast(schema), pa.table(columns, schema=again.schema).cast(schema)])
 
 
-def _find_rejected(store: Store, run: str, error: str | None, stage: str | None) -> dict[str, list[tuple[int, str]]]:
+def _find_rejected(run: Run, error: str | None, stage: str | None) -> dict[str, list[tuple[int, str]]]:
     """Index and key of the run's rejected samples, by name of their shard."""
-    rows = query_rows(open_store(store.url), "rejected_samples", {"run": run, "error": error, "stage": stage})
+    rows = query_rows(open_store(run.store_url), "rejected_samples", {"run": run.name, "error": error, "stage": stage})
     found: dict[str, list[tuple[int, str]]] = {}
     for row in rows:
         found.setdefault(row["shard"], []).append((row["index"], row["key"]))

@@ -60,11 +60,11 @@ class RunIdentity:
         )
 
     def open_run(self, store: Store) -> RunRecord:
-        """The record of the run in the store; makes the run where there is none of this name.
+        """The record of the run in a store; makes the run where there is none of this name.
 
         Raises StoreError where the run of this name has another schema version, model, settings or source.
         """
-        stored = store.read_run(self.wanted.run) or store.create_run(self.wanted)
+        stored = store.run(self.wanted.run).read_record() or store.create_run(self.wanted)
         self._check_same(stored, store.url)
         return stored
 

@@ -52,7 +52,7 @@ def label_request(tmp_path: Path) -> LabelRequest:
 
 
 def records(request: LabelRequest) -> list[JobRecord]:
-    return Store(request.store).read_jobs("r")
+    return Store(request.store).run("r").read_jobs()
 
 
 def test_all_shards_are_committed_and_the_record_says_so(label_request: LabelRequest) -> None:
@@ -229,6 +229,6 @@ def test_an_assignment_decides_what_is_labelled_and_what_is_committed(label_requ
     tables: list[int] = []
     outcome: LabelOutcome = LabelJob(label_request, First()).run()
     assert (tables, outcome.notes, outcome.record.n_retried) == ([1, 1], ["only one"], 2)
-    store = Store(label_request.store)
-    images, labels = store.read_shard("r", "00000", store.committed("r")["00000"])
+    run = Store(label_request.store).run("r")
+    images, labels = run.read_shard("00000", run.committed()["00000"])
     assert (images.num_rows, labels.num_rows) == (2, 0)

@@ -15,6 +15,7 @@ from pipeline.sources.image_folder import folder_shard
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import FileVersion, ImageFile, Shard
 from pipeline.store.ownership import file_name
+from pipeline.store.run import Run
 from pipeline.store.store import Store
 from tests.fixtures.corpus import tar_bytes
 from tests.fixtures.tables import commit_shard
@@ -43,7 +44,7 @@ def write(path: Path, content: bytes = b"x", modified: float | None = None) -> N
 
 
 def plan(store: Store, folder: Path, policy: str = "keep", n_buckets: int = 0) -> ShardPlan:
-    return plan_shards(store, RUN, find_source(str(folder)), n_buckets, policy)
+    return plan_shards(store.run(RUN), find_source(str(folder)), n_buckets, policy)
 
 
 def commit(store: Store, shards: list[Shard]) -> None:
@@ -120,11 +121,11 @@ class TestShards:
         commit(store, plan(store, folder).pending)
         for name in ("0", "1"):
             # As if these were committed tomorrow.
-            os.utime(store.images_file(RUN, file_name(name)), (time.time() + 86400,) * 2)
+            os.utime(store.layout.run(RUN).images(file_name(name)), (time.time() + 86400,) * 2)
         looked_at: list[str] = []
-        read = Store.read_version
+        read = Run.read_version
         monkeypatch.setattr(
-            Store, "read_version", lambda self, run, shard: (looked_at.append(shard.file), read(self, run, shard))[1]
+            Run, "read_version", lambda self, shard: (looked_at.append(shard.file), read(self, shard))[1]
         )
         plan(store, folder)
         assert looked_at == ["2.parquet"]
@@ -141,7 +142,7 @@ class TestShards:
         (folder / "list").write_text("https://host/0.tar\n")
         source = find_source(f"@{folder}/list")
         commit_shard(store, RUN, "host/0", size=7, etag="v1")
-        planned = plan_shards(store, RUN, source, 0, "fail")
+        planned = plan_shards(store.run(RUN), source, 0, "fail")
         assert (planned.pending, planned.changed) == ([], [])
 
 
@@ -175,7 +176,7 @@ class TestFolder:
             write(folder / name)
             commit(store, plan(store, folder, n_buckets=1).pending)
         taken = f"bucket-0000-of-0001{f'+{generation}' if generation else ''}"
-        store.delete_files(RUN, [file_name(taken)])
+        store.run(RUN).delete_files([file_name(taken)])
         # Files of others among the run's, whose names are no generations.
         commit_shard(store, RUN, "bucket-0000-of-0001+x")
         commit_shard(store, RUN, "bucket-0000-of-0001+0")
