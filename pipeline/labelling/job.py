@@ -44,7 +44,7 @@ class LabelJob:
     """Labels images of a source and commits them to a run, shard by shard.
 
     Args:
-        assignment: which images; default all that the run does not hold yet.
+        assignment: which images it labels; default all that the run does not hold yet.
     """
 
     def __init__(self, request: LabelRequest, assignment: Assignment | None = None) -> None:
@@ -53,10 +53,11 @@ class LabelJob:
         self.notes: list[str] = []
         """What the user should know when the job is over."""
         self.run_name = request.run or ""
-        """Empty until it is known."""
+        """Name of the run; empty until it is known."""
         self.source = conceal(request.source)
+        """The source without logins, and with an absolute path once it was found."""
         self.shard_plan: ShardPlan | None = None
-        """None until the source was compared with the run."""
+        """The shards to label; None until the source was compared with the run."""
         self.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         """UTC, ISO 8601. It identifies the job, and is in its record."""
         self._assignment = assignment or Assignment()
@@ -78,9 +79,10 @@ class LabelJob:
         return self._tally.elapsed_s
 
     def run(self) -> LabelOutcome:
-        """Does the job. Raises TagstreamError where it cannot be done, RunLockedError where another job holds the run,
-        KeyboardInterrupt where it was stopped; what was committed until then stays, and the same command goes on from
-        there.
+        """Does the job.
+
+        Raises TagstreamError where it cannot be done, RunLockedError where another job holds the run, KeyboardInterrupt
+        where it is stopped. What is committed stays, and the same command goes on from there.
         """
         with contextlib.ExitStack() as held:
             job = self._open(held)
