@@ -31,14 +31,16 @@ _N_READERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The beginning of a shard: so many samples in so many bytes of its file."""
+    """The beginning of a shard."""
 
     shard: Shard
-    """With no other samples than these."""
+    """The shard, reduced to the samples of its beginning."""
     n_samples: int
+    """Number of samples of the beginning."""
     n_bytes: int
+    """Bytes that these samples take in the shard's file."""
     shard_bytes: int
-    """Of the whole shard."""
+    """Bytes of the whole shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +48,22 @@ class Extent:
     """What a source holds, as far as its listing and some beginnings tell."""
 
     n_shards: int
+    """Number of shards of the source."""
     n_bytes: int
-    """Of all shards; where no listing tells, as many as those that were looked at have on average."""
+    """Bytes of all shards. Where a listing has no sizes, each shard counts as the mean of those that were opened."""
     n_images: Estimate
+    """Number of images of the source."""
     heads: list[Head]
+    """The beginnings of the shards that were opened."""
 
     @property
     def n_sampled(self) -> int:
-        """Samples of the beginnings."""
+        """Number of samples in all beginnings."""
         return sum(head.n_samples for head in self.heads)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the beginnings are all that there is."""
+        """Whether the beginnings are the whole source."""
         return _are_whole(self.heads, self.n_shards)
 
 
@@ -79,7 +84,7 @@ def measure_extent(shards: Sequence[Shard], n_images: int, seed: int) -> Extent:
 
 
 def estimate_extent(shards: Sequence[Shard], heads: list[Head]) -> Extent:
-    """Images by the bytes of all shards and the samples a byte of these."""
+    """The number of images, from the bytes of all shards and the samples a byte of the beginnings."""
     if all(shard.kind == "folder" for shard in shards):
         n_files = sum(len(shard.files) for shard in shards)
         return Extent(len(shards), sum(shard.size or 0 for shard in shards), Estimate(n_files, n_files, n_files), heads)
@@ -97,7 +102,13 @@ def _are_whole(heads: list[Head], n_shards: int) -> bool:
 
 
 def read_head(shard: Shard, n_samples: int) -> Head:
-    """The first samples of a shard, which are at most so many."""
+    """The beginning of a shard.
+
+    Args:
+        n_samples: how many samples it has at most.
+
+    Raises StorageError where the shard cannot be read.
+    """
     if shard.kind == "folder":
         files = shard.files[:n_samples]
         n_bytes = sum(file.version.size for file in files)
