@@ -100,9 +100,7 @@ class TestAnyFile:
         content[content.index(b"right")] ^= 1
         path = self.write(store, bytes(content))
         assert pq.read_table(path).num_rows == 1
-        with pytest.raises(
-            StoreError, match=r"images/0\.parquet is damaged: its digest is that of other bytes"
-        ):
+        with pytest.raises(StoreError, match=r"images/0\.parquet is damaged: its digest is that of other bytes"):
             read_file(store.filesystem, path)
 
     def test_a_file_that_is_not_there_is_named(self, any_store: Store) -> None:
