@@ -8,18 +8,18 @@ from typing import Any
 
 import click
 
-from jobs.console.options import FiniteRange
+from jobs.console.options import FiniteRange, format_option, model_option
 from jobs.console.output import print_rows
 
 
-@click.command(short_help="Measure how fast this machine reads, decodes, labels and commits.")
-@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
+@click.command
+@model_option
 @click.option(
     "--seconds", type=FiniteRange(min=0.1), default=10.0, show_default=True, help="For each of the measurements."
 )
 @click.option("--folder", help="Write what is read here; it is deleted.  [default: temporary folder]")
 @click.option("--store", help="Commit below this directory or s3:// prefix, and delete it.  [default: --folder]")
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@format_option("table", "json")
 def bench(output: str, **options: Any) -> None:
     """Measure how many images this machine reads, decodes and labels a second, and how many shards it commits: each
     stage alone, on generated data, the median of five repetitions with the slowest and the fastest. It compares

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from jobs.console.options import only_run_option, store_argument, vocabulary_option
 
-@click.command(short_help="Put many files into few: faster answers.")
-@click.argument("store")
-@click.option("--run", help="Only this run.")
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+
+@click.command
+@store_argument
+@only_run_option
+@vocabulary_option
 def compact(store: str, run: str | None, vocabulary: str | None) -> None:
     """Put the shard files of STORE together in larger ones, sorted by label. The rows stay exactly the same.
 

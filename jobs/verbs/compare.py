@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.closing.closing import closing
-from jobs.console.options import closing_options
+from jobs.console.options import closing_options, format_option, store_argument, truth_option, vocabulary_option
 
 if TYPE_CHECKING:
     from pipeline.analysis.comparison import Comparison
@@ -25,16 +25,16 @@ _SIGNS = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.
 _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_macro"}
 
 
-@click.command(short_help="Compare two runs: labels gained and lost, recall, rejects.")
-@click.argument("store")
+@click.command
+@store_argument
 @click.argument("run_a")
 @click.argument("run_b")
 @click.option("--k", default=10, show_default=True, type=click.IntRange(1, _MAX_K), help="Labels an image.")
-@click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+@truth_option
+@vocabulary_option
 @click.option("--fail-if", "conditions", multiple=True, metavar="CONDITION", help="Exit 4 where it holds.")
 @closing_options
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@format_option("table", "json")
 def compare(
     store: str,
     run_a: str,

@@ -18,7 +18,7 @@ _RECALL = """SELECT 1 AS k, images, recall, hit FROM recall_at(1){which}
 UNION ALL SELECT 10, images, recall, hit FROM recall_at(10){which}"""
 
 
-@click.command(short_help="Label the images that come along and ask SQL about them.")
+@click.command
 @click.option("--store", default="demo-store", show_default=True, help="Where the tables go.")
 def demo(store: str) -> None:
     """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query, make a report."""

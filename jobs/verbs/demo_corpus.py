@@ -14,7 +14,7 @@ _FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 _SHARD_SIZE = 1000
 
 
-@click.command("demo-corpus", short_help="Make scenes with known content, as WebDataset shards.")
+@click.command("demo-corpus")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the shards.")
 @click.option("--images", default=10_000, show_default=True, type=click.IntRange(1), help="How many scenes.")
 @click.option(

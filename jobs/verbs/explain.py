@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.console.options import overwrite_option
+
 if TYPE_CHECKING:
     from model import Explanation
     from pipeline.catalog.result_file import ResultFile
@@ -15,14 +17,14 @@ if TYPE_CHECKING:
 _SUFFIXES = (".html", ".png")
 
 
-@click.command(short_help="Show where a model looked for each label of an image.")
+@click.command
 @click.argument("image")
 @click.option("--out", required=True, metavar="FILE", help=".html or .png, local or s3://.")
 @click.option("--model", help="Folder, hub id, s3:// URL, or demo.  [default: the run's]")
 @click.option("--store", help="IMAGE is the key of one of its images.")
 @click.option("--run", help="Which run of the store.  [default: the only one]")
 @click.option("--top-k", type=click.IntRange(1, 200), help="Labels to explain.  [default: the run's, or 10]")
-@click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
+@overwrite_option
 def explain(
     image: str,
     out: str,

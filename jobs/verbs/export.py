@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.console.options import FiniteRange
+from jobs.console.options import EXISTING_FILE, FiniteRange, run_option, store_argument, vocabulary_option
 
 if TYPE_CHECKING:
     from pipeline.export.job import Export
@@ -22,20 +22,18 @@ _NEXT = {
 }
 
 
-@click.command(short_help="Export images and labels to other tools.")
-@click.argument("store")
+@click.command
+@store_argument
 @click.option("--to", "form", required=True, type=click.Choice(_FORMATS))
 @click.option("--out", required=True, help="Folder to make.")
-@click.option("--run", help="Which run.  [default: the only one]")
+@run_option
 @click.option("--where", metavar="SQL", help="Only images that meet this condition.")
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only N of them, drawn by --seed.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--min-score", type=FiniteRange(), help="Only labels of at least this score.")
 @click.option("--images", is_flag=True, help="Copy the images too, from the source that was labelled.")
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
-@click.option(
-    "--thresholds", type=click.Path(exists=True, dir_okay=False), help="Only labels that reach these thresholds."
-)
+@vocabulary_option
+@click.option("--thresholds", type=EXISTING_FILE, help="Only labels that reach these thresholds.")
 def export(form: Any, images: bool, vocabulary: str | None, thresholds: str | None, **options: Any) -> None:
     """Write the labelled images of a run of STORE, with labels and given truth, in the format of another tool.
 

@@ -21,7 +21,7 @@ LICENCE = (
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command("import-nxtp", short_help="Make a model folder of the public NXTP checkpoint.")
+@click.command("import-nxtp")
 @click.option("--checkpoint", required=True, type=_FILE, help="The public checkpoint (.pth).")
 @click.option(
     "--clip",

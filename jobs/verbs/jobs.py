@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.console.options import format_option, head_address_option
+
 if TYPE_CHECKING:
     from pipeline.cluster.submission import JobCluster, SubmittedJob
 
 _N_LAST_LINES = 10
 
 
-@click.command("jobs", short_help="List the jobs of a Ray cluster; show, follow or stop one.")
+@click.command("jobs")
 @click.argument("job_id", metavar="[ID]", required=False)
-@click.option("--address", help="Of the head, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]")
+@head_address_option
 @click.option("--follow", "is_followed", is_flag=True, help="Print its log until it has ended; exit as it does.")
 @click.option("--stop", "is_stopped", is_flag=True, help="Let it commit what is whole, and end.")
-@click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@format_option("table", "csv", "json")
 def jobs(job_id: str | None, address: str | None, is_followed: bool, is_stopped: bool, output: str) -> int:
     """List the jobs of a Ray cluster, the latest first, or show job ID with the end of its log.
 

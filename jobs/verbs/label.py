@@ -11,7 +11,20 @@ import click
 from jobs.closing.closing import JobInHand, closing
 from jobs.console.config_file import read_config
 from jobs.console.log import identify_by, say
-from jobs.console.options import FiniteRange, closing_options, log_format_option
+from jobs.console.options import (
+    EXISTING_FILE,
+    FiniteRange,
+    actors_option,
+    batch_size_option,
+    closing_options,
+    config_option,
+    lock_option,
+    log_format_option,
+    model_option,
+    ray_address_option,
+    top_k_option,
+    verbose_option,
+)
 from jobs.console.process import command_line, job_process
 
 if TYPE_CHECKING:
@@ -28,32 +41,30 @@ DEMO_NOTICE = (
 _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 
 
-@click.command(short_help="Label a source into a store; again, to resume or to label what is new.")
+@click.command
 @click.argument("source")
 @click.option("--store", required=True, help="Where the tables go: a directory or s3://bucket/prefix.")
-@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
-@click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
+@model_option
+@top_k_option
 @click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
 @click.option("--limit", type=int, help="Stop at the end of the shard in which this many images are reached.")
 @click.option(
     "--changed", type=click.Choice(["keep", "relabel", "fail"]), help="Shards changed since.  [default: keep]"
 )
 @click.option("--max-reject-rate", type=FiniteRange(0, 1), default=1.0, help="Exit 3 above it.  [default: 1.0]")
-@click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
-@click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
-@click.option(
-    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
-)
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings.")
-@click.option("--lock", is_flag=True, help="Exit 5 at once where another such job runs.")
+@batch_size_option
+@actors_option
+@ray_address_option
+@config_option("TOML with further settings.")
+@lock_option
 @closing_options
 @log_format_option
 @click.option(
     "--plan",
-    type=click.Path(exists=True, dir_okay=False),
+    type=EXISTING_FILE,
     help="What `tagstream plan` predicted, kept beside it.",
 )
-@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+@verbose_option
 def label(
     source: str, store: str, max_reject_rate: float, summary: str | None, notify: str | None, **flags: Any
 ) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _N_NAMES_SHOWN = 3
 
 
-@click.command(short_help="Pack a folder of images into WebDataset shards.")
+@click.command
 @click.argument("folder")
 @click.option("--out", required=True, help="Folder or URL to write to; new or empty.")
 @click.option(

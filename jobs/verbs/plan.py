@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.console.options import FiniteRange
+from jobs.console.options import (
+    FiniteRange,
+    actors_option,
+    batch_size_option,
+    config_option,
+    format_option,
+    model_option,
+    ray_address_option,
+    top_k_option,
+    verbose_option,
+)
 from jobs.console.output import print_rows
 from jobs.verbs.label import label_settings
 
@@ -17,22 +27,20 @@ if TYPE_CHECKING:
 _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 
 
-@click.command(short_help="Predict what labelling a source will take, from a sample.")
+@click.command
 @click.argument("source")
-@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
+@model_option
 @click.option("--sample", "n_images", type=click.IntRange(1), default=2000, show_default=True, help="Images to label.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw of shards.")
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="USD an hour, of all machines together.")
 @click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for so many, from what one does here.")
-@click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
-@click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
-@click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
-@click.option(
-    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
-)
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings of `label`.")
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+@top_k_option
+@batch_size_option
+@actors_option
+@ray_address_option
+@config_option("TOML with further settings of `label`.")
+@format_option("table", "json")
+@verbose_option
 def plan(source: str, model: str, config: str | None, output: str, **options: Any) -> None:
     """Label a sample of SOURCE and predict what `tagstream label` will take for all of it: time, cost, size of the
     store, and which stage is the bottleneck. Nothing is kept but what is printed.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.console.options import FiniteRange
+from jobs.console.options import FiniteRange, format_option, run_option, store_argument, truth_option, vocabulary_option
 
 if TYPE_CHECKING:
     from pipeline.analysis.recall import RunAnalysis
@@ -16,19 +16,19 @@ _MAX_K = 200
 _WORST_IMAGES = 50
 
 
-@click.command(short_help="Measure recall, precision and F1 of a run against its truth.")
-@click.argument("store")
-@click.option("--run", help="Which run.  [default: the only one]")
+@click.command
+@store_argument
+@run_option
 @click.option("--k", "ks", default="1,5,10,20", show_default=True, help="Numbers of labels, apart by commas.")
 @click.option("--match", type=click.Choice(["exact", "wider", "semantic", "paper"]), default="exact", show_default=True)
-@click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
+@truth_option
 @click.option(
     "--by", type=click.Choice(["label", "shard", "image", "score"]), help="One row each, instead of a summary."
 )
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+@vocabulary_option
 @click.option("--min-cosine", default=0.75, show_default=True, type=FiniteRange(-1, 1), help="Of a semantic hit.")
 @click.option("--embedder", help="Folder of all-MiniLM-L6-v2.  [default: of the extra `semantic`]")
-@click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@format_option("table", "csv", "json")
 def recall(store: str, ks: str, match: str, by: str | None, output: str, **options: Any) -> None:
     """Compare the first k labels of STORE's images with what is true of them: given labels, or nouns of captions.
 

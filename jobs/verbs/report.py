@@ -6,27 +6,34 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.console.options import FiniteRange
+from jobs.console.options import (
+    FiniteRange,
+    overwrite_option,
+    run_option,
+    store_argument,
+    truth_option,
+    vocabulary_option,
+)
 
 if TYPE_CHECKING:
     from pipeline.report.job import Report
 
 
-@click.command(short_help="Make a page of a run: pictures with their labels, charts.")
-@click.argument("store")
+@click.command
+@store_argument
 @click.option("--out", required=True, help="HTML file to make, local or s3://.")
-@click.option("--run", help="Which run.  [default: the only one]")
+@run_option
 @click.option("--compare", metavar="RUN", help="Show what the run gained and lost against this one.")
 @click.option(
     "--sample", type=click.IntRange(1, 5000), default=500, show_default=True, help="Pictures, drawn by --seed."
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--where", metavar="SQL", help="Only pictures of images that meet this condition.")
-@click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+@truth_option
+@vocabulary_option
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="USD an hour, of all machines of a job.")
 @click.option("--max-mb", type=FiniteRange(min=1), default=50, show_default=True, help="Size of the file.")
-@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+@overwrite_option
 def report(vocabulary: str | None, **options: Any) -> None:
     """Write one HTML file about a run of STORE: a sample of its images with their labels, beside what is true, and
     charts of the whole run. It works from a disk, without a network.

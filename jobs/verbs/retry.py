@@ -8,24 +8,33 @@ import click
 
 from jobs.closing.closing import JobInHand, closing
 from jobs.console.config_file import read_config
-from jobs.console.options import closing_options, log_format_option
+from jobs.console.options import (
+    closing_options,
+    config_option,
+    lock_option,
+    log_format_option,
+    ray_address_option,
+    run_option,
+    store_argument,
+    verbose_option,
+)
 from jobs.console.process import command_line
 
 if TYPE_CHECKING:
     from schemas import JobRecord
 
 
-@click.command(short_help="Try rejected samples again.")
-@click.argument("store")
-@click.option("--run", help="Which run.  [default: the only one]")
+@click.command
+@store_argument
+@run_option
 @click.option("--error", help="Only samples rejected with this error, as `tagstream status` names it.")
 @click.option("--stage", type=click.Choice(["read", "decode"]), help="Only samples rejected at this stage.")
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings: limits, batch_size.")
-@click.option("--address", help="Ray cluster to join.  [default: that whose job this is, or this machine]")
-@click.option("--lock", is_flag=True, help="Exit 5 at once where another such job runs.")
+@config_option("TOML with settings: limits, batch_size.")
+@ray_address_option
+@lock_option
 @closing_options
 @log_format_option
-@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+@verbose_option
 def retry(store: str, config: str | None, summary: str | None, notify: str | None, **flags: Any) -> None:
     """Read and label the rejected samples of a run in STORE again, and no others.
 

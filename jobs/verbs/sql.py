@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.console.options import EXISTING_FILE, overwrite_option, store_argument, vocabulary_option
+
 if TYPE_CHECKING:
     from pipeline.catalog.connection import Connection
     from pipeline.catalog.result_file import ResultFile
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 _FILE_FORMATS = ("csv", "json", "parquet")
 
 
-@click.command(short_help="Ask a store in SQL.")
-@click.argument("store")
+@click.command
+@store_argument
 @click.argument("query", required=False)
 @click.option(
     "--format",
@@ -26,11 +28,11 @@ _FILE_FORMATS = ("csv", "json", "parquet")
     help="[default: table, or the suffix of --out]",
 )
 @click.option("--out", metavar="FILE", help="Write to FILE, local or s3://, instead of printing.")
-@click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+@overwrite_option
+@vocabulary_option
 @click.option(
     "--thresholds",
-    type=click.Path(exists=True, dir_okay=False),
+    type=EXISTING_FILE,
     help="Of `tagstream thresholds`: adds confident_labels.",
 )
 def sql(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.console.options import only_run_option, store_argument
 from jobs.console.output import printable
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ EXIT_DOES_NOT_ADD_UP = 1
 _N_NAMED = 3
 
 
-@click.command(short_help="Show what a store holds, and whether it adds up.")
-@click.argument("store")
-@click.option("--run", help="Only this run.")
+@click.command
+@store_argument
+@only_run_option
 @click.option("--verify", is_flag=True, help="Read all files again and tell what is damaged or left behind.")
 @click.option("--repair", is_flag=True, help="Verify, and mend what is safe to mend.")
 def status(store: str, run: str | None, verify: bool, repair: bool) -> int:

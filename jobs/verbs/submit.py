@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from jobs.console.options import head_address_option
 from jobs.sending.sent_command import prepare
 
 PACKAGES = ("schemas", "model", "pipeline", "jobs")
@@ -17,12 +18,10 @@ _PROFILE_STAYS = (
 )
 
 
-@click.command(
-    short_help="Run a verb on a Ray cluster, as a job of its own.", context_settings={"ignore_unknown_options": True}
-)
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("verb")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--address", help="Of the head, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]")
+@head_address_option
 @click.option("--no-wait", is_flag=True, help="Print the job's id and leave it running.")
 @click.pass_context
 def submit(context: click.Context, verb: str, arguments: tuple[str, ...], address: str | None, no_wait: bool) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.console.options import FiniteRange
+from jobs.console.options import FiniteRange, format_option, run_option, store_argument, truth_option, vocabulary_option
 
 if TYPE_CHECKING:
     from pipeline.analysis.threshold_learning import Counts, LearnedThresholds, NameThreshold
@@ -19,14 +19,14 @@ _COUNTED = ["truths", "listed", "hits", "precision", "low", "high", "recall"]
 _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
 
 
-@click.command(short_help="Learn from which score on the labels of each name are right.")
-@click.argument("store")
+@click.command
+@store_argument
 @click.option("--target-precision", required=True, type=FiniteRange(0, 1, min_open=True), help="0.9: nine in ten.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML, written anew.")
-@click.option("--run", help="Which run.  [default: the only one]")
-@click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
-@click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@run_option
+@truth_option
+@vocabulary_option
+@format_option("table", "csv", "json")
 def thresholds(
     store: str, target_precision: float, out: str, run: str | None, truth: Any, vocabulary: str | None, output: str
 ) -> None:

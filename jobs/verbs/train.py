@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.console.config_file import read_config, read_preset
-from jobs.console.options import FiniteRange
+from jobs.console.options import FiniteRange, config_option, ray_address_option, verbose_option
 from jobs.console.process import job_process
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 
 
-@click.command(short_help="Train a recognizer; --resume goes on where a run stopped.")
+@click.command
 @click.argument("source")
 @click.option("--out", required=True, help="Folder for the model and its checkpoints; local or s3://.")
 @click.option("--preset", help="Settings that come along: demo, nxtp-g3m, nxtp-g70m, nxtp-imagenet.")
@@ -31,9 +31,9 @@ _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 @click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="What is confident.")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
-@click.option("--address", help="Ray cluster to join.  [default: that whose job this is, or this machine]")
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings; wins over --preset.")
-@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+@ray_address_option
+@config_option("TOML with settings; wins over --preset.")
+@verbose_option
 def train(source: str, out: str, preset: str | None, config: str | None, **flags: Any) -> None:
     """Train a recognizer on the labels (or nouns of captions) of SOURCE, in any form that `label` takes.
 

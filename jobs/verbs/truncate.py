@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command(short_help="Cut a model's decoder to its first blocks, to train a smaller model from.")
+@click.command
 @click.argument("model")
 @click.option("--blocks", required=True, type=int, help="Decoder blocks to keep.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the smaller model.")
