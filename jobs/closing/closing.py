@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.closing.ending import Ending, summarize_job, write_summary
+from jobs.closing.notification import find_receiver
 from jobs.console.log import is_json, say
 from jobs.console.process import exit_code_of
+from pipeline.errors import RunLockedError, TagstreamError
+from pipeline.text import one_line
+from schemas import ComparisonSummary, JobSummary
 
 if TYPE_CHECKING:
-    from jobs.closing.ending import Ending
     from pipeline.labelling.job import LabelJob
-    from schemas import ComparisonSummary, JobSummary
 
     Summarize = Callable[[Ending], JobSummary | ComparisonSummary]
 
@@ -31,8 +34,6 @@ class JobInHand:
     job: LabelJob | None = None
 
     def summarize(self, ending: Ending) -> JobSummary:
-        from jobs.closing.ending import summarize_job
-
         return summarize_job(self.verb, self.source, self.store, self.job, ending)
 
 
@@ -50,10 +51,6 @@ def closing(summarize: Summarize, summary: str | None, notify: str | None) -> It
 
     Yields: the ending, for what the command knows of it: exit code and alarms.
     """
-    from jobs.closing.ending import Ending, write_summary
-    from jobs.closing.notification import find_receiver
-    from pipeline.errors import TagstreamError
-
     ending = Ending()
     receiver = None
     failure: BaseException | None = None
@@ -81,9 +78,6 @@ def closing(summarize: Summarize, summary: str | None, notify: str | None) -> It
 
 
 def _end(ending: Ending, failure: BaseException | None) -> None:
-    from pipeline.errors import RunLockedError
-    from pipeline.text import one_line
-
     if failure is None:
         ending.outcome, ending.exit_code = "done", ending.exit_code or 0
         return
@@ -96,9 +90,6 @@ def _end(ending: Ending, failure: BaseException | None) -> None:
 
 
 def _close(result: JobSummary | ComparisonSummary, summary: str | None, receiver: Any) -> None:
-    from jobs.closing.ending import write_summary
-    from pipeline.errors import TagstreamError
-
     trouble = None
     if summary:
         try:

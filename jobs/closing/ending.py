@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.analysis.comparison import Comparison
 from pipeline.storage.files import open_filesystem, storage_errors, write_whole
 from pipeline.text import conceal
 from schemas import ComparisonSummary, JobSummary
 
 if TYPE_CHECKING:
-    from pipeline.analysis.comparison import Comparison
     from pipeline.labelling.job import LabelJob
 
 

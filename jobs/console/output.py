@@ -6,12 +6,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from wcwidth import clip, ljust, rjust, width
 
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
+from jobs.console.row_formats import write_csv, write_json
+from pipeline.catalog.connection import Connection
 
 Rows = Iterable[Sequence[Any]]
 _ROWS_AT_ONCE = 1000
@@ -26,8 +27,6 @@ def print_result(result: Connection, output: str = "table") -> int:
 
 def print_rows(columns: Sequence[str], rows: Rows, output: str = "table") -> int:
     """Prints rows as a "table" (aligned columns, at most 200 rows), "csv" or "json"; returns how many."""
-    from jobs.console.row_formats import write_csv, write_json
-
     if output == "table":
         return _print_table(columns, rows)
     n_rows = {"csv": write_csv, "json": write_json}[output](columns, rows, sys.stdout)
@@ -51,8 +50,6 @@ def _fetched(result: Connection) -> Iterator[tuple[Any, ...]]:
 
 
 def _print_table(columns: Sequence[str], rows: Rows) -> int:
-    from wcwidth import ljust, rjust, width
-
     rows = list(islice(rows, _MAX_TABLE_ROWS + 1))
     header, *shown = [[_cell(value) for value in row] for row in [columns, *rows[:_MAX_TABLE_ROWS]]]
     widths = [max(width(row[i]) for row in [header, *shown]) for i in range(len(columns))]
@@ -68,8 +65,6 @@ def _print_table(columns: Sequence[str], rows: Rows) -> int:
 
 def _cell(value: Any) -> str:
     """A value as one short piece of a line."""
-    from wcwidth import clip, width
-
     if value is None:
         return ""
     if isinstance(value, float):

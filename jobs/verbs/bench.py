@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import FiniteRange, format_option, model_option
 from jobs.console.output import print_rows
+from jobs.console.process import NOTHING_KEPT, job_process
 
 
 @click.command
@@ -29,8 +31,7 @@ def bench(output: str, **options: Any) -> None:
     tagstream bench
     tagstream bench --model ./nxtp --folder /mnt/shards --store s3://bucket/scratch --format json
     """
-    from jobs.console.live_line import LiveLine, clock
-    from jobs.console.process import NOTHING_KEPT, job_process
+    # Brings in Ray, which takes seconds to import.
     from pipeline.forecast.machine_speed import SpeedJob, SpeedRequest
 
     job = SpeedJob(SpeedRequest(**options))

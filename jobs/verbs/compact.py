@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import click
 
+from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import only_run_option, store_argument, vocabulary_option
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.store import Store
+from pipeline.upkeep.compaction import compact_run
 
 
 @click.command
@@ -20,11 +24,6 @@ def compact(store: str, run: str | None, vocabulary: str | None) -> None:
     \b
     tagstream compact s3://bucket/tags
     """
-    from jobs.console.live_line import LiveLine
-    from pipeline.naming.vocabulary import read_vocabulary
-    from pipeline.store.store import Store
-    from pipeline.upkeep.compaction import compact_run
-
     names = read_vocabulary(vocabulary)
     place = Store(store)
     if not place.exists():
@@ -53,6 +52,4 @@ class _FilesLine:
         self._done, self._total = done, total
 
     def describe(self, elapsed_s: float) -> str:
-        from jobs.console.live_line import clock
-
         return f"run {self._run}: {self._done:,} of {self._total:,} new files · {clock(elapsed_s)} gone"

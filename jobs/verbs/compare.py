@@ -6,15 +6,17 @@ import json
 import operator
 import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobs.closing.closing import closing
+from jobs.closing.ending import summarize_comparison
 from jobs.console.options import closing_options, format_option, store_argument, truth_option, vocabulary_option
-
-if TYPE_CHECKING:
-    from pipeline.analysis.comparison import Comparison
+from jobs.console.output import print_rows
+from pipeline.analysis.comparison import Comparison, compare_runs
+from pipeline.catalog.views import open_store
+from pipeline.naming.vocabulary import read_vocabulary
 
 EXIT_CONDITION_MET = 4
 _MAX_K = 200
@@ -54,11 +56,6 @@ def compare(
     \b
     tagstream compare STORE nxtp-1a2b3c4d5e6f nxtp-2b3c4d5e6f7a --fail-if "recall@10 < -0.01"
     """
-    from jobs.closing.ending import summarize_comparison
-    from pipeline.analysis.comparison import compare_runs
-    from pipeline.catalog.views import open_store
-    from pipeline.naming.vocabulary import read_vocabulary
-
     comparison: Comparison | None = None
     with closing(
         lambda ending: summarize_comparison(store, (run_a, run_b), comparison, ending), summary, notify
@@ -101,8 +98,6 @@ def _holds(comparison: Comparison, measure: str, sign: str, limit: float) -> boo
 
 
 def _print(comparison: Comparison, truth: str) -> None:
-    from jobs.console.output import print_rows
-
     for letter, counts in (("A", comparison.a), ("B", comparison.b)):
         click.echo(
             f"{letter} {counts.run}: {counts.n_images:,} images, "

@@ -6,6 +6,18 @@ from importlib.resources import files
 
 import click
 
+from jobs.console.output import print_result
+from jobs.verbs.label import report, run_job
+from jobs.verbs.report import print_report
+from model.folder import DEMO_MODEL
+from pipeline.catalog.connection import run_query
+from pipeline.catalog.views import open_store
+from pipeline.labelling.request import LabelRequest
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.report.job import Report, ReportRequest
+from pipeline.settings.labelling import LabelSettings
+from pipeline.store.store import Store
+
 DEMO_SHARDS = str(files("jobs.demo") / "shards")
 _FIRST_LABELS = """
     SELECT i.key, i.caption, string_agg(format('{} {:.3f}', l.label, l.score), ', ' ORDER BY l.rank) AS labels
@@ -22,18 +34,8 @@ UNION ALL SELECT 10, images, recall, hit FROM recall_at(10){which}"""
 @click.option("--store", default="demo-store", show_default=True, help="Where the tables go.")
 def demo(store: str) -> None:
     """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query, make a report."""
-    from jobs.console.output import print_result
-    from jobs.verbs.label import report, run_job
-    from jobs.verbs.report import print_report
-    from model.folder import DEMO_MODEL
-    from pipeline.catalog.connection import run_query
-    from pipeline.catalog.views import open_store
+    # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
-    from pipeline.labelling.request import LabelRequest
-    from pipeline.naming.vocabulary import read_vocabulary
-    from pipeline.report.job import Report, ReportRequest
-    from pipeline.settings.labelling import LabelSettings
-    from pipeline.store.store import Store
 
     click.echo(f"Labelling the scenes in {DEMO_SHARDS}")
     request = LabelRequest(source=DEMO_SHARDS, store=store, model=DEMO_MODEL, settings=LabelSettings(top_k=10))

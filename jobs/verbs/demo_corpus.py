@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 from PIL import Image
 
+from jobs.demo.scenes import draw_scene, read_pictograms
+
 _FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 _SHARD_SIZE = 1000
 
@@ -57,9 +59,8 @@ def demo_corpus(out: Path, images: int, seed: int, shard_size: int, max_objects:
 
 def write_shard(path: Path, seed: int, numbers: range, max_objects: int) -> None:
     """Writes the scenes of a seed with these numbers; the same ones whatever the size of the shards."""
+    # Brings in torch, which takes seconds to import.
     import webdataset as wds
-
-    from jobs.demo.scenes import draw_scene
 
     with wds.TarWriter(str(path), mtime=0, encoder=False) as writer:
         for number in numbers:
@@ -80,6 +81,4 @@ _pictograms: dict[str, Image.Image] = {}
 
 def _load_font(font: Path) -> None:
     """Reads the pictograms once a worker process."""
-    from jobs.demo.scenes import read_pictograms
-
     _pictograms.update(read_pictograms(font))

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.console.options import overwrite_option
+from jobs.console.output import print_rows
+from pipeline.catalog.result_file import ResultFile, find_result_file
+from pipeline.explanation.subject import Subject, find_file, find_image
+from pipeline.explanation.subject import explain as explain_subject
 
 if TYPE_CHECKING:
     from model import Explanation
-    from pipeline.catalog.result_file import ResultFile
-    from pipeline.explanation.subject import Subject
 
 _SUFFIXES = (".html", ".png")
 
@@ -50,10 +52,6 @@ def explain(
         raise click.UsageError("--run goes with --store STORE")
     if store is None and model is None:
         raise click.UsageError("there is no --model; a file needs one, the key of an image in a store --store")
-    from jobs.console.output import print_rows
-    from pipeline.catalog.result_file import find_result_file
-    from pipeline.explanation.subject import explain as explain_subject
-    from pipeline.explanation.subject import find_file, find_image
 
     file = find_result_file(out, store, overwrite=overwrite)
     # One of the two is given: without a store the model is.
@@ -65,12 +63,12 @@ def explain(
 
 
 def _write(explanation: Explanation, subject: Subject, suffix: str, file: ResultFile) -> None:
+    # Bring in torch, which takes seconds to import.
+    from pipeline.explanation.drawing import write_picture
+    from pipeline.explanation.page import explanation_page
+
     with file.open() as stream:
         if suffix == ".png":
-            from pipeline.explanation.drawing import write_picture
-
             write_picture(explanation, subject.place, stream)
         else:
-            from pipeline.explanation.page import explanation_page
-
             stream.write(explanation_page(explanation, subject).encode())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import EXISTING_FILE, FiniteRange, run_option, store_argument, vocabulary_option
-
-if TYPE_CHECKING:
-    from pipeline.export.job import Export
+from jobs.console.output import printable
+from pipeline.export.job import Export, ExportRequest
+from pipeline.export.selection import Selection
+from pipeline.naming.thresholds import read_thresholds
+from pipeline.naming.vocabulary import read_vocabulary
 
 _FORMATS = ["coco", "fiftyone", "label-studio", "hf", "csv"]
 _NEXT = {
@@ -44,12 +47,6 @@ def export(form: Any, images: bool, vocabulary: str | None, thresholds: str | No
     tagstream export STORE --to hf --out dogs --images --where "image_id IN (SELECT image_id FROM images_with('dog'))"
     tagstream export STORE --to label-studio --out review --sample 500 --seed 1 --images
     """
-    from jobs.console.live_line import LiveLine, clock
-    from pipeline.export.job import Export, ExportRequest
-    from pipeline.export.selection import Selection
-    from pipeline.naming.thresholds import read_thresholds
-    from pipeline.naming.vocabulary import read_vocabulary
-
     chosen = Selection(**{name: options.pop(name) for name in ("where", "sample", "seed", "min_score")})
     words = read_vocabulary(vocabulary)
     learned = None if thresholds is None else read_thresholds(thresholds)
@@ -67,8 +64,6 @@ def _describe(exported: Export) -> str:
 
 
 def _print_result(exported: Export, out: str) -> None:
-    from jobs.console.output import printable
-
     request = exported.request
     click.echo(
         f"Exported {exported.n_images:,} images with {exported.n_labels:,} labels of run {exported.run} to {out}"

@@ -58,7 +58,7 @@ def import_nxtp(
 
 def _import(checkpoint: Path, clip: Path, tokenizer: Path, out: Path, given: dict[str, Any]) -> Recognizer:
     """Imports and saves; the folder appears when it is whole."""
-    # torch takes seconds to import, which `tagstream --help` should not.
+    # Bring in torch, which takes seconds to import.
     from transformers.utils import logging
 
     from model.importing import checkpoint as importer

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.console.live_line import clock
 from jobs.console.options import format_option, head_address_option
+from jobs.console.output import print_rows
+from jobs.sending.follow import follow
 
 if TYPE_CHECKING:
     from pipeline.cluster.submission import JobCluster, SubmittedJob
@@ -29,7 +32,7 @@ def jobs(job_id: str | None, address: str | None, is_followed: bool, is_stopped:
     """
     if job_id is None and (is_followed or is_stopped):
         raise click.UsageError("--follow and --stop are for one job; expected its ID")
-    from jobs.console.output import print_rows
+    # Brings in Ray, which takes seconds to import.
     from pipeline.cluster.submission import JobCluster
 
     cluster = JobCluster(address)
@@ -40,8 +43,6 @@ def jobs(job_id: str | None, address: str | None, is_followed: bool, is_stopped:
     if is_stopped:
         _stop(cluster, job_id)
     if is_followed:
-        from jobs.sending.follow import follow
-
         cluster.job(job_id)
         return follow(cluster, job_id)
     if not is_stopped:
@@ -55,6 +56,7 @@ def _row(job: SubmittedJob) -> list[Any]:
 
 
 def _stop(cluster: JobCluster, job_id: str) -> None:
+    # Brings in Ray, which takes seconds to import.
     from pipeline.cluster.submission import STOP_WAIT_S
 
     if cluster.job(job_id).exit_code is not None or not cluster.stop(job_id):
@@ -85,6 +87,4 @@ def _local(moment: datetime | None) -> str | None:
 
 
 def _duration(job: SubmittedJob) -> str | None:
-    from jobs.console.live_line import clock
-
     return clock(((job.ended or datetime.now(UTC)) - job.started).total_seconds()) if job.started else None

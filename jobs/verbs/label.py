@@ -10,6 +10,7 @@ import click
 
 from jobs.closing.closing import JobInHand, closing
 from jobs.console.config_file import read_config
+from jobs.console.live_line import LiveLine, describe
 from jobs.console.log import identify_by, say
 from jobs.console.options import (
     EXISTING_FILE,
@@ -26,11 +27,14 @@ from jobs.console.options import (
     verbose_option,
 )
 from jobs.console.process import command_line, job_process
+from model.folder import DEMO_MODEL
+from pipeline.forecast.forecast import Forecast
+from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.toml_file import read_settings
 
 if TYPE_CHECKING:
     from pipeline.labelling.job import LabelJob
-    from pipeline.labelling.request import LabelOutcome, LabelRequest
-    from pipeline.settings.labelling import LabelSettings
 
 EXIT_TOO_MANY_REJECTS = 3
 DEMO_NOTICE = (
@@ -76,6 +80,7 @@ def label(
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
     """
+    # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
 
     in_hand = JobInHand("label", source, store)
@@ -89,10 +94,6 @@ def label(
 
 
 def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
-    from model.folder import DEMO_MODEL
-    from pipeline.forecast.forecast import Forecast
-    from pipeline.labelling.request import LabelRequest
-
     settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
     plan = flags.pop("plan")
     if model == DEMO_MODEL:
@@ -110,16 +111,12 @@ def _request(source: str, store: str, model: str, config: str | None, **flags: A
 
 def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
     """Settings of a file and of flags, which win where they are given."""
-    from pipeline.settings.labelling import LabelSettings
-    from pipeline.settings.toml_file import read_settings
-
     given = {name: value for name, value in flags.items() if value is not None}
     return read_settings(LabelSettings, {**read_config(config), **given}, config or "the command line")
 
 
 def run_job(job: LabelJob) -> LabelOutcome:
     """Does a labelling job with a live line and passes on its notes; where the user stops it, says how to go on."""
-    from jobs.console.live_line import LiveLine, describe
 
     def draw(elapsed_s: float) -> str:
         return describe(job.progress.snapshot(), elapsed_s)

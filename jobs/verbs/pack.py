@@ -34,14 +34,10 @@ def pack(folder: str, out: str, captions: tuple[str, ...], shard_size: int) -> N
     tagstream pack train2017 --out s3://bucket/coco \\
       --captions captions_train2017.json --captions instances_train2017.json
     """
-    from pipeline.errors import TagstreamError
+    # Brings in torch, which takes seconds to import.
     from pipeline.packing.pack import pack_folder
 
-    try:
-        report = pack_folder(folder, out, captions=captions, shard_size=shard_size)
-    except TagstreamError as error:
-        raise click.ClickException(str(error)) from error
-    _print_report(report, out)
+    _print_report(pack_folder(folder, out, captions=captions, shard_size=shard_size), out)
 
 
 def _print_report(report: PackReport, out: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from jobs.console.live_line import LiveLine, clock, describe
 from jobs.console.options import (
     FiniteRange,
     actors_option,
@@ -18,11 +19,11 @@ from jobs.console.options import (
     verbose_option,
 )
 from jobs.console.output import print_rows
+from jobs.console.process import NOTHING_KEPT, job_process
 from jobs.verbs.label import label_settings
-
-if TYPE_CHECKING:
-    from pipeline.estimate import Estimate
-    from pipeline.forecast.forecast import Forecast
+from pipeline.estimate import Estimate
+from pipeline.forecast.forecast import Forecast
+from pipeline.labelling.request import LabelRequest
 
 _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 
@@ -53,10 +54,8 @@ def plan(source: str, model: str, config: str | None, output: str, **options: An
     tagstream plan s3://bucket/shards --model ./nxtp --price 2.50 --gpus 8
     tagstream plan SOURCE --format json > plan.json; tagstream label SOURCE --store STORE --plan plan.json
     """
-    from jobs.console.live_line import LiveLine, describe
-    from jobs.console.process import NOTHING_KEPT, job_process
+    # Brings in Ray, which takes seconds to import.
     from pipeline.forecast.job import ForecastJob, ForecastRequest
-    from pipeline.labelling.request import LabelRequest
 
     settings = label_settings(config, {name: options.pop(name) for name in _FLAG_SETTINGS})
     label = LabelRequest(
@@ -77,8 +76,6 @@ def plan(source: str, model: str, config: str | None, output: str, **options: An
 
 def print_forecast(made: Forecast) -> None:
     """A prediction as a user reads it."""
-    from jobs.console.live_line import clock
-
     click.echo(
         f"From {made.n_sampled:,} images of {made.n_shards_sampled:,} of {made.n_shards:,} shards, "
         f"{made.n_rejected:,} of them rejected; {made.workers.n_actors} actors on {made.workers.device}\n"

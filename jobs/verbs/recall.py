@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobs.console.options import FiniteRange, format_option, run_option, store_argument, truth_option, vocabulary_option
-
-if TYPE_CHECKING:
-    from pipeline.analysis.recall import RunAnalysis
+from jobs.console.output import print_rows
+from pipeline.analysis.embeddings import find_embedder
+from pipeline.analysis.recall import RunAnalysis, analyse_run, calibration_error, compare_meanings, compare_terms
+from pipeline.catalog.views import open_store
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.store import Store
 
 _MAX_K = 200
 _WORST_IMAGES = 50
@@ -45,11 +48,6 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
     tagstream recall STORE --by label --format csv > labels.csv
     tagstream recall STORE --by image --k 10
     """
-    from jobs.console.output import print_rows
-    from pipeline.analysis.recall import analyse_run, calibration_error, compare_terms
-    from pipeline.catalog.views import open_store
-    from pipeline.naming.vocabulary import read_vocabulary
-
     if by is not None and match != "exact" and (by != "shard" or match == "paper"):
         raise click.UsageError(f"--by {by} goes with --match exact{', wider or semantic' if by == 'shard' else ''}")
     numbers = _numbers(ks)
@@ -77,10 +75,6 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
 
 
 def _compare_meanings(analysis: RunAnalysis, store: str, folder: str | None, k: int) -> None:
-    from pipeline.analysis.embeddings import find_embedder
-    from pipeline.analysis.recall import compare_meanings
-    from pipeline.store.store import Store
-
     note = compare_meanings(analysis, Store(store), find_embedder(folder), k)
     if note is not None:
         click.echo(f"Note: the embeddings were not kept in the store: {note}", err=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import (
     FiniteRange,
     overwrite_option,
@@ -14,9 +15,8 @@ from jobs.console.options import (
     truth_option,
     vocabulary_option,
 )
-
-if TYPE_CHECKING:
-    from pipeline.report.job import Report
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.report.job import Report, ReportRequest
 
 
 @click.command
@@ -45,10 +45,6 @@ def report(vocabulary: str | None, **options: Any) -> None:
     tagstream report STORE --out cats.html --where "image_id IN (SELECT image_id FROM images_with('cat'))"
     tagstream report STORE --run NEW --compare OLD --out changes.html
     """
-    from jobs.console.live_line import LiveLine, clock
-    from pipeline.naming.vocabulary import read_vocabulary
-    from pipeline.report.job import Report, ReportRequest
-
     made = Report(ReportRequest(vocabulary=read_vocabulary(vocabulary), vocabulary_path=vocabulary, **options))
     with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} gone"):
         made.write()

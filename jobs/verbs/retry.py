@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,9 +19,8 @@ from jobs.console.options import (
     verbose_option,
 )
 from jobs.console.process import command_line
-
-if TYPE_CHECKING:
-    from schemas import JobRecord
+from jobs.verbs.label import run_job
+from schemas import JobRecord
 
 
 @click.command
@@ -44,7 +43,7 @@ def retry(store: str, config: str | None, summary: str | None, notify: str | Non
     \b
     tagstream retry s3://bucket/tags --error ImageTooLarge --config larger.toml
     """
-    from jobs.verbs.label import run_job
+    # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.retry import RetryJob, RetryRequest
 
     in_hand = JobInHand("retry", "", store)

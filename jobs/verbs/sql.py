@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 import click
 
 from jobs.console.options import EXISTING_FILE, overwrite_option, store_argument, vocabulary_option
-
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
-    from pipeline.catalog.result_file import ResultFile
+from jobs.console.output import columns_and_rows, print_result
+from jobs.console.row_formats import write_csv, write_json, write_parquet
+from jobs.verbs.sql_prompt import run_prompt
+from jobs.verbs.sql_query import run_interruptibly
+from pipeline.catalog.connection import Connection, run_query
+from pipeline.catalog.result_file import ResultFile, find_result_file, stream_batches
+from pipeline.catalog.views import open_store
+from pipeline.naming.thresholds import read_thresholds
+from pipeline.naming.vocabulary import read_vocabulary
 
 _FILE_FORMATS = ("csv", "json", "parquet")
 
@@ -56,11 +60,6 @@ def sql(
     tagstream sql STORE "SELECT shard, key, score FROM images_with('dog', min_score := 0.2)"
     tagstream sql STORE "SELECT * FROM labels" --out labels.parquet
     """
-    from pipeline.catalog.result_file import find_result_file
-    from pipeline.catalog.views import open_store
-    from pipeline.naming.thresholds import read_thresholds
-    from pipeline.naming.vocabulary import read_vocabulary
-
     output = _format(output, out, overwrite)
     if query is not None or not sys.stdin.isatty():
         query = _read_query(query)
@@ -70,8 +69,6 @@ def sql(
     learned = None if thresholds is None else read_thresholds(thresholds)
     connection = open_store(store, read_vocabulary(vocabulary), learned)
     if query is None:
-        from jobs.verbs.sql_prompt import run_prompt
-
         run_prompt(connection, store, output)
     elif file is not None:
         n_rows = _write(connection, query, output, file)
@@ -115,12 +112,6 @@ def _check_prompt(output: str, out: str | None) -> None:
 
 
 def _print(connection: Connection, query: str, output: str) -> None:
-    from jobs.console.output import print_result
-    from jobs.console.row_formats import write_parquet
-    from jobs.verbs.sql_query import run_interruptibly
-    from pipeline.catalog.connection import run_query
-    from pipeline.catalog.result_file import stream_batches
-
     if output == "parquet":
         run_interruptibly(connection, lambda: write_parquet(stream_batches(connection, query), sys.stdout.buffer))
     else:
@@ -129,11 +120,6 @@ def _print(connection: Connection, query: str, output: str) -> None:
 
 def _write(connection: Connection, query: str, output: str, file: ResultFile) -> int:
     """Writes what a query gives; returns the number of rows."""
-    from jobs.console.output import columns_and_rows
-    from jobs.console.row_formats import write_csv, write_json, write_parquet
-    from jobs.verbs.sql_query import run_interruptibly
-    from pipeline.catalog.connection import run_query
-    from pipeline.catalog.result_file import stream_batches
 
     def write() -> int:
         with file.open() as stream:

@@ -6,9 +6,9 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import duckdb
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import WordCompleter
@@ -17,12 +17,9 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from jobs.console.output import print_result, printable
 from jobs.verbs.sql_query import run_interruptibly
-from pipeline.catalog.connection import query_rows, run_query
+from pipeline.catalog.connection import Connection, query_rows, run_query
 from pipeline.errors import TagstreamError
 from pipeline.text import one_line
-
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
 
 _PROMPT, _CONTINUED = "tagstream> ", "      ...> "
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
@@ -66,8 +63,6 @@ def run_prompt(connection: Connection, store: str, output: str) -> None:
 
 def is_complete(text: str) -> bool:
     """Whether Enter runs this: a command, nothing at all, or a query up to its semicolon."""
-    import duckdb
-
     text = text.strip()
     if not text or text.startswith("."):
         return True
@@ -127,8 +122,6 @@ def _obey(connection: Connection, text: str, output: str) -> None:
 
 def _split(connection: Connection, text: str) -> list[str]:
     """The queries of a text; it is pasted from a file, say."""
-    import duckdb
-
     try:
         return [statement.query for statement in connection.extract_statements(text)]
     except duckdb.Error:

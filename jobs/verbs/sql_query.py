@@ -5,10 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
+import duckdb
+
+from jobs.console.output import printable
+from pipeline.catalog.connection import Connection
+from pipeline.errors import TagstreamError
+from pipeline.text import without_traceback
 
 T = TypeVar("T")
 _INTERRUPT_EVERY_S = 0.1
@@ -41,10 +45,6 @@ def run_interruptibly(connection: Connection, work: Callable[[], T]) -> T:
 
 
 def _in_sentences(work: Callable[[], T]) -> T:
-    import duckdb
-
-    from pipeline.errors import TagstreamError
-
     try:
         return work()
     except TagstreamError as error:
@@ -56,7 +56,4 @@ def _in_sentences(work: Callable[[], T]) -> T:
 
 def _sentence(message: str) -> str:
     """An error's text without what must not reach a terminal: values of the store in it, Python's tracebacks."""
-    from jobs.console.output import printable
-    from pipeline.text import without_traceback
-
     return "\n".join(map(printable, without_traceback(message).split("\n")))

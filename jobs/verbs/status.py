@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import duckdb
 
+from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import only_run_option, store_argument
 from jobs.console.output import printable
-
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
-    from pipeline.labelling.source_status import SourceStatus
-    from pipeline.store.store import Store
+from jobs.verbs.status_verify import verify_store
+from pipeline.catalog.connection import Connection, query_rows
+from pipeline.catalog.views import open_store
+from pipeline.errors import StoreError, TagstreamError
+from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
+from pipeline.store.lock import describe_holder, find_left_locks, read_locks
+from pipeline.store.store import Store
+from pipeline.text import one_line
 
 EXIT_DOES_NOT_ADD_UP = 1
 _N_NAMED = 3
@@ -36,14 +41,7 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
     tagstream status s3://bucket/tags --verify
     """
     if verify or repair:
-        from jobs.verbs.status_verify import verify_store
-
         return verify_store(store, run, repair)
-    import duckdb
-
-    from pipeline.catalog.views import open_store
-    from pipeline.errors import StoreError
-    from pipeline.text import one_line
 
     try:
         return _show(open_store(store), store, run)
@@ -55,9 +53,6 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
 
 
 def _show(connection: Connection, url: str, run: str | None) -> int:
-    from pipeline.catalog.connection import query_rows
-    from pipeline.store.store import Store
-
     store = Store(url)
     records = query_rows(connection, "records", {"run": run})
     if run is not None and not records:
@@ -104,8 +99,6 @@ def _print_rejects(reject: dict[str, Any]) -> None:
 
 
 def _print_lock(store: Store, run: str) -> None:
-    from pipeline.store.lock import describe_holder, find_left_locks, read_locks
-
     left = find_left_locks(store.run(run))
     for lock in read_locks(store.run(run)):
         state = "expired, left by a job that was killed: " if lock in left else ""
@@ -114,10 +107,6 @@ def _print_lock(store: Store, run: str) -> None:
 
 def _print_source(store: Store, run: str) -> None:
     """How far the run is with its source; where that cannot be looked at, why."""
-    from jobs.console.live_line import LiveLine, clock
-    from pipeline.errors import TagstreamError
-    from pipeline.labelling.source_status import compare_with_source, labelling_command
-
     record = store.run(run).read_record()
     if record is None:
         return

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
 import click
 
+from jobs.console.live_line import LiveLine, clock
 from jobs.console.output import printable
-
-if TYPE_CHECKING:
-    from pipeline.store.store import Store
-    from pipeline.upkeep.verification import Finding, Verification
+from pipeline.errors import StoreError
+from pipeline.labelling.source_status import labelling_command
+from pipeline.store.store import Store
+from pipeline.upkeep.repair import repair_run
+from pipeline.upkeep.verification import Finding, Mend, Verification, runs_to_verify, verify_run
 
 EXIT_DAMAGED = 1
 _MAX_FINDINGS = 200
@@ -22,10 +23,6 @@ def verify_store(url: str, run: str | None, repair: bool) -> int:
 
     Repaired damage exits with 0, unless some is left that only a hand can mend.
     """
-    from pipeline.errors import StoreError
-    from pipeline.store.store import Store
-    from pipeline.upkeep.verification import Mend, runs_to_verify
-
     store = Store(url)
     runs = runs_to_verify(store)
     if not runs:
@@ -45,9 +42,6 @@ def verify_store(url: str, run: str | None, repair: bool) -> int:
 
 
 def _verify(store: Store, run: str) -> Verification:
-    from jobs.console.live_line import LiveLine, clock
-    from pipeline.upkeep.verification import verify_run
-
     done = [0, 0]
 
     def note(n_read: int, n_files: int) -> None:
@@ -83,8 +77,6 @@ def _line(finding: Finding) -> str:
 
 def _repair(store: Store, verification: Verification) -> bool:
     """Mends what can be; returns whether nothing that was tried is left."""
-    from pipeline.upkeep.repair import repair_run
-
     n_opened = n_done = n_left = 0
     for repaired in repair_run(store.run(verification.run), verification):
         opened = f", {repaired.n_opened:,} shards open now" if repaired.n_opened else ""
@@ -101,9 +93,6 @@ def _repair(store: Store, verification: Verification) -> bool:
 
 def _command(store: Store, run: str) -> str:
     """What completes a run: its last job's command, or one of what its record says."""
-    from pipeline.errors import StoreError
-    from pipeline.labelling.source_status import labelling_command
-
     try:
         command = labelling_command(store.run(run).read_jobs())
         record = store.run(run).read_record()

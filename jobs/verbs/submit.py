@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from jobs.console.options import head_address_option
+from jobs.sending.follow import follow
 from jobs.sending.sent_command import prepare
+from pipeline.cluster.environment import profile_left_behind
 
 PACKAGES = ("schemas", "model", "pipeline", "jobs")
 _ABOUT_CLUSTERS = {"submit", "jobs"}
@@ -40,8 +42,7 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
         raise click.UsageError(f"there is no verb {verb} to run on a cluster; expected one of `tagstream --help`")
     sent = prepare(command, arguments, context.find_root())
 
-    from jobs.sending.follow import follow
-    from pipeline.cluster.environment import profile_left_behind
+    # Brings in Ray, which takes seconds to import.
     from pipeline.cluster.submission import JobCluster, Upload
 
     cluster = JobCluster(address)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobs.console.options import FiniteRange, format_option, run_option, store_argument, truth_option, vocabulary_option
-
-if TYPE_CHECKING:
-    from pipeline.analysis.threshold_learning import Counts, LearnedThresholds, NameThreshold
+from jobs.console.output import print_rows
+from pipeline.analysis.recall import analyse_run
+from pipeline.analysis.threshold_learning import Counts, LearnedThresholds, NameThreshold, learn_thresholds
+from pipeline.catalog.views import open_store
+from pipeline.naming.thresholds import write_thresholds
+from pipeline.naming.vocabulary import read_vocabulary
 
 _SHOWN_NAMES = 20
 _COUNTED = ["truths", "listed", "hits", "precision", "low", "high", "recall"]
@@ -38,15 +41,6 @@ def thresholds(
     \b
     tagstream thresholds STORE --target-precision 0.9 --out thresholds.toml
     """
-    from jobs.console.output import print_rows
-    from pipeline.analysis.recall import analyse_run
-    from pipeline.analysis.threshold_learning import learn_thresholds
-    from pipeline.catalog.views import open_store
-    from pipeline.naming.thresholds import write_thresholds
-    from pipeline.naming.vocabulary import read_vocabulary
-
-    if target_precision != target_precision:  # click's ranges let nan pass
-        raise click.UsageError("--target-precision is nan; expected more than 0 and at most 1")
     rules = read_vocabulary(vocabulary)
     analysis = analyse_run(open_store(store, rules), run, truth)
     learned = learn_thresholds(analysis, rules, target_precision)
@@ -61,8 +55,6 @@ def thresholds(
 
 
 def _print(learned: LearnedThresholds, n_images: int) -> None:
-    from jobs.console.output import print_rows
-
     chosen = learned.thresholds
     click.echo(
         f"run {chosen.run}: {n_images:,} images with a truth ({chosen.truth}), vocabulary {chosen.vocabulary}, "

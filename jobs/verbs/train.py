@@ -6,16 +6,16 @@ import shlex
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobs.console.config_file import read_config, read_preset
+from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import FiniteRange, config_option, ray_address_option, verbose_option
 from jobs.console.process import job_process
-
-if TYPE_CHECKING:
-    from pipeline.training.progress import TrainProgress
+from pipeline.settings.toml_file import read_settings
+from pipeline.training.progress import TrainProgress
 
 # Of the extra `train`: for Ray Train itself, and for the curves.
 _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
@@ -42,11 +42,10 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
     \b
     tagstream train corpus/train --val corpus/val --out my-model --preset demo
     """
-    # Before the imports that take seconds: a slip of the pen is answered at once.
+    # Before the slow imports, so that a typing error is answered at once.
     of_preset, given = read_preset(preset), read_config(config)
     _check_installed()
-    from jobs.console.live_line import LiveLine
-    from pipeline.settings.toml_file import read_settings
+    # Bring in Ray and torch, which take seconds to import.
     from pipeline.training.job import TrainJob, TrainRequest
     from pipeline.training.settings import TrainSettings
 
@@ -87,8 +86,6 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
 
 def describe(at: TrainProgress, elapsed_s: float) -> str:
     """The live line."""
-    from jobs.console.live_line import clock
-
     if not at.step:
         return f"{at.phase} ... {clock(elapsed_s)}"
     parts = [f"step {at.step:,}/{at.n_steps:,}"]

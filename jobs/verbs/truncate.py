@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from pipeline.errors import TagstreamError
+from pipeline.storage.model_cache import fetch_model
+
 
 @click.command
 @click.argument("model")
@@ -18,12 +21,11 @@ def truncate(model: str, blocks: int, out: Path) -> None:
     tagstream truncate ./nxtp --blocks 1 --out ./nxtp-1
     tagstream train SOURCE --init ./nxtp-1 --teacher ./nxtp --out ./nxtp-1-taught
     """
+    # Bring in torch, which takes seconds to import.
     from transformers.utils import logging
 
     from model import Recognizer
     from model.training.truncation import truncate as cut
-    from pipeline.errors import TagstreamError
-    from pipeline.storage.model_cache import fetch_model
 
     logging.disable_progress_bar()
     if out.exists() and any(out.iterdir()):
