@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import operator
 import re
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import click
 
 from jobs.closing.closing import closing
-from jobs.closing.ending import summarize_comparison
+from jobs.closing.outcome import Outcome
+from jobs.closing.summary import summarize_comparison
 from jobs.console.options import closing_options, format_option, store_argument, truth_option, vocabulary_option
 from jobs.console.output import print_rows
 from pipeline.analysis.comparison import Comparison, compare_runs
 from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import read_vocabulary
+from schemas import ComparisonSummary
 
 EXIT_CONDITION_MET = 4
 _MAX_K = 200
@@ -57,44 +59,58 @@ def compare(
     tagstream compare STORE nxtp-1a2b3c4d5e6f nxtp-2b3c4d5e6f7a --fail-if "recall@10 < -0.01"
     """
     comparison: Comparison | None = None
-    with closing(
-        lambda ending: summarize_comparison(store, (run_a, run_b), comparison, ending), summary, notify
-    ) as end:
-        parsed = [_parse(condition, k) for condition in conditions]
+
+    def summarize(outcome: Outcome) -> ComparisonSummary:
+        return summarize_comparison(store, (run_a, run_b), comparison, outcome)
+
+    with closing(summarize, summary, notify) as outcome:
+        parsed = [_Condition.parse(text, k) for text in conditions]
         comparison = compare_runs(open_store(store, read_vocabulary(vocabulary)), run_a, run_b, k, truth)
         if output == "json":
             click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
         else:
             _print(comparison, truth)
-        end.alarms = [
-            condition for condition, check in zip(conditions, parsed, strict=True) if _holds(comparison, *check)
-        ]
-        for condition in end.alarms:
+        outcome.alarms = [condition.text for condition in parsed if condition.holds(comparison)]
+        for condition in outcome.alarms:
             click.echo(f"The condition holds: {condition}", err=True)
-        end.exit_code = EXIT_CONDITION_MET if end.alarms else 0
-    return end.exit_code
+        outcome.exit_code = EXIT_CONDITION_MET if outcome.alarms else 0
+    return outcome.exit_code
 
 
-def _parse(condition: str, k: int) -> tuple[str, str, float]:
-    """Measure, sign and limit of a condition."""
-    match = _CONDITION.fullmatch(condition)
-    measure = match and _SHORT.get(match[1], match[1])
-    if match is None or measure not in {*_SHOWN_MEASURES, "reject_rate"}:
-        raise click.UsageError(
-            f"--fail-if is {condition!r}; expected recall, precision, f1, hit or reject_rate, a sign and a limit: "
-            '"recall@10 < -0.01"'
-        )
-    if match[2] is not None and int(match[2]) != k:
-        raise click.UsageError(f"--fail-if asks for {match[1]}@{match[2]}, --k is {k}; expected the same")
-    return str(measure), match[3], float(match[4])
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """A limit that `--fail-if` sets: "recall@10 < -0.01"."""
 
+    text: str
+    measure: str
+    sign: str
+    limit: float
 
-def _holds(comparison: Comparison, measure: str, sign: str, limit: float) -> bool:
-    if measure == "reject_rate":
-        return bool(_SIGNS[sign](comparison.reject_rate_difference, limit))
-    if measure not in comparison.differences:
-        raise click.ClickException(f"--fail-if asks for {measure}, but no image that both runs have has a truth")
-    return bool(_SIGNS[sign](comparison.differences[measure].value, limit))
+    @classmethod
+    def parse(cls, text: str, k: int) -> Self:
+        """The condition of this text. Raises UsageError where it is none, or is not about the first k labels."""
+        match = _CONDITION.fullmatch(text)
+        measure = match and _SHORT.get(match[1], match[1])
+        if match is None or measure not in {*_SHOWN_MEASURES, "reject_rate"}:
+            raise click.UsageError(
+                f"--fail-if is {text!r}; expected recall, precision, f1, hit or reject_rate, a sign and a limit: "
+                '"recall@10 < -0.01"'
+            )
+        if match[2] is not None and int(match[2]) != k:
+            raise click.UsageError(f"--fail-if asks for {match[1]}@{match[2]}, --k is {k}; expected the same")
+        return cls(text, str(measure), match[3], float(match[4]))
+
+    def holds(self, comparison: Comparison) -> bool:
+        """Whether the difference is beyond the limit. Raises ClickException for a measure that needs a truth."""
+        if self.measure == "reject_rate":
+            difference = comparison.reject_rate_difference
+        elif self.measure in comparison.differences:
+            difference = comparison.differences[self.measure].value
+        else:
+            raise click.ClickException(
+                f"--fail-if asks for {self.measure}, but no image that both runs have has a truth"
+            )
+        return bool(_SIGNS[self.sign](difference, self.limit))
 
 
 def _print(comparison: Comparison, truth: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.closing.closing import JobInHand, closing
+from jobs.closing.closing import closing
+from jobs.closing.summary import PendingJob
 from jobs.console.config_file import read_config
 from jobs.console.live_line import LiveLine, describe
 from jobs.console.log import identify_by, say
@@ -83,14 +84,14 @@ def label(
     # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
 
-    in_hand = JobInHand("label", source, store)
-    with closing(in_hand.summarize, summary, notify) as ending:
-        in_hand.job = LabelJob(_request(source, store, **flags))
-        outcome = run_job(in_hand.job)
-        report(outcome, store)
-        ending.exit_code = judge(outcome, max_reject_rate)
-        ending.alarms = [f"reject_rate > {max_reject_rate}"] if ending.exit_code else []
-    return ending.exit_code
+    pending = PendingJob("label", source, store)
+    with closing(pending.summarize, summary, notify) as outcome:
+        pending.job = LabelJob(_request(source, store, **flags))
+        result = run_job(pending.job)
+        report(result, store)
+        outcome.exit_code = judge(result, max_reject_rate)
+        outcome.alarms = [f"reject_rate > {max_reject_rate}"] if outcome.exit_code else []
+    return outcome.exit_code
 
 
 def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from jobs.closing.closing import JobInHand, closing
+from jobs.closing.closing import closing
+from jobs.closing.summary import PendingJob
 from jobs.console.config_file import read_config
 from jobs.console.options import (
     closing_options,
@@ -46,12 +47,12 @@ def retry(store: str, config: str | None, summary: str | None, notify: str | Non
     # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.retry import RetryJob, RetryRequest
 
-    in_hand = JobInHand("retry", "", store)
-    with closing(in_hand.summarize, summary, notify):
+    pending = PendingJob("retry", "", store)
+    with closing(pending.summarize, summary, notify):
         given, origin = read_config(config), config or "--config"
         request = RetryRequest(store=store, given=given, origin=origin, command=command_line(), **flags)
-        in_hand.job = RetryJob(request)
-        _report(run_job(in_hand.job).record, store)
+        pending.job = RetryJob(request)
+        _report(run_job(pending.job).record, store)
 
 
 def _report(record: JobRecord, store: str) -> None:
