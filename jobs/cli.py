@@ -1,4 +1,4 @@
-"""The command `tagstream`: one verb a module."""
+"""The command `tagstream`: finds the verb, and turns what it raises into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from jobs.console.process import EXIT_FAILED, exit_code_of, terminate
 from pipeline.errors import RunLockedError, TagstreamError
 from pipeline.text import one_line
 
-# Every verb with its line in `tagstream --help`. The verb `import-nxtp` is the command `import_nxtp` of the module
-# jobs/verbs/import_nxtp.py, and so are all others.
+# Every verb with its line in `tagstream --help`. The verb `import-nxtp` is the function `import_nxtp` of the module
+# jobs/verbs/import_nxtp.py; all others follow the same rule. A verb's own help does not import Ray or torch, which take
+# seconds: imports that bring them in stand inside the functions that need them.
 _SHORT_HELP = {
     "bench": "Measure how fast this machine reads, decodes, labels and commits.",
-    "compact": "Put many files into few: faster answers.",
+    "compact": "Merge many files into few: faster queries.",
     "compare": "Compare two runs: labels gained and lost, recall, rejects.",
-    "demo": "Label the images that come along and ask SQL about them.",
+    "demo": "Label sample images and query them in SQL.",
     "demo-corpus": "Make scenes with known content, as WebDataset shards.",
     "explain": "Show where a model looked for each label of an image.",
     "export": "Export images and labels to other tools.",
@@ -33,9 +34,9 @@ _SHORT_HELP = {
     "pack": "Pack a folder of images into WebDataset shards.",
     "plan": "Predict what labelling a source will take, from a sample.",
     "recall": "Measure recall, precision and F1 of a run against its truth.",
-    "report": "Make a page of a run: pictures with their labels, charts.",
+    "report": "Make an HTML page about a run: images with their labels, charts.",
     "retry": "Try rejected samples again.",
-    "sql": "Ask a store in SQL.",
+    "sql": "Query a store in SQL.",
     "status": "Show what a store holds, and whether it adds up.",
     "submit": "Run a verb on a Ray cluster, as a job of its own.",
     "thresholds": "Learn from which score on the labels of each name are right.",
@@ -72,7 +73,7 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            # click would do so, too, but write an empty line first, which is not JSON.
+            # click would raise the same, but write an empty line first, which is not JSON.
             raise click.Abort from stop
 
 
@@ -82,7 +83,7 @@ def tagstream() -> None:
     """Tag image corpora in bulk: labels with probabilities for every image, in Parquet, ready for SQL.
 
     \b
-    tagstream demo                                    label the images that come along
+    tagstream demo                                    label sample images
     tagstream label s3://bucket/shards --store STORE  label your own
     tagstream sql STORE "SELECT * FROM labels"        ask
     """
@@ -108,7 +109,7 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt) as stop:
         code = exit_code_of(stop)
     except BrokenPipeError:
-        # The reader of our output (head, less) has seen enough.
+        # The reader of the output (head, less) has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     except Exception as error:

@@ -43,9 +43,9 @@ ray_address_option = click.option(
     "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
 )
 head_address_option = click.option(
-    "--address", help="Of the head, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
+    "--address", help="Head of the cluster, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
 )
-lock_option = click.option("--lock", is_flag=True, help="Exit 5 at once where another such job runs.")
+lock_option = click.option("--lock", is_flag=True, help="Exit 5 at once if another job has the run.")
 verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log.")
 
 
@@ -73,7 +73,7 @@ def log_format_option(command: Any) -> Any:
         is_eager=True,
         expose_value=False,
         callback=choose,
-        help="Of what is told on stderr.",
+        help="Format of stderr.",
     )(command)
 
 
@@ -81,7 +81,7 @@ def closing_options(command: Any) -> Any:
     """The options `--summary` and `--notify` of a verb."""
     for option in (
         click.option("--notify", metavar="COMMAND|URL", help="Gets the same JSON: on stdin, or by POST."),
-        click.option("--summary", metavar="FILE", help="What became of it, as JSON; local or s3://."),
+        click.option("--summary", metavar="FILE", help="How it ended, as JSON; local or s3://."),
     ):
         command = option(command)
     return command

@@ -21,7 +21,7 @@ _MAX_CELL_COLUMNS = 100
 
 
 def print_result(result: Connection, output: str = "table") -> int:
-    """Prints what a query gave, as `print_rows` does."""
+    """Prints the rows of a query, as `print_rows` does; returns how many."""
     return print_rows(*columns_and_rows(result), output)
 
 
@@ -35,12 +35,12 @@ def print_rows(columns: Sequence[str], rows: Rows, output: str = "table") -> int
 
 
 def columns_and_rows(result: Connection) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-    """Names of a result's columns, and its rows as they are fetched."""
+    """The names of a result's columns, and its rows, fetched as they are asked for."""
     return [column[0] for column in result.description or []], _fetched(result)
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer a terminal, nor turn the direction of what stands beside it."""
+    """The text with a blank for each character that could control a terminal or reverse the text beside it."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
@@ -64,13 +64,13 @@ def _print_table(columns: Sequence[str], rows: Rows) -> int:
 
 
 def _cell(value: Any) -> str:
-    """A value as one short piece of a line."""
+    """A value as one cell of a table: one line, at most 100 columns wide."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.5g}"
     text = printable(", ".join(map(str, value)) if isinstance(value, list) else str(value))
-    # Marks that combine take no width, however many they are.
+    # Combining characters take no width, so that text of any length can be narrow.
     if len(text) <= _MAX_CELL_COLUMNS and width(text) <= _MAX_CELL_COLUMNS:
         return text
     return clip(text[: _MAX_CELL_COLUMNS - 3], 0, _MAX_CELL_COLUMNS - 3) + "..."

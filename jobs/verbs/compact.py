@@ -1,4 +1,4 @@
-"""`tagstream compact`: fewer and larger files, the same rows."""
+"""`tagstream compact`: merges files into fewer and larger ones, with the same rows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pipeline.upkeep.compaction import compact_run
 @only_run_option
 @vocabulary_option
 def compact(store: str, run: str | None, vocabulary: str | None) -> None:
-    """Put the shard files of STORE together in larger ones, sorted by label. The rows stay exactly the same.
+    """Merge the shard files of STORE into larger ones, sorted by label. The rows stay exactly the same.
 
-    Jobs may label meanwhile, and go on later: they still know their shards. Killed, it leaves a whole store. The names
-    that the vocabulary gives are kept beside the labels; with another one questions take a little longer.
+    Jobs may label at the same time, and can be resumed later. A compaction that is killed leaves the store whole. Each
+    label's name in the vocabulary is stored too; queries with another vocabulary take a little longer.
 
     \b
     tagstream compact s3://bucket/tags
@@ -42,7 +42,7 @@ def compact(store: str, run: str | None, vocabulary: str | None) -> None:
 
 
 class _FilesLine:
-    """How far the compaction of a run is."""
+    """The live line of a run's compaction."""
 
     def __init__(self, run: str) -> None:
         self._run = run

@@ -1,4 +1,4 @@
-"""`tagstream compare`: what another model or setting changes."""
+"""`tagstream compare`: how the labels of two runs differ."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
 @click.option("--k", default=10, show_default=True, type=click.IntRange(1, _MAX_K), help="Labels an image.")
 @truth_option
 @vocabulary_option
-@click.option("--fail-if", "conditions", multiple=True, metavar="CONDITION", help="Exit 4 where it holds.")
+@click.option(
+    "--fail-if",
+    "conditions",
+    multiple=True,
+    metavar="CONDITION",
+    help="Exit 4 if it holds.",
+)
 @closing_options
 @format_option("table", "json")
 def compare(
@@ -51,7 +57,7 @@ def compare(
     notify: str | None,
     output: str,
 ) -> int:
-    """Compare RUN_B with RUN_A, on the images that both have labelled; every difference is B minus A.
+    """Compare RUN_B with RUN_A on the images that both have labelled. Every difference is B minus A.
 
     A CONDITION is a difference and its limit: "recall@10 < -0.01", "reject_rate > 0.001"; also precision, f1, hit.
 

@@ -1,4 +1,4 @@
-"""`tagstream demo`: labels the images that come along, asks SQL about them, and makes a report."""
+"""`tagstream demo`: labels sample images, queries them in SQL, and makes a report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIRST_LABELS = """
     WHERE l.rank <= 3 AND i.run = $run
     GROUP BY i.key, i.caption ORDER BY i.key LIMIT 5
 """
-# Recall: the mean share of an image's objects that are found; hit: the share of images of which one is.
+# recall: the mean share of an image's objects that are found. hit: the share of images with at least one found.
 _RECALL = """SELECT 1 AS k, images, recall, hit FROM recall_at(1){which}
 UNION ALL SELECT 10, images, recall, hit FROM recall_at(10){which}"""
 

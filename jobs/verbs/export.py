@@ -1,4 +1,4 @@
-"""`tagstream export`: a run's images and labels for another tool."""
+"""`tagstream export`: writes a run's images and labels in the format of another tool."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _NEXT = {
 def export(form: Any, images: bool, vocabulary: str | None, thresholds: str | None, **options: Any) -> None:
     """Write the labelled images of a run of STORE, with labels and given truth, in the format of another tool.
 
-    Labels go under their names; those that the vocabulary denies are left out. The condition of --where is over the
-    columns of `images` and sees labels and truth of this run.
+    Labels are written by their names in the vocabulary; labels that it denies are left out. The condition of --where is
+    about the columns of `images`; it can query the labels and the truth of this run.
 
     \b
     tagstream export STORE --to hf --out dogs --images --where "image_id IN (SELECT image_id FROM images_with('dog'))"

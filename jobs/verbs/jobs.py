@@ -1,4 +1,4 @@
-"""`tagstream jobs`: what runs and ran on a Ray cluster."""
+"""`tagstream jobs`: lists, shows, follows and stops the jobs of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _N_LAST_LINES = 10
 @click.command("jobs")
 @click.argument("job_id", metavar="[ID]", required=False)
 @head_address_option
-@click.option("--follow", "is_followed", is_flag=True, help="Print its log until it has ended; exit as it does.")
-@click.option("--stop", "is_stopped", is_flag=True, help="Let it commit what is whole, and end.")
+@click.option("--follow", "is_followed", is_flag=True, help="Print its log until it ends; exit with its exit code.")
+@click.option("--stop", "is_stopped", is_flag=True, help="Stop it; it commits the shards that are complete.")
 @format_option("table", "csv", "json")
 def jobs(job_id: str | None, address: str | None, is_followed: bool, is_stopped: bool, output: str) -> int:
     """List the jobs of a Ray cluster, the latest first, or show job ID with the end of its log.

@@ -1,4 +1,4 @@
-"""`tagstream label`: labels a source into a store."""
+"""`tagstream label`: labels the images of a source and writes tables to a store."""
 
 from __future__ import annotations
 
@@ -42,21 +42,28 @@ DEMO_NOTICE = (
     "The model is tagstream's demo model: it knows pictograms in composed scenes, not photographs; "
     "name a recognizer with --model."
 )
-# Flags that are settings too: they win over --config.
+# Flags that are also settings: a flag overrides --config.
 _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 
 
 @click.command
 @click.argument("source")
-@click.option("--store", required=True, help="Where the tables go: a directory or s3://bucket/prefix.")
+@click.option("--store", required=True, help="Directory or s3://bucket/prefix for the tables.")
 @model_option
 @top_k_option
 @click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
 @click.option("--limit", type=int, help="Stop at the end of the shard in which this many images are reached.")
 @click.option(
-    "--changed", type=click.Choice(["keep", "relabel", "fail"]), help="Shards changed since.  [default: keep]"
+    "--changed",
+    type=click.Choice(["keep", "relabel", "fail"]),
+    help="What to do with changed shards.  [default: keep]",
 )
-@click.option("--max-reject-rate", type=FiniteRange(0, 1), default=1.0, help="Exit 3 above it.  [default: 1.0]")
+@click.option(
+    "--max-reject-rate",
+    type=FiniteRange(0, 1),
+    default=1.0,
+    help="Exit 3 if a larger share is rejected.  [default: 1.0]",
+)
 @batch_size_option
 @actors_option
 @ray_address_option
@@ -67,7 +74,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option(
     "--plan",
     type=EXISTING_FILE,
-    help="What `tagstream plan` predicted, kept beside it.",
+    help="JSON of `tagstream plan`, recorded with the job.",
 )
 @verbose_option
 def label(
@@ -111,13 +118,13 @@ def _request(source: str, store: str, model: str, config: str | None, **flags: A
 
 
 def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
-    """Settings of a file and of flags, which win where they are given."""
+    """The settings of a file and of flags; a flag that is given overrides the file."""
     given = {name: value for name, value in flags.items() if value is not None}
     return read_settings(LabelSettings, {**read_config(config), **given}, config or "the command line")
 
 
 def run_job(job: LabelJob) -> LabelOutcome:
-    """Does a labelling job with a live line and passes on its notes; where the user stops it, says how to go on."""
+    """Runs a labelling job with a live line and prints its notes; where the user stops it, says how to go on."""
 
     def draw(elapsed_s: float) -> str:
         return describe(job.progress.snapshot(), elapsed_s)
@@ -137,7 +144,7 @@ def run_job(job: LabelJob) -> LabelOutcome:
 
 
 def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
-    """The exit code of a job that went through."""
+    """The exit code of a job that went through: 3 where too many images were rejected, else 0."""
     record = outcome.record
     rate = record.n_rejected / record.n_images if record.n_images else 0.0
     if rate > max_reject_rate:
@@ -148,7 +155,7 @@ def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
 
 
 def report(outcome: LabelOutcome, store: str) -> None:
-    """Says what a labelling job did."""
+    """Prints what a labelling job did."""
     record = outcome.record
     if not record.n_shards_committed:
         click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")

@@ -1,4 +1,4 @@
-"""`tagstream plan`: what labelling a source will take."""
+"""`tagstream plan`: predicts time, cost and size of labelling a source."""
 
 from __future__ import annotations
 
@@ -31,10 +31,17 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @click.command
 @click.argument("source")
 @model_option
-@click.option("--sample", "n_images", type=click.IntRange(1), default=2000, show_default=True, help="Images to label.")
-@click.option("--seed", default=0, show_default=True, help="Of the draw of shards.")
-@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="USD an hour, of all machines together.")
-@click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for so many, from what one does here.")
+@click.option(
+    "--sample",
+    "n_images",
+    type=click.IntRange(1),
+    default=2000,
+    show_default=True,
+    help="Images to label.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the random choice of shards.")
+@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
+@click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for this many, from one here.")
 @top_k_option
 @batch_size_option
 @actors_option
@@ -44,11 +51,11 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @verbose_option
 def plan(source: str, model: str, config: str | None, output: str, **options: Any) -> None:
     """Label a sample of SOURCE and predict what `tagstream label` will take for all of it: time, cost, size of the
-    store, and which stage is the bottleneck. Nothing is kept but what is printed.
+    store, and which stage is the bottleneck. The labels of the sample are not kept.
 
-    The sample is the beginnings of shards drawn at random. Ranges are 95 % intervals: of the number of images from how
-    shards differ, of the speed from how stretches of work and shards differ. Other load on the machines later is in
-    none of them.
+    The sample is the first images of shards chosen at random. Ranges are 95 % intervals. Those of the number of images
+    come from the differences between shards, those of the speed also from changes over time. They do not allow for
+    other load on the machines later.
 
     \b
     tagstream plan s3://bucket/shards --model ./nxtp --price 2.50 --gpus 8
@@ -75,7 +82,7 @@ def plan(source: str, model: str, config: str | None, output: str, **options: An
 
 
 def print_forecast(made: Forecast) -> None:
-    """A prediction as a user reads it."""
+    """Prints a prediction as a table."""
     click.echo(
         f"From {made.n_sampled:,} images of {made.n_shards_sampled:,} of {made.n_shards:,} shards, "
         f"{made.n_rejected:,} of them rejected; {made.workers.n_actors} actors on {made.workers.device}\n"

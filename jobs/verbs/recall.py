@@ -1,4 +1,4 @@
-"""`tagstream recall`: how good a run's labels are."""
+"""`tagstream recall`: measures a run's labels against the truth."""
 
 from __future__ import annotations
 
@@ -29,26 +29,28 @@ _WORST_IMAGES = 50
 @click.command
 @store_argument
 @run_option
-@click.option("--k", "ks", default="1,5,10,20", show_default=True, help="Numbers of labels, apart by commas.")
+@click.option("--k", "ks", default="1,5,10,20", show_default=True, help="Numbers of labels, separated by commas.")
 @click.option("--match", type=click.Choice(["exact", "wider", "semantic", "paper"]), default="exact", show_default=True)
 @truth_option
 @click.option(
-    "--by", type=click.Choice(["label", "shard", "image", "score"]), help="One row each, instead of a summary."
+    "--by",
+    type=click.Choice(["label", "shard", "image", "score"]),
+    help="One row for each, instead of a summary.",
 )
 @vocabulary_option
 @click.option("--min-cosine", default=0.75, show_default=True, type=FiniteRange(-1, 1), help="Of a semantic hit.")
 @click.option("--embedder", help="Folder of all-MiniLM-L6-v2.  [default: of the extra `semantic`]")
 @format_option("table", "csv", "json")
 def recall(store: str, ks: str, match: str, by: str | None, output: str, **options: Any) -> None:
-    """Compare the first k labels of STORE's images with what is true of them: given labels, or nouns of captions.
+    """Compare the first k labels of STORE's images with their truth: given labels, or the nouns of captions.
 
-    A hit is an equal name (exact), also a wider or narrower one by the vocabulary (wider), or one of similar meaning
-    (semantic). The paper's measure has no hits: it is the mean similarity to the nearest name. By label: support,
-    recall, precision, what was listed instead (at the largest k); by image the worst ones; by score how often labels of
-    that score are true.
+    --match says what a hit is: an equal name (exact), also a wider or narrower one in the vocabulary (wider), or a name
+    of similar meaning (semantic). The paper's measure (paper) has no hits: it is the mean similarity to the nearest
+    name. --by label shows support, recall, precision and what was listed instead, at the largest k; --by image shows
+    the worst images; --by score shows how often labels of a score are true.
 
-    At any k: mean average precision; of true names and of all truths the share whose name is listed anywhere (the limit
-    of recall_micro); of labels the share that the vocabulary denies; how many names are listed.
+    The column "any k" has mean average precision; the share of true names, and of all truths, whose name is listed
+    anywhere (the limit of recall_micro); the share of labels that the vocabulary denies; the number of listed names.
 
     \b
     tagstream recall STORE --k 1,10
@@ -164,7 +166,7 @@ def _at_any_rank(analysis: RunAnalysis) -> list[dict[str, Any]]:
 
 
 def _for_reading(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line a measure and shard, one column a k, intervals in brackets."""
+    """One row a measure and shard, one column a k, intervals in brackets."""
     lines: dict[tuple[str | None, str], dict[str, Any]] = {}
     for row in rows:
         where = {"shard": row["shard"], "images": row["images"]} if row["shard"] is not None else {}

@@ -1,4 +1,4 @@
-"""`tagstream retry`: tries rejected samples again."""
+"""`tagstream retry`: labels rejected samples again."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from schemas import JobRecord
 def retry(store: str, config: str | None, summary: str | None, notify: str | None, **flags: Any) -> None:
     """Read and label the rejected samples of a run in STORE again, and no others.
 
-    For samples that another limit (max_sample_bytes, max_image_pixels, max_sample_s) or a mended file lets through. All
-    other rows stay as they are.
+    Use it after a limit was raised (max_sample_bytes, max_image_pixels, max_sample_s) or a file was repaired. All other
+    rows stay as they are.
 
     \b
     tagstream retry s3://bucket/tags --error ImageTooLarge --config larger.toml

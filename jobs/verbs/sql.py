@@ -1,4 +1,4 @@
-"""`tagstream sql`: a question to a store."""
+"""`tagstream sql`: queries a store in SQL."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FILE_FORMATS = ("csv", "json", "parquet")
 @click.option(
     "--thresholds",
     type=EXISTING_FILE,
-    help="Of `tagstream thresholds`: adds confident_labels.",
+    help="File of `tagstream thresholds`; adds the view confident_labels.",
 )
 def sql(
     store: str,
@@ -48,12 +48,13 @@ def sql(
     vocabulary: str | None,
     thresholds: str | None,
 ) -> None:
-    """Run one SQL QUERY (DuckDB's dialect) over STORE, local or s3://, and print what it gives.
+    """Run one SQL QUERY (DuckDB's dialect) over STORE, local or s3://, and print the result.
 
-    Without QUERY there is a prompt on a terminal; elsewhere the query is read from standard input.
+    Without QUERY, a prompt opens on a terminal; elsewhere the query is read from standard input.
 
     Views: images (one row a sample), labels (one row a label), rejects, truth (given labels), runs, jobs. Macros:
-    images_with('dog'), labels_of('key'), cooccurring('dog'), top_labels('run'), recall_at(10). Names fold spellings.
+    images_with('dog'), labels_of('key'), cooccurring('dog'), top_labels('run'), recall_at(10). Macros find a name in
+    all its spellings.
 
     \b
     tagstream sql STORE "SELECT label, count(*) AS n FROM labels GROUP BY label ORDER BY n DESC LIMIT 10"
@@ -97,7 +98,7 @@ def _format(output: str | None, out: str | None, overwrite: bool) -> str:
 
 
 def _read_query(query: str | None) -> str:
-    """The text of the query, from standard input where it is no argument."""
+    """The text of the query; None reads it from standard input."""
     content = sys.stdin.buffer.read() if query is None else query.encode("utf-8", "surrogateescape")
     try:
         return content.decode("utf-8-sig")
@@ -106,7 +107,7 @@ def _read_query(query: str | None) -> str:
 
 
 def _check_prompt(output: str, out: str | None) -> None:
-    """The prompt is for a terminal, and prints what it is asked."""
+    """Raises UsageError where there is neither a query nor a terminal for the prompt."""
     if out is not None or output == "parquet" or not sys.stdout.isatty():
         raise click.UsageError("there is no QUERY; the prompt prints to a terminal only, everything else needs one")
 
@@ -119,7 +120,7 @@ def _print(connection: Connection, query: str, output: str) -> None:
 
 
 def _write(connection: Connection, query: str, output: str, file: ResultFile) -> int:
-    """Writes what a query gives; returns the number of rows."""
+    """Writes the result of a query to a file; returns the number of rows."""
 
     def write() -> int:
         with file.open() as stream:

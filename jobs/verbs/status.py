@@ -1,4 +1,4 @@
-"""`tagstream status`: what a store holds, whether it adds up, and how far it is with its sources."""
+"""`tagstream status`: the runs of a store, whether their counts add up, and how far they are with their sources."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _N_NAMED = 3
 @click.command
 @store_argument
 @only_run_option
-@click.option("--verify", is_flag=True, help="Read all files again and tell what is damaged or left behind.")
-@click.option("--repair", is_flag=True, help="Verify, and mend what is safe to mend.")
+@click.option("--verify", is_flag=True, help="Read all files and list what is damaged or left over.")
+@click.option("--repair", is_flag=True, help="Verify, and repair what is safe to repair.")
 def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
-    """Show the runs of STORE: images = labelled + rejected, rejects by class, shards open, changed or missing at the
-    source, the last job. Exit code 1 where it does not add up.
+    """Show the runs of STORE: images = labelled + rejected, rejects by error, shards that are open, changed or missing
+    at the source, the last job. Exit code 1 where the numbers do not add up.
 
-    --verify reads every file: checksums, columns, counts, ranks, what belongs to what. Exit code 1 where a file is
-    damaged. --repair takes damaged shards out, so that the next `tagstream label` labels them anew, and deletes what
-    killed jobs left behind. What a running job may be writing is left alone.
+    --verify reads every file and checks checksums, columns, counts, ranks and references. Exit code 1 where a file is
+    damaged. --repair removes damaged shards, so that the next `tagstream label` labels them again, and deletes
+    leftovers of killed jobs. Files that a running job may be writing are left alone.
 
     \b
     tagstream status s3://bucket/tags
@@ -106,7 +106,7 @@ def _print_lock(store: Store, run: str) -> None:
 
 
 def _print_source(store: Store, run: str) -> None:
-    """How far the run is with its source; where that cannot be looked at, why."""
+    """Prints how far the run is with its source, or why the source cannot be read."""
     record = store.run(run).read_record()
     if record is None:
         return
@@ -136,7 +136,7 @@ def _print_standing(standing: SourceStatus, command: str | None) -> None:
 
 
 def _named(shards: list[str]) -> str:
-    """How many shards, and the names of the first few."""
+    """The number of shards and the names of the first three."""
     more = f" and {len(shards) - _N_NAMED:,} more" if len(shards) > _N_NAMED else ""
     return f"{len(shards):,}: {', '.join(printable(shard) for shard in shards[:_N_NAMED])}{more}"
 

@@ -1,4 +1,4 @@
-"""`tagstream status --verify` and `--repair`: what is damaged in a store, and what was mended."""
+"""`tagstream status --verify` and `--repair`: finds and repairs damage in a store."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ _MAX_FINDINGS = 200
 
 
 def verify_store(url: str, run: str | None, repair: bool) -> int:
-    """Verifies a store's runs, or one; prints the findings and mends them where `repair`. Returns the exit code.
+    """Verifies a store and prints the findings.
 
-    Repaired damage exits with 0, unless some is left that only a hand can mend.
+    Args:
+        url: the store, a directory or s3://bucket/prefix.
+        run: the one run to verify; None verifies all.
+        repair: whether to repair what was found.
+
+    Returns: the exit code, 1 where damage is left. Damage that was repaired does not count.
     """
     store = Store(url)
     runs = runs_to_verify(store)
@@ -76,7 +81,7 @@ def _line(finding: Finding) -> str:
 
 
 def _repair(store: Store, verification: Verification) -> bool:
-    """Mends what can be; returns whether nothing that was tried is left."""
+    """Repairs what can be repaired; returns whether every repair succeeded."""
     n_opened = n_done = n_left = 0
     for repaired in repair_run(store.run(verification.run), verification):
         opened = f", {repaired.n_opened:,} shards open now" if repaired.n_opened else ""
@@ -92,7 +97,7 @@ def _repair(store: Store, verification: Verification) -> bool:
 
 
 def _command(store: Store, run: str) -> str:
-    """What completes a run: its last job's command, or one of what its record says."""
+    """The command that completes a run: that of its last job, or one made from its record."""
     try:
         command = labelling_command(store.run(run).read_jobs())
         record = store.run(run).read_record()

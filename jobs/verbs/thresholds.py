@@ -1,4 +1,4 @@
-"""`tagstream thresholds`: from which score on a label is right often enough."""
+"""`tagstream thresholds`: learns from which score on the labels of a name are right often enough."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
 
 @click.command
 @store_argument
-@click.option("--target-precision", required=True, type=FiniteRange(0, 1, min_open=True), help="0.9: nine in ten.")
-@click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML, written anew.")
+@click.option(
+    "--target-precision",
+    required=True,
+    type=FiniteRange(0, 1, min_open=True),
+    help="0.9: nine in ten.",
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML to write.")
 @run_option
 @truth_option
 @vocabulary_option
@@ -33,10 +38,10 @@ _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
 def thresholds(
     store: str, target_precision: float, out: str, run: str | None, truth: Any, vocabulary: str | None, output: str
 ) -> None:
-    """Learn from STORE's truth, for each name, the lowest score from which on its labels are right as often as wanted.
+    """Learn for each name, from STORE's truth, the lowest score from which on its labels reach the target precision.
 
-    The less is known of a name, the nearer it stays to a threshold common to all. What the thresholds bring is measured
-    on images that they were not learned from; each name's own figures are of those that they were learned from.
+    A name with few labels stays near the threshold that is common to all names. The overall result is measured on
+    images that the thresholds were not learned from; the figures of single names are on images that they were.
 
     \b
     tagstream thresholds STORE --target-precision 0.9 --out thresholds.toml
@@ -80,7 +85,7 @@ def _print(learned: LearnedThresholds, n_images: int) -> None:
 
 
 def _row(name: NameThreshold) -> dict[str, Any]:
-    """Of the columns; a threshold that no score reaches is None."""
+    """The values of the columns for a name; a threshold that no score reaches is None."""
     kept = name.counts.n_hits / name.n_hits_before if name.n_hits_before else None
     threshold = None if name.origin == "never" else name.threshold
     return {"name": name.name, "threshold": threshold, "from": name.origin, **_counted(name.counts), "kept": kept}

@@ -1,4 +1,4 @@
-"""`tagstream train`: trains a recognizer with the class that serves it."""
+"""`tagstream train`: trains a recognizer."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from jobs.console.process import job_process
 from pipeline.settings.toml_file import read_settings
 from pipeline.training.progress import TrainProgress
 
-# Of the extra `train`: for Ray Train itself, and for the curves.
+# Packages of the extra `train`: Ray Train needs the last two, the curves the first.
 _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 
 
 @click.command
 @click.argument("source")
 @click.option("--out", required=True, help="Folder for the model and its checkpoints; local or s3://.")
-@click.option("--preset", help="Settings that come along: demo, nxtp-g3m, nxtp-g70m, nxtp-imagenet.")
+@click.option("--preset", help="Settings to start from: demo, nxtp-g3m, nxtp-g70m, nxtp-imagenet.")
 @click.option("--init", help="Recognizer to start from.  [default: a new one, sizes by preset]")
 @click.option("--val", help="Labelled source to measure recall on.")
-@click.option("--teacher", help="Recognizer whose confident labels are learned instead of the source's own.")
-@click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="What is confident.")
+@click.option("--teacher", help="Recognizer whose confident labels are the targets, instead of the source's own.")
+@click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="Least confident score.")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --out.")
 @ray_address_option
-@config_option("TOML with settings; wins over --preset.")
+@config_option("TOML with settings; overrides --preset.")
 @verbose_option
 def train(source: str, out: str, preset: str | None, config: str | None, **flags: Any) -> None:
     """Train a recognizer on the labels (or nouns of captions) of SOURCE, in any form that `label` takes.
 
-    OUT becomes a model folder with metrics.parquet, training.png and a model card; its checkpoints are below it.
+    OUT becomes a model folder with metrics.parquet, training.png, a model card and the checkpoints.
 
     \b
     tagstream train corpus/train --val corpus/val --out my-model --preset demo
@@ -85,7 +85,7 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
 
 
 def describe(at: TrainProgress, elapsed_s: float) -> str:
-    """The live line."""
+    """The live line of a training job after so many seconds."""
     if not at.step:
         return f"{at.phase} ... {clock(elapsed_s)}"
     parts = [f"step {at.step:,}/{at.n_steps:,}"]
@@ -103,7 +103,7 @@ def describe(at: TrainProgress, elapsed_s: float) -> str:
 
 
 def _check_installed() -> None:
-    """Raises ClickException now for what would be missed at the start, or worse, at the end of a long training."""
+    """Raises ClickException where a package is missing, before a long training would end for lack of it."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise click.ClickException(
@@ -112,7 +112,7 @@ def _check_installed() -> None:
 
 
 def merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset with what is given put over it, table by table."""
+    """A preset with the given settings in place of its own; a table is merged key by key."""
     tables = {
         name: {**preset[name], **value}
         for name, value in given.items()

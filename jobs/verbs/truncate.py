@@ -1,4 +1,4 @@
-"""`tagstream truncate`: cuts a model's decoder."""
+"""`tagstream truncate`: cuts a model's decoder to its first blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.storage.model_cache import fetch_model
 @click.option("--blocks", required=True, type=int, help="Decoder blocks to keep.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the smaller model.")
 def truncate(model: str, blocks: int, out: Path) -> None:
-    """Keep the first blocks of MODEL's decoder. What is left needs training: its teacher may be MODEL itself.
+    """Keep the first blocks of MODEL's decoder. The smaller model needs training; MODEL itself may be its teacher.
 
     \b
     tagstream truncate ./nxtp --blocks 1 --out ./nxtp-1
