@@ -24,21 +24,23 @@ def compact(store: str, run: str | None, vocabulary: str | None) -> None:
     \b
     tagstream compact s3://bucket/tags
     """
-    names = read_vocabulary(vocabulary)
-    place = Store(store)
-    if not place.exists():
+    words = read_vocabulary(vocabulary)
+    opened = Store(store)
+    if not opened.exists():
         raise click.ClickException(f"there is no store at {store}")
-    for name in [run] if run else place.run_names():
+    for name in [run] if run else opened.run_names():
         line = _FilesLine(name)
         with LiveLine(line.describe):
-            outcome = compact_run(place.run(name), names, line.note)
+            compacted = compact_run(opened.run(name), words, line.note)
         click.echo(
-            f"run {name}: {outcome.n_shards:,} shards in {outcome.n_files_after:,} files, before in "
-            f"{outcome.n_files_before:,}; labels take {outcome.label_bytes_after / 1e6:,.1f} MB, before "
-            f"{outcome.label_bytes_before / 1e6:,.1f} MB; {outcome.seconds:.1f} s"
+            f"run {name}: {compacted.n_shards:,} shards in {compacted.n_files_after:,} files, before in "
+            f"{compacted.n_files_before:,}; labels take {compacted.label_bytes_after / 1e6:,.1f} MB, before "
+            f"{compacted.label_bytes_before / 1e6:,.1f} MB; {compacted.seconds:.1f} s"
         )
-        if outcome.n_put_off:
-            click.echo(f"  {outcome.n_put_off} files changed meanwhile and were left; run the command again", err=True)
+        if compacted.n_put_off:
+            click.echo(
+                f"  {compacted.n_put_off} files changed meanwhile and were left; run the command again", err=True
+            )
 
 
 class _FilesLine:

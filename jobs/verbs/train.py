@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobs.console.config_file import read_config, read_preset
 from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import FiniteRange, config_option, ray_address_option, verbose_option
-from jobs.console.process import job_process
+from jobs.console.process import command_line, job_process
 from pipeline.settings.toml_file import read_settings
 from pipeline.training.progress import TrainProgress
+
+if TYPE_CHECKING:
+    from pipeline.training.checkpoints import TrainingState
+    from pipeline.training.job import TrainJob
 
 # Packages of the extra `train`: Ray Train needs the last two, the curves the first.
 _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
@@ -29,7 +31,9 @@ _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 @click.option("--val", help="Labelled source to measure recall on.")
 @click.option("--teacher", help="Recognizer whose confident labels are the targets, instead of the source's own.")
 @click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="Least confident score.")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process.")
+@click.option(
+    "--workers", "n_workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process."
+)
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --out.")
 @ray_address_option
 @config_option("TOML with settings; overrides --preset.")
@@ -51,37 +55,28 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
 
     origin = " with ".join(filter(None, (preset and f"preset {preset}", config)))
     settings = read_settings(TrainSettings, merged(of_preset, given), origin)
-    request = TrainRequest(
-        source=source,
-        out=out,
-        settings=settings,
-        init=flags["init"],
-        val=flags["val"],
-        teacher=flags["teacher"],
-        min_score=flags["min_score"],
-        n_workers=flags["workers"],
-        resume=flags["resume"],
-        address=flags["address"],
-        verbose=flags["verbose"],
-        command=shlex.join(["tagstream", *sys.argv[1:]]),
-    )
-    job = TrainJob(request)
-    try:
-        with (
-            job_process(again="run the same command with --resume to go on"),
-            LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)),
-        ):
-            state = job.run()
-    except KeyboardInterrupt:
-        steps = job.checkpoints.steps()
-        kept = f"the checkpoint of step {steps[-1]:,} is kept; " if steps else "no checkpoint was written yet; "
-        click.echo(f"\nStopped. {kept}the same command with --resume goes on.", err=True)
-        raise
+    job = TrainJob(TrainRequest(source=source, out=out, settings=settings, command=command_line(), **flags))
+    state = _run(job)
     click.echo(f"Trained {state.step:,} steps in {state.seconds:,.0f} s: {out}")
     for row in state.metrics:
         if row["step"] == state.best_step:
             recalls = ", ".join(f"{row[f'recall_{k}']:.3f} at {k}" for k in (1, 5, 10))
             click.echo(f"Its weights are those of step {state.best_step:,}, the best: recall {recalls}")
+
+
+def _run(job: TrainJob) -> TrainingState:
+    """Runs a training job with a live line; where the user stops it, says what is kept."""
+    try:
+        with (
+            job_process(again="run the same command with --resume to go on"),
+            LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)),
+        ):
+            return job.run()
+    except KeyboardInterrupt:
+        steps = job.checkpoints.steps()
+        kept = f"the checkpoint of step {steps[-1]:,} is kept; " if steps else "no checkpoint was written yet; "
+        click.echo(f"\nStopped. {kept}the same command with --resume goes on.", err=True)
+        raise
 
 
 def describe(at: TrainProgress, elapsed_s: float) -> str:
