@@ -112,27 +112,27 @@ def _print_source(store: Store, run: str) -> None:
         return
     try:
         with LiveLine(lambda elapsed_s: f"run {run}: listing the source · {clock(elapsed_s)} gone"):
-            standing = compare_with_source(store.run(run), record)
+            at_source = compare_with_source(store.run(run), record)
     except TagstreamError as error:
         click.echo(f"  source      could not be looked at: {printable(str(error))}")
         return
-    _print_standing(standing, labelling_command(store.run(run).read_jobs()))
+    _print_source_status(at_source, labelling_command(store.run(run).read_jobs()))
 
 
-def _print_standing(standing: SourceStatus, command: str | None) -> None:
-    n_open = len(standing.open)
-    done = f"{standing.n_committed:,} committed, {n_open:,} open" if n_open else "all committed"
-    click.echo(f"  source      {standing.n_source:,} shards now: {done}")
+def _print_source_status(at_source: SourceStatus, command: str | None) -> None:
+    n_open = len(at_source.open)
+    done = f"{at_source.n_committed:,} committed, {n_open:,} open" if n_open else "all committed"
+    click.echo(f"  source      {at_source.n_source:,} shards now: {done}")
     if n_open:
-        click.echo(f"  open        {_named(standing.open)}")
+        click.echo(f"  open        {_named(at_source.open)}")
         if command:
             click.echo(f"              to go on: {printable(command)}")
-    if standing.changed:
-        click.echo(f"  changed     {_named(standing.changed)}; label with --changed relabel to renew")
-    if standing.missing:
-        click.echo(f"  missing     {_named(standing.missing)}; committed, no longer at the source")
-    if standing.n_images_gone:
-        click.echo(f"  missing     {standing.n_images_gone:,} committed images are no longer in the folder")
+    if at_source.changed:
+        click.echo(f"  changed     {_named(at_source.changed)}; label with --changed relabel to renew")
+    if at_source.missing:
+        click.echo(f"  missing     {_named(at_source.missing)}; committed, no longer at the source")
+    if at_source.n_images_gone:
+        click.echo(f"  missing     {at_source.n_images_gone:,} committed images are no longer in the folder")
 
 
 def _named(shards: list[str]) -> str:
