@@ -17,7 +17,7 @@ from pipeline.store.store import Store
 from tests.conftest import ROOT
 from tests.fixtures.tables import commit_judged, run_record
 
-PAGE = (ROOT / "pipeline" / "sql" / "README.md").read_text()
+PAGE = (ROOT / "pipeline" / "catalog" / "sql" / "README.md").read_text()
 
 
 def examples(kind: str) -> list[str]:
