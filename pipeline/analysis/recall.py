@@ -8,11 +8,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from model.choices import LOWEST_FIRST, PROBABILITIES
+from model.choices import Ranking
 from pipeline.analysis.embeddings import embed_names
 from pipeline.analysis.measures import ImageCounts, estimate, estimate_mean
 from pipeline.analysis.truth import TruthKind, name_labels, no_truth
-from pipeline.catalog.connection import Connection, add_table, find_run, query_rows, read_sql
+from pipeline.catalog.connection import Connection, add_table, find_run, query_rows, ranking_of, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 from pipeline.naming.vocabulary import Vocabulary
@@ -31,8 +31,8 @@ class RunAnalysis:
     truth: str
     n_images: int
     """With a truth; all measures are over these."""
-    ranking: str
-    """Of the run's scores."""
+    ranking: Ranking
+    """What the run's labels are ranked by."""
     connection: Connection
 
     def recall(
@@ -101,23 +101,20 @@ class RunAnalysis:
         """The n images with the lowest F1 at k: shard, key, n_truth, n_hits, f1, missed names, listed names."""
         return query_rows(self.connection, "worst_images", {"run": self.run, "k": k, "n": n})
 
-    @property
-    def has_probabilities(self) -> bool:
-        """Whether the run's scores are probabilities."""
-        return self.ranking in PROBABILITIES
-
     def reliability(self) -> list[dict[str, Any]]:
         """For each tenth of the scores: score_from, n_listed, mean_score, hit_share.
 
         Raises TagstreamError for a ranking whose scores are no probabilities.
         """
-        if not self.has_probabilities:
-            raise TagstreamError(f"scores of the ranking {self.ranking} are no probabilities, and have no reliability")
+        if not self.ranking.is_probability:
+            raise TagstreamError(
+                f"scores of the ranking {self.ranking.name} are no probabilities, and have no reliability"
+            )
         return query_rows(self.connection, "reliability", {"run": self.run})
 
     def _average_precisions(self) -> dict[str, float]:
         """Of every name that is true of an image, the most frequent first."""
-        parameters = {"run": self.run, "lower_is_better": self.ranking in LOWEST_FIRST}
+        parameters = {"run": self.run, "lower_is_better": self.ranking.lowest_first}
         rows = query_rows(self.connection, "average_precisions", parameters)
         return {row["name"]: row["average_precision"] for row in rows}
 
@@ -195,7 +192,7 @@ def analyse_run(connection: Connection, run: str | None, truth: TruthKind) -> Ru
     n_images = name_labels(connection, [record["run"]], truth)
     if not n_images:
         raise no_truth(record["run"], truth)
-    return RunAnalysis(record["run"], truth, n_images, record["labelling"]["ranking"], connection)
+    return RunAnalysis(record["run"], truth, n_images, ranking_of(record["run"], record["labelling"]), connection)
 
 
 def compare_meanings(analysis: RunAnalysis, store: Store, embedder: Path, k: int) -> str | None:

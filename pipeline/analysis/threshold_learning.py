@@ -115,7 +115,7 @@ def learn_thresholds(analysis: RunAnalysis, vocabulary: Vocabulary, target_preci
     """
     connection = analysis.connection
     (record,) = (row for row in query_rows(connection, "threshold_runs", {}) if row["run"] == analysis.run)
-    lowest_first = direction_of(analysis.ranking) == "lowest"
+    lowest_first = analysis.ranking.lowest_first
     n_steps = _count_by_step(analysis, lowest_first)
     judged = _cross_fit(connection, target_precision, n_steps)
     fit = _fit(connection, _BOTH_HALVES, target_precision, n_steps)
@@ -124,7 +124,7 @@ def learn_thresholds(analysis: RunAnalysis, vocabulary: Vocabulary, target_preci
     thresholds = Thresholds(
         run=analysis.run,
         model_fingerprint=record["model_fingerprint"],
-        ranking=analysis.ranking,
+        ranking=analysis.ranking.name,
         direction=direction_of(analysis.ranking),
         truth=analysis.truth,
         vocabulary=vocabulary.version,

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from model.choices import Ranking, find_ranking
 from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import Vocabulary
 
@@ -105,3 +106,11 @@ def find_run(connection: Connection, run: str | None) -> dict[str, Any]:
         raise TagstreamError(f"there is no run {run} in the store")
     names = ", ".join(record["run"] for record in records)
     raise TagstreamError(f"the store holds {len(records)} runs ({names}); choose one with --run")
+
+
+def ranking_of(run: str, labelling: Mapping[str, Any]) -> Ranking:
+    """What a run's labels are ranked by, from its record. Raises TagstreamError for a ranking that does not exist."""
+    try:
+        return find_ranking(labelling["ranking"])
+    except ValueError as error:
+        raise TagstreamError(f"the record of run {run} cannot be understood: {error}") from error

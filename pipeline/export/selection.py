@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from model.choices import LOWEST_FIRST
+from model.choices import RANKINGS
 from pipeline.catalog.connection import Connection, query_rows, read_sql
 from pipeline.catalog.scope import choose_images, n_chosen, narrow_to_run
 from pipeline.errors import TagstreamError
@@ -36,10 +36,10 @@ class Selection:
 
     def check_ranking(self, record: RunRecord) -> None:
         """Raises TagstreamError where the best scores of a run are its lowest."""
-        ranking = record.labelling.get("ranking")
-        if self.min_score is not None and ranking in LOWEST_FIRST:
+        ranking = RANKINGS.get(record.labelling.get("ranking", ""))
+        if self.min_score is not None and ranking is not None and ranking.lowest_first:
             raise TagstreamError(
-                f"run {record.run} is ranked by {ranking}, whose best scores are the lowest; leave the limit out"
+                f"run {record.run} is ranked by {ranking.name}, whose best scores are the lowest; leave the limit out"
             )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from model.choices import LOWEST_FIRST
+from model.choices import RANKINGS, Ranking
 from pipeline.errors import TagstreamError
 from pipeline.settings.toml_file import fits_float
 from pipeline.storage.files import open_filesystem, storage_errors, write_whole
@@ -21,7 +21,6 @@ _HEADING = """\
 # No score is {reaching} {never}.
 """
 _DIRECTIONS = ("highest", "lowest")
-_RANKINGS = ("prob", "ppl", "sim", "none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,17 +90,17 @@ def read_thresholds(path: str | Path) -> Thresholds:
     return thresholds
 
 
-def direction_of(ranking: str) -> str:
-    """Which scores of a ranking are the best: highest or lowest."""
-    return "lowest" if ranking in LOWEST_FIRST else "highest"
+def direction_of(ranking: Ranking) -> str:
+    """Which scores of a ranking are the best, as a file of thresholds says it: highest or lowest."""
+    return "lowest" if ranking.lowest_first else "highest"
 
 
 def _check_values(thresholds: Thresholds, origin: str) -> None:
-    choices = {"ranking": _RANKINGS, "direction": _DIRECTIONS, "truth": ("labels", "captions")}
+    choices = {"ranking": tuple(RANKINGS), "direction": _DIRECTIONS, "truth": ("labels", "captions")}
     for name, allowed in choices.items():
         if (value := getattr(thresholds, name)) not in allowed:
             raise TagstreamError(f"{origin}: {name} is {value!r}; expected one of {', '.join(allowed)}")
-    if thresholds.direction != (expected := direction_of(thresholds.ranking)):
+    if thresholds.direction != (expected := direction_of(RANKINGS[thresholds.ranking])):
         raise TagstreamError(
             f"{origin}: direction is {thresholds.direction!r}; the best scores of the ranking {thresholds.ranking} are "
             f"the {expected}"

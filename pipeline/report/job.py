@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import RunAnalysis
 from pipeline.analysis.truth import TruthKind, name_labels
-from pipeline.catalog.connection import Connection
+from pipeline.catalog.connection import Connection, ranking_of
 from pipeline.catalog.result_file import find_result_file
 from pipeline.catalog.scope import check_condition, narrow_to_run
 from pipeline.catalog.views import open_store
@@ -123,7 +123,7 @@ class Report:
     def _charts(self, connection: Connection, record: RunRecord, k: int) -> list[Chart]:
         """All charts. Afterwards `true_names` are those of the report's run."""
         request = self.request
-        top_k, ranking = int(record.labelling["top_k"]), str(record.labelling["ranking"])
+        top_k, ranking = int(record.labelling["top_k"]), ranking_of(record.run, record.labelling)
         commands = Commands(request.store, request.vocabulary_path)
         charts = run_charts(connection, commands, record.run, ranking)
         if request.compare is not None:

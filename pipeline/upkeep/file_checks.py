@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from model.choices import LOWEST_FIRST
+from model.choices import Ranking
 from pipeline.store.digest import has_other_digest
 from pipeline.store.store import read_described
 from pipeline.text import one_line
@@ -95,12 +95,12 @@ def check_described(described: Mapping[str, str], fingerprint: str | None) -> st
     return None
 
 
-def check_rows(images: pa.Table, labels: pa.Table, shards: Sequence[str], ranking: str) -> Iterator[Problem]:
+def check_rows(images: pa.Table, labels: pa.Table, shards: Sequence[str], ranking: Ranking | None) -> Iterator[Problem]:
     """Whether the rows of a file's shards are whole and belong together.
 
     Args:
         shards: names of the shards that the file holds.
-        ranking: of the run, by which its labels are in order; another value where it is not known.
+        ranking: what the run's labels are ranked by; None where that is not known, and scores are in any order.
     """
     held = pa.array(shards, pa.string())
     images = images.select(list(_CHECKED_IMAGES))
@@ -175,7 +175,7 @@ def _expected_ids(images: _Images, shards: Sequence[str]) -> np.ndarray:
     return np.array([image for of_shard in ids for image in of_shard], np.int64)
 
 
-def _check_labels(images: _Images, labels: _Labels, ranking: str) -> Iterator[Problem]:
+def _check_labels(images: _Images, labels: _Labels, ranking: Ranking | None) -> Iterator[Problem]:
     rows, of_images = labels.rows, images.places
     if not len(of_images):
         return
@@ -198,7 +198,7 @@ def _check_labels(images: _Images, labels: _Labels, ranking: str) -> Iterator[Pr
             yield Problem(table, "rows", f"{_which(of, is_wrong)} {message}")
 
 
-def _order_faults(rows: pa.Table, owners: np.ndarray, ranking: str) -> Iterator[tuple[np.ndarray, str]]:
+def _order_faults(rows: pa.Table, owners: np.ndarray, ranking: Ranking | None) -> Iterator[tuple[np.ndarray, str]]:
     """Labels that break the order of ranks or scores, or stand twice at an image."""
     ranks, scores = _numbers(rows, "rank"), _numbers(rows, "score")
     order = np.lexsort((ranks, owners))
@@ -209,10 +209,10 @@ def _order_faults(rows: pa.Table, owners: np.ndarray, ranking: str) -> Iterator[
         _at(order, ranks[order] != np.where(is_next, ranks[before] + 1, 1)),
         "break the ranks 1, 2, 3, ... of an image",
     )
-    if ranking in LOWEST_FIRST:
-        yield _at(order, is_next & ~(scores[order] >= scores[before])), f"score below a better rank ({ranking})"
-    elif ranking == "prob":
-        yield _at(order, is_next & ~(scores[order] <= scores[before])), "score above a better rank (prob)"
+    if ranking is not None and ranking.is_sorted:
+        is_kept = scores[order] >= scores[before] if ranking.lowest_first else scores[order] <= scores[before]
+        side = "below" if ranking.lowest_first else "above"
+        yield _at(order, is_next & ~is_kept), f"score {side} a better rank ({ranking.name})"
     texts = rows.column("label").combine_chunks()
     codes = (texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()).indices.to_numpy()
     order = np.lexsort((codes, owners))

@@ -10,6 +10,7 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.choices import RANKINGS
 from pipeline.errors import StoreError
 from pipeline.storage.files import read_if_exists, storage_errors
 from pipeline.store.ownership import is_compacted, read_held, shard_stem, split_file_name
@@ -155,7 +156,7 @@ class _FileCheck:
         self._store, self._files = store, files
         self._run = files.run
         self._fingerprint = record.fingerprint if record else None
-        self._ranking = str(record.labelling.get("ranking")) if record else ""
+        self._ranking = RANKINGS.get(str(record.labelling.get("ranking"))) if record else None
 
     def __call__(self, name: str) -> Verification:
         result = Verification(self._run)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from model.choices import LOWEST_FIRST, RANKINGS
+from model.choices import RANKINGS
 from pipeline.analysis.recall import Coverage, LabelQuality, RunAnalysis, analyse_run, calibration_error, compare_terms
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
@@ -422,7 +422,6 @@ def test_a_run_without_truth_is_an_error_that_says_what_is_missing(analyse: Anal
         analyse([{"truth": None, "labels": ["dog"]}], truth=truth)
 
 
-def test_the_rankings_whose_lowest_score_is_best_are_the_models() -> None:
-    from model.ranking import _LOWEST_FIRST
-
-    assert _LOWEST_FIRST == LOWEST_FIRST
+def test_a_run_of_an_unknown_ranking_is_an_error_that_names_the_run(analyse: AnalyseFunction) -> None:
+    with pytest.raises(TagstreamError, match="the record of run run-1 cannot be understood: ranking is 'best'"):
+        analyse([{"truth": ["dog"], "labels": ["dog"]}], ranking="best")

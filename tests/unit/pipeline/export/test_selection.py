@@ -15,7 +15,7 @@ from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.export import selection
 from pipeline.export.selection import Selection, chosen_images, select_images
-from pipeline.naming.thresholds import Thresholds, direction_of
+from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from tests.fixtures.tables import commit_judged, commit_shard, run_record
@@ -188,7 +188,7 @@ class TestLabels:
             vocabulary=read_vocabulary(None).version,
             model_fingerprint=record.model_fingerprint,
             ranking="prob",
-            direction=direction_of("prob"),
+            direction="highest",
             target_precision=0.9,
             common=0.2,
             thresholds={"dog": 0.6, "tree": 0.25},
