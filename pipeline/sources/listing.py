@@ -18,11 +18,10 @@ from fsspec.utils import get_protocol
 
 from pipeline.errors import SourceError, TagstreamError
 from pipeline.sources.image_folder import image_files, is_hidden, is_image_name
-from pipeline.sources.shard import FileVersion, Shard, ShardKind, Source
+from pipeline.sources.shard import FileVersion, Shard, ShardKind, Source, kind_of_file
 from pipeline.storage.files import Filesystem, full_url, is_local, modified_s, open_filesystem, storage_errors
 from pipeline.text import printable
 
-_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _WILDCARDS = "*?["
 _HTTP = ("http://", "https://")
 # Files of a store that lies within the source.
@@ -148,10 +147,7 @@ def _shards_source(given: str, root: str, entries: Iterable[_Entry]) -> Source:
 
 
 def _kind(url: str) -> ShardKind | None:
-    path = _without_query(url).lower()
-    if path.endswith(_TAR_SUFFIXES):
-        return "tar"
-    return "parquet" if path.endswith(".parquet") else None
+    return kind_of_file(_without_query(url))
 
 
 def _without_query(url: str) -> str:

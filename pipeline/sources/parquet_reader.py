@@ -76,6 +76,25 @@ def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPL
         yield fault("", "EmptyShard", "the file holds no rows")
 
 
+def count_in_parquet(stream: IO[bytes], n_bytes: int, n_samples: int) -> tuple[int, int]:
+    """How many samples the file's beginning holds, `n_samples` or all, and how many bytes of the file they take.
+
+    Args:
+        n_bytes: size of the file.
+
+    Rows are taken to be of one size. A damaged file counts as one row: what is wrong with it is the reading's to judge.
+    """
+    watched = WatchedStream(stream)
+    try:
+        n_rows = pq.ParquetFile(watched).metadata.num_rows
+    except (pa.ArrowException, OSError):
+        if watched.failure is not None:
+            raise watched.failure from None
+        n_rows = 1
+    n_found = min(n_rows, n_samples)
+    return n_found, max(1, round(n_bytes * n_found / max(1, n_rows)))
+
+
 def _row_values(parquet: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
     """The rows of a row group; text that is no UTF-8 is given as bytes."""
     batches = parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from pipeline.text import printable
 
 ShardKind = Literal["tar", "parquet", "folder"]
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,15 @@ class Shard:
     modified: float | None = None
     """Seconds since the epoch."""
     files: tuple[ImageFile, ...] = ()
-    """Of a folder's shard: which files belong to it; `url` is the folder."""
+    """Which files of an image folder belong to the shard, whose `url` is the folder's; empty for tars and Parquet."""
     wanted: tuple[int, ...] | None = None
-    """Places of the only samples that are to be read, ascending; of a folder's shard they are the places of `files`."""
+    """Indexes in the shard of the samples to read, ascending; None: all. In an image folder's shard, `files` holds
+    those samples alone, and these are their indexes in the whole shard."""
+
+    @property
+    def n_listed_samples(self) -> int | None:
+        """How many samples the shard has, where its listing tells: in an image folder each is a file."""
+        return len(self.files) if self.kind == "folder" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +78,11 @@ class ImageFile:
     def key(self) -> str:
         """The sample's key: the path with its suffix, as valid Unicode."""
         return printable(self.path)
+
+
+def kind_of_file(path: str) -> ShardKind | None:
+    """The kind of a shard that is one file, by its suffix in any case; None for a file that is no shard."""
+    path = path.lower()
+    if path.endswith(_TAR_SUFFIXES):
+        return "tar"
+    return "parquet" if path.endswith(".parquet") else None

@@ -8,6 +8,7 @@ seconds and 200 MB in every process that reads.
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
@@ -166,3 +167,30 @@ def _add_member(group: _Group, member: Member, suffix: str, max_sample_bytes: in
             group.problems.append(link or too_long)
         else:
             group.side_files.setdefault(suffix, member.content())
+
+
+def count_in_tar(stream: IO[bytes], n_bytes: int, n_samples: int) -> tuple[int, int]:
+    """How many samples the archive's beginning holds, `n_samples` or all, and how many bytes of the file they take.
+
+    Args:
+        n_bytes: size of the file.
+
+    What is damaged ends the count: it is the reading's to judge.
+    """
+    n_found, last = 0, ""
+    watched = WatchedStream(stream)
+    try:
+        with tarfile.open(fileobj=watched, mode="r:*") as archive:
+            for member in archive:
+                key, suffix = split_name(member.name)
+                if not member.isfile() or not suffix or key == last:
+                    continue
+                if n_found == n_samples:
+                    # In a compressed archive the position in the file, a little behind the member.
+                    is_plain = archive.fileobj is watched
+                    return n_found, max(1, member.offset if is_plain else stream.tell())
+                n_found, last = n_found + 1, key
+    except (tarfile.TarError, EOFError, OSError, ValueError):
+        if watched.failure is not None:
+            raise watched.failure from None
+    return n_found, max(1, n_bytes)

@@ -15,11 +15,12 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StorageError
-from pipeline.forecast.extent import Head, estimate_extent, measure_extent, read_head
+from pipeline.forecast.extent import estimate_extent, measure_extent
 from pipeline.sources.batches import read_batches
 from pipeline.sources.image_folder import folder_shard
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard
+from pipeline.sources.shard_reader import Head, read_head
 from tests.fixtures.corpus import jpeg, tar_bytes
 
 JPEG = jpeg(0)
