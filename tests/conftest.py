@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.fixtures.faulty_s3 import FaultyS3
+
+if TYPE_CHECKING:
+    from tests.fixtures.seaweedfs import ObjectStore
 
 ROOT = Path(__file__).resolve().parents[1]
 # Workers take the environment of the Ray they belong to, so the S3 server's address is set before Ray starts.
@@ -90,6 +93,20 @@ def s3(s3_endpoint: FaultyS3) -> str:
     return "s3://corpus"
 
 
+@pytest.fixture(scope="session")
+def real_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A bucket on SeaweedFS, which people run as their object store.
+
+    The environment of this process stays as it is: `ObjectStore.options` are for s3fs in this process,
+    `ObjectStore.environment` is for other processes.
+    """
+    # It takes a while to import.
+    from tests.fixtures.seaweedfs import running_seaweedfs
+
+    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as store:
+        yield store
+
+
 @pytest.fixture
 def faulty_s3(s3: str, s3_endpoint: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     """The S3 server's endpoint for a test that makes it fail; calm again afterwards.
@@ -99,7 +116,7 @@ def faulty_s3(s3: str, s3_endpoint: FaultyS3, monkeypatch: pytest.MonkeyPatch) -
     import fsspec
     from botocore.retries.standard import ExponentialBackoff
 
-    from pipeline.storage import s3 as s3_module
+    from tests.conftest import s3 as s3_module
 
     delay = ExponentialBackoff.delay_amount
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: delay(self, context) / 100)

@@ -30,7 +30,7 @@ def compact(store: str, run: str | None, vocabulary: str | None) -> None:
     for name in [run] if run else place.run_names():
         line = _FilesLine(name)
         with LiveLine(line.describe):
-            outcome = compact_run(place, name, names, line.note)
+            outcome = compact_run(place.run(name), names, line.note)
         click.echo(
             f"run {name}: {outcome.n_shards:,} shards in {outcome.n_files_after:,} files, before in "
             f"{outcome.n_files_before:,}; labels take {outcome.label_bytes_after / 1e6:,.1f} MB, before "

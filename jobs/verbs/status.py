@@ -105,8 +105,8 @@ def _print_rejects(reject: dict[str, Any]) -> None:
 def _print_lock(store: Store, run: str) -> None:
     from pipeline.store.lock import describe_holder, find_left_locks, read_locks
 
-    left = find_left_locks(store, run)
-    for lock in read_locks(store, run):
+    left = find_left_locks(store.run(run))
+    for lock in read_locks(store.run(run)):
         state = "expired, left by a job that was killed: " if lock in left else ""
         click.echo(f"  lock        {state}{printable(describe_holder(lock))}")
 
@@ -117,16 +117,16 @@ def _print_source(store: Store, run: str) -> None:
     from pipeline.errors import TagstreamError
     from pipeline.labelling.source_status import compare_with_source, labelling_command
 
-    record = store.read_run(run)
+    record = store.run(run).read_record()
     if record is None:
         return
     try:
         with LiveLine(lambda elapsed_s: f"run {run}: listing the source · {clock(elapsed_s)} gone"):
-            standing = compare_with_source(store, record)
+            standing = compare_with_source(store.run(run), record)
     except TagstreamError as error:
         click.echo(f"  source      could not be looked at: {printable(str(error))}")
         return
-    _print_standing(standing, labelling_command(store.read_jobs(run)))
+    _print_standing(standing, labelling_command(store.run(run).read_jobs()))
 
 
 def _print_standing(standing: Standing, command: str | None) -> None:

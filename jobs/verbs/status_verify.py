@@ -57,7 +57,7 @@ def _verify(store: Store, run: str) -> Verification:
         return f"run {run}: {done[0]:,} of {done[1]:,} files of images read · {clock(elapsed_s)} gone"
 
     with LiveLine(describe):
-        return verify_run(store, run, note)
+        return verify_run(store.run(run), note)
 
 
 def _print_verification(verification: Verification) -> None:
@@ -86,7 +86,7 @@ def _repair(store: Store, verification: Verification) -> bool:
     from pipeline.upkeep.repair import repair_run
 
     n_opened = n_done = n_left = 0
-    for repaired in repair_run(store, verification):
+    for repaired in repair_run(store.run(verification.run), verification):
         opened = f", {repaired.n_opened:,} shards open now" if repaired.n_opened else ""
         click.echo(f"  {repaired.what:<11} {printable(repaired.path)}{opened}")
         n_opened += repaired.n_opened
@@ -105,8 +105,8 @@ def _command(store: Store, run: str) -> str:
     from pipeline.labelling.source_status import labelling_command
 
     try:
-        command = labelling_command(store.read_jobs(run))
-        record = store.read_run(run)
+        command = labelling_command(store.run(run).read_jobs())
+        record = store.run(run).read_record()
     except StoreError:
         return "the command that made it"
     if command:

@@ -74,7 +74,7 @@ def embed_names(store: Store, embedder: Path, names: Sequence[str]) -> tuple[pa.
 
     Returns: a table of `name` and `embedding` (float32, unit length), and why the new ones could not be kept, if so.
     """
-    path = f"{store.root}/embeddings/{MINILM_SHA256[:16]}.parquet"
+    path = store.layout.embeddings(MINILM_SHA256[:16])
     with storage_errors(f"read {path}"):
         content = read_if_exists(store.filesystem, path)
     try:

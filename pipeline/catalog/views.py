@@ -22,6 +22,7 @@ from pipeline.catalog.connection import Connection, add_names, add_table, hide_p
 from pipeline.errors import StoreError
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.storage.files import full_url, is_local, open_filesystem, storage_errors
+from pipeline.store.layout import Layout
 from pipeline.store.ownership import is_compacted
 from pipeline.store.store import Store
 from pipeline.text import without_traceback
@@ -111,7 +112,7 @@ def _confine(connection: Connection, root: str) -> None:
 
 def _create_file_views(connection: Connection, store: Store, root: str) -> None:
     """Views of the files that own shards, as they are now."""
-    committed = {run: store.committed(run) for run in store.run_names()}
+    committed = {run: store.run(run).committed() for run in store.run_names()}
     superseded = [
         {"file": file, "shard": shard}
         for shards in committed.values()
@@ -120,18 +121,20 @@ def _create_file_views(connection: Connection, store: Store, root: str) -> None:
     ]
     if superseded:
         add_table(connection, "superseded", pa.Table.from_pylist(superseded))
-    owning = {f"run={run}/{file}": is_compacted(file) for run, shards in committed.items() for file in shards.files}
-    compacted = [file for file in owning if owning[file]]
-    for view, folder, names, schema in (
-        ("images", "images", list(owning), IMAGES),
-        ("stored_labels", "labels", list(owning), LABELS),
+    owning = [(run, file) for run, shards in committed.items() for file in shards.files]
+    compacted = [(run, file) for run, file in owning if is_compacted(file)]
+    uncompacted = [(run, file) for run, file in owning if not is_compacted(file)]
+    layout = Layout(_as_pattern(root))
+    for view, table, files, schema in (
+        ("images", "images", owning, IMAGES),
+        ("stored_labels", "labels", owning, LABELS),
         ("stored_spellings", "spellings", compacted, SPELLINGS),
-        ("unlisted_labels", "labels", [file for file in owning if not owning[file]], LABELS),
+        ("unlisted_labels", "labels", uncompacted, LABELS),
     ):
-        if not names:
+        if not files:
             add_table(connection, view, _empty_table(schema.append(pa.field("run", pa.string()))))
             continue
-        paths = [f"{_as_pattern(root)}/{folder}/{name}" for name in names]
+        paths = [layout.run(run).file(table, file) for run, file in files]
         connection.execute(
             f"SET VARIABLE {view} = (SELECT list(path) FROM (SELECT unnest($paths) AS path))", {"paths": paths}
         )
@@ -142,8 +145,8 @@ def _create_file_views(connection: Connection, store: Store, root: str) -> None:
 
 def _create_records(connection: Connection, store: Store) -> None:
     """Tables of the json records; their nested objects are structs."""
-    runs = [record for run in store.run_names() if (record := store.read_run(run)) is not None]
-    jobs = [job for run in runs for job in store.read_jobs(run.run)]
+    runs = [record for run in store.run_names() if (record := store.run(run).read_record()) is not None]
+    jobs = [job for run in runs for job in store.run(run.run).read_jobs()]
     for name, kind, records in (("runs", RunRecord, runs), ("jobs", JobRecord, jobs)):
         types = {field.name: _RECORD_TYPES.get(str(field.type)) for field in fields(kind)}
         if records:

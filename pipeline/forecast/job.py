@@ -79,7 +79,7 @@ class SampleJob(LabelJob):
         """The beginnings of some shards."""
         self.progress.begin("looking into shards")
         started = time.perf_counter()
-        shards, _ = run_shards(store, self.record.run, source, self.record.folder_buckets)
+        shards, _ = run_shards(store.run(self.record.run), source, self.record.folder_buckets)
         self.extent = measure_extent(shards, self._n_images, self._seed)
         self._looking_s = time.perf_counter() - started
         # There are no more results than batches.
@@ -191,7 +191,7 @@ def measure_output(shards: list[WholeShard], rows_a_shard: float, store: Store, 
     both_labels, both_images = _sizes(store, run)
     if rest:
         _commit_as_one(store, run, "rest", rest)
-    compacted = compact_run(store, run, read_vocabulary(None), lambda done, of: None)
+    compacted = compact_run(store.run(run), read_vocabulary(None), lambda done, of: None)
     n_images = sum(_n_rows(whole))
     return OutputSizes(
         bytes_a_shard=empty_labels + empty_images,
@@ -211,10 +211,10 @@ def _emptied(shard: WholeShard) -> WholeShard:
 
 def _commit_as_one(store: Store, run: str, name: str, shards: list[WholeShard]) -> None:
     images = pa.concat_tables([shard.images for shard in shards])
-    store.commit(run, name, images, pa.concat_tables([shard.labels for shard in shards]), {})
+    store.run(run).commit(name, images, pa.concat_tables([shard.labels for shard in shards]), {})
 
 
 def _sizes(store: Store, run: str) -> tuple[int, int]:
-    listings = (store.list_labels(run), store.list_images(run))
+    listings = (store.run(run).list_labels(), store.run(run).list_images())
     labels, images = (sum(info["size"] for info in listing.values()) for listing in listings)
     return labels, images

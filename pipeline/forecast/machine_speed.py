@@ -147,7 +147,7 @@ class SpeedJob:
 
             def commit() -> int:
                 names = [uuid.uuid4().hex for _ in range(COMMIT_THREADS)]
-                return sum(pool.map(lambda name: store.commit("bench", name, images, labels, {}), names))
+                return sum(pool.map(lambda name: store.run("bench").commit(name, images, labels, {}), names))
 
             shards = self._speed(f"commit, {COMMIT_THREADS} threads", "shards/s", commit)
         return [shards, _times(shards, images.num_rows + labels.num_rows, "rows/s")]

@@ -89,15 +89,15 @@ class LabelJob:
         pool = self._plan_pool()
         self.record = self._open_run(store, source, pool)
         if request.lock:
-            self._held.enter_context(held_lock(store, self.record.run, self.notes.append))
+            self._held.enter_context(held_lock(store.run(self.record.run), self.notes.append))
         plan = self.shard_plan = self.plan(store, source)
         if request.predict:
             self._predicted_s = request.predict(self.record, plan, request.settings.limit)
         if not plan.pending:
             record = self._job_record(plan, pool, "done")
-            store.write_job(record)
+            store.run(record.run).write_job(record)
             return LabelOutcome(record, self.notes)
-        store.write_job(self._job_record(plan, pool, "running"))
+        store.run(self.record.run).write_job(self._job_record(plan, pool, "running"))
         self.progress.begin("starting Ray", len(plan.pending))
         outcome, message = "failed", ""
         try:
@@ -119,7 +119,7 @@ class LabelJob:
     def plan(self, store: Store, source: Source) -> ShardPlan:
         """What there is to do: the shards of the source, less those that are committed."""
         policy = self.request.settings.changed
-        plan = plan_shards(store, self.record.run, source, self.record.folder_buckets, policy)
+        plan = plan_shards(store.run(self.record.run), source, self.record.folder_buckets, policy)
         self.notes += _changed_notes(plan, policy)
         return plan
 
@@ -178,7 +178,7 @@ class LabelJob:
             versions=installed_versions(),
         )
         self.run_name, self.source = wanted.run, wanted.source
-        standing = store.read_run(wanted.run) or store.create_run(wanted)
+        standing = store.run(wanted.run).read_record() or store.create_run(wanted)
         _check_same_run(standing, wanted, store.url)
         return standing
 
@@ -268,7 +268,7 @@ class LabelJob:
             "source_size": shard.source_size,
             "source_etag": shard.source_etag,
         }
-        return store.commit(self.record.run, shard.name, shard.images, shard.labels, metadata, replaces=replaces)
+        return store.run(self.record.run).commit(shard.name, shard.images, shard.labels, metadata, replaces=replaces)
 
     def _job_record(self, plan: ShardPlan, pool: PoolPlan, outcome: str, message: str = "") -> JobRecord:
         counts, labelling_s = self._counts, self.progress.labelling_s
@@ -342,7 +342,7 @@ def _said_how_to_go_on() -> Iterator[None]:
 def _write_last_record(store: Store, record: JobRecord, quietly: bool) -> None:
     """Writes the job's final record; while another error is on its way, one more of the store must not hide it."""
     try:
-        store.write_job(record)
+        store.run(record.run).write_job(record)
     except StoreError:
         if not quietly:
             raise

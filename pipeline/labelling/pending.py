@@ -10,7 +10,7 @@ from pipeline.errors import SourceError
 from pipeline.sources.image_folder import deal, folder_shard, generation_name, split_generation
 from pipeline.sources.shard import Shard, Source
 from pipeline.store.ownership import CommittedShard, CommittedShards, shard_stem
-from pipeline.store.store import Store
+from pipeline.store.run import Run
 
 # A source file is looked at again when it is not clearly older than its commit; clocks may differ by this much.
 _CLOCK_SKEW_S = 600
@@ -36,14 +36,14 @@ class ShardPlan:
         return self.n_shards - len(self.pending)
 
 
-def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_policy: str) -> ShardPlan:
+def plan_shards(run: Run, source: Source, n_buckets: int, changed_policy: str) -> ShardPlan:
     """Compares the source with the run's commits.
 
     Raises SourceError where shards changed and the policy is `fail`, and where the run holds shards of another kind.
     """
-    shards, committed = run_shards(store, run, source, n_buckets)
+    shards, committed = run_shards(run, source, n_buckets)
     pending = [shard for shard in shards if shard.name not in committed]
-    changed = find_changed(store, run, [shard for shard in shards if shard.name in committed], committed)
+    changed = find_changed(run, [shard for shard in shards if shard.name in committed], committed)
     if changed and changed_policy == "fail":
         raise SourceError(
             f"{len(changed)} shards changed after they were committed, the first is {changed[0].url}; "
@@ -55,20 +55,20 @@ def plan_shards(store: Store, run: str, source: Source, n_buckets: int, changed_
     return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)))
 
 
-def run_shards(store: Store, run: str, source: Source, n_buckets: int) -> tuple[list[Shard], CommittedShards]:
+def run_shards(run: Run, source: Source, n_buckets: int) -> tuple[list[Shard], CommittedShards]:
     """All shards of a run's source, those of former generations of a folder included, and those that are committed.
 
     Raises SourceError where the run holds shards of another kind.
     """
-    committed = store.committed(run)
+    committed = run.committed()
     if not source.images:
         return source.shards, committed
     if not n_buckets:
         raise SourceError(
-            f"{source.given} is a folder of images now, and run {run} labels its shards; give the images a --run name "
-            "of their own"
+            f"{source.given} is a folder of images now, and run {run.name} labels its shards; give the images a "
+            "--run name of their own"
         )
-    return _folder_shards(store, run, source, n_buckets, committed), committed
+    return _folder_shards(run, source, n_buckets, committed), committed
 
 
 def find_missing(shards: list[Shard], committed: CommittedShards) -> set[str]:
@@ -76,7 +76,7 @@ def find_missing(shards: list[Shard], committed: CommittedShards) -> set[str]:
     return committed.by_stem.keys() - {shard_stem(shard.name) for shard in shards}
 
 
-def find_changed(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
+def find_changed(run: Run, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
     """Committed shards whose file now has another size or etag.
 
     Only files written at about the time of the commit or later are compared, by reading the commit's footer: that every
@@ -88,7 +88,7 @@ def find_changed(store: Store, run: str, shards: list[Shard], committed: Committ
         return commit is None or (shard.modified is not None and shard.modified > commit - _CLOCK_SKEW_S)
 
     def has_changed(shard: Shard) -> bool:
-        version = store.read_version(run, committed[shard.name])
+        version = run.read_version(committed[shard.name])
         return version.etag != shard.etag or version.size != shard.size
 
     suspects = [shard for shard in shards if (shard.size, shard.etag) != (None, None) and may_have_changed(shard)]
@@ -97,7 +97,7 @@ def find_changed(store: Store, run: str, shards: list[Shard], committed: Committ
     return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
 
 
-def _folder_shards(store: Store, run: str, source: Source, n_buckets: int, committed: CommittedShards) -> list[Shard]:
+def _folder_shards(run: Run, source: Source, n_buckets: int, committed: CommittedShards) -> list[Shard]:
     """All shards of a folder; files that no committed generation holds are one that is not committed.
 
     A former generation may be open while later ones stand: its file was damaged, and taken out of the store.
@@ -111,7 +111,7 @@ def _folder_shards(store: Store, run: str, source: Source, n_buckets: int, commi
         standing = generations.get(bucket, set())
         for generation in sorted(standing):
             name = generation_name(bucket, generation)
-            keys = store.read_keys(run, name, committed[name])
+            keys = run.read_keys(name, committed[name])
             shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
             files = [file for file in files if file.key not in keys]
         if files:

@@ -61,12 +61,12 @@ class RetryJob(LabelJob):
     def plan(self, store: Store, source: Source) -> ShardPlan:
         """Shards with rejected samples that were asked for, each with the places of those."""
         chosen = self._chosen(store)
-        shards, committed = run_shards(store, self.record.run, source, self.record.folder_buckets)
+        shards, committed = run_shards(store.run(self.record.run), source, self.record.folder_buckets)
         by_name = {shard.name: shard for shard in shards}
         found = [by_name[name] for name in chosen if name in by_name]
         # A folder's files are looked up one by one: other files of the shard may change.
         in_files = [shard for shard in found if shard.kind != "folder"]
-        changed = find_changed(store, self.record.run, in_files, committed)
+        changed = find_changed(store.run(self.record.run), in_files, committed)
         pending = [_only(shard, chosen[shard.name]) for shard in found if shard not in changed]
         pending = [shard for shard in pending if shard.wanted]
         if gone := len(chosen) - len(found):
@@ -83,12 +83,12 @@ class RetryJob(LabelJob):
     def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard | None:
         """The committed shard with the rows that came back in the place of theirs."""
         assert replaces is not None
-        version = store.read_version(self.record.run, replaces)
+        version = store.run(self.record.run).read_version(replaces)
         is_file = not self.record.folder_buckets
         if is_file and (version.size, version.etag) != (shard.source_size, shard.source_etag):
             self.notes.append(f"shard {shard.name} changed while it was read, and stays as it was")
             return None
-        images, labels = store.read_shard(self.record.run, shard.name, replaces)
+        images, labels = store.run(self.record.run).read_shard(shard.name, replaces)
         merged = merge_rows((images, labels), (shard.images, shard.labels), self._wanted[shard.name])
         return replace(shard, images=merged[0], labels=merged[1], source_size=version.size, source_etag=version.etag)
 

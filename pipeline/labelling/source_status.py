@@ -14,7 +14,7 @@ from pipeline.sources.image_folder import deal, split_generation
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard, Source
 from pipeline.store.ownership import CommittedShards, shard_stem
-from pipeline.store.store import Store
+from pipeline.store.run import Run
 from schemas import JobRecord, RunRecord
 
 _N_READERS = 16
@@ -40,28 +40,28 @@ class Standing:
         return self.n_source - len(self.open)
 
 
-def compare_with_source(store: Store, record: RunRecord) -> Standing:
+def compare_with_source(run: Run, record: RunRecord) -> Standing:
     """Lists the source and compares it with the run's commits; shards are not opened.
 
     Raises TagstreamError where the source cannot be looked at, or is another place than the one that the run labels.
     """
     source = _find(record)
-    shards, committed = run_shards(store, record.run, source, record.folder_buckets)
+    shards, committed = run_shards(run, source, record.folder_buckets)
     done = [shard for shard in shards if shard.name in committed]
-    changed = find_changed(store, record.run, done, committed)
+    changed = find_changed(run, done, committed)
     return Standing(
         n_source=len(shards),
         open=sorted(shard.name for shard in shards if shard.name not in committed),
         changed=[shard.name for shard in changed],
         missing=sorted(map(unquote, find_missing(shards, committed))),
-        n_images_gone=_count_gone(store, record.run, done, committed) if source.images else 0,
+        n_images_gone=_count_gone(run, done, committed) if source.images else 0,
     )
 
 
-def _count_gone(store: Store, run: str, shards: list[Shard], committed: CommittedShards) -> int:
+def _count_gone(run: Run, shards: list[Shard], committed: CommittedShards) -> int:
     """Committed images of a folder whose files are gone."""
     with ThreadPoolExecutor(_N_READERS) as pool:
-        keys = pool.map(lambda shard: store.read_keys(run, shard.name, committed[shard.name]), shards)
+        keys = pool.map(lambda shard: run.read_keys(shard.name, committed[shard.name]), shards)
         return sum(len(of_shard) - len(shard.files) for of_shard, shard in zip(keys, shards, strict=True))
 
 

@@ -121,7 +121,9 @@ def _escape(text: str, characters: str) -> str:
 
 
 def _check_empty(filesystem: Filesystem, path: str, out: str) -> None:
-    if filesystem.isfile(path) or (filesystem.exists(path) and filesystem.ls(path, detail=False)):
+    listed = filesystem.ls(path, detail=False) if filesystem.exists(path) else []
+    # Object stores may list a folder in itself when all files in it are deleted.
+    if filesystem.isfile(path) or any(name.rstrip("/") != path for name in listed):
         raise PackError(f"{out} exists and is not empty; empty it or give another place")
 
 
@@ -130,7 +132,8 @@ def _list_items(filesystem: Filesystem, root: str, folder: str, *, with_side_fil
         raise PackError(f"{folder} is a file; expected a folder of images")
     prefix = root.rstrip("/") + "/"
     listed = filesystem.find(root, detail=True) if filesystem.exists(root) else {}
-    sizes = {name.removeprefix(prefix): info.get("size") or 0 for name, info in listed.items()}
+    files = {name: info for name, info in listed.items() if info["type"] != "directory"}
+    sizes = {name.removeprefix(prefix): info.get("size") or 0 for name, info in files.items()}
     images = sorted(filter(is_image_name, sizes))
     if not images:
         found = f"holds {len(sizes)} files, none of them an image" if sizes else "does not exist or is empty"

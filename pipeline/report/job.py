@@ -100,7 +100,7 @@ class Report:
             # What follows takes long.
             check_condition(connection, request.where)
         self.phase = "asking the store"
-        head = describe_run(connection, record, store.read_jobs(self.run), request.usd_per_hour)
+        head = describe_run(connection, record, store.run(self.run).read_jobs(), request.usd_per_hour)
         k = min([_COMPARED_K, *(int(held.labelling["top_k"]) for held in (record, other) if held)])
         charts = self._charts(connection, record, k)
         self.phase = "drawing images"

@@ -24,7 +24,7 @@ from pathlib import PurePosixPath
 
 from pipeline.errors import RunLockedError, StorageError
 from pipeline.storage.files import modified_s, read_if_exists, storage_errors, write_whole
-from pipeline.store.store import Store
+from pipeline.store.run import Run
 from schemas import LockRecord
 
 LEASE_S = 300.0
@@ -59,16 +59,21 @@ class RunLock:
         lease_s: a lock that is not renewed for so long is anybody's.
     """
 
-    def __init__(self, store: Store, run: str, lease_s: float = LEASE_S) -> None:
-        self._store, self._run, self._number = store, run, 0
+    def __init__(self, run: Run, lease_s: float = LEASE_S) -> None:
+        self._run, self._number = run, 0
         since = _utc_text(datetime.now(UTC))
         self._record = LockRecord(
-            run=run, token=uuid.uuid4().hex, host=socket.gethostname(), pid=os.getpid(), since=since, lease_s=lease_s
+            run=run.name,
+            token=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            since=since,
+            lease_s=lease_s,
         )
 
     def take(self) -> None:
         """Raises RunLockedError where another job holds the run, StorageError where the store fails."""
-        with storage_errors(f"lock run {self._run} in the store {self._store.url}"):
+        with storage_errors(f"lock run {self._run.name} in the store {self._run.store_url}"):
             # Who loses a number to another finds that one's lock the next time, or none.
             while not self._write_next(self._standing_expired()):
                 pass
@@ -78,22 +83,22 @@ class RunLock:
 
     def renew(self) -> bool:
         """Writes the lock anew; returns False where it is not this job's any more."""
-        with storage_errors(f"renew the lock of run {self._run} in the store {self._store.url}"):
+        with storage_errors(f"renew the lock of run {self._run.name} in the store {self._run.store_url}"):
             if not self._is_held():
                 return False
-            write_whole(self._store.filesystem, self._path, self._content())
+            write_whole(self._run.filesystem, self._path, self._content())
             return True
 
     def release(self) -> None:
         """Deletes the lock where it is this job's."""
-        with storage_errors(f"unlock run {self._run} in the store {self._store.url}"):
-            for lock in read_locks(self._store, self._run):
+        with storage_errors(f"unlock run {self._run.name} in the store {self._run.store_url}"):
+            for lock in read_locks(self._run):
                 if self._is_own(lock):
                     self._delete(lock.path)
 
     @property
     def _path(self) -> str:
-        return f"{self._store.root}/runs/{self._run}/lock-{self._number}.json"
+        return self._run.layout.lock(self._number)
 
     def _content(self) -> bytes:
         expires = datetime.now(UTC) + timedelta(seconds=self._record.lease_s)
@@ -101,45 +106,47 @@ class RunLock:
 
     def _write_next(self, expired: list[StandingLock]) -> bool:
         self._number = 1 + max((lock.number for lock in expired), default=0)
-        return write_whole(self._store.filesystem, self._path, self._content(), if_absent=True)
+        return write_whole(self._run.filesystem, self._path, self._content(), if_absent=True)
 
     def _standing_expired(self) -> list[StandingLock]:
         """Locks of others, all of them expired; raises RunLockedError, with this job's own taken back, for others."""
-        locks = [lock for lock in read_locks(self._store, self._run) if not self._is_own(lock)]
+        locks = [lock for lock in read_locks(self._run) if not self._is_own(lock)]
         now_s = self._storage_clock_s() if locks else 0.0
         for lock in locks:
             if not lock.is_expired(now_s):
                 self.release()
-                raise RunLockedError(f"run {self._run} in {self._store.url} is held by {describe_holder(lock)}")
+                raise RunLockedError(
+                    f"run {self._run.name} in {self._run.store_url} is held by {describe_holder(lock)}"
+                )
         return locks
 
     def _is_own(self, lock: StandingLock) -> bool:
         return lock.record is not None and lock.record.token == self._record.token
 
     def _is_held(self) -> bool:
-        locks = read_locks(self._store, self._run)
+        locks = read_locks(self._run)
         return bool(locks) and self._is_own(locks[-1])
 
     def _delete(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self._store.filesystem.rm_file(path)
+            self._run.filesystem.rm_file(path)
 
     def _storage_clock_s(self) -> float:
         """What time it is where the store lies: that of a file written now."""
-        path = f"{self._store.root}/runs/{self._run}/.clock.{uuid.uuid4().hex}.tmp"
-        write_whole(self._store.filesystem, path, b"")
+        path = self._run.layout.temporary(f"clock.{uuid.uuid4().hex}")
+        write_whole(self._run.filesystem, path, b"")
         try:
-            return modified_s(self._store.filesystem.info(path)) or 0.0
+            return modified_s(self._run.filesystem.info(path)) or 0.0
         finally:
             self._delete(path)
 
 
-def read_locks(store: Store, run: str) -> list[StandingLock]:
+def read_locks(run: Run) -> list[StandingLock]:
     """The locks of a run, by number; more than one only while one is taken over."""
     locks = []
-    with storage_errors(f"read the locks of run {run} in the store {store.url}"):
+    with storage_errors(f"read the locks of run {run.name} in the store {run.store_url}"):
         try:
-            paths = store.filesystem.ls(f"{store.root}/runs/{run}", detail=False)
+            paths = run.filesystem.ls(run.layout.records, detail=False)
         except FileNotFoundError:
             return []
         for path in paths:
@@ -147,8 +154,8 @@ def read_locks(store: Store, run: str) -> list[StandingLock]:
             if match is None:
                 continue
             with contextlib.suppress(FileNotFoundError):
-                written_s = modified_s(store.filesystem.info(path))
-                content = read_if_exists(store.filesystem, path)
+                written_s = modified_s(run.filesystem.info(path))
+                content = read_if_exists(run.filesystem, path)
                 if content is not None:
                     locks.append(StandingLock(int(match[1]), path, written_s, _parse(content)))
     return sorted(locks, key=lambda lock: lock.number)
@@ -159,10 +166,10 @@ def is_lock(path: str) -> bool:
     return _LOCK_NAME.fullmatch(PurePosixPath(path).name) is not None
 
 
-def find_left_locks(store: Store, run: str) -> list[StandingLock]:
+def find_left_locks(run: Run) -> list[StandingLock]:
     """Locks that no living job can hold, by this machine's clock. They do no harm; the next holder deletes them."""
     now_s = time.time() - _CLOCK_SKEW_S
-    return [lock for lock in read_locks(store, run) if lock.is_expired(now_s)]
+    return [lock for lock in read_locks(run) if lock.is_expired(now_s)]
 
 
 def describe_holder(lock: StandingLock) -> str:
@@ -174,7 +181,7 @@ def describe_holder(lock: StandingLock) -> str:
 
 
 @contextlib.contextmanager
-def held_lock(store: Store, run: str, on_loss: Callable[[str], None]) -> Iterator[None]:
+def held_lock(run: Run, on_loss: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock of a run while the context lasts.
 
     Args:
@@ -182,14 +189,16 @@ def held_lock(store: Store, run: str, on_loss: Callable[[str], None]) -> Iterato
 
     Raises RunLockedError where another job holds it.
     """
-    lock, is_over = RunLock(store, run), threading.Event()
+    lock, is_over = RunLock(run), threading.Event()
 
     def keep() -> None:
         while not is_over.wait(_RENEWAL_S):
             # A storage that fails may be back the next time.
             with contextlib.suppress(StorageError):
                 if not lock.renew():
-                    on_loss(f"the lock of run {run} expired while this job was held up; another job labels beside it")
+                    on_loss(
+                        f"the lock of run {run.name} expired while this job was held up; another job labels beside it"
+                    )
                     return
 
     keeper = threading.Thread(target=keep, daemon=True, name="lock")

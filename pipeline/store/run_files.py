@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from pipeline.storage.files import WatchedStream, modified_s, storage_errors
 from pipeline.store.ownership import CommittedShards, HeldShard, ShardFile, find_owners, is_compacted, read_held
-from pipeline.store.store import Store, read_described
+from pipeline.store.parquet_file import read_described
+from pipeline.store.run import Run
 
 _N_FOOTER_READERS = 32
 
@@ -33,27 +34,27 @@ class RunFiles:
         return sum(int(files.get(name, {}).get("size") or 0) for files in (self.images, self.labels))
 
 
-def list_run_files(store: Store, run: str) -> RunFiles:
-    """Lists a run's files; unlike `Store.committed` it goes on where a compacted file does not say what it holds.
+def list_run_files(run: Run) -> RunFiles:
+    """Lists a run's files; unlike `Run.committed` it goes on where a compacted file does not say what it holds.
 
     Its labels tell it then, so that what it superseded stays superseded until it is taken out.
     """
-    images, labels = store.list_images(run), store.list_labels(run)
+    images, labels = run.list_images(), run.list_labels()
     compacted = [name for name in images if is_compacted(name)]
     with ThreadPoolExecutor(_N_FOOTER_READERS) as pool:
-        held = dict(zip(compacted, pool.map(lambda name: _find_held(store, run, name), compacted), strict=True))
+        held = dict(zip(compacted, pool.map(lambda name: _find_held(run, name), compacted), strict=True))
     unreadable = [name for name in compacted if not held[name]]
     listed = [ShardFile(name, modified_s(info), held.get(name, ())) for name, info in images.items()]
     committed = find_owners([file for file in listed if file.name not in unreadable])
-    return RunFiles(run, images, labels, committed, unreadable)
+    return RunFiles(run.name, images, labels, committed, unreadable)
 
 
-def _find_held(store: Store, run: str, name: str) -> tuple[HeldShard, ...]:
+def _find_held(run: Run, name: str) -> tuple[HeldShard, ...]:
     """The shards of a compacted file, from its images or else from its labels; none where neither tells them."""
-    for path in (store.images_file(run, name), store.labels_file(run, name)):
+    for path in (run.layout.images(name), run.layout.labels(name)):
         with storage_errors(f"read {path}"):
             try:
-                opened = store.filesystem.open(path, "rb")
+                opened = run.filesystem.open(path, "rb")
             except FileNotFoundError:
                 continue
             with opened, WatchedStream(opened) as stream:

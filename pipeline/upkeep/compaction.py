@@ -34,7 +34,8 @@ from pipeline.store.ownership import (
     split_file_name,
     write_held,
 )
-from pipeline.store.store import Store, describe_file, version_of
+from pipeline.store.parquet_file import describe_file, read_file, version_of
+from pipeline.store.run import Run
 from schemas import IMAGES, LABELS, SPELLINGS
 
 # About 8 million labels: sorted in memory, and a billion labels are some hundred files.
@@ -73,9 +74,7 @@ class _Unit:
     size_bytes: int = 0
 
 
-def compact_run(
-    store: Store, run: str, vocabulary: Vocabulary, on_progress: Callable[[int, int], None]
-) -> CompactionOutcome:
+def compact_run(run: Run, vocabulary: Vocabulary, on_progress: Callable[[int, int], None]) -> CompactionOutcome:
     """Puts the files of a run together; the rows stay exactly the same.
 
     Args:
@@ -85,21 +84,21 @@ def compact_run(
     Raises StoreError where there is no such run, or the store cannot be read or written; what was done stays.
     """
     started = time.perf_counter()
-    if store.read_run(run) is None:
-        raise StoreError(f"there is no run {run} in the store {store.url}")
-    committed, listed = store.committed(run), store.list_labels(run)
-    _clean(store, run, committed, listed)
-    outcome = CompactionOutcome(run, len(committed), len(committed.files), _size_bytes(committed, listed))
+    if run.read_record() is None:
+        raise StoreError(f"there is no run {run.name} in the store {run.store_url}")
+    committed, listed = run.committed(), run.list_labels()
+    _clean(run, committed, listed)
+    outcome = CompactionOutcome(run.name, len(committed), len(committed.files), _size_bytes(committed, listed))
     units = _plan_units(committed, listed)
     for done, unit in enumerate(units):
         on_progress(done, len(units))
         try:
-            _compact(store, run, unit, committed, vocabulary)
+            _compact(run, unit, committed, vocabulary)
         except StoreError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
             outcome.n_put_off += len(unit.files)
-    committed, listed = store.committed(run), store.list_labels(run)
+    committed, listed = run.committed(), run.list_labels()
     outcome.n_files_after = len(committed.files)
     outcome.label_bytes_after = _size_bytes(committed, listed)
     outcome.seconds = time.perf_counter() - started
@@ -129,21 +128,19 @@ def _plan_units(committed: CommittedShards, listed: dict[str, Any]) -> list[_Uni
     return [unit for unit in units if len(unit.files) > 1 or not is_clean(unit.files[0])]
 
 
-def rewrite_without_superseded(
-    store: Store, run: str, file: ShardFile, committed: CommittedShards, vocabulary: Vocabulary
-) -> None:
+def rewrite_without_superseded(run: Run, file: ShardFile, committed: CommittedShards, vocabulary: Vocabulary) -> None:
     """Replaces a compacted file by one of what it owns, so that nothing of its other shards lies in the store."""
-    _compact(store, run, _Unit([file]), committed, vocabulary)
+    _compact(run, _Unit([file]), committed, vocabulary)
 
 
-def rewrite_spellings(store: Store, run: str, name: str, vocabulary: Vocabulary) -> None:
+def rewrite_spellings(run: Run, name: str, vocabulary: Vocabulary) -> None:
     """Makes the spellings of a compacted file anew, from its labels."""
-    labels, described = store.read_file(store.labels_file(run, name), dictionaries=["label"])
+    labels, described = read_file(run.filesystem, run.layout.labels(name), dictionaries=["label"])
     own = describe_file({"fingerprint": described.get("fingerprint")})
-    with storage_errors(f"write to the store {store.url}"), _workspace(store, run) as folder:
+    with storage_errors(f"write to the store {run.store_url}"), _workspace(run) as folder:
         with _sorting(labels, folder) as connection:
             _write_spellings(folder / "spellings", connection, vocabulary, own)
-        move_whole(store.filesystem, folder / "spellings", store.spellings_file(run, name))
+        move_whole(run.filesystem, folder / "spellings", run.layout.spellings(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +153,16 @@ class _Content:
     fingerprint: str
 
 
-def _compact(store: Store, run: str, unit: _Unit, committed: CommittedShards, vocabulary: Vocabulary) -> None:
+def _compact(run: Run, unit: _Unit, committed: CommittedShards, vocabulary: Vocabulary) -> None:
     """Writes one file of all shards of a unit, and deletes theirs."""
     with ThreadPoolExecutor(_N_READERS) as pool:
-        contents = list(pool.map(lambda file: _read_file(store, run, file, committed), unit.files))
+        contents = list(pool.map(lambda file: _read_content(run, file, committed), unit.files))
     shards = [shard for content in contents for shard in content.shards]
     fingerprint = contents[0].fingerprint
     images = pa.concat_tables([content.images for content in contents])
     labels = pa.concat_tables([content.labels for content in contents])
     name = compacted_file_name(committed.files.values())
-    with storage_errors(f"compact run {run} in the store {store.url}"), _workspace(store, run) as folder:
+    with storage_errors(f"compact run {run.name} in the store {run.store_url}"), _workspace(run) as folder:
         described = describe_file({"fingerprint": fingerprint})
         with _sorting(labels, folder) as connection:
             _write_spellings(folder / "spellings", connection, vocabulary, described)
@@ -175,15 +172,15 @@ def _compact(store: Store, run: str, unit: _Unit, committed: CommittedShards, vo
         images = images.sort_by([("shard", "ascending"), ("index", "ascending")])
         _write(folder / "images", images.to_reader(), IMAGES.with_metadata(described), _IMAGES_A_GROUP)
         # All are whole before any is seen: who reads the folders without a catalog sees rows twice for an instant.
-        move_whole(store.filesystem, folder / "spellings", store.spellings_file(run, name))
-        move_whole(store.filesystem, folder / "labels", store.labels_file(run, name))
-        move_whole(store.filesystem, folder / "images", store.images_file(run, name))
-        store.delete_files(run, [file.name for file in unit.files])
+        move_whole(run.filesystem, folder / "spellings", run.layout.spellings(name))
+        move_whole(run.filesystem, folder / "labels", run.layout.labels(name))
+        move_whole(run.filesystem, folder / "images", run.layout.images(name))
+        run.delete_files([file.name for file in unit.files])
 
 
-def _read_file(store: Store, run: str, file: ShardFile, committed: CommittedShards) -> _Content:
-    images, metadata = store.read_file(store.images_file(run, file.name))
-    labels, _ = store.read_file(store.labels_file(run, file.name), dictionaries=["shard", "label"])
+def _read_content(run: Run, file: ShardFile, committed: CommittedShards) -> _Content:
+    images, metadata = read_file(run.filesystem, run.layout.images(file.name))
+    labels, _ = read_file(run.filesystem, run.layout.labels(file.name), dictionaries=["shard", "label"])
     lost = committed.superseded.get(file.name)
     if lost:
         images, labels = (table.filter(~pc.field("shard").isin(lost)) for table in (images, labels))
@@ -221,20 +218,20 @@ def _write(path: Path, rows: pa.RecordBatchReader, schema: pa.Schema, rows_a_gro
 
 
 @contextmanager
-def _workspace(store: Store, run: str) -> Iterator[Path]:
+def _workspace(run: Run) -> Iterator[Path]:
     """A folder from which files can be moved into the store, and that nobody takes for a part of it."""
-    beside = store.images_file(run, "") if is_local(store.filesystem) else None
+    beside = run.layout.folder("images") if is_local(run.filesystem) else None
     with tempfile.TemporaryDirectory(prefix=WORKSPACE, dir=beside) as folder:
         yield Path(folder)
 
 
-def _clean(store: Store, run: str, committed: CommittedShards, listed: dict[str, Any]) -> None:
+def _clean(run: Run, committed: CommittedShards, listed: dict[str, Any]) -> None:
     """Deletes files that own no shard, and what killed jobs left behind."""
-    store.delete_files(run, committed.ownerless)
+    run.delete_files(committed.ownerless)
     left_behind = [name for name, info in listed.items() if _is_left_behind(name, info, committed)]
-    store.delete_files(run, left_behind)
-    if is_local(store.filesystem):
-        for folder in Path(store.images_file(run, "")).glob(f"{WORKSPACE}*"):
+    run.delete_files(left_behind)
+    if is_local(run.filesystem):
+        for folder in Path(run.layout.folder("images")).glob(f"{WORKSPACE}*"):
             if time.time() - folder.stat().st_mtime > LEFT_BEHIND_S:
                 shutil.rmtree(folder, ignore_errors=True)
 

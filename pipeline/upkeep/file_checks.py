@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from model.choices import Ranking
 from pipeline.store.digest import has_other_digest
-from pipeline.store.store import read_described
+from pipeline.store.parquet_file import read_described
 from pipeline.text import one_line
 from schemas import LABELLED, REJECTED, SCHEMA_VERSION
 from schemas.identity import image_ids

@@ -10,10 +10,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.storage.files import modified_s, storage_errors
+from pipeline.store.layout import TABLES
 from pipeline.store.lock import find_left_locks
 from pipeline.store.ownership import SUFFIX, is_compacted
+from pipeline.store.run import Run
 from pipeline.store.run_files import RunFiles
-from pipeline.store.store import Store
 from pipeline.upkeep.compaction import LEFT_BEHIND_S, WORKSPACE
 from schemas import JobRecord
 
@@ -52,21 +53,19 @@ class _Ages:
         return not any(started - _CLOCK_SKEW_S <= modified for started in self._running_since)
 
 
-def find_leftovers(store: Store, run: str, files: RunFiles, jobs: Iterable[JobRecord]) -> Iterator[Leftover]:
+def find_leftovers(run: Run, files: RunFiles, jobs: Iterable[JobRecord]) -> Iterator[Leftover]:
     """What nobody reads and nobody can be writing any more; what a job may own right now is passed over."""
     ages = _Ages(jobs)
-    for folder in (store.images_file(run, ""), store.labels_file(run, ""), store.spellings_file(run, "")):
-        for name, info in _list(store, folder):
-            table = PurePosixPath(folder).parts[-2]
+    for table in TABLES:
+        for name, info in _list(run, run.layout.folder(table)):
             found = _judge(table, name, info, files, ages)
             if found is not None:
                 yield found
-    runs = f"{store.root}/runs/{run}"
-    for folder in (f"{runs}/", f"{runs}/jobs/"):
-        for name, info in _list(store, folder):
+    for folder in (run.layout.records, run.layout.jobs):
+        for name, info in _list(run, folder):
             if _is_temporary(name) and ages.is_old(info):
                 yield Leftover(info["name"], "is half of a record that was never finished")
-    for lock in find_left_locks(store, run):
+    for lock in find_left_locks(run):
         yield Leftover(lock.path, "is the lock of a job that was killed, and has expired")
 
 
@@ -90,10 +89,10 @@ def _judge(table: str, name: str, info: Any, files: RunFiles, ages: _Ages) -> Le
     return Leftover(path, "belongs to no images: its shard was not committed") if is_left else None
 
 
-def _list(store: Store, folder: str) -> Iterator[tuple[str, Any]]:
-    with storage_errors(f"read the store {store.url}"):
+def _list(run: Run, folder: str) -> Iterator[tuple[str, Any]]:
+    with storage_errors(f"read the store {run.store_url}"):
         try:
-            infos = store.filesystem.ls(folder, detail=True)
+            infos = run.filesystem.ls(folder, detail=True)
         except FileNotFoundError:
             return
     for info in infos:

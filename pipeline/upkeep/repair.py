@@ -17,8 +17,8 @@ from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.storage.files import storage_errors
 from pipeline.store.lock import find_left_locks, is_lock
 from pipeline.store.ownership import is_compacted, shard_stem
+from pipeline.store.run import Run
 from pipeline.store.run_files import RunFiles, list_run_files
-from pipeline.store.store import Store
 from pipeline.upkeep.compaction import rewrite_spellings, rewrite_without_superseded
 from pipeline.upkeep.verification import Finding, Mend, Verification
 
@@ -36,38 +36,38 @@ class Repaired:
     """False for damage that was left, and why."""
 
 
-def repair_run(store: Store, verification: Verification) -> Iterator[Repaired]:
+def repair_run(run: Run, verification: Verification) -> Iterator[Repaired]:
     """Mends what a verification found, as far as that is safe, and tells each step when it is done.
 
     Damaged shards that the source does not have any more are left: nobody could label them anew. What a job or a
     compaction has replaced meanwhile is passed over. Raises StoreError where the storage fails.
     """
-    run, findings = verification.run, verification.findings
-    yield from _delete_leftovers(store, run, [finding for finding in findings if finding.mend is Mend.DELETE])
-    files = list_run_files(store, run)
-    store.delete_files(run, files.committed.ownerless)
+    findings = verification.findings
+    yield from _delete_leftovers(run, [finding for finding in findings if finding.mend is Mend.DELETE])
+    files = list_run_files(run)
+    run.delete_files(files.committed.ownerless)
     damaged = {finding.name for finding in findings if finding.mend is Mend.TAKE_OUT}
     # A job or a compaction may have replaced a file since it was read.
     damaged &= {*files.committed.files, *files.unreadable}
-    left = _not_to_be_made_again(store, files, damaged) if damaged else {}
+    left = _not_to_be_made_again(run, files, damaged) if damaged else {}
     for name, reason in left.items():
-        yield Repaired("left", f"images/run={run}/{name} and its labels: {reason}", is_mended=False)
+        yield Repaired("left", f"images/run={run.name}/{name} and its labels: {reason}", is_mended=False)
     taken = damaged - left.keys()
-    yield from _bare(store, files, taken)
+    yield from _bare(run, files, taken)
     for name in sorted(taken, key=lambda name: (not is_compacted(name), name)):
-        with storage_errors(f"delete {name} in the store {store.url}"):
-            store.delete_files(run, [name])
-        yield Repaired("taken out", f"images/run={run}/{name} and its labels", len(_owned(files, name)))
+        with storage_errors(f"delete {name} in the store {run.store_url}"):
+            run.delete_files([name])
+        yield Repaired("taken out", f"images/run={run.name}/{name} and its labels", len(_owned(files, name)))
     for finding in findings:
         if finding.mend is Mend.NAME_ANEW and finding.name in files.committed.files.keys() - damaged:
-            rewrite_spellings(store, run, finding.name, read_vocabulary(None))
+            rewrite_spellings(run, finding.name, read_vocabulary(None))
             yield Repaired("made anew", finding.path)
 
 
-def _not_to_be_made_again(store: Store, files: RunFiles, names: Iterable[str]) -> dict[str, str]:
+def _not_to_be_made_again(run: Run, files: RunFiles, names: Iterable[str]) -> dict[str, str]:
     """Files with rows that no job could label anew, each with the reason: these are not for a machine to delete."""
     try:
-        record = store.read_run(files.run)
+        record = run.read_record()
         if record is None:
             raise StoreError("the record of the run is missing")
         at_source = stems_at_source(record, files.committed.by_stem)
@@ -86,28 +86,28 @@ def _owned(files: RunFiles, name: str) -> set[str]:
     return {stem for stem, commit in files.committed.by_stem.items() if commit.file == name}
 
 
-def _delete_leftovers(store: Store, run: str, leftovers: list[Finding]) -> Iterator[Repaired]:
-    owned = list_run_files(store, run)
-    left_locks = {lock.path for lock in find_left_locks(store, run)}
+def _delete_leftovers(run: Run, leftovers: list[Finding]) -> Iterator[Repaired]:
+    owned = list_run_files(run)
+    left_locks = {lock.path for lock in find_left_locks(run)}
     # Images first: labels without them are not read.
     for finding in sorted(leftovers, key=lambda finding: (not finding.name, finding.path)):
         if finding.name in owned.committed.files:
             continue
-        path = f"{store.root}/{finding.path}"
+        path = f"{run.layout.root}/{finding.path}"
         if is_lock(path) and path not in left_locks:
             # It was renewed meanwhile.
             continue
         with storage_errors(f"delete {path}"), contextlib.suppress(FileNotFoundError):
             if finding.name:
-                store.delete_files(run, [finding.name])
-            elif store.filesystem.isdir(path):
-                store.filesystem.rm(path, recursive=True)
+                run.delete_files([finding.name])
+            elif run.filesystem.isdir(path):
+                run.filesystem.rm(path, recursive=True)
             else:
-                store.filesystem.rm_file(path)
+                run.filesystem.rm_file(path)
             yield Repaired("deleted", finding.path)
 
 
-def _bare(store: Store, files: RunFiles, taken: Set[str]) -> Iterator[Repaired]:
+def _bare(run: Run, files: RunFiles, taken: Set[str]) -> Iterator[Repaired]:
     """Rewrites compacted files that hold former rows of the shards that are taken out: without their owner they would
     count again.
     """
@@ -115,6 +115,6 @@ def _bare(store: Store, files: RunFiles, taken: Set[str]) -> Iterator[Repaired]:
     for name, shards in files.committed.superseded.items():
         if name not in taken and any(shard_stem(shard) in opened for shard in shards):
             file = files.committed.files[name]
-            rewrite_without_superseded(store, files.run, file, files.committed, read_vocabulary(None))
+            rewrite_without_superseded(run, file, files.committed, read_vocabulary(None))
             path = f"images/run={files.run}/{name} and its labels, without the shards that newer files hold"
             yield Repaired("rewritten", path)

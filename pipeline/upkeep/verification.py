@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from model.choices import RANKINGS
 from pipeline.errors import StoreError
 from pipeline.storage.files import read_if_exists, storage_errors
+from pipeline.store.layout import RunLayout
 from pipeline.store.ownership import is_compacted, read_held, shard_stem, split_file_name
+from pipeline.store.run import Run
 from pipeline.store.run_files import RunFiles, list_run_files
 from pipeline.store.store import Store
 from pipeline.text import one_line
@@ -77,7 +79,7 @@ def runs_to_verify(store: Store) -> list[str]:
     for table in ("images", "labels"):
         with storage_errors(f"read the store {store.url}"):
             try:
-                listed = store.filesystem.ls(f"{store.root}/{table}", detail=False)
+                listed = store.filesystem.ls(store.layout.table(table), detail=False)
             except FileNotFoundError:
                 continue
         folders = (path.rstrip("/").rsplit("/", 1)[-1] for path in listed)
@@ -85,9 +87,7 @@ def runs_to_verify(store: Store) -> list[str]:
     return sorted(names)
 
 
-def verify_run(
-    store: Store, run: str, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> Verification:
+def verify_run(run: Run, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Verification:
     """Reads all files of a run, few at once.
 
     Args:
@@ -95,10 +95,10 @@ def verify_run(
 
     Raises StoreError where the storage fails: that is no finding.
     """
-    result = Verification(run)
-    record, jobs = _check_records(store, run, result)
-    files = list_run_files(store, run)
-    check = _FileCheck(store, record, files)
+    result = Verification(run.name)
+    record, jobs = _check_records(run, result)
+    files = list_run_files(run)
+    check = _FileCheck(run, record, files)
     names = [*files.committed.files, *files.unreadable]
     small = [name for name in names if files.size_bytes(name) <= _SMALL_BYTES]
     large = sorted(set(names) - set(small))
@@ -107,8 +107,8 @@ def verify_run(
             for outcome in checks:
                 _add(result, outcome)
                 on_progress(result.n_files, len(names))
-    leftovers = find_leftovers(store, run, files, jobs)
-    result.findings += [_note(store, leftover) for leftover in leftovers]
+    leftovers = find_leftovers(run, files, jobs)
+    result.findings += [_note(run.layout, leftover) for leftover in leftovers]
     result.findings.sort(key=lambda finding: (not finding.is_damage, finding.path))
     return result
 
@@ -120,70 +120,67 @@ def _add(total: Verification, part: Verification) -> None:
     total.findings += part.findings
 
 
-def _note(store: Store, leftover: Leftover) -> Finding:
+def _note(layout: RunLayout, leftover: Leftover) -> Finding:
     mend = Mend.DELETE if leftover.is_ours else Mend.NOTHING
-    path = leftover.path.removeprefix(f"{store.root}/")
+    path = layout.below(leftover.path)
     return Finding("leftover" if leftover.is_ours else "foreign", path, leftover.message, mend, leftover.name)
 
 
-def _check_records(store: Store, run: str, result: Verification) -> tuple[RunRecord | None, list[JobRecord]]:
+def _check_records(run: Run, result: Verification) -> tuple[RunRecord | None, list[JobRecord]]:
     """The readable records of a run; what is wrong with them goes into the findings."""
-    path, record, problem = f"runs/{run}/run.json", None, None
+    path, record, problem = run.layout.below(run.layout.record), None, None
     try:
-        record = store.read_run(run)
+        record = run.read_record()
     except StoreError as error:
         problem = one_line(error.__cause__ or error)
     if record is None:
         problem = problem or "is missing; expected what makes the run"
-    elif (record.run, record.schema_version) != (run, SCHEMA_VERSION):
-        problem = f"is of run {record.run}, schema version {record.schema_version}; expected {run}, {SCHEMA_VERSION}"
+    elif (record.run, record.schema_version) != (run.name, SCHEMA_VERSION):
+        problem = (
+            f"is of run {record.run}, schema version {record.schema_version}; expected {run.name}, {SCHEMA_VERSION}"
+        )
     if problem:
         result.findings.append(Finding("record", path, problem, Mend.BY_HAND))
     jobs = []
-    for path, content in store.read_job_files(run).items():
+    for path, content in run.read_job_files().items():
         try:
             jobs.append(JobRecord.from_json(content))
         except (ValueError, TypeError) as error:
-            below = path.removeprefix(f"{store.root}/")
-            result.findings.append(Finding("record", below, f"is no record: {one_line(error)}", Mend.DELETE))
+            result.findings.append(
+                Finding("record", run.layout.below(path), f"is no record: {one_line(error)}", Mend.DELETE)
+            )
     return record, jobs
 
 
 class _FileCheck:
     """Checks one file of images with all that belongs to it."""
 
-    def __init__(self, store: Store, record: RunRecord | None, files: RunFiles) -> None:
-        self._store, self._files = store, files
-        self._run = files.run
+    def __init__(self, run: Run, record: RunRecord | None, files: RunFiles) -> None:
+        self._run, self._files = run, files
         self._fingerprint = record.fingerprint if record else None
         self._ranking = RANKINGS.get(str(record.labelling.get("ranking"))) if record else None
 
     def __call__(self, name: str) -> Verification:
-        result = Verification(self._run)
+        result = Verification(self._run.name)
         images, labels = (self._decode(table, name, result) for table in ("images", "labels"))
         if images and labels:
             self._check_pair(name, images, labels, result)
         if labels and is_compacted(name):
             self._check_spellings(name, labels[0], result)
-        images_path = self._store.images_file(self._run, name)
-        if result.findings and not self._store.filesystem.exists(images_path):
+        if result.findings and not self._run.filesystem.exists(self._run.layout.images(name)):
             # A job or a compaction replaced it meanwhile.
-            return Verification(self._run)
+            return Verification(self._run.name)
         result.n_files = 1
         return result
 
     def _decode(self, table: str, name: str, result: Verification) -> tuple[pa.Table, dict[str, str]] | None:
         """Rows and metadata of a file, or None where it is damaged."""
-        path = {
-            "images": self._store.images_file,
-            "labels": self._store.labels_file,
-            "spellings": self._store.spellings_file,
-        }[table](self._run, name)
+        path = self._run.layout.file(table, name)
         with storage_errors(f"read {path}"):
-            content = read_if_exists(self._store.filesystem, path)
+            content = read_if_exists(self._run.filesystem, path)
         try:
             if content is None:
-                raise DamagedFileError("missing", f"is missing; expected it beside images/run={self._run}/{name}")
+                raise DamagedFileError("missing", f"is missing; expected it beside images/run={self._run.name}/{name}")
             rows, described = decode_file(content, {"images": IMAGES, "labels": LABELS, "spellings": SPELLINGS}[table])
             if problem := check_described(described, self._fingerprint):
                 raise DamagedFileError("metadata", problem)
@@ -224,7 +221,7 @@ class _FileCheck:
 
     def _find(self, result: Verification, table: str, name: str, kind: str, message: str) -> None:
         mend = Mend.NAME_ANEW if table == "spellings" else Mend.TAKE_OUT
-        result.findings.append(Finding(kind, f"{table}/run={self._run}/{name}", message, mend, name))
+        result.findings.append(Finding(kind, f"{table}/run={self._run.name}/{name}", message, mend, name))
 
 
 def _check_shards(name: str, images: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:

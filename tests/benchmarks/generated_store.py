@@ -99,7 +99,7 @@ def _commit_shard(url: str, has_source: bool, number: int) -> None:
         "n_tokens": generator.integers(2, 6, n_rows).astype(np.int16),
     }
     tables = (pa.table({**images, **absent}).select(IMAGES.names).cast(IMAGES), pa.table(labels).cast(LABELS))
-    Store(url).commit(RUN, shard, *tables, {"fingerprint": "generated", "source_size": number, "source_etag": ""})
+    Store(url).run(RUN).commit(shard, *tables, {"fingerprint": "generated", "source_size": number, "source_etag": ""})
 
 
 def draw_distinct(generator: np.random.Generator, n_rows: int, n_each: int) -> NDArray[np.int64]:

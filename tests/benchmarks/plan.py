@@ -88,8 +88,8 @@ def measure(source: Path, folder: Path, sample: int, seed: int) -> Round:
     run("label", str(source), "--store", str(store_folder), "--plan", str(plan_file))
     store = Store(str(store_folder))
     (name,) = store.run_names()
-    (job,) = store.read_jobs(name)
-    files = [*store.list_images(name).values(), *store.list_labels(name).values()]
+    (job,) = store.run(name).read_jobs()
+    files = [*store.run(name).list_images().values(), *store.run(name).list_labels().values()]
     return Round(Forecast.read(str(plan_file)), job, sum(file["size"] for file in files), (load, os.getloadavg()[0]))
 
 

@@ -117,7 +117,7 @@ def peak_bytes() -> int:
 
 def compact(url: str) -> tuple[CompactionOutcome, int]:
     """Runs in a process of its own; returns its peak memory, too."""
-    return compact_run(Store(url), RUN, read_vocabulary(None), lambda done, total: None), peak_bytes()
+    return compact_run(Store(url).run(RUN), read_vocabulary(None), lambda done, total: None), peak_bytes()
 
 
 def in_new_process(work: Callable[..., Any], *arguments: str) -> Any:

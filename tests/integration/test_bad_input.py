@@ -89,7 +89,7 @@ def test_labels_belong_to_labelled_images_and_are_as_many_as_those_say(bad_store
 
 
 def test_what_a_job_has_committed_of_bad_input_is_whole(bad_store: Path, bad_outcome: LabelOutcome) -> None:
-    found = verify_run(Store(str(bad_store)), bad_outcome.record.run)
+    found = verify_run(Store(str(bad_store)).run(bad_outcome.record.run))
     assert (found.findings, found.n_images) == ([], bad_outcome.record.n_images)
 
 

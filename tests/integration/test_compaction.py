@@ -26,8 +26,8 @@ class Compactor(threading.Thread):
 
     def run(self) -> None:
         while not self.is_told_to_stop.wait(0.25):
-            if self._store.read_run(RUN) is not None:
-                outcome = compact_run(self._store, RUN, read_vocabulary(None), lambda done, total: None)
+            if self._store.run(RUN).read_record() is not None:
+                outcome = compact_run(self._store.run(RUN), read_vocabulary(None), lambda done, total: None)
                 self.n_compacted += outcome.n_files_after < outcome.n_files_before
 
 
@@ -49,7 +49,7 @@ def test_a_job_beside_compactions_labels_every_image_once(label: LabelFunction, 
 def test_after_a_compaction_only_new_and_changed_shards_are_labelled(label: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 3, 4)
     label(tmp_path / "source", tmp_path / "store", run=RUN)
-    compact_run(Store(str(tmp_path / "store")), RUN, read_vocabulary(None), lambda done, total: None)
+    compact_run(Store(str(tmp_path / "store")).run(RUN), read_vocabulary(None), lambda done, total: None)
     assert label(tmp_path / "source", tmp_path / "store", run=RUN).record.n_shards_committed == 0
 
     (tmp_path / "source" / "00001.tar").write_bytes(shard_bytes(9, 2))

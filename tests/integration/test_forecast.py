@@ -35,7 +35,7 @@ def test_what_was_planned_is_kept_beside_what_it_took(shared_ray: None, tiny_mod
     assert made.n_images.low <= record.n_images <= made.n_images.high
     assert made.n_images.value == pytest.approx(200, rel=0.05)
     store = Store(request.store)
-    written = [*store.list_images(record.run).values(), *store.list_labels(record.run).values()]
+    written = [*store.run(record.run).list_images().values(), *store.run(record.run).list_labels().values()]
     assert made.output_bytes.value == pytest.approx(sum(file["size"] for file in written), rel=0.25)
 
     other = replace(request, settings=LabelSettings(top_k=4), predict=made.seconds_of)

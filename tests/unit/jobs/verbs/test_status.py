@@ -33,7 +33,7 @@ def source(tmp_path: Path) -> Path:
 def store(source: Path, tmp_path: Path) -> Store:
     store = Store(str(tmp_path / "store"))
     label_source(store, RUN, str(source), [("dog", 0.5)])
-    store.write_job(job_record(RUN, command=COMMAND))
+    store.run(RUN).write_job(job_record(RUN, command=COMMAND))
     return store
 
 
@@ -55,9 +55,9 @@ class TestStanding:
         assert line_of(result, "source") == "  source      3 shards now: all committed"
 
     def test_a_held_lock_is_shown_with_its_holder_and_one_left_behind_as_such(self, store: Store) -> None:
-        RunLock(store, RUN).take()
+        RunLock(store.run(RUN)).take()
         held = line_of(run(store.url), "lock")
-        (lock,) = read_locks(store, RUN)
+        (lock,) = read_locks(store.run(RUN))
         os.utime(lock.path, (0, 0))
         left = line_of(run(store.url), "lock")
         assert held.startswith(f"  lock        process {os.getpid()} on ")
@@ -75,7 +75,7 @@ class TestStanding:
     def test_the_command_of_a_retry_is_not_the_one_to_go_on_with(self, store: Store, source: Path) -> None:
         write_tars(source, 1, 1, first=3)
         retry = "tagstream retry store"
-        store.write_job(job_record(RUN, started="2026-02-02T00:00:00.000+00:00", command=retry))
+        store.run(RUN).write_job(job_record(RUN, started="2026-02-02T00:00:00.000+00:00", command=retry))
         result = run(store.url)
         assert f"to go on: {COMMAND}" in result.stdout
         assert retry not in result.stdout
@@ -104,13 +104,13 @@ class TestStanding:
         ]
 
     def test_a_job_that_wrote_no_end_is_running_or_was_killed(self, store: Store) -> None:
-        store.write_job(job_record(RUN, started="2026-02-02T00:00:00+00:00", outcome="running"))
+        store.run(RUN).write_job(job_record(RUN, started="2026-02-02T00:00:00+00:00", outcome="running"))
         expected = "  last job    running since 2026-02-02T00:00:00+00:00, or was killed"
         assert line_of(run(store.url), "last job") == expected
 
     def test_what_was_predicted_stands_beside_what_the_job_took(self, store: Store) -> None:
         assert line_of(run(store.url), "last job").endswith("in 2.0 s, 4 images/s")
-        store.write_job(job_record(RUN, started="2026-02-02T00:00:00+00:00", predicted_s=2.5))
+        store.run(RUN).write_job(job_record(RUN, started="2026-02-02T00:00:00+00:00", predicted_s=2.5))
         assert line_of(run(store.url), "last job").endswith("in 2.0 s (predicted: 2.5 s), 4 images/s")
 
     def test_names_of_a_source_cannot_steer_the_terminal(self, store: Store, source: Path) -> None:
@@ -133,7 +133,7 @@ class TestVerify:
         assert (result.return_value, result.stdout) == (0, f"run {RUN}: {read}: all whole\n")
 
     def test_damage_is_a_line_with_what_mends_it_and_an_exit_code(self, store: Store) -> None:
-        Path(store.labels_file(RUN, "00000.parquet")).unlink()
+        Path(store.layout.run(RUN).labels("00000.parquet")).unlink()
         result = run(store.url, "--verify")
         _, line = result.stdout.splitlines()
         assert result.return_value == 1
@@ -141,12 +141,12 @@ class TestVerify:
         assert "--repair" in line
 
     def test_what_was_left_behind_is_no_failure(self, store: Store) -> None:
-        Path(store.images_file(RUN, "00000.parquet")).unlink()
+        Path(store.layout.run(RUN).images("00000.parquet")).unlink()
         result = run(store.url, "--verify")
         assert (result.return_value, result.stdout.splitlines()[1].split()[0]) == (0, "leftover")
 
     def test_repair_says_what_it_did_and_the_command_that_completes_the_run(self, store: Store) -> None:
-        Path(store.labels_file(RUN, "00000.parquet")).unlink()
+        Path(store.layout.run(RUN).labels("00000.parquet")).unlink()
         result = run(store.url, "--repair")
         assert result.return_value == 0
         assert result.stdout.splitlines()[2:] == [

@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 def fill(store: Store) -> None:
     store.create_run(run_record(RUN))
-    store.write_job(job_record(RUN))
+    store.run(RUN).write_job(job_record(RUN))
     for shard in ("a/0", "b/0"):
         commit_shard(store, RUN, shard)
 
@@ -71,7 +71,7 @@ class TestViews:
         images, labels = shard_tables("c", 2)
         status = pa.array([REJECTED, "labelled"])
         images = images.set_column(images.column_names.index("status"), IMAGES.field("status"), status)
-        store.commit(RUN, "c", images, labels, {})
+        store.run(RUN).commit("c", images, labels, {})
         assert rows(store, 'SELECT shard, "index" FROM rejects') == [("c", 0)]
 
     def test_truth_has_one_row_a_given_label(self, store: Store) -> None:
@@ -126,7 +126,7 @@ class TestUnfinished:
 
     def test_labels_whose_shard_is_not_committed_do_not_spoil_the_status(self, store: Store) -> None:
         commit_shard(store, RUN, "c")
-        Path(store.images_file(RUN, file_name("c"))).unlink()
+        Path(store.layout.run(RUN).images(file_name("c"))).unlink()
         (status,) = query_rows(open_store(store.url), "status", {"run": None})
         assert (status["n_images"], status["n_labels"], status["n_label_rows"]) == (4, 8, 8)
 
@@ -140,7 +140,7 @@ class TestUnfinished:
         ]
 
     def test_the_last_job_is_the_newest(self, store: Store) -> None:
-        store.write_job(job_record(RUN, started="2026-03-01T00:00:00", outcome="failed"))
+        store.run(RUN).write_job(job_record(RUN, started="2026-03-01T00:00:00", outcome="failed"))
         (job,) = query_rows(open_store(store.url), "last_job", {"run": RUN})
         assert job["outcome"] == "failed"
 
@@ -283,5 +283,5 @@ def commit_large(store: Store, run: str) -> int:
     generator = random.Random(0)
     captions = pa.array(generator.randbytes(5000).hex() for _ in range(1000))
     images = images.set_column(images.column_names.index("caption"), IMAGES.field("caption"), captions)
-    store.commit(run, "large", images, labels, {})
-    return int(store.filesystem.size(store.images_file(run, file_name("large"))))
+    store.run(run).commit("large", images, labels, {})
+    return int(store.filesystem.size(store.layout.run(run).images(file_name("large"))))

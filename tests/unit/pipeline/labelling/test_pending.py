@@ -43,7 +43,7 @@ def write(path: Path, content: bytes = b"x", modified: float | None = None) -> N
 
 
 def plan(store: Store, folder: Path, policy: str = "keep", n_buckets: int = 0) -> ShardPlan:
-    return plan_shards(store, RUN, find_source(str(folder)), n_buckets, policy)
+    return plan_shards(store.run(RUN), find_source(str(folder)), n_buckets, policy)
 
 
 def commit(store: Store, shards: list[Shard]) -> None:
@@ -120,7 +120,7 @@ class TestShards:
         commit(store, plan(store, folder).pending)
         for name in ("0", "1"):
             # As if these were committed tomorrow.
-            os.utime(store.images_file(RUN, file_name(name)), (time.time() + 86400,) * 2)
+            os.utime(store.layout.run(RUN).images(file_name(name)), (time.time() + 86400,) * 2)
         looked_at: list[str] = []
         read = Store.read_version
         monkeypatch.setattr(
@@ -141,7 +141,7 @@ class TestShards:
         (folder / "list").write_text("https://host/0.tar\n")
         source = find_source(f"@{folder}/list")
         commit_shard(store, RUN, "host/0", size=7, etag="v1")
-        planned = plan_shards(store, RUN, source, 0, "fail")
+        planned = plan_shards(store.run(RUN), source, 0, "fail")
         assert (planned.pending, planned.changed) == ([], [])
 
 
@@ -175,7 +175,7 @@ class TestFolder:
             write(folder / name)
             commit(store, plan(store, folder, n_buckets=1).pending)
         taken = f"bucket-0000-of-0001{f'+{generation}' if generation else ''}"
-        store.delete_files(RUN, [file_name(taken)])
+        store.run(RUN).delete_files([file_name(taken)])
         # Files of others among the run's, whose names are no generations.
         commit_shard(store, RUN, "bucket-0000-of-0001+x")
         commit_shard(store, RUN, "bucket-0000-of-0001+0")

@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def stand(store: Store) -> Standing:
-    record = store.read_run(RUN)
+    record = store.run(RUN).read_record()
     assert record is not None
     return compare_with_source(store, record)
 

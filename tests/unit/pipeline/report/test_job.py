@@ -120,7 +120,7 @@ def test_a_seed_may_be_of_any_length(store: Store, tmp_path: Path) -> None:
 
 
 def test_the_head_adds_up_what_the_jobs_did(store: Store, tmp_path: Path) -> None:
-    store.write_job(
+    store.run(RUN).write_job(
         job_record(RUN, started="2026-01-02T00:00:00.000+00:00", seconds=6.0, labelling_s=3.0, images_per_s=8.0)
     )
     head = report(store, tmp_path / "r.html", usd_per_hour=3.0)["head"]
@@ -136,7 +136,7 @@ def test_the_head_sets_what_was_predicted_against_what_those_jobs_took(store: St
     assert report(store, tmp_path / "before.html")["head"]["predicted"] is None
     for day, outcome in ((2, "done"), (3, "failed")):
         started = f"2026-01-0{day}T00:00:00.000+00:00"
-        store.write_job(job_record(RUN, started=started, outcome=outcome, seconds=6.0, predicted_s=5.0))
+        store.run(RUN).write_job(job_record(RUN, started=started, outcome=outcome, seconds=6.0, predicted_s=5.0))
     assert report(store, tmp_path / "after.html")["head"]["predicted"] == {"predicted": 5.0, "real": 6.0}
 
 

@@ -27,7 +27,7 @@ def labelled(tmp_path: Path, given: str) -> tuple[RunRecord, list[dict[str, Any]
 
     store = Store(str(tmp_path / "store"))
     label_source(store, RUN, given)
-    record = store.read_run(RUN)
+    record = store.run(RUN).read_record()
     assert record is not None
     query = """SELECT * FROM images WHERE status = 'labelled' ORDER BY shard, "index" """
     result = run_query(open_store(store.url), query)

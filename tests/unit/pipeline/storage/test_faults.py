@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from pipeline.dataflow import datasource
 from pipeline.errors import StorageError
-from pipeline.sources import tar_archive
+from pipeline.sources import shard_reader, tar_archive
 from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
+from pipeline.sources.shard import Shard
+from pipeline.store.parquet_file import read_file
 from pipeline.store.store import Store
 from tests.fixtures.corpus import tar_bytes
 from tests.fixtures.faulty_s3 import Fault, FaultyS3
@@ -57,7 +58,7 @@ def source(
     request: pytest.FixtureRequest, faulty_s3: FaultyS3, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """URL of a shard on S3 that takes several requests to read."""
-    monkeypatch.setattr(datasource, "_READ_AHEAD_BYTES", 100_000)
+    monkeypatch.setattr(shard_reader, "_READ_AHEAD_BYTES", 100_000)
     monkeypatch.setattr(tar_archive, "_BUFFER_BYTES", 50_000)
     url = f"{s3}/{tmp_path.name}/{request.param}"
     Store(s3).filesystem.pipe_file(url, SHARDS[request.param]())
@@ -76,7 +77,7 @@ def store(faulty_s3: FaultyS3, s3: str, tmp_path: Path) -> Store:
 
 def read_samples(url: str) -> list[dict[str, Any]]:
     found = find_source(url)
-    shards = found.shards or [datasource.Shard("folder", found.root, "folder", files=tuple(found.images))]
+    shards = found.shards or [Shard("folder", found.root, "folder", files=tuple(found.images))]
     return [
         sample for shard in shards for batch in read_batches(shard, 5) for sample in batch.column("samples")[0].as_py()
     ]
@@ -84,9 +85,11 @@ def read_samples(url: str) -> list[dict[str, Any]]:
 
 def stored_rows(store: Store, shard: str) -> tuple[pa.Table, pa.Table]:
     """Images and labels of a committed shard, which has no other files."""
-    assert len(store.list_labels(RUN)) == len(store.committed(RUN))
-    file = store.committed(RUN)[shard].file
-    return store.read_file(store.images_file(RUN, file))[0], store.read_file(store.labels_file(RUN, file))[0]
+    assert len(store.run(RUN).list_labels()) == len(store.run(RUN).committed())
+    file = store.run(RUN).committed()[shard].file
+    return read_file(store.filesystem, store.layout.run(RUN).images(file))[0], read_file(
+        store.filesystem, store.layout.run(RUN).labels(file)
+    )[0]
 
 
 class TestReading:
@@ -181,7 +184,7 @@ class TestCommits:
     def test_a_run_whose_answer_is_lost_is_the_one_that_was_made(self, store: Store, faulty_s3: FaultyS3) -> None:
         faulty_s3.inject(Fault.CUT_AFTER, method="PUT", part="run.json")
         record = run_record("run-2")
-        assert store.create_run(record) == record == store.read_run("run-2")
+        assert store.create_run(record) == record == store.run("run-2").read_record()
         assert faulty_s3.injected == {Fault.CUT_AFTER: 1}
 
     @pytest.mark.parametrize("part", ["/labels/", "/images/"])

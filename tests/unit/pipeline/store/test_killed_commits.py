@@ -44,12 +44,12 @@ class Scenario:
 
 def _leave_labels_of_a_dead_job(store: Store) -> None:
     commit_shard(store, RUN, "a", **OLD)
-    store.filesystem.rm_file(store.images_file(RUN, file_name("a")))
+    store.filesystem.rm_file(store.layout.run(RUN).images(file_name("a")))
 
 
 def _compact(store: Store) -> None:
     commit_shard(store, RUN, "a", **OLD)
-    compact_run(store, RUN, read_vocabulary(None), lambda done, total: None)
+    compact_run(store.run(RUN), read_vocabulary(None), lambda done, total: None)
 
 
 SCENARIOS = {
@@ -79,8 +79,8 @@ def prepared(folder: Path, scenario: Scenario) -> Store:
 
 def commit(store: Store, replaces: bool) -> None:
     """What a job does with the shard, the first time or again."""
-    committed = store.committed(RUN)
-    is_done = "a" in committed and (not replaces or store.read_version(RUN, committed["a"]).etag == NEW["etag"])
+    committed = store.run(RUN).committed()
+    is_done = "a" in committed and (not replaces or store.run(RUN).read_version(committed["a"]).etag == NEW["etag"])
     if not is_done:
         commit_shard(store, RUN, "a", **NEW, replace=replaces)
 

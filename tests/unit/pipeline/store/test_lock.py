@@ -43,13 +43,13 @@ def local_store(tmp_path: Path) -> Store:
 
 def held(store: Store, lease_s: float = 300.0) -> RunLock:
     """A lock that was taken; with a lease of 0 it is expired at once."""
-    lock = RunLock(store, RUN, lease_s)
+    lock = RunLock(store.run(RUN), lease_s)
     lock.take()
     return lock
 
 
 def numbers(store: Store) -> list[int]:
-    return [lock.number for lock in read_locks(store, RUN)]
+    return [lock.number for lock in read_locks(store.run(RUN))]
 
 
 def interposed(monkeypatch: pytest.MonkeyPatch, meanwhile: Any) -> None:
@@ -69,7 +69,7 @@ def test_a_second_job_is_told_who_holds_the_run_and_until_when(store: Store) -> 
     with pytest.raises(
         RunLockedError, match=rf"run {RUN} in .* is held by process {os.getpid()} on .* since 2.*, until"
     ):
-        RunLock(store, RUN).take()
+        RunLock(store.run(RUN)).take()
     assert numbers(store) == [1]
 
 
@@ -90,7 +90,7 @@ def test_of_two_that_find_the_same_expired_lock_one_takes_it(store: Store, monke
     held(store, lease_s=0)
     interposed(monkeypatch, lambda: held(store))
     with pytest.raises(RunLockedError):
-        RunLock(store, RUN).take()
+        RunLock(store.run(RUN)).take()
     assert numbers(store) == [2]
 
 
@@ -106,7 +106,7 @@ def test_one_that_decided_on_locks_that_came_and_went_since_leaves_again(
 
     interposed(monkeypatch, come_and_go)
     with pytest.raises(RunLockedError):
-        RunLock(store, RUN).take()
+        RunLock(store.run(RUN)).take()
     assert numbers(store) == [1]
 
 
@@ -121,7 +121,7 @@ def test_a_holder_that_wakes_up_while_it_is_taken_over_keeps_its_lock(
 
     interposed(monkeypatch, wake_up)
     with pytest.raises(RunLockedError):
-        RunLock(store, RUN).take()
+        RunLock(store.run(RUN)).take()
     assert numbers(store) == [1]
     assert sleeper.renew()
 
@@ -134,7 +134,7 @@ def test_of_many_at_once_exactly_one_takes_the_lock(store: Store, is_expired: bo
     barrier, outcomes = threading.Barrier(n_takers), []
 
     def take() -> None:
-        lock = RunLock(store, RUN)
+        lock = RunLock(store.run(RUN))
         barrier.wait()
         try:
             lock.take()
@@ -158,15 +158,15 @@ def test_a_holder_that_was_taken_over_knows_it_and_leaves_the_others_lock_alone(
     sleeper.release()
     assert numbers(store) == [2]
     with pytest.raises(RunLockedError):
-        RunLock(store, RUN).take()
+        RunLock(store.run(RUN)).take()
 
 
 def test_a_renewed_lock_lives_on(local_store: Store) -> None:
     lock = held(local_store)
-    (standing,) = read_locks(local_store, RUN)
+    (standing,) = read_locks(local_store.run(RUN))
     os.utime(standing.path, (0, 0))
     assert lock.renew()
-    (standing,) = read_locks(local_store, RUN)
+    (standing,) = read_locks(local_store.run(RUN))
     assert not standing.is_expired(time.time())
 
 
@@ -176,12 +176,12 @@ def test_the_clocks_of_the_jobs_machines_do_not_matter(
 ) -> None:
     set_clock(monkeypatch, holders)
     held(store)
-    (standing,) = read_locks(store, RUN)
+    (standing,) = read_locks(store.run(RUN))
     assert standing.record is not None
     assert standing.record.expires.startswith(holders)
     set_clock(monkeypatch, takers)
     with pytest.raises(RunLockedError):
-        RunLock(store, RUN).take()
+        RunLock(store.run(RUN)).take()
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, year: str) -> None:
@@ -201,7 +201,7 @@ def test_a_lock_that_cannot_be_read_holds_until_it_expires(store: Store) -> None
     path = f"{store.root}/runs/{RUN}/lock-4.json"
     write_whole(store.filesystem, path, b"{")
     with pytest.raises(RunLockedError, match=r"a job whose lock .*lock-4\.json cannot be read"):
-        RunLock(store, RUN).take()
+        RunLock(store.run(RUN)).take()
     if is_local(store.filesystem):
         os.utime(path, (0, 0))
         held(store)
@@ -211,7 +211,7 @@ def test_a_lock_that_cannot_be_read_holds_until_it_expires(store: Store) -> None
 @pytest.mark.parametrize("end", [None, RuntimeError, KeyboardInterrupt])
 def test_at_the_end_of_the_job_however_it_ends_the_lock_is_gone(store: Store, end: type[BaseException] | None) -> None:
     try:
-        with held_lock(store, RUN, pytest.fail):
+        with held_lock(store.run(RUN), pytest.fail):
             assert numbers(store) == [1]
             if end:
                 raise end
@@ -227,10 +227,10 @@ def test_it_is_renewed_while_the_job_runs_and_a_loss_is_told(
     monkeypatch.setattr(lock_module, "_RENEWAL_S", 0.02)
     losses: list[str] = []
     told = threading.Event()
-    with held_lock(local_store, RUN, lambda loss: (losses.append(loss), told.set())):
-        (standing,) = read_locks(local_store, RUN)
+    with held_lock(local_store.run(RUN), lambda loss: (losses.append(loss), told.set())):
+        (standing,) = read_locks(local_store.run(RUN))
         deadline = time.monotonic() + 10
-        while read_locks(local_store, RUN)[0].modified_s == standing.modified_s:
+        while read_locks(local_store.run(RUN))[0].modified_s == standing.modified_s:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         # Somebody who took it for expired.
@@ -244,7 +244,7 @@ def test_it_is_renewed_while_the_job_runs_and_a_loss_is_told(
 def test_a_storage_that_fails_at_the_end_does_not_hide_what_ended_the_job(
     local_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = held_lock(local_store, RUN, pytest.fail)
+    lock = held_lock(local_store.run(RUN), pytest.fail)
     lock.__enter__()
     monkeypatch.setattr(lock_module, "read_locks", fail)
     failure = ZeroDivisionError()
@@ -258,20 +258,20 @@ def fail(*_: Any) -> Any:
 
 def test_a_held_lock_survives_a_repair_and_one_left_by_a_killed_job_does_not(local_store: Store) -> None:
     held(local_store)
-    assert verify_run(local_store, RUN).findings == []
-    (standing,) = read_locks(local_store, RUN)
+    assert verify_run(local_store.run(RUN)).findings == []
+    (standing,) = read_locks(local_store.run(RUN))
     os.utime(standing.path, (time.time() - 2000,) * 2)
-    verification = verify_run(local_store, RUN)
+    verification = verify_run(local_store.run(RUN))
     assert [finding.kind for finding in verification.findings] == ["leftover"]
-    assert [repaired.what for repaired in repair_run(local_store, verification)] == ["deleted"]
+    assert [repaired.what for repaired in repair_run(local_store.run(RUN), verification)] == ["deleted"]
     assert numbers(local_store) == []
 
 
 def test_a_lock_that_was_renewed_since_it_was_found_expired_survives_the_repair(local_store: Store) -> None:
     lock = held(local_store)
-    (standing,) = read_locks(local_store, RUN)
+    (standing,) = read_locks(local_store.run(RUN))
     os.utime(standing.path, (time.time() - 2000,) * 2)
-    verification = verify_run(local_store, RUN)
+    verification = verify_run(local_store.run(RUN))
     assert lock.renew()
-    assert list(repair_run(local_store, verification)) == []
+    assert list(repair_run(local_store.run(RUN), verification)) == []
     assert numbers(local_store) == [1]

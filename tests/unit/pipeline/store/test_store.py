@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError
-from pipeline.store import store as store_module
+from pipeline.store import run as run_module
 from pipeline.store.ownership import ShardVersion, file_name, is_compacted, shard_stem, split_file_name
+from pipeline.store.parquet_file import read_file
 from pipeline.store.store import Store, check_run_name
 from schemas import IMAGES, LABELS
 from tests.fixtures.tables import commit_shard, job_record, run_record, shard_tables
@@ -52,7 +53,7 @@ def rows(store: Store, query: str) -> list[tuple[Any, ...]]:
 
 
 def read_keys(store: Store, shard: str) -> set[str]:
-    return store.read_keys(RUN, shard, store.committed(RUN)[shard])
+    return store.run(RUN).read_keys(shard, store.run(RUN).committed()[shard])
 
 
 def visible_files(root: Path) -> list[str]:
@@ -65,9 +66,9 @@ class TestFileNames:
     def test_nasty_names_come_back_from_the_listing_each_as_itself(self, store: Store) -> None:
         for number, name in enumerate(NASTY_NAMES):
             assert commit_shard(store, RUN, name, n_rows=1, size=number), name
-        committed = store.committed(RUN)
+        committed = store.run(RUN).committed()
         assert len(committed) == len(NASTY_NAMES)
-        assert all(store.read_version(RUN, committed[name]).size == n for n, name in enumerate(NASTY_NAMES))
+        assert all(store.run(RUN).read_version(committed[name]).size == n for n, name in enumerate(NASTY_NAMES))
 
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.text(max_size=260), min_size=2, max_size=6, unique=True))
@@ -97,16 +98,19 @@ class TestCommit:
 
     def test_what_was_committed_is_read_back(self, any_store: Store) -> None:
         images, labels = shard_tables("a/0", 3, n_labels=2)
-        assert any_store.commit(RUN, "a/0", images, labels, {"source_size": 5, "source_etag": "x"})
+        assert any_store.run(RUN).commit("a/0", images, labels, {"source_size": 5, "source_etag": "x"})
         name = file_name("a/0")
-        for path, table in ((any_store.images_file(RUN, name), images), (any_store.labels_file(RUN, name), labels)):
+        for path, table in (
+            (any_store.layout.run(RUN).images(name), images),
+            (any_store.layout.run(RUN).labels(name), labels),
+        ):
             with any_store.filesystem.open(path, "rb") as file:
                 assert pq.ParquetFile(file).read().equals(table)
 
     def test_both_files_say_what_they_were_made_from(self, store: Store) -> None:
         commit_shard(store, RUN, "a/0", size=7, etag="v1", fingerprint="f00")
         commits = set()
-        for path in (store.images_file(RUN, file_name("a/0")), store.labels_file(RUN, file_name("a/0"))):
+        for path in (store.layout.run(RUN).images(file_name("a/0")), store.layout.run(RUN).labels(file_name("a/0"))):
             stored = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
             commits.add(stored.pop("tagstream.commit"))
             assert re.fullmatch(b"[0-9a-f]{32}", pq.read_metadata(path).metadata[b"tagstream.digest"])
@@ -122,7 +126,7 @@ class TestCommit:
     @pytest.mark.parametrize(("size", "etag"), [(7, "v1"), (None, None), (0, None)])
     def test_the_version_of_the_source_is_read_back(self, store: Store, size: int | None, etag: str | None) -> None:
         commit_shard(store, RUN, "0", size=size, etag=etag)
-        assert store.read_version(RUN, store.committed(RUN)["0"]) == ShardVersion(size, etag)
+        assert store.run(RUN).read_version(store.run(RUN).committed()["0"]) == ShardVersion(size, etag)
 
     def test_the_keys_of_a_shard_are_read_back(self, any_store: Store) -> None:
         commit_shard(any_store, RUN, "0", keys=["x", "y", "x"])
@@ -142,7 +146,7 @@ class TestCommit:
         commit_shard(any_store, RUN, "0", n_rows=2, etag="v1")
         assert commit_shard(any_store, RUN, "0", n_rows=5, etag="v2", replace=True)
         assert len(read_keys(any_store, "0")) == 5
-        assert any_store.read_version(RUN, any_store.committed(RUN)["0"]).etag == "v2"
+        assert any_store.run(RUN).read_version(any_store.run(RUN).committed()["0"]).etag == "v2"
 
     def test_a_shard_whose_images_were_not_written_is_not_committed(
         self, any_store: Store, monkeypatch: pytest.MonkeyPatch
@@ -150,8 +154,8 @@ class TestCommit:
         _fail_at_write(monkeypatch, 2)
         with pytest.raises(StoreError, match=r"cannot commit shard 0 to the store .*: disk full"):
             commit_shard(any_store, RUN, "0")
-        assert any_store.filesystem.exists(any_store.labels_file(RUN, file_name("0")))
-        assert "0" not in any_store.committed(RUN)
+        assert any_store.filesystem.exists(any_store.layout.run(RUN).labels(file_name("0")))
+        assert "0" not in any_store.run(RUN).committed()
 
     def test_a_shard_whose_labels_were_not_written_has_no_images(
         self, any_store: Store, monkeypatch: pytest.MonkeyPatch
@@ -159,7 +163,7 @@ class TestCommit:
         _fail_at_write(monkeypatch, 1)
         with pytest.raises(StoreError):
             commit_shard(any_store, RUN, "0")
-        assert not any_store.filesystem.exists(any_store.images_file(RUN, file_name("0")))
+        assert not any_store.filesystem.exists(any_store.layout.run(RUN).images(file_name("0")))
 
     @pytest.mark.parametrize("replace", [False, True])
     def test_labels_that_a_crash_left_behind_are_deleted_by_the_next_commit(
@@ -172,9 +176,9 @@ class TestCommit:
             with pytest.raises(StoreError):
                 commit_shard(any_store, RUN, "0", n_rows=9, replace=replace)
         assert commit_shard(any_store, RUN, "0", n_rows=2, n_labels=1, replace=replace)
-        (name,) = any_store.list_labels(RUN)
-        assert name == any_store.committed(RUN)["0"].file
-        table, _ = any_store.read_file(any_store.labels_file(RUN, name))
+        (name,) = any_store.run(RUN).list_labels()
+        assert name == any_store.run(RUN).committed()["0"].file
+        table, _ = read_file(any_store.filesystem, any_store.layout.run(RUN).labels(name))
         assert table.num_rows == 2
 
     def test_a_crash_while_replacing_leaves_the_former_commit_as_it_was(
@@ -190,7 +194,7 @@ class TestCommit:
     def test_of_two_jobs_that_commit_a_shard_at_once_the_labels_of_one_stand_beside_its_images(
         self, any_store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        write, slow = store_module.write_whole, []
+        write, slow = run_module.write_whole, []
 
         def write_whole(filesystem: Any, path: str, content: bytes, **options: Any) -> bool:
             if "/images/" in path and not slow:
@@ -199,19 +203,19 @@ class TestCommit:
                 assert commit_shard(any_store, RUN, "0", n_rows=3, n_labels=1)
             return write(filesystem, path, content, **options)
 
-        monkeypatch.setattr(store_module, "write_whole", write_whole)
+        monkeypatch.setattr(run_module, "write_whole", write_whole)
         assert not commit_shard(any_store, RUN, "0", n_rows=7, n_labels=5)
         assert rows(any_store, "SELECT count(*) FROM images") == [(3,)]
         assert rows(any_store, "SELECT count(*) FROM labels") == [(3,)]
-        assert len(any_store.list_labels(RUN)) == 1
+        assert len(any_store.run(RUN).list_labels()) == 1
 
     def test_a_job_whose_labels_were_taken_for_left_behind_is_the_one_that_commits_if_it_goes_on_first(
         self, any_store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        write, may_go_on, results = store_module.write_whole, Event(), {}
+        write, may_go_on, results = run_module.write_whole, Event(), {}
 
         def write_whole(filesystem: Any, path: str, content: bytes, **options: Any) -> bool:
-            if path == any_store.images_file(RUN, file_name("0")):
+            if path == any_store.layout.run(RUN).images(file_name("0")):
                 second.start()
                 may_go_on.wait(60)
             elif "/images/" in path:
@@ -223,7 +227,7 @@ class TestCommit:
         def commit(name: str, n_rows: int) -> None:
             results[name] = commit_shard(any_store, RUN, "0", n_rows=n_rows)
 
-        monkeypatch.setattr(store_module, "write_whole", write_whole)
+        monkeypatch.setattr(run_module, "write_whole", write_whole)
         first, second = (Thread(target=commit, args=arguments) for arguments in (("first", 3), ("second", 5)))
         first.start()
         first.join(60)
@@ -260,26 +264,29 @@ class TestCommit:
 
     def test_a_half_written_file_of_a_killed_job_is_no_commit(self, store: Store) -> None:
         commit_shard(store, RUN, "0")
-        folder = Path(store.images_file(RUN, file_name("0"))).parent
+        folder = Path(store.layout.run(RUN).images(file_name("0"))).parent
         (folder / ".1.parquet.0123.tmp").write_bytes(b"PAR1")
         (folder / ".1.parquet").write_bytes(b"PAR1")
         (folder / "notes.txt").write_text("?")
-        assert len(store.committed(RUN)) == 1
+        assert len(store.run(RUN).committed()) == 1
 
     def test_a_shard_without_labels_has_a_file_of_none(self, store: Store) -> None:
         commit_shard(store, RUN, "0", n_rows=2, n_labels=0)
-        assert pq.read_table(store.labels_file(RUN, file_name("0"))).num_rows == 0
+        assert pq.read_table(store.layout.run(RUN).labels(file_name("0"))).num_rows == 0
 
     def test_the_files_have_the_schemas_of_the_tables(self, store: Store) -> None:
         commit_shard(store, RUN, "0")
-        assert pq.read_schema(store.images_file(RUN, file_name("0"))).equals(IMAGES, check_metadata=False)
-        assert pq.read_schema(store.labels_file(RUN, file_name("0"))).equals(LABELS, check_metadata=False)
+        assert pq.read_schema(store.layout.run(RUN).images(file_name("0"))).equals(IMAGES, check_metadata=False)
+        assert pq.read_schema(store.layout.run(RUN).labels(file_name("0"))).equals(LABELS, check_metadata=False)
 
     @pytest.mark.parametrize("content", [b"", b"PAR1 and nothing else"])
     def test_a_damaged_commit_is_named_in_the_error(self, store: Store, content: bytes) -> None:
         commit_shard(store, RUN, "0")
-        Path(store.images_file(RUN, file_name("0"))).write_bytes(content)
-        for read in (lambda: read_keys(store, "0"), lambda: store.read_version(RUN, store.committed(RUN)["0"])):
+        Path(store.layout.run(RUN).images(file_name("0"))).write_bytes(content)
+        for read in (
+            lambda: read_keys(store, "0"),
+            lambda: store.run(RUN).read_version(store.run(RUN).committed()["0"]),
+        ):
             with pytest.raises(StoreError, match=r"images/run=run-1/0\.parquet is damaged: .* delete it"):
                 read()
 
@@ -291,8 +298,8 @@ class TestGenerations:
         commit_shard(any_store, RUN, "0")
         for generation in (1, 2):
             commit_shard(any_store, RUN, "0", replace=True)
-            assert any_store.committed(RUN)["0"].generation == generation
-            assert list(any_store.list_labels(RUN)) == [file_name("0", generation)]
+            assert any_store.run(RUN).committed()["0"].generation == generation
+            assert list(any_store.run(RUN).list_labels()) == [file_name("0", generation)]
 
     def test_of_two_generations_the_higher_is_read_whatever_else_lies_there(
         self, any_store: Store, monkeypatch: pytest.MonkeyPatch
@@ -300,16 +307,16 @@ class TestGenerations:
         commit_shard(any_store, RUN, "0", n_rows=2)
         monkeypatch.setattr(any_store, "delete_files", lambda *_: None)
         commit_shard(any_store, RUN, "0", n_rows=5, replace=True)
-        assert len(any_store.list_labels(RUN)) == 2
+        assert len(any_store.run(RUN).list_labels()) == 2
         assert rows(any_store, "SELECT count(*) FROM images") == [(5,)]
         assert rows(any_store, "SELECT count(*) FROM labels") == [(10,)]
 
     def test_a_job_that_replaces_what_another_has_replaced_comes_late(self, any_store: Store) -> None:
         commit_shard(any_store, RUN, "0", n_rows=2)
-        former = any_store.committed(RUN)["0"]
+        former = any_store.run(RUN).committed()["0"]
         tables = shard_tables("0", 3)
-        assert any_store.commit(RUN, "0", *tables, {}, replaces=former)
-        assert not any_store.commit(RUN, "0", *shard_tables("0", 4), {}, replaces=former)
+        assert any_store.run(RUN).commit("0", *tables, {}, replaces=former)
+        assert not any_store.run(RUN).commit("0", *shard_tables("0", 4), {}, replaces=former)
         assert len(read_keys(any_store, "0")) == 3
 
     @settings(max_examples=200, deadline=None)
@@ -325,8 +332,8 @@ class TestRecords:
     """The json records."""
 
     def test_a_store_that_is_not_there_is_empty(self, any_store: Store) -> None:
-        assert (any_store.exists(), any_store.run_names(), len(any_store.committed(RUN))) == (False, [], 0)
-        assert (any_store.read_run(RUN), any_store.read_jobs(RUN)) == (None, [])
+        assert (any_store.exists(), any_store.run_names(), len(any_store.run(RUN).committed())) == (False, [], 0)
+        assert (any_store.run(RUN).read_record(), any_store.run(RUN).read_jobs()) == (None, [])
 
     def test_the_first_who_makes_a_run_decides_what_it_is(self, any_store: Store) -> None:
         first = any_store.create_run(run_record(RUN, fingerprint="first"))
@@ -338,31 +345,31 @@ class TestRecords:
         store.create_run(run_record(RUN))
         path = Path(store.root, "runs", RUN, "run.json")
         path.write_text(json.dumps({**json.loads(path.read_text()), "from_the_future": [1]}))
-        assert store.read_run(RUN) == run_record(RUN)
+        assert store.run(RUN).read_record() == run_record(RUN)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"run": "x"}', b"\xff\xfe"])
     def test_a_damaged_record_is_named_in_the_error(self, store: Store, content: bytes) -> None:
         store.create_run(run_record(RUN))
-        store.write_job(job_record(RUN))
+        store.run(RUN).write_job(job_record(RUN))
         for path in Path(store.root).rglob("*.json"):
             path.write_bytes(content)
         with pytest.raises(StoreError, match=r"runs/run-1/run\.json is damaged"):
-            store.read_run(RUN)
+            store.run(RUN).read_record()
         with pytest.raises(StoreError, match=r"runs/run-1/jobs/.*\.json is damaged"):
-            store.read_jobs(RUN)
+            store.run(RUN).read_jobs()
 
     def test_jobs_come_oldest_first_and_a_later_record_of_one_stands(self, any_store: Store) -> None:
         for started, outcome in (("2026-01-02T00:00:00", "running"), ("2026-01-01T00:00:00", "done")):
-            any_store.write_job(job_record(RUN, started=started, outcome=outcome))
-        any_store.write_job(job_record(RUN, started="2026-01-02T00:00:00", outcome="failed"))
-        assert [job.outcome for job in any_store.read_jobs(RUN)] == ["done", "failed"]
+            any_store.run(RUN).write_job(job_record(RUN, started=started, outcome=outcome))
+        any_store.run(RUN).write_job(job_record(RUN, started="2026-01-02T00:00:00", outcome="failed"))
+        assert [job.outcome for job in any_store.run(RUN).read_jobs()] == ["done", "failed"]
 
     def test_a_store_whose_path_looks_like_a_pattern_is_read_like_any_other(self, tmp_path: Path) -> None:
         store = Store(str(tmp_path / "a[1]*{b}?"))
         store.create_run(run_record(RUN))
-        store.write_job(job_record(RUN))
+        store.run(RUN).write_job(job_record(RUN))
         commit_shard(store, RUN, "0")
-        assert (store.run_names(), len(store.read_jobs(RUN)), len(store.committed(RUN))) == ([RUN], 1, 1)
+        assert (store.run_names(), len(store.run(RUN).read_jobs()), len(store.run(RUN).committed())) == ([RUN], 1, 1)
 
     @pytest.mark.parametrize("run", ["", ".", "..", "a/b", "-x", "_x", "größe", "a b", "x" * 101, "a\n"])
     def test_a_run_name_that_cannot_be_part_of_a_path_is_refused(self, run: str) -> None:
@@ -377,7 +384,7 @@ class TestRecords:
 
 def _fail_at_write(monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     """Makes the n-th file of a commit fail."""
-    write, calls = store_module.write_whole, []
+    write, calls = run_module.write_whole, []
 
     def write_whole(filesystem: Any, path: str, content: bytes, **options: Any) -> bool:
         calls.append(path)
@@ -385,7 +392,7 @@ def _fail_at_write(monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
             raise OSError("disk full")
         return write(filesystem, path, content, **options)
 
-    monkeypatch.setattr(store_module, "write_whole", write_whole)
+    monkeypatch.setattr(run_module, "write_whole", write_whole)
 
 
 def test_the_tables_of_the_fixture_have_the_schemas_of_the_store() -> None:

@@ -16,6 +16,7 @@ from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.ownership import file_name, is_compacted
+from pipeline.store.parquet_file import read_file
 from pipeline.store.store import Store
 from pipeline.upkeep import compaction as compaction_module
 from pipeline.upkeep.compaction import CompactionOutcome, compact_run
@@ -42,7 +43,7 @@ def fill(store: Store) -> Store:
 
 
 def compact(store: Store) -> CompactionOutcome:
-    return compact_run(store, RUN, read_vocabulary(None), lambda done, total: None)
+    return compact_run(store.run(RUN), read_vocabulary(None), lambda done, total: None)
 
 
 def all_rows(store: Store) -> dict[str, list[Any]]:
@@ -71,22 +72,25 @@ class TestRows:
 
     def test_a_label_lies_in_one_place_the_highest_scores_first(self, store: Store) -> None:
         compact(store)
-        (name,) = store.list_labels(RUN)
-        table, _ = store.read_file(store.labels_file(RUN, name))
+        (name,) = store.run(RUN).list_labels()
+        table, _ = read_file(store.filesystem, store.layout.run(RUN).labels(name))
         found = list(zip(table["label"].to_pylist(), (-score for score in table["score"].to_pylist()), strict=True))
         assert found == sorted(found)
 
     def test_the_files_have_the_schemas_of_the_tables_and_say_which_run_made_them(self, store: Store) -> None:
         compact(store)
-        (name,) = store.list_labels(RUN)
-        for path, schema in ((store.images_file(RUN, name), IMAGES), (store.labels_file(RUN, name), LABELS)):
-            table, described = store.read_file(path)
+        (name,) = store.run(RUN).list_labels()
+        for path, schema in (
+            (store.layout.run(RUN).images(name), IMAGES),
+            (store.layout.run(RUN).labels(name), LABELS),
+        ):
+            table, described = read_file(store.filesystem, path)
             assert table.schema.equals(schema, check_metadata=False)
             assert described["fingerprint"] == "f"
 
     def test_damage_is_not_written_anew_as_if_it_were_whole(self, tmp_path: Path) -> None:
         store = fill(Store(str(tmp_path / "store")))
-        path = Path(store.labels_file(RUN, "b.parquet"))
+        path = Path(store.layout.run(RUN).labels("b.parquet"))
         content = bytearray(path.read_bytes())
         content[20] ^= 1
         path.write_bytes(content)
@@ -109,21 +113,21 @@ class TestRows:
 
     def test_an_unknown_run_is_refused(self, store: Store) -> None:
         with pytest.raises(StoreError, match="there is no run other in the store"):
-            compact_run(store, "other", read_vocabulary(None), lambda done, total: None)
+            compact_run(store.run("other"), read_vocabulary(None), lambda done, total: None)
 
 
 class TestLaterJobs:
     """A compacted run is labelled further as any other."""
 
     def test_the_shards_are_known_with_the_version_of_their_source_and_their_keys(self, store: Store) -> None:
-        former = store.committed(RUN)
-        versions = {shard: store.read_version(RUN, former[shard]) for shard in SHARDS}
-        keys = {shard: store.read_keys(RUN, shard, former[shard]) for shard in SHARDS}
+        former = store.run(RUN).committed()
+        versions = {shard: store.run(RUN).read_version(former[shard]) for shard in SHARDS}
+        keys = {shard: store.run(RUN).read_keys(shard, former[shard]) for shard in SHARDS}
         compact(store)
-        committed = store.committed(RUN)
+        committed = store.run(RUN).committed()
         assert len(committed) == len(SHARDS)
-        assert {shard: store.read_version(RUN, committed[shard]) for shard in SHARDS} == versions
-        assert {shard: store.read_keys(RUN, shard, committed[shard]) for shard in SHARDS} == keys
+        assert {shard: store.run(RUN).read_version(committed[shard]) for shard in SHARDS} == versions
+        assert {shard: store.run(RUN).read_keys(shard, committed[shard]) for shard in SHARDS} == keys
         assert [committed[shard].modified for shard in SHARDS] == [former[shard].modified for shard in SHARDS]
 
     def test_a_second_time_there_is_nothing_to_do(self, store: Store) -> None:
@@ -150,12 +154,12 @@ class TestLaterJobs:
         assert len(before["images"]) == 3 + 4 + 1 + 6 + 7
         assert compact(store).n_files_after == 1
         assert all_rows(store) == before
-        assert store.committed(RUN)["b"].generation == 1
+        assert store.run(RUN).committed()["b"].generation == 1
 
     def test_a_job_that_planned_before_the_compaction_replaces_its_shard(self, store: Store) -> None:
-        former = store.committed(RUN)["b"]
+        former = store.run(RUN).committed()["b"]
         compact(store)
-        assert store.commit(RUN, "b", *shard_tables("b", 1), {}, replaces=former)
+        assert store.run(RUN).commit("b", *shard_tables("b", 1), {}, replaces=former)
         assert open_store(store.url).execute("SELECT count(*) FROM images WHERE shard = 'b'").fetchall() == [(1,)]
 
     def test_a_job_that_wakes_up_after_its_shard_was_compacted_changes_nothing(self, store: Store) -> None:
@@ -245,18 +249,18 @@ class TestCrashes:
     def test_labels_that_a_running_job_has_just_written_are_left_alone(self, store: Store) -> None:
         _, labels = shard_tables("open", 2)
         for name in (file_name("open"), file_name("b", 1), "compacted!000009-0123456789ab.parquet"):
-            with store.filesystem.open(store.labels_file(RUN, name), "wb") as file:
+            with store.filesystem.open(store.layout.run(RUN).labels(name), "wb") as file:
                 pq.write_table(labels, file)
         compact(store)
-        assert len(store.list_labels(RUN)) == 1 + 3
+        assert len(store.run(RUN).list_labels()) == 1 + 3
 
     def test_what_a_killed_compaction_left_behind_long_ago_is_deleted(self, tmp_path: Path) -> None:
         store = Store(str(tmp_path / "store"))
         store.create_run(run_record(RUN))
         commit_shard(store, RUN, "0")
-        folder = Path(store.images_file(RUN, ".compacting-old"))
+        folder = Path(store.layout.run(RUN).images(".compacting-old"))
         folder.mkdir()
-        labels = Path(store.labels_file(RUN, "compacted!000009-0123456789ab.parquet"))
+        labels = Path(store.layout.run(RUN).labels("compacted!000009-0123456789ab.parquet"))
         labels.write_bytes(b"PAR1")
         for path in (folder, labels):
             os.utime(path, (time.time() - 2 * 86400,) * 2)
@@ -283,7 +287,7 @@ class TestLookUps:
         store.create_run(run_record(RUN))
         commit_random_labels(store, n_images=1500, n_labels=300)
         compact(store)
-        (file,) = store.list_labels(RUN).values()
+        (file,) = store.run(RUN).list_labels().values()
         assert file["size"] > 4 << 20
         s3_reads.clear()
         found = open_store(store.url).execute("SELECT count(*) FROM images_with('Word-0777')").fetchall()
@@ -335,4 +339,4 @@ def commit_random_labels(store: Store, n_images: int, n_labels: int) -> None:
         for image in images.to_pylist()
         for rank, number in enumerate(generator.sample(range(1000), n_labels), start=1)
     ]
-    store.commit(RUN, "random", images, pa.Table.from_pylist(rows, schema=LABELS), {})
+    store.run(RUN).commit("random", images, pa.Table.from_pylist(rows, schema=LABELS), {})

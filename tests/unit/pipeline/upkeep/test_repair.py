@@ -29,13 +29,13 @@ class TestSource:
         label_source(store, RUN, str(source), FOUND)
         if kind == "compacted":
             compact(store)
-        name = sorted(store.list_images(RUN))[0]
+        name = sorted(store.run(RUN).list_images())[0]
         Damager(store, RUN, name).flip("labels", 0.02)
         (source / "00000.tar").unlink()
-        (left,) = repair_run(store, verify_run(store, RUN))
+        (left,) = repair_run(store.run(RUN), verify_run(store.run(RUN)))
         assert (left.what, left.is_mended) == ("left", False)
         assert "1 of its shards are no longer at the source, the first is 00000" in left.path
-        assert not verify_run(store, RUN).is_whole
+        assert not verify_run(store.run(RUN)).is_whole
 
     def test_damage_is_left_where_the_source_cannot_be_looked_at(self, tmp_path: Path) -> None:
         write_tars(tmp_path / "source", 2, 4)
@@ -44,7 +44,7 @@ class TestSource:
         Damager(store, RUN, "00000.parquet").flip("labels", 0.02)
         shutil.rmtree(tmp_path / "source")
         assert repair(store) == ["left"]
-        assert len(store.committed(RUN)) == 2
+        assert len(store.run(RUN).committed()) == 2
 
     @pytest.mark.parametrize("damaged", [["bucket-0000-of-0001"], ["bucket-0000-of-0001+1"], [""]])
     def test_damage_of_a_generation_of_a_folder_is_mended_and_no_image_is_there_twice(
@@ -56,7 +56,7 @@ class TestSource:
             (photos / f"{number}.jpg").write_bytes(jpeg(number))
             label_source(store, RUN, str(photos), FOUND)
         before = all_rows(store)
-        for name in list(store.list_images(RUN)):
+        for name in list(store.run(RUN).list_images()):
             if damaged == [""] or name.removesuffix(".parquet") in damaged:
                 Damager(store, RUN, name).flip("images", 0.02)
         repair(store)
@@ -76,12 +76,12 @@ class TestFormerRows:
         before = all_rows(store)
         damage = Damager(store, RUN, file_name("00001", 1))
         damage.flip("labels", 0.02)
-        assert "unreadable" in kinds(verify_run(store, RUN))
+        assert "unreadable" in kinds(verify_run(store.run(RUN)))
         repair(store)
-        assert "00001" not in store.committed(RUN)
+        assert "00001" not in store.run(RUN).committed()
         assert {row[1] for row in all_rows(store)["images"]} == {"00000", "00002"}
         label_source(store, RUN, str(source), FOUND)
-        assert verify_run(store, RUN).findings == []
+        assert verify_run(store.run(RUN)).findings == []
         assert all_rows(store) == before
 
     @pytest.mark.parametrize("kind", ["plain", "compacted"])
@@ -101,11 +101,11 @@ class TestFormerRows:
                 pass
             else:
                 assert step > 4
-        former = store.committed(RUN).by_stem.get("00001")
+        former = store.run(RUN).committed().by_stem.get("00001")
         assert former is None or former.generation == 1
         repair(store)
         label_source(store, RUN, str(source), FOUND)
-        assert verify_run(store, RUN).is_whole
+        assert verify_run(store.run(RUN)).is_whole
         assert all_rows(store) == before
 
 

@@ -43,7 +43,7 @@ def templates(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     for kind in ("plain", "compacted"):
         store = Store(str(folder / kind))
         label_source(store, RUN, str(source), FOUND)
-        store.write_job(job_record(RUN))
+        store.run(RUN).write_job(job_record(RUN))
         if kind == "compacted":
             compact(store)
     return {kind: folder / kind for kind in ("plain", "compacted")}
@@ -76,13 +76,13 @@ def check_found_and_mended(source: Path, good_rows: dict[str, list[Any]]) -> Che
     def check(store: Store, name: str, damage: Damage) -> None:
         kind, break_it = damage
         break_it(Damager(store, RUN, name))
-        found = verify_run(store, RUN)
+        found = verify_run(store.run(RUN))
         assert (kinds(found), found.is_whole) == ({kind}, False)
         assert any(finding.name == name for finding in found.findings)
         assert repair(store)
-        assert verify_run(store, RUN).findings == []
+        assert verify_run(store.run(RUN)).findings == []
         label_source(store, RUN, str(source), FOUND)
-        assert verify_run(store, RUN).findings == []
+        assert verify_run(store.run(RUN)).findings == []
         assert all_rows(store) == good_rows
 
     return check
@@ -116,7 +116,7 @@ def test_damage_on_s3_is_found_and_mended(
     label_source(store, RUN, str(source), FOUND)
     if is_compacted:
         compact(store)
-        (name,) = store.list_images(RUN)
+        (name,) = store.run(RUN).list_images()
         check_found_and_mended(store, name, OF_A_COMPACTED_FILE["images are garbage"])
     else:
         check_found_and_mended(store, "00000.parquet", OF_A_SHARD["a bit of a page of labels flipped"])
@@ -127,13 +127,13 @@ class TestGoodStores:
 
     @pytest.mark.parametrize("kind", ["plain", "compacted"])
     def test_everything_is_read_and_nothing_found(self, templates: dict[str, Path], kind: str) -> None:
-        found = verify_run(Store(str(templates[kind])), RUN)
+        found = verify_run(Store(str(templates[kind])).run(RUN))
         assert found.findings == []
         assert (found.n_files, found.n_images, found.n_labels) == (3 if kind == "plain" else 1, 12, 30)
 
     def test_a_compacted_store_with_shards_labelled_again_is_whole(self, tmp_path: Path) -> None:
         store, _ = relabelled(tmp_path, "compacted")
-        assert verify_run(store, RUN).findings == []
+        assert verify_run(store.run(RUN)).findings == []
         assert len(all_rows(store)["images"]) == 8 + 3
 
     def test_a_folder_of_images_in_generations_is_whole(self, tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ class TestGoodStores:
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(data)
             label_source(store, RUN, str(tmp_path / "photos"), FOUND)
-        assert verify_run(store, RUN).findings == []
-        assert len(store.committed(RUN)) == 4
+        assert verify_run(store.run(RUN)).findings == []
+        assert len(store.run(RUN).committed()) == 4
 
     @pytest.mark.parametrize(
         ("ranking", "scores"),
@@ -163,12 +163,12 @@ class TestGoodStores:
         right, wrong = Store(str(tmp_path / "right")), Store(str(tmp_path / "wrong"))
         label_source(right, RUN, str(source), found, ranking=ranking)
         label_source(wrong, RUN, str(source), found[::-1], ranking=ranking)
-        assert verify_run(right, RUN).findings == []
-        assert kinds(verify_run(wrong, RUN)) == (set() if ranking == "none" else {"rows"})
+        assert verify_run(right.run(RUN)).findings == []
+        assert kinds(verify_run(wrong.run(RUN))) == (set() if ranking == "none" else {"rows"})
 
     def test_progress_is_told_file_by_file(self, store: Store) -> None:
         told: list[tuple[int, int]] = []
-        verify_run(store, RUN, lambda done, total: told.append((done, total)))
+        verify_run(store.run(RUN), lambda done, total: told.append((done, total)))
         assert told == [(1, 3), (2, 3), (3, 3)]
 
     def test_a_shard_that_a_job_replaces_meanwhile_is_no_finding(
@@ -177,7 +177,7 @@ class TestGoodStores:
         # As where the images are read, and the labels are gone with them.
         list_images = store.list_images
         monkeypatch.setattr(store, "list_images", lambda run: list_images(run) | {"gone.parquet": {"mtime": LONG_AGO}})
-        found = verify_run(store, RUN)
+        found = verify_run(store.run(RUN))
         assert (found.findings, found.n_files) == ([], 3)
 
 
@@ -187,7 +187,7 @@ def test_no_flipped_bit_changes_what_is_read_unnoticed(
     templates: dict[str, Path], tmp_path: Path, kind: str, table: str
 ) -> None:
     store = copied(templates[kind], tmp_path)
-    name = sorted(store.list_images(RUN))[-1]
+    name = sorted(store.run(RUN).list_images())[-1]
     path = Path(store.root, table, f"run={RUN}", name)
     whole = path.read_bytes()
     expected = read_by_others(path)
@@ -196,7 +196,7 @@ def test_no_flipped_bit_changes_what_is_read_unnoticed(
         content = bytearray(whole)
         content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
         path.write_bytes(content)
-        if verify_run(store, RUN).is_whole:
+        if verify_run(store.run(RUN)).is_whole:
             # In the key of the digest itself.
             assert read_by_others(path) == expected
         else:
@@ -245,11 +245,11 @@ class TestLeftovers:
         ],
     )
     def test_what_was_left_long_ago_is_told_and_deleted(self, store: Store, path: str) -> None:
-        store.write_job(job_record(RUN, started="2026-01-02T00:00:00+00:00", outcome="running"))
+        store.run(RUN).write_job(job_record(RUN, started="2026-01-02T00:00:00+00:00", outcome="running"))
         before = all_rows(store)
         file = self.leave(store, path, LONG_AGO)
         os.utime(file.parent, (LONG_AGO, LONG_AGO))
-        found = verify_run(store, RUN)
+        found = verify_run(store.run(RUN))
         assert (kinds(found), found.is_whole) == ({"leftover"}, True)
         assert repair(store) == ["deleted"]
         assert not file.exists()
@@ -257,34 +257,34 @@ class TestLeftovers:
 
     def test_what_a_running_job_may_own_is_neither_told_nor_deleted(self, store: Store) -> None:
         started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - 3600))
-        store.write_job(job_record(RUN, started=started, outcome="running"))
+        store.run(RUN).write_job(job_record(RUN, started=started, outcome="running"))
         names = ("open.parquet", "00000!g1.parquet", ".open.parquet.0123.tmp")
         left = [self.leave(store, f"labels/run={RUN}/{name}") for name in names]
         left.append(self.leave(store, f"labels/run={RUN}/compacted!000009-0123456789ab.parquet"))
         left.append(self.leave(store, f"images/run={RUN}/.compacting-x/labels"))
-        assert verify_run(store, RUN).findings == []
+        assert verify_run(store.run(RUN)).findings == []
         assert repair(store) == []
         assert all(file.exists() for file in left)
 
     def test_what_is_older_than_all_running_jobs_is_of_one_that_died(self, store: Store) -> None:
         started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-        store.write_job(job_record(RUN, started=started, outcome="running"))
+        store.run(RUN).write_job(job_record(RUN, started=started, outcome="running"))
         self.leave(store, f"labels/run={RUN}/open.parquet", time.time() - 3600)
-        assert kinds(verify_run(store, RUN)) == {"leftover"}
+        assert kinds(verify_run(store.run(RUN))) == {"leftover"}
 
     def test_images_that_own_nothing_are_deleted_with_their_labels(self, tmp_path: Path) -> None:
         store, _ = relabelled(tmp_path, "plain")
         before = all_rows(store)
-        found = verify_run(store, RUN)
+        found = verify_run(store.run(RUN))
         assert [finding.path for finding in found.findings] == [f"images/run={RUN}/00001.parquet"]
         assert repair(store) == ["deleted"]
-        assert len(store.list_labels(RUN)) == len(store.list_images(RUN)) == 3
+        assert len(store.run(RUN).list_labels()) == len(store.run(RUN).list_images()) == 3
         assert all_rows(store) == before
 
     def test_files_of_others_are_told_and_left_alone(self, store: Store) -> None:
         names = (f"images/run={RUN}/notes.txt", f"labels/run={RUN}/sub/x.parquet", f"spellings/run={RUN}/0.parquet")
         files = [self.leave(store, name, LONG_AGO) for name in names]
-        found = verify_run(store, RUN)
+        found = verify_run(store.run(RUN))
         assert (kinds(found), len(found.findings), found.is_whole) == ({"foreign"}, 3, True)
         assert repair(store) == []
         assert all(file.exists() for file in files)
@@ -293,7 +293,7 @@ class TestLeftovers:
         self, store: Store, source: Path, good_rows: dict[str, list[Any]]
     ) -> None:
         Damager(store, RUN, "00000.parquet").delete("images")
-        assert kinds(verify_run(store, RUN)) == {"leftover"}
+        assert kinds(verify_run(store.run(RUN))) == {"leftover"}
         repair(store)
         label_source(store, RUN, str(source), FOUND)
         assert all_rows(store) == good_rows
@@ -305,16 +305,16 @@ class TestRecords:
     def test_a_damaged_record_of_a_job_is_deleted(self, store: Store, good_rows: dict[str, list[Any]]) -> None:
         (path,) = Path(store.root, "runs", RUN, "jobs").iterdir()
         path.write_text("{")
-        assert kinds(verify_run(store, RUN)) == {"record"}
+        assert kinds(verify_run(store.run(RUN))) == {"record"}
         repair(store)
-        assert store.read_jobs(RUN) == []
+        assert store.run(RUN).read_jobs() == []
         assert all_rows(store) == good_rows
 
     @pytest.mark.parametrize("content", [b"{", b"", run_record("other").to_json().encode(), None])
     def test_a_damaged_record_of_a_run_is_told_and_left_to_a_hand(self, store: Store, content: bytes | None) -> None:
         path = Path(store.root, "runs", RUN, "run.json")
         path.unlink() if content is None else path.write_bytes(content)
-        found = verify_run(store, RUN)
+        found = verify_run(store.run(RUN))
         assert (kinds(found), found.n_files) == ({"record"}, 3)
         assert repair(store) == []
 
@@ -326,4 +326,4 @@ class TestRecords:
     def test_runs_without_any_record_are_verified_too(self, store: Store) -> None:
         shutil.rmtree(Path(store.root, "runs", RUN))
         assert runs_to_verify(store) == [RUN]
-        assert kinds(verify_run(store, RUN)) == {"record"}
+        assert kinds(verify_run(store.run(RUN))) == {"record"}

@@ -1,0 +1,99 @@
+"""Where everything lies in a store. No other module builds these paths.
+
+STORE/runs/<run>/run.json                   what the run is made of
+STORE/runs/<run>/jobs/<utc-time>.json       one record a job
+STORE/runs/<run>/lock-<n>.json              while a job holds the run (`pipeline.store.lock`)
+STORE/labels/run=<run>/<shard>.parquet
+STORE/images/run=<run>/<shard>.parquet      its existence is the shard's commit
+STORE/spellings/run=<run>/<file>.parquet    the distinct labels of a compacted file, named
+STORE/embeddings/<model>.parquet            meanings of names, by the digest of the model that gave them
+
+`pipeline.store.ownership` says how files are named, and which one counts where several hold a shard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TABLES = ("images", "labels", "spellings")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of what all runs of a store share."""
+
+    root: str
+    """Path or URL of the store, without a slash at its end."""
+
+    @property
+    def runs(self) -> str:
+        """The folder with one folder for each run's records."""
+        return f"{self.root}/runs"
+
+    def table(self, table: str) -> str:
+        """The folder of one of `TABLES`, with one folder for each run's files."""
+        return f"{self.root}/{table}"
+
+    def embeddings(self, model: str) -> str:
+        """The file that keeps the meanings that a model gave to names."""
+        return f"{self.root}/embeddings/{model}.parquet"
+
+    def run(self, run: str) -> RunLayout:
+        """Paths of one run."""
+        return RunLayout(self.root, run)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """Paths of one run."""
+
+    root: str
+    """Path or URL of the store, without a slash at its end."""
+    run: str
+    """The run's name."""
+
+    def below(self, path: str) -> str:
+        """A path of this store as it is named in messages: relative to the store."""
+        return path.removeprefix(f"{self.root}/")
+
+    @property
+    def records(self) -> str:
+        """The folder of the run's record and its locks."""
+        return f"{self.root}/runs/{self.run}"
+
+    @property
+    def record(self) -> str:
+        return f"{self.records}/run.json"
+
+    @property
+    def jobs(self) -> str:
+        """The folder of the jobs' records."""
+        return f"{self.records}/jobs"
+
+    def job(self, started: str) -> str:
+        """The record of the job that started at this time (ISO 8601)."""
+        return f"{self.jobs}/{started.replace(':', '-')}.json"
+
+    def lock(self, number: int) -> str:
+        return f"{self.records}/lock-{number}.json"
+
+    def temporary(self, name: str) -> str:
+        """A file beside the record that is deleted at once; whoever finds it later knows it for a leftover."""
+        return f"{self.records}/.{name}.tmp"
+
+    def folder(self, table: str) -> str:
+        """The folder of the run's files of one of `TABLES`."""
+        return f"{self.root}/{table}/run={self.run}"
+
+    def file(self, table: str, name: str) -> str:
+        """A file of one of `TABLES`. Files of one name belong together, whatever their table."""
+        return f"{self.folder(table)}/{name}"
+
+    def images(self, name: str) -> str:
+        return self.file("images", name)
+
+    def labels(self, name: str) -> str:
+        return self.file("labels", name)
+
+    def spellings(self, name: str) -> str:
+        return self.file("spellings", name)
