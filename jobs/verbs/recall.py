@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from jobs.console.options import FiniteRange
 
 if TYPE_CHECKING:
-    from pipeline.analysis.recall import RunAnalysis
+    from pipeline.analysis.recall import MeaningMatches, RecallAtK, RunAnalysis
 
 _MAX_K = 200
 _WORST_IMAGES = 50
@@ -55,35 +56,41 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
     numbers = _numbers(ks)
     vocabulary = read_vocabulary(options["vocabulary"])
     analysis = analyse_run(open_store(store, vocabulary), options["run"], options["truth"])
-    if match == "wider":
-        compare_terms(analysis, vocabulary)
-    elif match != "exact":
-        _compare_meanings(analysis, store, options["embedder"], numbers[-1])
+    if by in _ROWS_BY:
+        rows = _ROWS_BY[by](analysis, max(numbers))
+    elif match in ("exact", "wider"):
+        matches = analysis if match == "exact" else compare_terms(analysis, vocabulary)
+        rows = _rows_at_k(matches.recall(numbers, by_shard=by == "shard"))
+        rows += _at_any_rank(analysis) if match == "exact" and by is None else []
+    else:
+        meanings = _compare_meanings(analysis, store, options["embedder"], numbers[-1])
+        if match == "paper":
+            rows = _paper_rows(meanings, numbers)
+        else:
+            rows = _rows_at_k(meanings.recall(numbers, options["min_cosine"], by_shard=by == "shard"))
     if output == "table":
         click.echo(
             f"run {analysis.run}: {analysis.n_images:,} images with a truth ({analysis.truth}), "
             f"vocabulary {vocabulary.version}, match {match}\n"
         )
-    if by in _ROWS_BY:
-        rows = _ROWS_BY[by](analysis, max(numbers))
-    else:
-        measured = _measured(analysis, numbers, match, by == "shard", options["min_cosine"])
+    if by not in _ROWS_BY:
         origin = {"run": analysis.run, "truth": analysis.truth, "vocabulary": vocabulary.version, "match": match}
-        rows = _for_reading(measured) if output == "table" else [{**origin, **row} for row in measured]
+        rows = _for_reading(rows) if output == "table" else [{**origin, **row} for row in rows]
     columns = list(rows[0]) if rows else []
     print_rows(columns, ([row[name] for name in columns] for row in rows), output)
     if by == "score":
         click.echo(f"\nexpected calibration error {calibration_error(rows):.4f}", err=output != "table")
 
 
-def _compare_meanings(analysis: RunAnalysis, store: str, folder: str | None, k: int) -> None:
+def _compare_meanings(analysis: RunAnalysis, store: str, folder: str | None, k: int) -> MeaningMatches:
     from pipeline.analysis.embeddings import find_embedder
     from pipeline.analysis.recall import compare_meanings
     from pipeline.store.store import Store
 
-    note = compare_meanings(analysis, Store(store), find_embedder(folder), k)
-    if note is not None:
-        click.echo(f"Note: the embeddings were not kept in the store: {note}", err=True)
+    meanings = compare_meanings(analysis, Store(store), find_embedder(folder), k)
+    if meanings.note is not None:
+        click.echo(f"Note: the embeddings were not kept in the store: {meanings.note}", err=True)
+    return meanings
 
 
 def _numbers(text: str) -> list[int]:
@@ -97,25 +104,21 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _measured(
-    analysis: RunAnalysis, ks: list[int], match: str, by_shard: bool, min_cosine: float
-) -> list[dict[str, Any]]:
-    """One row a measure, k and, where wanted, shard."""
-    if match == "paper":
-        return [
-            {"shard": None, "images": analysis.n_images, "k": k, "measure": measure, **asdict(estimate)}
-            for k in ks
-            for measure, estimate in analysis.paper_measures(k).items()
-        ]
-    least = min_cosine if match == "semantic" else None
-    rows = [
+def _rows_at_k(recalled: Sequence[RecallAtK]) -> list[dict[str, Any]]:
+    """One row a shard, k and measure."""
+    return [
         {"shard": at_k.shard, "images": at_k.n_images, "k": at_k.k, "measure": measure, **asdict(estimate)}
-        for at_k in analysis.recall(ks, by_shard=by_shard, wider=match == "wider", min_cosine=least)
+        for at_k in recalled
         for measure, estimate in at_k.measures.items()
     ]
-    if match == "exact" and not by_shard:
-        rows += [{"shard": None, "images": analysis.n_images, "k": None, **row} for row in _at_any_rank(analysis)]
-    return rows
+
+
+def _paper_rows(meanings: MeaningMatches, ks: list[int]) -> list[dict[str, Any]]:
+    return [
+        {"shard": None, "images": meanings.analysis.n_images, "k": k, "measure": measure, **asdict(estimate)}
+        for k in ks
+        for measure, estimate in meanings.paper_measures(k).items()
+    ]
 
 
 def _at_any_rank(analysis: RunAnalysis) -> list[dict[str, Any]]:
@@ -123,7 +126,8 @@ def _at_any_rank(analysis: RunAnalysis) -> list[dict[str, Any]]:
     average = {"measure": "mean_average_precision", **asdict(analysis.mean_average_precision())}
     coverage = analysis.coverage()
     values = {**coverage.shares, "names_listed": coverage.n_names_listed}
-    return [average, *({"measure": name, "value": value, "low": None, "high": None} for name, value in values.items())]
+    counts = [{"measure": name, "value": value, "low": None, "high": None} for name, value in values.items()]
+    return [{"shard": None, "images": analysis.n_images, "k": None, **row} for row in (average, *counts)]
 
 
 def _for_reading(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

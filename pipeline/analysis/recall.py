@@ -11,7 +11,7 @@ from typing import Any
 from model.choices import Ranking
 from pipeline.analysis.embeddings import embed_names
 from pipeline.analysis.measures import ImageCounts, estimate, estimate_mean
-from pipeline.analysis.truth import TruthKind, name_labels, no_truth
+from pipeline.analysis.truth import NamedTruth, TruthKind, name_labels, no_truth
 from pipeline.catalog.connection import Connection, add_table, find_run, query_rows, ranking_of, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
@@ -25,46 +25,46 @@ _COUNTS = ("n_truth", "n_found", "n_listed", "n_hits", "n_images")
 
 @dataclass(frozen=True, slots=True)
 class RunAnalysis:
-    """A run whose labels and truth have names; `analyse_run` makes it."""
+    """A run whose labels and truth have names; `analyse_run` makes it.
 
-    run: str
-    truth: str
-    n_images: int
-    """With a truth; all measures are over these."""
+    It asks tables of its connection, which the next analysis on the same connection takes over.
+    """
+
+    named: NamedTruth
     ranking: Ranking
     """What the run's labels are ranked by."""
-    connection: Connection
 
-    def recall(
-        self, ks: Sequence[int], *, by_shard: bool = False, wider: bool = False, min_cosine: float | None = None
-    ) -> list[RecallAtK]:
-        """All measures at each k, of the run or of each shard. Equal names are a hit, and perhaps others:
+    @property
+    def run(self) -> str:
+        return self.named.runs[0]
 
-        Args:
-            wider: wider and narrower terms of a name, too. Needs `compare_terms`.
-            min_cosine: names of this cosine or more. Needs `compare_meanings`.
-        """
-        parameters = {"run": self.run, "ks": sorted(set(ks)), "by_shard": by_shard}
-        kind = "semantic" if min_cosine is not None else "wider" if wider else "exact"
-        self.connection.execute(read_sql(f"{kind}_hits"))
-        rows = query_rows(self.connection, "image_counts", {**parameters, "min_cosine": min_cosine})
+    @property
+    def truth(self) -> TruthKind:
+        return self.named.truth
+
+    @property
+    def n_images(self) -> int:
+        """Labelled images with a truth; all measures are over these."""
+        return self.named.n_images
+
+    @property
+    def connection(self) -> Connection:
+        return self.named.connection
+
+    def recall(self, ks: Sequence[int], *, by_shard: bool = False) -> list[RecallAtK]:
+        """All measures at each k, of the run or of each shard. Equal names are a hit."""
+        self.connection.execute(read_sql("exact_hits"))
+        return self._count_hits(ks, by_shard=by_shard)
+
+    def _count_hits(self, ks: Sequence[int], *, by_shard: bool, min_cosine: float | None = None) -> list[RecallAtK]:
+        """Measures from what the macro `hits` counts as a hit, which has just been made."""
+        asked = {"run": self.run, "ks": sorted(set(ks)), "by_shard": by_shard, "min_cosine": min_cosine}
+        rows = query_rows(self.connection, "image_counts", asked)
         return [
             RecallAtK(shard, k, counts.n_images, estimate(counts))
             for (shard, k), kinds in groupby(rows, key=lambda row: (row["shard"], row["k"]))
             for counts in [ImageCounts.of(tuple(kind[name] for name in _COUNTS) for kind in kinds)]
         ]
-
-    def paper_measures(self, k: int) -> dict[str, Estimate]:
-        """The paper's recall, precision and F1 at k, by name; intervals from the normal distribution.
-
-        Needs `compare_meanings`. Of each image, recall is the mean over its true names of the cosine of the most
-        similar listed name, precision the other way round, F1 their harmonic mean; all are averaged over images.
-        """
-        measures = {}
-        for row in query_rows(self.connection, "paper", {"run": self.run, "k": k}):
-            margin = _NORMAL_INTERVAL * row["deviation"] / row["n_images"] ** 0.5
-            measures[row["measure"]] = Estimate(row["value"], row["value"] - margin, row["value"] + margin)
-        return measures
 
     def mean_average_precision(self) -> Estimate:
         """Mean over the names that are true of any image (0 for one that is never listed), of labels of any rank.
@@ -117,6 +117,44 @@ class RunAnalysis:
         parameters = {"run": self.run, "lower_is_better": self.ranking.lowest_first}
         rows = query_rows(self.connection, "average_precisions", parameters)
         return {row["name"]: row["average_precision"] for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class TermMatches:
+    """A run's names beside wider and narrower terms of the vocabulary; `compare_terms` makes it."""
+
+    analysis: RunAnalysis
+
+    def recall(self, ks: Sequence[int], *, by_shard: bool = False) -> list[RecallAtK]:
+        """As `RunAnalysis.recall`. A wider or narrower term of a true name is a hit, too."""
+        self.analysis.connection.execute(read_sql("wider_hits"))
+        return self.analysis._count_hits(ks, by_shard=by_shard)
+
+
+@dataclass(frozen=True, slots=True)
+class MeaningMatches:
+    """A run's names beside names of similar meaning, for k up to a limit; `compare_meanings` makes it."""
+
+    analysis: RunAnalysis
+    note: str | None
+    """Why new embeddings could not be kept in the store; None where they were."""
+
+    def recall(self, ks: Sequence[int], min_cosine: float, *, by_shard: bool = False) -> list[RecallAtK]:
+        """As `RunAnalysis.recall`. A name whose embedding has this cosine or more to a true one's is a hit, too."""
+        self.analysis.connection.execute(read_sql("semantic_hits"))
+        return self.analysis._count_hits(ks, by_shard=by_shard, min_cosine=min_cosine)
+
+    def paper_measures(self, k: int) -> dict[str, Estimate]:
+        """The paper's recall, precision and F1 at k, by name; intervals from the normal distribution.
+
+        Of each image, recall is the mean over its true names of the cosine of the most similar listed name, precision
+        the other way round, F1 their harmonic mean; all are averaged over images.
+        """
+        measures = {}
+        for row in query_rows(self.analysis.connection, "paper", {"run": self.analysis.run, "k": k}):
+            margin = _NORMAL_INTERVAL * row["deviation"] / row["n_images"] ** 0.5
+            measures[row["measure"]] = Estimate(row["value"], row["value"] - margin, row["value"] + margin)
+        return measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,30 +227,29 @@ def analyse_run(connection: Connection, run: str | None, truth: TruthKind) -> Ru
     Raises TagstreamError where there is no such run, or no truth.
     """
     record = find_run(connection, run)
-    n_images = name_labels(connection, [record["run"]], truth)
-    if not n_images:
+    named = name_labels(connection, [record["run"]], truth)
+    if not named.n_images:
         raise no_truth(record["run"], truth)
-    return RunAnalysis(record["run"], truth, n_images, ranking_of(record["run"], record["labelling"]), connection)
+    return RunAnalysis(named, ranking_of(record["run"], record["labelling"]))
 
 
-def compare_meanings(analysis: RunAnalysis, store: Store, embedder: Path, k: int) -> str | None:
-    """Embeds names and makes the table `similarities`, for `min_cosine` and `paper_measures` at k or below.
+def compare_meanings(analysis: RunAnalysis, store: Store, embedder: Path, k: int) -> MeaningMatches:
+    """Embeds the names that are true, or among the first k of an image, and compares them within each image.
 
-    Returns: why new embeddings could not be kept in the store, if so.
+    Args:
+        embedder: the folder of `pipeline.analysis.embeddings.find_embedder`.
+        k: the largest that will be asked for.
     """
     connection = analysis.connection
     connection.execute(read_sql("compared_names"), {"run": analysis.run, "k": k})
     table, note = embed_names(store, embedder, [row["name"] for row in query_rows(connection, "names_to_embed", {})])
     add_table(connection, "embeddings", table)
     connection.execute(read_sql("similarities"))
-    return note
+    return MeaningMatches(analysis, note)
 
 
-def compare_terms(analysis: RunAnalysis, vocabulary: Vocabulary) -> None:
-    """Makes the table `related`, names that count as equal where wider terms do, for `recall` with `wider`.
-
-    Raises TagstreamError where the vocabulary has no wider terms.
-    """
+def compare_terms(analysis: RunAnalysis, vocabulary: Vocabulary) -> TermMatches:
+    """Relates names to wider and narrower terms. Raises TagstreamError where the vocabulary has no wider terms."""
     if not vocabulary.wider:
         raise TagstreamError(
             f"the vocabulary {vocabulary.version} has no wider terms; --match wider needs a --vocabulary file with the "
@@ -223,6 +260,7 @@ def compare_terms(analysis: RunAnalysis, vocabulary: Vocabulary) -> None:
         [vocabulary.name_of(word) for word in words] for words in zip(*vocabulary.wider.items(), strict=True)
     )
     analysis.connection.execute(read_sql("related"), {"names": names, "terms": terms})
+    return TermMatches(analysis)
 
 
 def calibration_error(reliability: Sequence[Mapping[str, Any]]) -> float:

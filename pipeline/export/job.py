@@ -18,7 +18,7 @@ from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.hugging_face import write_hugging_face
 from pipeline.export.image import DATA_FOLDER, ExportedImage, Origin
 from pipeline.export.label_studio import write_label_studio
-from pipeline.export.selection import Selection, chosen_images, select_images
+from pipeline.export.selection import Selection, select_images
 from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.sources.originals import clean_file_name, original_place, read_originals
@@ -79,8 +79,8 @@ class Export:
         self.run = record.run
         request.selection.check_ranking(record)
         confident = request.thresholds is not None
-        self.n_chosen = select_images(connection, self.run, request.selection, confident=confident)
-        rows = chosen_images(connection, request.selection.min_score)
+        selected = select_images(connection, self.run, request.selection, confident=confident)
+        self.n_chosen, rows = selected.n_images, selected.rows()
         temporary = out.parent / f".{out.name[:100]}.{uuid.uuid4().hex}.tmp"
         origin = Origin(run=self.run, vocabulary=request.vocabulary.version, folder=out.name)
         try:

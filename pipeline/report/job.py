@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import RunAnalysis
-from pipeline.analysis.truth import TruthKind, name_labels
+from pipeline.analysis.truth import NamedTruth, TruthKind, name_labels
 from pipeline.catalog.connection import Connection, ranking_of
 from pipeline.catalog.result_file import find_result_file
 from pipeline.catalog.scope import check_condition, narrow_to_run
@@ -102,11 +102,10 @@ class Report:
         self.phase = "asking the store"
         head = describe_run(connection, record, store.run(self.run).read_jobs(), request.usd_per_hour)
         k = min([_COMPARED_K, *(int(held.labelling["top_k"]) for held in (record, other) if held)])
-        charts = self._charts(connection, record, k)
+        charts, named = self._charts(connection, record, k)
         self.phase = "drawing images"
-        narrow_to_run(connection, self.run)
-        runs = [self.run] if request.compare is None else [self.run, request.compare]
-        gallery = draw_gallery(connection, runs, request.where, request.sample, request.seed)
+        scope = narrow_to_run(connection, self.run)
+        gallery = draw_gallery(scope, named, request.compare, request.where, request.sample, request.seed)
         data = {
             "head": {**head, "store": request.store, "vocabulary": request.vocabulary.version},
             "compare": other and {"run": other.run, "ranking": other.labelling["ranking"], "k": k},
@@ -120,8 +119,8 @@ class Report:
         }
         return self._with_pictures(record, data, gallery)
 
-    def _charts(self, connection: Connection, record: RunRecord, k: int) -> list[Chart]:
-        """All charts. Afterwards `true_names` are those of the report's run."""
+    def _charts(self, connection: Connection, record: RunRecord, k: int) -> tuple[list[Chart], NamedTruth]:
+        """All charts, and the truth of the report's run."""
         request = self.request
         top_k, ranking = int(record.labelling["top_k"]), ranking_of(record.run, record.labelling)
         commands = Commands(request.store, request.vocabulary_path)
@@ -129,11 +128,11 @@ class Report:
         if request.compare is not None:
             comparison = compare_runs(connection, request.compare, record.run, k, request.truth)
             charts = comparison_charts(comparison, commands, request.truth) + charts
-        n_judged = name_labels(connection, [record.run], request.truth)
-        if n_judged:
-            analysis = RunAnalysis(record.run, request.truth, n_judged, ranking, connection)
-            charts += truth_charts(analysis, commands, top_k)
-        return charts
+        # After the comparison, whose names and truth they take the place of.
+        named = name_labels(connection, [record.run], request.truth)
+        if named.n_images:
+            charts += truth_charts(RunAnalysis(named, ranking), commands, top_k)
+        return charts, named
 
     def _with_pictures(self, record: RunRecord, data: dict[str, Any], gallery: Gallery) -> bytes:
         """The page, with as much for each picture as its size allows."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.analysis.embeddings import embed, embed_names, find_embedder
-from pipeline.analysis.recall import RunAnalysis, compare_meanings
+from pipeline.analysis.recall import MeaningMatches, compare_meanings
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
@@ -41,10 +41,10 @@ def unit_vectors() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def analysis(analyse: AnalyseFunction, tmp_path: Path, embedder: Path) -> RunAnalysis:
-    analysis = analyse(IMAGES)
-    assert compare_meanings(analysis, Store(str(tmp_path / "store")), embedder, 200) is None
-    return analysis
+def meanings(analyse: AnalyseFunction, tmp_path: Path, embedder: Path) -> MeaningMatches:
+    meanings = compare_meanings(analyse(IMAGES), Store(str(tmp_path / "store")), embedder, 200)
+    assert meanings.note is None
+    return meanings
 
 
 class TestEmbeddings:
@@ -128,15 +128,15 @@ class TestPaperMeasure:
 
     @pytest.mark.parametrize("k", [1, 2, 10])
     def test_they_are_those_of_plain_numpy(
-        self, analysis: RunAnalysis, unit_vectors: dict[str, np.ndarray], k: int
+        self, meanings: MeaningMatches, unit_vectors: dict[str, np.ndarray], k: int
     ) -> None:
-        measured = {name: estimate.value for name, estimate in analysis.paper_measures(k).items()}
+        measured = {name: estimate.value for name, estimate in meanings.paper_measures(k).items()}
         assert measured == pytest.approx(oracle.paper_measures_at(IMAGES, k, NAME_OF, unit_vectors), abs=1e-6)
 
     def test_labels_that_are_the_truth_have_one(self, analyse: AnalyseFunction, tmp_path: Path, embedder: Any) -> None:
         analysis = analyse([{"truth": ["dog", "cat"], "labels": ["cats", "dog"]}])
-        compare_meanings(analysis, Store(str(tmp_path / "store")), embedder, 200)
-        assert [estimate.value for estimate in analysis.paper_measures(5).values()] == pytest.approx(
+        meanings = compare_meanings(analysis, Store(str(tmp_path / "store")), embedder, 200)
+        assert [estimate.value for estimate in meanings.paper_measures(5).values()] == pytest.approx(
             [1, 1, 1], abs=1e-6
         )
 
@@ -146,15 +146,15 @@ class TestSemanticHits:
 
     @pytest.mark.parametrize("min_cosine", [0.3, 0.6, 0.9])
     def test_counts_are_those_of_plain_numpy(
-        self, analysis: RunAnalysis, unit_vectors: dict[str, np.ndarray], min_cosine: float
+        self, meanings: MeaningMatches, unit_vectors: dict[str, np.ndarray], min_cosine: float
     ) -> None:
         def is_hit(true: str, listed: str) -> bool:
             return bool(unit_vectors[true] @ unit_vectors[listed] >= min_cosine)
 
-        for at_k in analysis.recall([1, 3, 10], min_cosine=min_cosine):
+        for at_k in meanings.recall([1, 3, 10], min_cosine):
             measured = {name: estimate.value for name, estimate in at_k.measures.items()}
             assert measured == pytest.approx(oracle.measures_at(IMAGES, at_k.k, NAME_OF, is_hit), abs=1e-12)
 
-    def test_at_a_cosine_of_one_they_are_the_exact_ones(self, analysis: RunAnalysis) -> None:
-        semantic, exact = analysis.recall([1, 5], min_cosine=1.0), analysis.recall([1, 5])
+    def test_at_a_cosine_of_one_they_are_the_exact_ones(self, meanings: MeaningMatches) -> None:
+        semantic, exact = meanings.recall([1, 5], 1.0), meanings.analysis.recall([1, 5])
         assert semantic == exact

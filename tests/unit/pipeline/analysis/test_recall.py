@@ -295,9 +295,7 @@ class TestWiderTerms:
         analyse: AnalyseFunction, images: list[dict[str, Any]], wider: dict[str, str], k: int = 10
     ) -> dict[str, float]:
         vocabulary = Vocabulary(title="v", fold_plurals=True, keep=frozenset(), deny=frozenset(), wider=wider)
-        analysis = analyse(images, vocabulary=vocabulary)
-        compare_terms(analysis, vocabulary)
-        (at_k,) = analysis.recall([k], wider=True)
+        (at_k,) = compare_terms(analyse(images, vocabulary=vocabulary), vocabulary).recall([k])
         return {name: estimate.value for name, estimate in at_k.measures.items()}
 
     @pytest.mark.parametrize(
