@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.text import printable
+
 if TYPE_CHECKING:
     from pipeline.catalog.connection import Connection
 
@@ -38,11 +40,6 @@ def print_rows(columns: Sequence[str], rows: Rows, output: str = "table") -> int
 def columns_and_rows(result: Connection) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Names of a result's columns, and its rows as they are fetched."""
     return [column[0] for column in result.description or []], _fetched(result)
-
-
-def printable(text: str) -> str:
-    """Text that cannot steer a terminal, nor turn the direction of what stands beside it."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _fetched(result: Connection) -> Iterator[tuple[Any, ...]]:

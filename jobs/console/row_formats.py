@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import TagstreamError
-from pipeline.text import one_line
+from pipeline.text import one_line, printable
 
 Rows = Iterable[Sequence[Any]]
 
@@ -86,11 +86,9 @@ def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
 
 
 def _json(value: Any) -> str:
+    # json has an escape for every character.
     text = json.dumps(_plain(value), default=str, ensure_ascii=False)
-    if text.isprintable():
-        return text
-    # What steers a terminal or turns the direction of text is escaped, which json has for every character.
-    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
+    return printable(text, lambda character: json.dumps(character)[1:-1])
 
 
 def _plain(value: Any) -> Any:

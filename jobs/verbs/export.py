@@ -69,7 +69,7 @@ def _describe(exported: Export) -> str:
 
 
 def _print_result(exported: Export, out: str) -> None:
-    from jobs.console.output import printable
+    from pipeline.text import printable
 
     request = exported.request
     click.echo(

@@ -56,7 +56,6 @@ def _in_sentences(work: Callable[[], T]) -> T:
 
 def _sentence(message: str) -> str:
     """An error's text without what must not reach a terminal: values of the store in it, Python's tracebacks."""
-    from jobs.console.output import printable
-    from pipeline.text import without_traceback
+    from pipeline.text import printable, without_traceback
 
     return "\n".join(map(printable, without_traceback(message).split("\n")))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.console.output import printable
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from pipeline.catalog.connection import Connection

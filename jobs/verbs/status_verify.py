@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.console.output import printable
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from pipeline.store.store import Store

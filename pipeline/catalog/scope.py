@@ -11,6 +11,7 @@ import duckdb
 
 from pipeline.catalog.connection import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
+from pipeline.text import printable
 from schemas import LABELLED
 
 
@@ -103,4 +104,4 @@ def _reason(error: duckdb.Error) -> str:
     It may quote values of the store, which must not steer a terminal.
     """
     message = str(error).split("\nLINE ", 1)[0]
-    return " ".join("".join(character if character.isprintable() else " " for character in message).split())
+    return " ".join(printable(message).split())

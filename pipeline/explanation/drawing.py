@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from model.heat_map import colour, draw_over
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +136,7 @@ def _scale_strip() -> Image.Image:
 
 def _fitted(text: str, size: int, width: int) -> str:
     """Text as one line that is no wider: what cannot be printed as spaces, what is too long cut."""
-    line = "".join(character if character.isprintable() else " " for character in text[:_MAX_CHARACTERS])
+    line = printable(text[:_MAX_CHARACTERS])
     font = _font(size)
     if len(text) <= _MAX_CHARACTERS and font.getlength(line) <= width:
         return line

@@ -20,7 +20,7 @@ from pipeline.errors import SourceError, TagstreamError
 from pipeline.sources.image_folder import image_files, is_hidden, is_image_name
 from pipeline.sources.shard import FileVersion, Shard, ShardKind, Source, kind_of_file
 from pipeline.storage.files import Filesystem, full_url, is_local, modified_s, open_filesystem, storage_errors
-from pipeline.text import printable
+from pipeline.text import valid_unicode
 
 _WILDCARDS = "*?["
 _HTTP = ("http://", "https://")
@@ -85,7 +85,7 @@ def shard_name(root: str, url: str) -> str:
         if path.lower().endswith(suffix) and posixpath.basename(path)[: -len(suffix)]:
             path = path[: -len(suffix)]
             break
-    return printable(path)
+    return valid_unicode(path)
 
 
 def _find_directory_or_file(given: str) -> Source:
@@ -121,7 +121,7 @@ def _directory_source(given: str, filesystem: Filesystem, path: str) -> Source:
             raise SourceError(f"{given} holds {len(entries)} files, none of them a shard or an image; {_EXPECTED}")
     if links:
         source.notes.append(
-            f"{len(links)} links that lead to a folder or nowhere are left out, the first is {printable(links[0])}"
+            f"{len(links)} links that lead to a folder or nowhere are left out, the first is {valid_unicode(links[0])}"
         )
     return source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from pipeline.text import printable
+from pipeline.text import valid_unicode
 
 ShardKind = Literal["tar", "parquet", "folder"]
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -77,7 +77,7 @@ class ImageFile:
     @property
     def key(self) -> str:
         """The sample's key: the path with its suffix, as valid Unicode."""
-        return printable(self.path)
+        return valid_unicode(self.path)
 
 
 def kind_of_file(path: str) -> ShardKind | None:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
 from pipeline.storage.files import WatchedStream
-from pipeline.text import one_line, printable
+from pipeline.text import one_line, valid_unicode
 
 # What tarfile and the decompressors raise for damage; `WatchedStream` tells it from an OSError of the storage.
 DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
@@ -137,7 +137,7 @@ class Member(tarfile.TarInfo):
         extracted = self.archive.extractfile(self)
         data = extracted.read() if extracted is not None else b""
         if len(data) != self.size:
-            raise ArchiveDamagedError(f"{printable(self.name)} ends after {len(data)} of {self.size} bytes")
+            raise ArchiveDamagedError(f"{valid_unicode(self.name)} ends after {len(data)} of {self.size} bytes")
         return data
 
 

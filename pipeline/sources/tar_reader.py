@@ -17,7 +17,7 @@ from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SIDE_FILE_BYTES
 from pipeline.sources.sample import IMAGE_SUFFIXES, Sample, fault, make_sample, too_large
 from pipeline.sources.tar_archive import DAMAGE, Gap, Member, read_members
 from pipeline.storage.files import WatchedStream
-from pipeline.text import one_line, printable
+from pipeline.text import one_line, valid_unicode
 
 _SIDE_SUFFIXES = frozenset({"txt", "json"})
 
@@ -83,7 +83,7 @@ class _Grouping:
 
     def add(self, member: Member) -> Iterator[Sample]:
         """Takes the next member; yields the rows of the sample that ends before it."""
-        name = printable(member.name)
+        name = valid_unicode(member.name)
         key, suffix = split_name(name)
         if not key or not suffix or not (member.isreg() or member.islnk() or member.issym()):
             return

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # fsspec carries no type information.
 Filesystem = Any
+# The clocks of the storage and of the machines may differ by this much.
+CLOCK_SKEW_S = 600
 S3_PROTOCOLS = ("s3://", "s3a://")
 _GONE_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.storage.files import modified_s, storage_errors
+from pipeline.storage.files import CLOCK_SKEW_S, modified_s, storage_errors
 from pipeline.store.layout import TABLES
 from pipeline.store.lock import find_left_locks
 from pipeline.store.ownership import SUFFIX, is_compacted
@@ -17,9 +17,6 @@ from pipeline.store.run import Run
 from pipeline.store.run_files import RunFiles
 from pipeline.upkeep.compaction import LEFT_BEHIND_S, WORKSPACE
 from schemas import JobRecord
-
-# The storage's clock and those of the jobs may differ by this much.
-_CLOCK_SKEW_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ class _Ages:
         modified = modified_s(info)
         if modified is None or self.is_old(info):
             return modified is not None
-        return not any(started - _CLOCK_SKEW_S <= modified for started in self._running_since)
+        return not any(started - CLOCK_SKEW_S <= modified for started in self._running_since)
 
 
 def find_leftovers(run: Run, files: RunFiles, jobs: Iterable[JobRecord]) -> Iterator[Leftover]:
