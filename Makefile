@@ -1,20 +1,34 @@
-# `make demo` and `make test` are all a fresh checkout needs: each makes .venv and installs what it uses.
+# `make demo` and `make test` are all a fresh checkout needs: each makes .venv and installs what it uses. `make quick` gives a
+# first verdict within a minute, `make test-all` runs what takes long by its nature, too.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 # Installing does not compile, the first import does, and keeps it, whatever the shell says: else each of Ray's processes
 # would compile torch and all that it imports again, for seconds.
 export PYTHONDONTWRITEBYTECODE :=
+# A file of tests shares what is dear to make, such as a Ray: it stays in one process. The longest come first.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+QUICK := $(addprefix tests/unit/,infra jobs model schemas pipeline/naming pipeline/settings pipeline/sources)
 
-.PHONY: demo test check clean
+.PHONY: demo quick test test-all check clean
 
 demo: .venv/installed
 	$(BIN)/tagstream demo --store demo-store
 
+quick: check
+	@echo "Unit tests of what has no Ray: recognizer, command, schemas, infra, settings, names, storage ..."
+	$(PYTEST) -m "not long" $(QUICK)
+
 test: check
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	@echo "All tests but those that take long by their nature (make test-all): unit, integration, end to end ..."
+	$(PYTEST) -m "not long"
+
+test-all: check
+	@echo "All tests, with soaks, several nodes, benchmarks in small and exhaustive faults ..."
+	$(PYTEST)
 
 check: .venv/installed-dev
+	@echo "Lint, format, types, and who may import whom ..."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -73,6 +73,7 @@ def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_un
     assert_equal(tmp_path / "killed", undisturbed)
 
 
+@pytest.mark.long
 def test_of_two_jobs_at_once_one_that_wakes_up_late_adds_and_changes_nothing(
     environment: dict[str, str], undisturbed: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_of_two_jobs_at_once_one_that_wakes_up_late_adds_and_changes_nothing(
     assert_equal(tmp_path / "store", undisturbed)
 
 
+@pytest.mark.long
 def test_a_job_that_loses_rays_head_process_does_not_end_without_a_word(
     environment: dict[str, str], tiny_model: Path, tmp_path: Path
 ) -> None:

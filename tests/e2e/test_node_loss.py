@@ -35,6 +35,7 @@ def start_job(source: Path, store: Path, address: str, seconds_a_batch: float) -
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_when_a_node_dies_the_others_do_its_work_and_every_row_is_there_once(
     tmp_path: Path, cluster: tuple[str, int]
 ) -> None:

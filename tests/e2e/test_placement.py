@@ -21,6 +21,8 @@ from tests.fixtures.instant_labeler import InstantLabeler
 from tests.fixtures.two_nodes import two_nodes
 from tests.integration.conftest import rows
 
+# Two raylets, and a job in a process of its own for each test.
+pytestmark = pytest.mark.long
 N_SHARDS, N_SAMPLES = 12, 24
 HEAD = {"num_cpus": 3}
 # Reads and labels; the "GPU" is one that nothing but its name has to do with GPUs.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 
+@pytest.mark.long
 def test_after_a_few_random_kills_the_tables_are_those_of_an_undisturbed_job() -> None:
     command = [sys.executable, "tests/soak/kills.py", "--kills", "2", "--seed", "1"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)

@@ -47,6 +47,7 @@ def arguments(tmp_path: Path) -> list[object]:
     ]
 
 
+@pytest.mark.long
 def test_a_killed_job_resumes_to_its_end(
     tagstream: RunFunction, environment: dict[str, str], arguments: list[object], tmp_path: Path
 ) -> None:

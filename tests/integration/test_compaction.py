@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
@@ -31,6 +33,7 @@ class Compactor(threading.Thread):
                 self.n_compacted += outcome.n_files_after < outcome.n_files_before
 
 
+@pytest.mark.long
 def test_a_job_beside_compactions_labels_every_image_once(label: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_IMAGES)
     label(tmp_path / "source", tmp_path / "undisturbed", run=RUN)

@@ -52,6 +52,7 @@ def test_a_model_that_never_gets_loaded_is_a_standstill(label: LabelFunction, tm
         label(tmp_path / "source", tmp_path / "store", labeler_class=NeverReadyLabeler, no_progress_timeout_s=1)
 
 
+@pytest.mark.long
 def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label: LabelFunction, tmp_path: Path) -> None:
     @ray.remote
     class Holder:

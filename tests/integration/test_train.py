@@ -214,6 +214,7 @@ def write_unlabelled(colours: Path, folder: Path) -> None:
         (folder / f"{shard.name}.tar").write_bytes(tar_bytes(members))
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoint(
     train: TrainFunction, colours: Path, tmp_path: Path
 ) -> None:

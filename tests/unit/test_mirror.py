@@ -21,7 +21,6 @@ OF_NO_MODULE = {
     "pipeline/storage/test_faults.py": "makes storages fail under all who read and write",
     "pipeline/store/test_killed_commits.py": "kills a process in front of each file operation of a commit",
     "schemas/test_schemas.py": "holds tables, records and their page together",
-    "test_benchmarks_run.py": "runs the benchmarks, small",
     "test_fuzz_targets.py": "replays what the fuzzer found",
     "test_mirror.py": "is this file",
 }

@@ -7,10 +7,11 @@ wanted AS (
     WHERE shard BETWEEN $first AND $last
 ),
 named AS (
-    -- By way of its text a score keeps the digits that it has: 0.1, not 0.10000000149.
+    -- By way of its text a score keeps the digits that it has, also against the limit: 0.1, not 0.10000000149.
     SELECT image_id, name, label, if(isfinite(score), score::VARCHAR::DOUBLE, NULL) AS score, rank
     FROM labels SEMI JOIN wanted USING (image_id)
-    WHERE shard BETWEEN $first AND $last AND name IS NOT NULL AND ($min_score IS NULL OR score >= $min_score)
+    WHERE shard BETWEEN $first AND $last AND name IS NOT NULL
+    AND ($min_score IS NULL OR score::VARCHAR::DOUBLE >= $min_score)
     QUALIFY row_number() OVER (PARTITION BY image_id, name ORDER BY rank) = 1
 ),
 listed AS (

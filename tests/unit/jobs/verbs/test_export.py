@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 from jobs.verbs.export import _FORMATS, _NEXT, export
 from pipeline.errors import TagstreamError
 from pipeline.export.job import WRITERS
+from pipeline.naming.thresholds import Thresholds, write_thresholds
+from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.labelled import label_source
@@ -52,6 +54,26 @@ def test_a_vocabulary_names_the_labels(store: str, tmp_path: Path) -> None:
     run(store, "--to", "csv", "--out", str(tmp_path / "out"), "--vocabulary", str(tmp_path / "mine.toml"))
     lines = (tmp_path / "out" / "labels.csv").read_text().splitlines()
     assert [line.split(",")[3:5] for line in lines[1:]] == [["animal", "dog"]] * 6
+
+
+def test_thresholds_leave_labels_out(store: str, tmp_path: Path) -> None:
+    learned = Thresholds(
+        run="run-1",
+        truth="labels",
+        vocabulary=read_vocabulary(None).version,
+        model_fingerprint="0123",
+        ranking="prob",
+        direction="highest",
+        target_precision=0.9,
+        common=0.25,
+        thresholds={"dog": 0.75},
+    )
+    write_thresholds(tmp_path / "thresholds.toml", learned)
+    options = ["--thresholds", str(tmp_path / "thresholds.toml")]
+    result = run(store, "--to", "csv", "--out", str(tmp_path / "out"), *options)
+    assert result.stdout.startswith("Exported 6 images with 6 labels of run run-1 to ")
+    lines = (tmp_path / "out" / "labels.csv").read_text().splitlines()
+    assert {line.split(",")[4] for line in lines[1:]} == {"tree"}
 
 
 def test_images_that_are_left_out_are_told_of_on_stderr(store: str, tmp_path: Path) -> None:

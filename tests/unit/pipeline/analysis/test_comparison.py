@@ -63,11 +63,53 @@ def test_differences_are_those_of_measuring_each_run_alone(compare: CompareFunct
 def test_names_are_counted_on_both_lost_and_gained(compare: CompareFunction) -> None:
     images = [{"truth": ["dog"]}] * 2
     of_a = with_labels(images, [[("dog", 0.5), ("cat", 0.4)], [("dogs", 0.5)]])
-    of_b = with_labels(images, [[("dog", 0.75)], [("dog", 0.25), ("tree", 0.1)]])
+    of_b = with_labels(images, [[("dog", 0.75)], [("dog", 0.375), ("tree", 0.1)]])
     comparison = compare(of_a, of_b)
     counts = {change.name: (change.n_both, change.n_lost, change.n_gained) for change in comparison.names}
     assert counts == {"dog": (2, 0, 0), "cat": (0, 1, 0), "tree": (0, 0, 1)}
-    assert comparison.mean_score_shift == pytest.approx(0.0)
+    # Second minus first: +0.25 and -0.125.
+    assert {change.name: change.score_shift for change in comparison.names} == {"dog": 0.125, "cat": None, "tree": None}
+    assert comparison.mean_score_shift == 0.0625
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_changes_of_names_are_those_of_counting_image_by_image(compare: CompareFunction, k: int) -> None:
+    of_a, of_b = random_runs(10 + k, 40)
+    comparison = compare(of_a, of_b, k)
+    found = [(one.name, one.n_both, one.n_lost, one.n_gained, one.score_shift) for one in comparison.names]
+    expected = slow_changes(of_a, of_b, k)
+    assert found == expected
+    shifts = [shift for *_, shift in expected if shift is not None]
+    assert comparison.mean_score_shift == pytest.approx(sum(shifts) / sum(row[1] for row in expected), abs=1e-12)
+
+
+def slow_changes(of_a: Images, of_b: Images, k: int) -> list[tuple[Any, ...]]:
+    """Name, images of both, of the first alone and of the second alone, and the sum of what the score went up.
+
+    Scores halve from label to label, so that all sums are exact.
+    """
+    changes: dict[str, list[Any]] = {}
+    for pair in zip(of_a, of_b, strict=True):
+        first, second = (scores_of_first_names(image["labels"], k) for image in pair)
+        for name in first.keys() | second.keys():
+            change = changes.setdefault(name, [0, 0, 0, None])
+            if name in first and name in second:
+                change[0] += 1
+                change[3] = (change[3] or 0.0) + second[name] - first[name]
+            else:
+                change[1 if name in first else 2] += 1
+    rows = [(name, *change) for name, change in changes.items()]
+    return sorted(rows, key=lambda row: (-row[2] - row[3], row[0]))
+
+
+def scores_of_first_names(labels: Sequence[str], k: int) -> dict[str, float]:
+    """The first k names of an image, each with the score of the best of its labels."""
+    name_of = read_vocabulary(None).name_of
+    scores: dict[str, float] = {}
+    for rank, label in enumerate(labels):
+        if name := name_of(label):
+            scores.setdefault(name, 0.5**rank)
+    return dict(list(scores.items())[:k])
 
 
 def test_only_images_that_both_have_labelled_are_compared(compare: CompareFunction) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +81,8 @@ def test_images_are_found_by_any_spelling_of_a_name(store: Store) -> None:
 
 def test_images_below_a_score_are_left_out(store: Store) -> None:
     assert rows(store, "SELECT key FROM images_with('dog', min_score := 0.6)") == [("1",)]
+    # A label of just that score is not below it.
+    assert rows(store, "SELECT key FROM images_with('dog', min_score := 0.5)") == [("1",), ("0",)]
 
 
 def test_labels_of_an_image_come_best_first(store: Store) -> None:
@@ -96,6 +102,117 @@ def test_top_labels_count_images_not_spellings(store: Store) -> None:
 def test_recall_counts_names_and_their_places(store: Store) -> None:
     assert rows(store, "SELECT * FROM recall_at(1)") == [("run-1", 2, 0.25, 0.5)]
     assert rows(store, "SELECT * FROM recall_at(10)") == [("run-1", 2, 0.25, 0.5)]
+
+
+RUNS = ("run-1", "run-2")
+WORDS = ("dog", "dogs", "Dog", "cat", "tree", "trees", "sky", "photo")
+# Denies a word, so that a label has no name.
+WITHOUT_PHOTO = replace(read_vocabulary(None), deny=frozenset({"photo"}))
+
+
+def draw_image(rng: random.Random) -> dict[str, Any]:
+    """Labels with scores whose sums are exact, and a truth, an empty one or none."""
+    words = rng.sample(WORDS, rng.randrange(len(WORDS)))
+    scores = sorted((rng.randrange(1, 64) / 64 for _ in words), reverse=True)
+    truth = rng.choice([None, rng.sample(WORDS, rng.randrange(4))])
+    return {"truth": truth, "labels": list(zip(words, scores, strict=True))}
+
+
+def draw_runs(seed: int) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """By run and shard, images of the same keys."""
+    rng = random.Random(seed)
+    return {run: {shard: [draw_image(rng) for _ in range(15)] for shard in ("a", "b")} for run in RUNS}
+
+
+RANDOM_RUNS = draw_runs(seed=4)
+
+
+@pytest.fixture(scope="module")
+def random_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(str(tmp_path_factory.mktemp("random") / "store"))
+    for run, shards in RANDOM_RUNS.items():
+        store.create_run(run_record(run))
+        commit_judged(store, run, shards)
+    return store
+
+
+def named(labels: Iterable[str]) -> list[str]:
+    """Names of labels in order, each once."""
+    return list(dict.fromkeys(name for label in labels if (name := WITHOUT_PHOTO.name_of(label))))
+
+
+def listed(image: Mapping[str, Any]) -> list[str]:
+    return named(label for label, _ in image["labels"])
+
+
+def images_of(run: str) -> list[dict[str, Any]]:
+    return [image for shard in RANDOM_RUNS[run].values() for image in shard]
+
+
+class TestRandomRuns:
+    """Macros against the same question answered image by image, for two runs of the same images."""
+
+    @pytest.mark.parametrize("run", RUNS)
+    def test_top_labels_have_their_images_and_the_mean_score_of_all_their_labels(
+        self, random_store: Store, run: str
+    ) -> None:
+        of_run = images_of(run)
+        n_images = Counter(name for image in of_run for name in listed(image))
+        scores: dict[str, list[float]] = {}
+        for image in of_run:
+            for label, score in image["labels"]:
+                scores.setdefault(WITHOUT_PHOTO.name_of(label) or "", []).append(score)
+        expected = [(name, n, sum(scores[name]) / len(scores[name])) for name, n in n_images.items()]
+        found = rows(random_store, f"SELECT * FROM top_labels('{run}')", WITHOUT_PHOTO)
+        assert found == sorted(expected, key=lambda row: (-row[1], row[0]))
+
+    @pytest.mark.parametrize("k", [1, 2, 3, 10])
+    def test_recall_is_that_of_each_runs_first_names(self, random_store: Store, k: int) -> None:
+        expected = []
+        for run in RUNS:
+            recalls = []
+            for image in images_of(run):
+                if truth := named(image["truth"] or []):
+                    first = listed(image)[:k]
+                    recalls.append(sum(name in first for name in truth) / len(truth))
+            hits = [recall > 0 for recall in recalls]
+            expected.append((run, len(recalls), sum(recalls) / len(recalls), sum(hits) / len(hits)))
+        found = rows(random_store, f"SELECT * FROM recall_at({k})", WITHOUT_PHOTO)
+        assert [row[:2] for row in found] == [row[:2] for row in expected]
+        assert [row[2:] for row in found] == [pytest.approx(row[2:], abs=1e-12) for row in expected]
+
+    @pytest.mark.parametrize("name", ["dog", "tree", "cat"])
+    def test_names_stand_beside_another_in_images_of_each_run(self, random_store: Store, name: str) -> None:
+        every = [listed(image) for run in RUNS for image in images_of(run)]
+        chosen = [names for names in every if name in names]
+        beside = Counter(other for names in chosen for other in names if other != name)
+        expected = [(other, n, n / len(chosen)) for other, n in beside.items()]
+        found = rows(random_store, f"SELECT * FROM cooccurring('{name}')", WITHOUT_PHOTO)
+        assert found == sorted(expected, key=lambda row: (-row[1], row[0]))
+
+    def test_images_with_a_name_come_by_score_from_all_runs(self, random_store: Store) -> None:
+        expected = [
+            (run, shard, str(key), rank, label, score)
+            for run, shards in RANDOM_RUNS.items()
+            for shard, of_shard in shards.items()
+            for key, image in enumerate(of_shard)
+            for rank, (label, score) in enumerate(image["labels"], start=1)
+            if WITHOUT_PHOTO.name_of(label) == "dog" and score >= 0.25
+        ]
+        query = "SELECT run, shard, key, rank, label, score FROM images_with('dogs', min_score := 0.25)"
+        found = rows(random_store, query, WITHOUT_PHOTO)
+        assert sorted(found) == sorted(expected)
+        order = [(-score, run, shard, key) for run, shard, key, _, _, score in found]
+        assert order == sorted(order)
+
+    def test_labels_of_an_image_are_those_of_every_run_and_shard(self, random_store: Store) -> None:
+        expected = [
+            (run, shard, "3", rank, label, WITHOUT_PHOTO.name_of(label), score)
+            for run, shards in RANDOM_RUNS.items()
+            for shard, of_shard in shards.items()
+            for rank, (label, score) in enumerate(of_shard[3]["labels"], start=1)
+        ]
+        assert rows(random_store, "SELECT * FROM labels_of('3')", WITHOUT_PHOTO) == expected
 
 
 def test_another_vocabulary_changes_names_and_not_labels(store: Store) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.export.job import Export, ExportRequest, Format
 from pipeline.export.selection import Selection
+from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from tests.fixtures.tables import commit_judged, run_record
@@ -66,7 +67,13 @@ def export(store: Store, tmp_path: Path) -> ExportFunction:
     """A function that exports to the folder `out`."""
 
     def run(
-        to: Format, *, run: str | None = RUN, images: bool = False, out: str = "out", **selection: object
+        to: Format,
+        *,
+        run: str | None = RUN,
+        images: bool = False,
+        out: str = "out",
+        thresholds: Thresholds | None = None,
+        **selection: object,
     ) -> Export:
         request = ExportRequest(
             store=store.url,
@@ -75,6 +82,7 @@ def export(store: Store, tmp_path: Path) -> ExportFunction:
             run=run,
             selection=Selection(**selection),  # type: ignore[arg-type]
             vocabulary=read_vocabulary(None),
+            thresholds=thresholds,
             images=images,
         )
         exported = Export(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 
 from pipeline.errors import TagstreamError
 from pipeline.export import job
+from pipeline.naming.thresholds import Thresholds, direction_of
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.storage.files import open_filesystem
 from pipeline.store.store import Store
 from schemas import content_hash
 from tests.fixtures.corpus import jpeg, tar_bytes, write_tars
 from tests.fixtures.labelled import label_source
+from tests.fixtures.tables import commit_judged, run_record
 from tests.unit.pipeline.export.conftest import ExportFunction
 
 
@@ -56,6 +59,21 @@ class TestFolder:
             export("csv")
         assert sorted(tmp_path.iterdir()) == before
 
+    def test_what_appears_in_its_place_meanwhile_is_not_touched(
+        self, export: ExportFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def write(folder: Path, images: Any, origin: Any) -> None:
+            assert list(images)
+            (folder / "ours").touch()
+            # A folder without files could be renamed over.
+            (tmp_path / "out").mkdir()
+
+        monkeypatch.setitem(job.WRITERS, "csv", write)
+        with pytest.raises(TagstreamError, match="out exists; expected a folder that is not there yet"):
+            export("csv")
+        assert list((tmp_path / "out").iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
     def test_folders_above_it_are_made(self, export: ExportFunction, tmp_path: Path) -> None:
         export("csv", out="x/y/out")
         assert (tmp_path / "x" / "y" / "out" / "images.csv").is_file()
@@ -79,6 +97,79 @@ class TestFolder:
             export("csv", run=None)
 
 
+class TestScores:
+    """Which labels are written, by their scores."""
+
+    def test_of_thresholds_only_the_labels_that_reach_them_are_written(
+        self, export: ExportFunction, tmp_path: Path
+    ) -> None:
+        limits = thresholds_of("prob", common=0.5, dog=0.75, tree=0.25)
+        exported = export("csv", where="shard = 'a'", thresholds=limits)
+        assert written_labels(tmp_path) == ["tree", "photo"]
+        assert (exported.n_images, exported.n_labels) == (2, 2)
+
+    def test_without_thresholds_all_are_written(self, export: ExportFunction, tmp_path: Path) -> None:
+        export("csv", where="shard = 'a'")
+        assert written_labels(tmp_path) == ["Dogs", "tree", "photo", "sky"]
+
+    def test_thresholds_of_another_model_are_refused(self, export: ExportFunction, tmp_path: Path) -> None:
+        with pytest.raises(TagstreamError, match="the store has no such run: learn thresholds of its own"):
+            export("csv", thresholds=thresholds_of("prob", model_fingerprint="another", common=0.5))
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("ranking", ["ppl", "sim"])
+    def test_a_run_whose_best_scores_are_the_lowest_is_exported(
+        self, export: ExportFunction, tmp_path: Path, store: Store, ranking: str
+    ) -> None:
+        commit_ranked(store, ranking)
+        export("csv", run=ranking)
+        assert written_labels(tmp_path) == ["dog", "cat", "tree"]
+
+    @pytest.mark.parametrize("ranking", ["ppl", "sim"])
+    def test_of_such_a_run_the_thresholds_are_reached_from_above(
+        self, export: ExportFunction, tmp_path: Path, store: Store, ranking: str
+    ) -> None:
+        commit_ranked(store, ranking)
+        export("csv", run=ranking, thresholds=thresholds_of(ranking, common=2.0, dog=1.0))
+        assert written_labels(tmp_path) == ["cat"]
+
+    @pytest.mark.parametrize("ranking", ["ppl", "sim"])
+    def test_of_such_a_run_a_lowest_score_is_refused(
+        self, export: ExportFunction, tmp_path: Path, store: Store, ranking: str
+    ) -> None:
+        commit_ranked(store, ranking)
+        with pytest.raises(TagstreamError, match=f"run {ranking} is ranked by {ranking}, .*; leave the limit out"):
+            export("csv", run=ranking, min_score=1.0)
+        assert not (tmp_path / "out").exists()
+
+
+def thresholds_of(ranking: str, *, common: float, model_fingerprint: str = "0123", **thresholds: float) -> Thresholds:
+    """Thresholds of the store's runs of a ranking: a common one, and those of names."""
+    return Thresholds(
+        run="run-1",
+        truth="labels",
+        vocabulary=read_vocabulary(None).version,
+        model_fingerprint=model_fingerprint,
+        ranking=ranking,
+        direction=direction_of(ranking),
+        target_precision=0.9,
+        common=common,
+        thresholds=thresholds,
+    )
+
+
+def commit_ranked(store: Store, ranking: str) -> None:
+    """Adds a run of one image whose best score is the lowest."""
+    store.create_run(run_record(ranking, labelling={"ranking": ranking}))
+    commit_judged(store, ranking, {"a": [{"truth": None, "labels": [("dog", 1.5), ("cat", 2.0), ("tree", 2.5)]}]})
+
+
+def written_labels(folder: Path) -> list[str]:
+    """The labels of the folder's export, in order."""
+    with (folder / "out" / "labels.csv").open(newline="") as file:
+        return [row["label"] for row in csv.DictReader(file)]
+
+
 class TestImages:
     """--images."""
 
@@ -91,7 +182,6 @@ class TestImages:
         assert all(re.fullmatch(r"\d{6}-[0-9a-f]{16}\.jpg", path.name) for path in copies)
 
     def test_the_files_name_their_copies(self, export: ExportFunction, tmp_path: Path, source: Path) -> None:
-        import csv
         import json
 
         for to in ("coco", "fiftyone", "label-studio", "csv"):
@@ -147,6 +237,16 @@ class TestImages:
         assert (exported.n_chosen, exported.n_images) == (6, 3)
         places = ", ".join(f"{source}/00000#00000{number}" for number in range(3))
         assert exported.notes == [f"3 images are left out: 3 x the original is gone ({places})"]
+
+    def test_of_many_that_are_left_out_the_first_five_are_named(
+        self, export: ExportFunction, tmp_path: Path, store: Store
+    ) -> None:
+        write_tars(tmp_path / "larger", 2, 6)
+        label_source(store, "larger", str(tmp_path / "larger"), [("dog", 0.5)])
+        (tmp_path / "larger" / "00001.tar").unlink()
+        places = ", ".join(f"{tmp_path}/larger/00001#{number:06}" for number in range(6, 11))
+        notes = export("csv", run="larger", images=True).notes
+        assert notes == [f"6 images are left out: 6 x the original is gone ({places}, ...)"]
 
     def test_where_all_originals_are_gone_there_is_no_export(
         self, export: ExportFunction, tmp_path: Path, source: Path

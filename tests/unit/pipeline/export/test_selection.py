@@ -118,9 +118,12 @@ class TestConditions:
         with pytest.raises(TagstreamError, match="expected a finite number"):
             Selection(min_score=score)
 
-    def test_the_lowest_score_is_refused_where_low_scores_are_good(self) -> None:
-        with pytest.raises(TagstreamError, match="is ranked by ppl, whose best scores are the lowest"):
-            Selection(min_score=1).check_ranking(run_record(RUN, labelling={"ranking": "ppl"}))
+    @pytest.mark.parametrize("ranking", ["ppl", "sim"])
+    # 0 is a limit too.
+    @pytest.mark.parametrize("min_score", [0.0, 1.0])
+    def test_the_lowest_score_is_refused_where_low_scores_are_good(self, ranking: str, min_score: float) -> None:
+        with pytest.raises(TagstreamError, match=f"is ranked by {ranking}, whose best scores are the lowest"):
+            Selection(min_score=min_score).check_ranking(run_record(RUN, labelling={"ranking": ranking}))
 
 
 class TestSamples:
@@ -179,6 +182,22 @@ class TestLabels:
         images = choose(store, min_score=0.3)
         assert [[label["score"] for label in image["labels"]] for image in images[:2]] == [[0.5], [0.3]]
         assert len(images) == 4
+
+    # 0.9 and 0.7 as they are stored lie below, 0.25 is the same, 0.1 lies above.
+    @pytest.mark.parametrize("score", [0.9, 0.7, 0.25, 0.1])
+    def test_a_label_of_the_lowest_score_itself_stays(self, tmp_path: Path, score: float) -> None:
+        store = Store(str(tmp_path / "scores"))
+        store.create_run(run_record(RUN))
+        commit_judged(store, RUN, {"s": [{"truth": None, "labels": [("dog", score), ("cat", score * 0.999)]}]})
+        (image,) = choose(store, min_score=score)
+        assert [(label["label"], label["score"]) for label in image["labels"]] == [("dog", score)]
+
+    @pytest.mark.parametrize(("min_score", "n_labels"), [(1e300, 0), (-1e300, 2)])
+    def test_a_limit_that_no_stored_score_could_have_is_none_or_leaves_all_out(
+        self, store: Store, min_score: float, n_labels: int
+    ) -> None:
+        (image,) = choose(store, where="shard = 'a' AND \"index\" = 0", min_score=min_score)
+        assert len(image["labels"]) == n_labels
 
     def test_only_labels_that_reach_their_thresholds_are_exported(self, store: Store) -> None:
         record = run_record(RUN)

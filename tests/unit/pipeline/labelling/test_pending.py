@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.labelling.pending import ShardPlan, plan_shards
+from pipeline.labelling.pending import ShardPlan, find_changed, plan_shards
 from pipeline.sources.image_folder import folder_shard
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import FileVersion, ImageFile, Shard
-from pipeline.store.ownership import file_name
+from pipeline.store.ownership import CommittedShard, CommittedShards, file_name
+from pipeline.store.run import Run
 from pipeline.store.store import Store
 from tests.fixtures.corpus import tar_bytes
 from tests.fixtures.tables import commit_shard
@@ -122,9 +123,9 @@ class TestShards:
             # As if these were committed tomorrow.
             os.utime(store.layout.run(RUN).images(file_name(name)), (time.time() + 86400,) * 2)
         looked_at: list[str] = []
-        read = Store.read_version
+        read = Run.read_version
         monkeypatch.setattr(
-            Store, "read_version", lambda self, run, shard: (looked_at.append(shard.file), read(self, run, shard))[1]
+            Run, "read_version", lambda self, shard: (looked_at.append(shard.file), read(self, shard))[1]
         )
         plan(store, folder)
         assert looked_at == ["2.parquet"]
@@ -137,12 +138,83 @@ class TestShards:
         shutil.copytree(tmp_path / "elsewhere", folder)
         assert plan(store, folder).changed == []
 
+    def test_shards_that_are_labelled_again_come_in_order_with_the_others(self, store: Store, folder: Path) -> None:
+        commit(store, plan(store, folder).pending[1:])
+        write(folder / "1.tar", b"other")
+        write(folder / "3.tar")
+        assert names(plan(store, folder, "relabel").pending) == ["0", "1", "3"]
+
+    @pytest.mark.parametrize("name", ["größe", "sub/folder", "100%", "_first", "x" * 210])
+    def test_a_shard_of_any_name_is_missing_once_the_source_has_it_no_more(
+        self, store: Store, folder: Path, name: str
+    ) -> None:
+        write(folder / f"{name}.tar")
+        commit(store, plan(store, folder).pending)
+        assert plan(store, folder).n_missing == 0
+        (folder / f"{name}.tar").unlink()
+        assert plan(store, folder).n_missing == 1
+
     def test_shards_of_a_web_server_are_never_taken_for_changed(self, store: Store, folder: Path) -> None:
         (folder / "list").write_text("https://host/0.tar\n")
         source = find_source(f"@{folder}/list")
         commit_shard(store, RUN, "host/0", size=7, etag="v1")
         planned = plan_shards(store.run(RUN), source, 0, "fail")
         assert (planned.pending, planned.changed) == ([], [])
+
+
+class TestChanges:
+    """Whether a committed shard's file is another one now, told by what listings say of both."""
+
+    COMMITTED_S = 1_000_000.0
+
+    def is_changed(
+        self,
+        store: Store,
+        *,
+        size: int | None = 7,
+        etag: str | None = "v1",
+        modified: float | None = COMMITTED_S,
+        of_commit: tuple[int | None, str | None] = (7, "v1"),
+        committed_s: float | None = COMMITTED_S,
+    ) -> bool:
+        commit_shard(store, RUN, "0", size=of_commit[0], etag=of_commit[1])
+        shard = Shard("0", "protocol://host/0.tar", "tar", size, etag, modified)
+        committed = CommittedShards({"0": CommittedShard(file_name("0"), 0, committed_s)})
+        return find_changed(store.run(RUN), [shard], committed) == [shard]
+
+    @pytest.mark.parametrize(("size", "etag"), [(8, "v1"), (7, "v2"), (8, "v2"), (7, None), (None, "v1")])
+    def test_another_size_or_etag_is_a_change(self, store: Store, size: int | None, etag: str | None) -> None:
+        assert self.is_changed(store, size=size, etag=etag)
+
+    def test_the_same_size_and_etag_are_none(self, store: Store) -> None:
+        assert not self.is_changed(store)
+
+    @pytest.mark.parametrize(("size", "expected"), [(7, False), (8, True)])
+    def test_where_a_storage_has_no_etags_the_size_tells(self, store: Store, size: int, expected: bool) -> None:
+        assert self.is_changed(store, size=size, etag=None, of_commit=(7, None)) == expected
+
+    @pytest.mark.parametrize(("etag", "expected"), [("v1", False), ("v2", True)])
+    def test_where_a_storage_has_no_sizes_the_etag_tells(self, store: Store, etag: str, expected: bool) -> None:
+        assert self.is_changed(store, size=None, etag=etag, of_commit=(None, "v1")) == expected
+
+    @pytest.mark.parametrize("committed_s", [COMMITTED_S, None])
+    def test_where_a_storage_has_neither_nothing_is_told(self, store: Store, committed_s: float | None) -> None:
+        assert not self.is_changed(store, size=None, etag=None, committed_s=committed_s)
+
+    # Clocks may differ by ten minutes.
+    @pytest.mark.parametrize(("age_s", "expected"), [(-86400, True), (0, True), (599, True), (601, False)])
+    def test_a_file_that_is_clearly_older_than_its_commit_is_not_looked_at(
+        self, store: Store, age_s: float, expected: bool
+    ) -> None:
+        assert self.is_changed(store, size=8, modified=self.COMMITTED_S - age_s) == expected
+
+    def test_a_file_without_a_time_is_not_looked_at(self, store: Store) -> None:
+        assert not self.is_changed(store, size=8, modified=None)
+
+    @pytest.mark.parametrize("modified", [COMMITTED_S, None])
+    def test_where_the_commit_has_no_time_every_file_is_looked_at(self, store: Store, modified: float | None) -> None:
+        assert self.is_changed(store, size=8, modified=modified, committed_s=None)
+        assert not self.is_changed(store, modified=modified, committed_s=None)
 
 
 class TestFolder:
@@ -192,6 +264,18 @@ class TestFolder:
         assert names(planned.changed) == names(planned.pending) == ["bucket-0000-of-0001"]
         assert [file.path for file in planned.pending[0].files] == ["a.jpg", "b.jpg"]
 
+    def test_an_image_that_changed_is_seen_beside_one_that_is_older_than_the_commit(
+        self, store: Store, folder: Path
+    ) -> None:
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            write(folder / name)
+        commit(store, plan(store, folder, n_buckets=1).pending)
+        # As if it was committed tomorrow, and the image written the day after.
+        committed_s = time.time() + 86400
+        os.utime(store.layout.run(RUN).images(file_name("bucket-0000-of-0001")), (committed_s, committed_s))
+        write(folder / "b.jpg", b"other", modified=committed_s + 86400)
+        assert names(plan(store, folder, n_buckets=1).changed) == ["bucket-0000-of-0001"]
+
     def test_new_rights_of_an_image_are_no_change(self, store: Store, folder: Path) -> None:
         write(folder / "a.jpg")
         commit(store, plan(store, folder, n_buckets=1).pending)
@@ -214,6 +298,15 @@ class TestFolder:
         write(folder / "a.jpg")
         with pytest.raises(SourceError, match="is a folder of images now, and run run-1 labels its shards"):
             plan(store, folder, n_buckets=0)
+
+    def test_a_bucket_has_the_size_of_all_its_files_and_the_time_of_the_newest(self) -> None:
+        versions = [FileVersion(1, "x", 5.0), FileVersion(20, "y", 9.0), FileVersion(300, "z", 7.0)]
+        shard = folder_shard("/root", "bucket", [ImageFile(str(number), one) for number, one in enumerate(versions)])
+        assert (shard.size, shard.modified) == (321, 9.0)
+
+    def test_a_bucket_whose_files_are_all_gone_has_no_time(self) -> None:
+        shard = folder_shard("/root", "bucket", [])
+        assert (shard.size, shard.modified) == (0, None)
 
     def test_the_etag_of_a_bucket_tells_which_files_it_has_and_how_they_are(self) -> None:
         base = ImageFile("a.jpg", FileVersion(1, "x", 5.0))

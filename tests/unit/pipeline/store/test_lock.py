@@ -16,7 +16,7 @@ import pytest
 from pipeline.errors import RunLockedError, StorageError
 from pipeline.storage.files import is_local, write_whole
 from pipeline.store import lock as lock_module
-from pipeline.store.lock import RunLock, held_lock, read_locks
+from pipeline.store.lock import LEASE_S, RunLock, find_left_locks, held_lock, read_locks
 from pipeline.store.store import Store
 from pipeline.upkeep.repair import repair_run
 from pipeline.upkeep.verification import verify_run
@@ -52,6 +52,28 @@ def numbers(store: Store) -> list[int]:
     return [lock.number for lock in read_locks(store.run(RUN))]
 
 
+def file_names(store: Store) -> list[str]:
+    """Names of all files of the run's folder, hidden ones too."""
+    return sorted(path.rsplit("/", 1)[-1] for path in store.filesystem.ls(f"{store.root}/runs/{RUN}", detail=False))
+
+
+def write_lock(store: Store, number: int, content: bytes = b"{", age_s: float | None = None) -> None:
+    """Puts a lock of somebody else's there; by default one that cannot be read.
+
+    Args:
+        age_s: since it was written; on the local disk only.
+    """
+    path = f"{store.root}/runs/{RUN}/lock-{number}.json"
+    write_whole(store.filesystem, path, content)
+    if age_s is not None:
+        os.utime(path, (time.time() - age_s,) * 2)
+
+
+def lock_threads() -> set[threading.Thread]:
+    """Threads that renew a lock."""
+    return {thread for thread in threading.enumerate() if thread.name == "lock"}
+
+
 def interposed(monkeypatch: pytest.MonkeyPatch, meanwhile: Any) -> None:
     """Does something in front of the next lock's writing."""
 
@@ -84,6 +106,55 @@ def test_an_expired_lock_is_taken_over_and_the_old_one_is_gone(store: Store) -> 
     held(store, lease_s=0)
     held(store)
     assert numbers(store) == [2]
+
+
+def test_nothing_but_the_lock_is_left_of_taking_it_or_failing_to(store: Store) -> None:
+    held(store, lease_s=0)
+    held(store)
+    assert file_names(store) == ["lock-2.json", "run.json"]
+    with pytest.raises(RunLockedError):
+        RunLock(store.run(RUN)).take()
+    assert file_names(store) == ["lock-2.json", "run.json"]
+
+
+def test_one_that_lost_its_number_to_a_job_that_is_over_takes_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(filesystem: Any, path: str, content: bytes, **options: Any) -> bool:
+        monkeypatch.setattr(lock_module, "write_whole", write_whole)
+        other = held(store)
+        is_written = write_whole(filesystem, path, content, **options)
+        other.release()
+        return is_written
+
+    monkeypatch.setattr(lock_module, "write_whole", lose)
+    lock = held(store)
+    assert numbers(store) == [1]
+    assert lock.renew()
+
+
+def test_locks_are_ordered_by_number_also_where_their_names_are_not(local_store: Store) -> None:
+    for number in (10, 9, 100):
+        write_lock(local_store, number)
+    assert numbers(local_store) == [9, 10, 100]
+
+
+def test_the_tenth_taker_takes_over_from_the_ninth(local_store: Store) -> None:
+    write_lock(local_store, 8, age_s=LEASE_S + 60)
+    sleeper = held(local_store, lease_s=0)
+    write_lock(local_store, 10)
+    assert numbers(local_store) == [9, 10]
+    assert not sleeper.renew()
+
+
+def test_a_lock_that_somebody_else_deleted_meanwhile_is_released(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = held(local_store)
+    (standing,) = read_locks(local_store.run(RUN))
+    local_store.filesystem.rm_file(standing.path)
+    monkeypatch.setattr(lock_module, "read_locks", lambda run: [standing])
+    lock.release()
 
 
 def test_of_two_that_find_the_same_expired_lock_one_takes_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,17 +279,96 @@ def test_a_lock_that_cannot_be_read_holds_until_it_expires(store: Store) -> None
         assert numbers(store) == [5]
 
 
+@pytest.mark.parametrize(("age_s", "is_held"), [(LEASE_S - 60, True), (LEASE_S + 60, False)])
+def test_a_lock_that_cannot_be_read_expires_after_the_usual_lease(
+    local_store: Store, age_s: float, is_held: bool
+) -> None:
+    write_lock(local_store, 4, age_s=age_s)
+    if is_held:
+        with pytest.raises(RunLockedError):
+            held(local_store)
+    else:
+        held(local_store)
+    assert numbers(local_store) == [4 if is_held else 5]
+
+
+def test_a_lock_says_when_it_was_taken_and_when_it_expires(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_clock(monkeypatch, "2026")
+    held(local_store, lease_s=90)
+    (standing,) = read_locks(local_store.run(RUN))
+    assert standing.record is not None
+    moments = (standing.record.since, standing.record.expires)
+    assert moments == ("2026-06-01T00:00:00+00:00", "2026-06-01T00:01:30+00:00")
+
+
+# By this machine's clock, which may differ from the storage's by ten minutes.
+@pytest.mark.parametrize(
+    ("age_s", "is_left"), [(0, False), (LEASE_S + 30, False), (LEASE_S + 570, False), (LEASE_S + 630, True)]
+)
+def test_a_lock_counts_as_left_behind_once_it_is_clearly_expired(
+    local_store: Store, age_s: float, is_left: bool
+) -> None:
+    write_lock(local_store, 1, age_s=age_s)
+    assert [lock.number for lock in find_left_locks(local_store.run(RUN))] == [1] * is_left
+
+
+def test_who_does_not_get_the_lock_leaves_that_of_the_holder_alone(store: Store) -> None:
+    losses: list[str] = []
+    holder = held(store)
+    with pytest.raises(RunLockedError), held_lock(store.run(RUN), losses.append):
+        pass
+    assert holder.renew()
+    assert losses == []
+
+
+def test_a_lock_is_renewed_several_times_within_its_lease(local_store: Store) -> None:
+    with held_lock(local_store.run(RUN), [].append):
+        (standing,) = read_locks(local_store.run(RUN))
+    assert standing.record is not None
+    # So that a renewal may fail and the next be late.
+    assert standing.record.lease_s >= 3 * lock_module._RENEWAL_S
+
+
+def test_a_storage_that_fails_for_a_while_does_not_end_the_renewal(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_module, "_RENEWAL_S", 0.01)
+    losses: list[str] = []
+    renewals: list[str] = []
+    is_renewed = threading.Event()
+
+    def write(filesystem: Any, path: str, content: bytes, **options: Any) -> bool:
+        renewals.append(path)
+        if len(renewals) <= 2:
+            raise OSError("the store is gone")
+        is_written = write_whole(filesystem, path, content, **options)
+        is_renewed.set()
+        return is_written
+
+    with held_lock(local_store.run(RUN), losses.append):
+        (standing,) = read_locks(local_store.run(RUN))
+        os.utime(standing.path, (0, 0))
+        monkeypatch.setattr(lock_module, "write_whole", write)
+        assert is_renewed.wait(10)
+        (standing,) = read_locks(local_store.run(RUN))
+        assert standing.modified_s is not None
+        assert standing.modified_s > time.time() - 60
+    assert losses == []
+    assert numbers(local_store) == []
+
+
 @pytest.mark.parametrize("end", [None, RuntimeError, KeyboardInterrupt])
 def test_at_the_end_of_the_job_however_it_ends_the_lock_is_gone(store: Store, end: type[BaseException] | None) -> None:
+    losses: list[str] = []
     try:
-        with held_lock(store.run(RUN), pytest.fail):
+        with held_lock(store.run(RUN), losses.append):
             assert numbers(store) == [1]
             if end:
                 raise end
     except (RuntimeError, KeyboardInterrupt):
         pass
-    assert numbers(store) == []
-    assert [path.rsplit("/", 1)[-1] for path in store.filesystem.ls(f"{store.root}/runs/{RUN}")] == ["run.json"]
+    assert file_names(store) == ["run.json"]
+    assert losses == []
 
 
 def test_it_is_renewed_while_the_job_runs_and_a_loss_is_told(
@@ -226,8 +376,9 @@ def test_it_is_renewed_while_the_job_runs_and_a_loss_is_told(
 ) -> None:
     monkeypatch.setattr(lock_module, "_RENEWAL_S", 0.02)
     losses: list[str] = []
-    told = threading.Event()
-    with held_lock(local_store.run(RUN), lambda loss: (losses.append(loss), told.set())):
+    others = lock_threads()
+    with held_lock(local_store.run(RUN), losses.append):
+        (keeper,) = lock_threads() - others
         (standing,) = read_locks(local_store.run(RUN))
         deadline = time.monotonic() + 10
         while read_locks(local_store.run(RUN))[0].modified_s == standing.modified_s:
@@ -235,21 +386,45 @@ def test_it_is_renewed_while_the_job_runs_and_a_loss_is_told(
             time.sleep(0.01)
         # Somebody who took it for expired.
         write_whole(local_store.filesystem, standing.path.replace("lock-1", "lock-2"), b"{}")
-        assert told.wait(10)
+        # It is told once: nobody goes on to renew.
+        keeper.join(10)
+        assert not keeper.is_alive()
     assert len(losses) == 1
     assert "another job labels beside it" in losses[0]
     assert numbers(local_store) == [2]
 
 
+def test_a_renewal_that_is_under_way_when_the_job_ends_does_not_bring_the_lock_back(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_module, "_RENEWAL_S", 0.01)
+    is_under_way = threading.Event()
+
+    def write(filesystem: Any, path: str, content: bytes, **options: Any) -> bool:
+        is_under_way.set()
+        time.sleep(0.1)
+        return write_whole(filesystem, path, content, **options)
+
+    others = lock_threads()
+    with held_lock(local_store.run(RUN), [].append):
+        (keeper,) = lock_threads() - others
+        monkeypatch.setattr(lock_module, "write_whole", write)
+        assert is_under_way.wait(10)
+    keeper.join(10)
+    assert numbers(local_store) == []
+
+
 def test_a_storage_that_fails_at_the_end_does_not_hide_what_ended_the_job(
     local_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = held_lock(local_store.run(RUN), pytest.fail)
+    losses: list[str] = []
+    lock = held_lock(local_store.run(RUN), losses.append)
     lock.__enter__()
     monkeypatch.setattr(lock_module, "read_locks", fail)
     failure = ZeroDivisionError()
     # The failure goes on its way: nothing else is raised in its place.
     assert lock.__exit__(type(failure), failure, None) is False
+    assert losses == []
 
 
 def fail(*_: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,13 @@ from model import Recognizer
 from pipeline.errors import StoreError
 from pipeline.storage.files import open_filesystem
 from pipeline.storage.model_cache import fetch_model
-from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizers
+from pipeline.training.checkpoints import (
+    Checkpoints,
+    TrainingState,
+    optimizer_tensors,
+    restore_optimizers,
+    upload_folder,
+)
 from pipeline.training.examples import Position
 from pipeline.training.settings import TrainSettings
 
@@ -255,25 +262,6 @@ class TestFailure:
         write(checkpoints, 20)
         assert checkpoints.steps() == [20]
 
-    def test_an_upload_that_breaks_off_leaves_no_whole_checkpoint(
-        self, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        checkpoints = Checkpoints(f"{s3}/{tmp_path.name}/run")
-        write(checkpoints, 10)
-        put_file, sent = checkpoints._filesystem.put_file, []
-
-        def put_two(path: str, target: str, **options: Any) -> None:
-            if len(sent) == 2:
-                raise OSError("connection reset")
-            sent.append(target)
-            put_file(path, target, **options)
-
-        monkeypatch.setattr(checkpoints._filesystem, "put_file", put_two)
-        with pytest.raises(StoreError, match="connection reset; the last whole one is that of step 10"):
-            checkpoints.write(FileRecognizer(), STATE, TENSORS)
-        assert len(sent) == 2
-        assert checkpoints.steps() == [10]
-
     def test_a_folder_that_cannot_be_made_is_one_sentence(self, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("a file")
         with pytest.raises(StoreError, match="cannot write the checkpoint of step 20"):
@@ -293,6 +281,164 @@ class TestFailure:
         for read in (checkpoints.read_state, checkpoints.read_tensors):
             with pytest.raises(StoreError, match=r"cannot read the checkpoint .*step-00000007"):
                 read(7)
+
+
+class VersionRecognizer:
+    """Writes one small file that says which writing of the checkpoint it belongs to."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def save_pretrained(self, path: str | Path) -> None:
+        Path(path, "model.safetensors").write_text(self._version)
+
+
+class Death:
+    """Lets so many operations through; afterwards none, as when the process is killed."""
+
+    def __init__(self, n_operations: int) -> None:
+        self.n_left = n_operations
+
+    def around(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def operate(*arguments: Any, **options: Any) -> Any:
+            self.n_left -= 1
+            if self.n_left < 0:
+                raise KeyboardInterrupt
+            return operation(*arguments, **options)
+
+        return operate
+
+
+class TestUpload:
+    """A checkpoint on an object store, file by file."""
+
+    @pytest.fixture
+    def remote(self, s3: str, tmp_path: Path) -> Checkpoints:
+        """Checkpoints on S3, of which that of step 10 is there."""
+        checkpoints = Checkpoints(f"{s3}/{tmp_path.name}/run")
+        write(checkpoints, 10)
+        return checkpoints
+
+    def write_version(self, checkpoints: Checkpoints, version: str) -> None:
+        """Writes step 20 with a version that each of its three files tells."""
+        state = replace(STATE, settings={"version": version})
+        checkpoints.write(VersionRecognizer(version), state, {version: torch.ones(1)})
+
+    def versions(self, checkpoints: Checkpoints) -> set[str]:
+        """Which versions the files of step 20 are of; raises where one is missing."""
+        weights = checkpoints._filesystem.cat_file(f"{checkpoints._root}/step-00000020/model.safetensors").decode()
+        return {weights, checkpoints.read_state(20).settings["version"], *checkpoints.read_tensors(20)}
+
+    def test_the_file_that_is_to_come_last_comes_last_whichever_it_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = ["a", "b", "c", "d"]
+        (tmp_path / "folder").mkdir()
+        for name in names:
+            (tmp_path / "folder" / name).touch()
+        filesystem, path = open_filesystem(str(tmp_path / "target"))
+        put_file, order = filesystem.put_file, []
+        monkeypatch.setattr(
+            filesystem, "put_file", lambda source, target: (order.append(Path(target).name), put_file(source, target))
+        )
+        filesystem.makedirs(path)
+        for last in names:
+            upload_folder(filesystem, tmp_path / "folder", path, last=last)
+        assert order[3::4] == names
+        assert sorted(order) == sorted(names * 4)
+
+    @pytest.mark.parametrize(
+        ("is_written_anew", "n_operations", "found"),
+        [
+            # Three files are put.
+            *[(False, n, None) for n in range(3)],
+            (False, 3, {"new"}),
+            # Before that the former mark is deleted, then the other former files.
+            (True, 0, {"old"}),
+            *[(True, n, None) for n in range(1, 5)],
+            (True, 5, {"new"}),
+        ],
+    )
+    def test_killed_after_any_operation_it_is_whole_or_does_not_count(
+        self,
+        remote: Checkpoints,
+        monkeypatch: pytest.MonkeyPatch,
+        is_written_anew: bool,
+        n_operations: int,
+        found: set[str] | None,
+    ) -> None:
+        if is_written_anew:
+            self.write_version(remote, "old")
+        death = Death(n_operations)
+        with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+            for name in ("put_file", "rm_file", "rm"):
+                patched.setattr(remote._filesystem, name, death.around(getattr(remote._filesystem, name)))
+            self.write_version(remote, "new")
+        assert remote.steps() == ([10, 20] if found else [10])
+        if found:
+            assert self.versions(remote) == found
+
+    @pytest.mark.parametrize("n_sent", [0, 1, 2])
+    @pytest.mark.parametrize("is_written_anew", [False, True])
+    def test_one_that_breaks_off_leaves_no_file(
+        self, remote: Checkpoints, monkeypatch: pytest.MonkeyPatch, n_sent: int, is_written_anew: bool
+    ) -> None:
+        before = files_below(remote.out)
+        if is_written_anew:
+            self.write_version(remote, "old")
+        break_off(monkeypatch, remote, n_sent)
+        with pytest.raises(StoreError, match="connection reset; the last whole one is that of step 10"):
+            self.write_version(remote, "new")
+        assert files_below(remote.out) == before
+
+    def test_one_that_the_user_breaks_off_leaves_no_file(
+        self, remote: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = files_below(remote.out)
+        break_off(monkeypatch, remote, 1, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            self.write_version(remote, "new")
+        assert files_below(remote.out) == before
+
+    def test_a_clean_up_that_fails_too_does_not_hide_why_it_broke_off(
+        self, remote: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise OSError("the clean-up failed")
+
+        break_off(monkeypatch, remote, 1)
+        monkeypatch.setattr(remote._filesystem, "rm", fail)
+        with pytest.raises(StoreError, match=r"step 20 .*: connection reset; the last whole one is that of step 10"):
+            self.write_version(remote, "new")
+
+    def test_where_the_others_cannot_be_listed_either_the_message_says_so(
+        self, remote: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise OSError("not now")
+
+        break_off(monkeypatch, remote, 0)
+        monkeypatch.setattr(remote._filesystem, "find", fail)
+        with pytest.raises(StoreError, match=r"connection reset; the others cannot be listed\. Make room"):
+            self.write_version(remote, "new")
+
+
+def break_off(
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoints: Checkpoints,
+    n_sent: int,
+    error: type[BaseException] = OSError,
+) -> None:
+    """Lets uploads fail after so many files."""
+    put_file, sent = checkpoints._filesystem.put_file, []
+
+    def put(path: str, target: str, **options: Any) -> None:
+        if len(sent) == n_sent:
+            raise error("connection reset")
+        sent.append(target)
+        put_file(path, target, **options)
+
+    monkeypatch.setattr(checkpoints._filesystem, "put_file", put)
 
 
 class Learner:

@@ -90,6 +90,7 @@ def assert_equal(gradients: dict[str, torch.Tensor], expected: dict[str, torch.T
         torch.testing.assert_close(gradients[name], gradient, rtol=GRADIENT_REL, atol=GRADIENT_ABS)
 
 
+@pytest.mark.long
 def test_two_gloo_workers_give_the_gradients_of_one_with_the_same_global_batch(model: str, tmp_path: Path) -> None:
     alone = gradients_of(model, str(tmp_path / "alone"), examples(), 0, 1)
     mp.spawn(worker, args=(model, str(tmp_path), str(tmp_path / "rendezvous")), nprocs=2)

@@ -70,11 +70,21 @@ class TestRows:
         assert file_names(store, "images") == file_names(store, "labels")
         assert [is_compacted(name) for name in file_names(store, "images")] == [True]
 
-    def test_a_label_lies_in_one_place_the_highest_scores_first(self, store: Store) -> None:
+    def test_a_label_lies_in_one_place_the_highest_scores_first(self, tmp_path: Path) -> None:
+        rng = random.Random(2)
+        store = Store(str(tmp_path / "store"))
+        store.create_run(run_record(RUN))
+        # Of few scores, so that some are equal.
+        draw = {
+            shard: [{"truth": None, "labels": [(word, rng.randrange(8) / 8) for word in "cab"]} for _ in range(10)]
+            for shard in SHARDS
+        }
+        commit_judged(store, RUN, draw)
         compact(store)
         (name,) = store.run(RUN).list_labels()
         table, _ = read_file(store.filesystem, store.layout.run(RUN).labels(name))
-        found = list(zip(table["label"].to_pylist(), (-score for score in table["score"].to_pylist()), strict=True))
+        found = [(row["label"], -row["score"], row["image_id"]) for row in table.to_pylist()]
+        assert len(set(found)) == 150
         assert found == sorted(found)
 
     def test_the_files_have_the_schemas_of_the_tables_and_say_which_run_made_them(self, store: Store) -> None:
@@ -217,15 +227,15 @@ class TestCrashes:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = all_rows(store)
-        read, others = compaction_module._read_file, []
+        read, others = compaction_module._read_content, []
 
-        def read_file(*arguments: Any) -> Any:
+        def read_content(*arguments: Any) -> Any:
             if not others:
                 others.append(1)
                 compact(store)
             return read(*arguments)
 
-        monkeypatch.setattr(compaction_module, "_read_file", read_file)
+        monkeypatch.setattr(compaction_module, "_read_content", read_content)
         monkeypatch.setattr(compaction_module, "_N_READERS", 1)
         outcome = compact(store)
         assert (outcome.n_put_off, outcome.n_files_after) == (5, 1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
+
+# Each runs a script of minutes in small.
+pytestmark = pytest.mark.long
 
 
 def run_script(name: str, *options: str, timeout_s: float = 120) -> subprocess.CompletedProcess:
