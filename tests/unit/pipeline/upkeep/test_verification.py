@@ -104,7 +104,7 @@ def test_a_reject_without_its_reason_is_found_and_mended(store: Store, check_fou
 def test_damage_of_a_compacted_file_is_found_and_mended(
     compacted: Store, check_found_and_mended: Check, what: str
 ) -> None:
-    (name,) = compacted.list_images(RUN)
+    (name,) = compacted.run(RUN).list_images()
     check_found_and_mended(compacted, name, OF_A_COMPACTED_FILE[what])
 
 
@@ -175,9 +175,10 @@ class TestGoodStores:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # As where the images are read, and the labels are gone with them.
-        list_images = store.list_images
-        monkeypatch.setattr(store, "list_images", lambda run: list_images(run) | {"gone.parquet": {"mtime": LONG_AGO}})
-        found = verify_run(store.run(RUN))
+        run = store.run(RUN)
+        listed = run.list_images() | {"gone.parquet": {"mtime": LONG_AGO}}
+        monkeypatch.setattr(run, "list_images", lambda: listed)
+        found = verify_run(run)
         assert (found.findings, found.n_files) == ([], 3)
 
 
