@@ -21,6 +21,7 @@ from pipeline.errors import StoreError
 from pipeline.store import run as run_module
 from pipeline.store.ownership import ShardVersion, file_name, is_compacted, shard_stem, split_file_name
 from pipeline.store.parquet_file import read_file
+from pipeline.store.run import Run
 from pipeline.store.store import Store, check_run_name
 from schemas import IMAGES, LABELS
 from tests.fixtures.tables import commit_shard, job_record, run_record, shard_tables
@@ -305,7 +306,7 @@ class TestGenerations:
         self, any_store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         commit_shard(any_store, RUN, "0", n_rows=2)
-        monkeypatch.setattr(any_store, "delete_files", lambda *_: None)
+        monkeypatch.setattr(Run, "delete_files", lambda *_: None)
         commit_shard(any_store, RUN, "0", n_rows=5, replace=True)
         assert len(any_store.run(RUN).list_labels()) == 2
         assert rows(any_store, "SELECT count(*) FROM images") == [(5,)]
