@@ -67,7 +67,7 @@ def _write(explanation: Explanation, subject: Subject, suffix: str, file: Result
         if suffix == ".png":
             from pipeline.explanation.drawing import write_picture
 
-            write_picture(explanation, subject.place, stream)
+            write_picture(explanation, subject.address, stream)
         else:
             from pipeline.explanation.page import explanation_page
 

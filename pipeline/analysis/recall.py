@@ -94,7 +94,10 @@ class RunAnalysis:
         ]
 
     def name_counts(self, k: int) -> list[dict[str, Any]]:
-        """Of every name that is true of an image or listed among the first k: name, n_truth, n_listed, n_hits."""
+        """Counts of every name that is true of an image or listed among the first k.
+
+        Returns: rows of name, n_truth, n_listed, n_hits.
+        """
         return query_rows(self.connection, "name_counts", {"run": self.run, "k": k})
 
     def worst_images(self, k: int, n: int) -> list[dict[str, Any]]:
@@ -113,7 +116,7 @@ class RunAnalysis:
         return query_rows(self.connection, "reliability", {"run": self.run})
 
     def _average_precisions(self) -> dict[str, float]:
-        """Of every name that is true of an image, the most frequent first."""
+        """The average precision of every name that is true of an image, the most frequent name first."""
         parameters = {"run": self.run, "lower_is_better": self.ranking.lowest_first}
         rows = query_rows(self.connection, "average_precisions", parameters)
         return {row["name"]: row["average_precision"] for row in rows}
@@ -172,22 +175,22 @@ class Coverage:
     """What labels name of what is true of images."""
 
     n_true_names: int
-    """Different ones."""
+    """Different names that are true of any image."""
     n_true_names_listed: int
-    """Those of them that are listed on any image, be it a wrong one."""
+    """Different true names that are listed on any image, be it a wrong one."""
     n_truths: int
     """True names of all images together."""
     n_truths_listed: int
-    """Those whose name is listed on any image: no more can be hits."""
+    """True names of all images together that are listed on any image: no more can be hits."""
     n_names_listed: int
-    """Different ones, true or not."""
+    """Different names that are listed, true or not."""
     n_labels: int
     n_labels_denied: int
-    """By the vocabulary."""
+    """Labels that the vocabulary denies, which have no name."""
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of true names and of truths that are ever listed, and of labels that are denied."""
+        """Shares, 0 to 1: true names and truths that are ever listed, and labels that are denied."""
         return {
             "true_names_listed": self.n_true_names_listed / self.n_true_names,
             "truths_listed": self.n_truths_listed / self.n_truths,
@@ -201,13 +204,13 @@ class LabelQuality:
 
     name: str
     n_truth: int
-    """Images of which it is true: its support."""
+    """Images of which the name is true: its support."""
     n_listed: int
     n_hits: int
     average_precision: float | None
-    """Over images in the order of their scores; None without support."""
+    """The name's average precision over images in the order of their scores, 0 to 1; None without support."""
     confusions: list[tuple[str, int]]
-    """What images that lack it list instead, with the number of images."""
+    """What images that lack the name list instead, each with its number of images."""
 
     @property
     def recall(self) -> float | None:

@@ -37,7 +37,7 @@ class Counts:
     n_listed: int
     """Labels that pass: each name of an image once."""
     n_hits: int
-    """Those of them that are true."""
+    """Labels that pass and are true."""
 
     @property
     def precision(self) -> float | None:
@@ -66,7 +66,7 @@ class NameThreshold:
     n_listed_before: int
     """Labels of the name without a threshold."""
     n_hits_before: int
-    """Those of them that are true."""
+    """Labels of the name without a threshold that are true."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +77,7 @@ class LearnedThresholds:
     strength: float
     """How many labels of a name the evidence of all names counts for (`threshold_strength.sql`)."""
     names: list[NameThreshold]
-    """The most listed first."""
+    """All listed names, the most listed first."""
     judged: dict[str, Counts]
     """What passes on images that the thresholds were not learned from: without thresholds ("none"), with the common one
     ("common"), with one for each name ("own")."""

@@ -26,7 +26,7 @@ class NamedTruth:
 
     connection: Connection
     runs: tuple[str, ...]
-    """The truth is that of the first run's images."""
+    """The runs whose labels have names. The truth is that of the first run's images."""
     truth: TruthKind
     n_images: int
     """Labelled images of the first run that have a truth."""

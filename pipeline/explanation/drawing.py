@@ -41,18 +41,18 @@ class _Tile:
     note: str
 
 
-def write_picture(explanation: Explanation, place: str, stream: IO[bytes]) -> None:
+def write_picture(explanation: Explanation, address: str, stream: IO[bytes]) -> None:
     """Writes a PNG with the photograph, the rollouts of all labels, and each head's attention.
 
     The heads are those of the answer position, from which all labels are read, and of the best label's own tokens.
 
     Args:
-        place: where the photograph lies, for people.
+        address: where the photograph lies, for people.
     """
     shown = explanation.labels[:_MAX_TILES]
     n_more = len(explanation.labels) - len(shown)
     strips = [_text_strip("What the model looked at", _TITLE, above=_MARGIN)]
-    strips.append(_text_strip(place, _TEXT, _QUIET))
+    strips.append(_text_strip(address, _TEXT, _QUIET))
     strips.append(
         _text_strip(f"Attention rollout{f' (and {n_more} labels more)' if n_more else ''}", _HEADING, above=24)
     )
@@ -109,8 +109,8 @@ def _row(tiles: list[_Tile], gap: int) -> Image.Image:
     line = round(1.35 * size)
     strip = Image.new("RGB", (_WIDTH, side + 2 * line + gap + 14), _GROUND)
     pen = ImageDraw.Draw(strip)
-    for place, tile in enumerate(tiles):
-        left = _MARGIN + place * (side + gap)
+    for column, tile in enumerate(tiles):
+        left = _MARGIN + column * (side + gap)
         strip.paste(tile.image, (left, 8))
         pen.text((left, side + 14), _fitted(tile.title, size, side), _INK, _font(size))
         pen.text((left, side + 14 + line), tile.note, _QUIET, _font(size))

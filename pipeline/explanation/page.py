@@ -22,13 +22,13 @@ _MAX_CHARACTERS = 1000
 
 def explanation_page(explanation: Explanation, subject: Subject) -> str:
     """The page as HTML, one file that needs no network."""
-    return render_page("explanation", f"What the model looked at: {subject.place}", _page_data(explanation, subject))
+    return render_page("explanation", f"What the model looked at: {subject.address}", _page_data(explanation, subject))
 
 
 def _page_data(explanation: Explanation, subject: Subject) -> dict[str, Any]:
     n_layers, n_heads, *patches = explanation.answer_maps.shape
     return {
-        "place": subject.place,
+        "place": subject.address,
         "run": subject.run,
         "model": subject.model,
         "ranking": explanation.ranking,

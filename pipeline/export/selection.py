@@ -25,10 +25,10 @@ class Selection:
     where: str | None = None
     """Condition over the columns of `images`; it sees the run's images, labels and truth, and no other run."""
     sample: int | None = None
-    """Of the images that meet the condition so many, drawn by the seed."""
+    """How many of the images that meet the condition are exported, drawn by the seed; None exports all."""
     seed: int = 0
     min_score: float | None = None
-    """Labels below it are left out; their images are not."""
+    """The lowest score of exported labels. An image without such labels is exported all the same."""
 
     def __post_init__(self) -> None:
         if self.min_score is not None and not math.isfinite(self.min_score):

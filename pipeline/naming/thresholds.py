@@ -28,22 +28,22 @@ class Thresholds:
     """Thresholds and what they are for: another model's scores, or other names, they say nothing of."""
 
     run: str
-    """They were learned from."""
+    """Name of the run that the thresholds were learned from."""
     model_fingerprint: str
-    """Of the run's model."""
+    """Fingerprint of the model whose scores the thresholds are for."""
     ranking: str
-    """Of the run's scores."""
+    """Name of the ranking whose scores the thresholds are for."""
     direction: str
     """Which scores are the best of this ranking: highest or lowest."""
     truth: str
-    """labels or captions."""
+    """What the thresholds were learned from: labels or captions."""
     vocabulary: str
     """Version of the vocabulary that gave the names."""
     target_precision: float
     common: float
-    """Of names that have none of their own."""
+    """Threshold of names that have none of their own."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Name -> threshold; infinite (negative where the lowest is best) where no score is to be believed."""
+    """The threshold of each name; infinite (negative where the lowest is best) where no score is to be believed."""
 
     @property
     def lowest_first(self) -> bool:
@@ -59,9 +59,9 @@ def write_thresholds(path: str | Path, thresholds: Thresholds) -> None:
         lines.append(f"{name} = {_quoted(value) if isinstance(value, str) else float(value)}\n")
     lines.append("\n[thresholds]\n")
     lines += [f"{_quoted(name)} = {float(value)}\n" for name, value in thresholds.thresholds.items()]
-    filesystem, place = open_filesystem(str(path))
+    filesystem, file = open_filesystem(str(path))
     with storage_errors(f"write the thresholds {path}"):
-        write_whole(filesystem, place, "".join(lines).encode())
+        write_whole(filesystem, file, "".join(lines).encode())
 
 
 def read_thresholds(path: str | Path) -> Thresholds:

@@ -35,7 +35,7 @@ class Chart:
     note: str = ""
     columns: list[str]
     rows: list[list[Any]]
-    """Values that JSON has a form for."""
+    """One list of values a row, in the order of the columns; all of them can be written as JSON."""
     sql: str
     is_query: bool = False
     """Whether the SQL can be asked as it stands; other SQL is run by the command, with values and tables of its own."""
@@ -48,7 +48,7 @@ class Commands:
 
     store: str
     vocabulary: str | None = None
-    """Path of its file; None: the one that comes along."""
+    """Path of the vocabulary's file; None for the one that comes along."""
 
     def line(self, verb: str, *arguments: str) -> str:
         vocabulary = [] if self.vocabulary is None else ["--vocabulary", self.vocabulary]

@@ -42,21 +42,22 @@ class ReportRequest:
     store: str
     out: str
     run: str | None = None
-    """Default: the store's only run."""
+    """Name of the run to show; None takes the store's only run."""
     compare: str | None = None
-    """Another run, against which the first one is held."""
+    """Name of another run that the run is compared with; None compares nothing."""
     sample: int = DEFAULT_SAMPLE
-    """Labelled images; of rejected samples up to a tenth as many come beside them, or 20."""
+    """How many labelled images to draw. Up to a tenth as many rejected samples come beside them, or 20."""
     seed: int = 0
     where: str | None = None
-    """Condition over the columns of `images`: of what to show pictures."""
+    """Condition over the columns of `images` that shown pictures meet; None shows any."""
     truth: TruthKind = "labels"
     vocabulary: Vocabulary
     vocabulary_path: str | None = None
-    """Where it comes from, for the commands that give the numbers again; None: the one that comes along."""
+    """Path of the vocabulary's file, for the commands that give the numbers again; None for the one that comes
+    along."""
     usd_per_hour: float | None = None
     max_mb: float = DEFAULT_MAX_MB
-    """The file is no larger."""
+    """Largest size of the file in MB (a million bytes)."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ class ComingNodes:
 
     count: int = 0
     cpus: int = 0
-    """Of each."""
+    """CPUs of each of these nodes."""
     gpus: int = 0
 
     def __post_init__(self) -> None:

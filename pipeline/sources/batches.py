@@ -1,4 +1,4 @@
-"""Batches of a shard's samples, cut at fixed places."""
+"""Batches of a shard's samples, cut at the same samples in every job."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def read_originals(record: RunRecord, wanted: Iterable[ImageRow]) -> Iterator[Or
                 yield from _read_shard(find, shard, list(rows))
 
 
-def original_place(record: RunRecord, image: ImageRow) -> str:
+def original_address(record: RunRecord, image: ImageRow) -> str:
     """Where the original lies, for people and tools: a file's path or URL, `SHARD#KEY` for what lies in a shard."""
     name = image["key"] if record.folder_buckets else f"{image['shard']}#{image['key']}"
     return f"{record.source_root.rstrip('/')}/{name}" if record.source_root else name

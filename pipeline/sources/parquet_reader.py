@@ -66,8 +66,8 @@ def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPL
         except _DAMAGE as error:
             if watched.failure is not None:
                 raise watched.failure from None
-            place = f"rows {first + n_read} to {first + n_rows - 1} (row group {group})"
-            yield fault("", "ParquetDamaged", f"{place} cannot be read: {one_line(error)}")
+            unread = f"rows {first + n_read} to {first + n_rows - 1} (row group {group})"
+            yield fault("", "ParquetDamaged", f"{unread} cannot be read: {one_line(error)}")
         first += n_rows
     if first != parquet.metadata.num_rows:
         message = f"its row groups hold {first} rows, and its header says {parquet.metadata.num_rows}"
@@ -194,7 +194,7 @@ def _row_sample(values: dict[str, Any], image: str, columns: dict[str, str], row
     named = values.get(columns["key"]) if "key" in columns else path
     if isinstance(named, bytes):
         named = named.decode("utf-8", "backslashreplace")
-    # Rows without a name of their own are named by their place, which a Parquet file never shifts.
+    # Rows without a name of their own are named by their number, which a Parquet file never shifts.
     key = str(named) if named not in (None, "") else f"{row:08d}"
     if data is None:
         return fault(key, "NoImage", f"column {image!r} is null in row {row}")

@@ -23,7 +23,7 @@ class Shard:
     etag: str | None = None
     """Changes when the shard's content does: the object store's etag, locally the modification time."""
     modified: float | None = None
-    """Seconds since the epoch."""
+    """When the file was written, or moved here if that was later, in seconds since the epoch."""
     files: tuple[ImageFile, ...] = ()
     """Which files of an image folder belong to the shard, whose `url` is the folder's; empty for tars and Parquet."""
     wanted: tuple[int, ...] | None = None
@@ -45,7 +45,7 @@ class Source:
     """What shard names are relative to; empty for lists, whose shards carry their whole path."""
     shards: list[Shard] = field(default_factory=list)
     images: list[ImageFile] = field(default_factory=list)
-    """Of a folder of images, which has no shards of its own."""
+    """Images of a folder that has no shards of its own."""
     notes: list[str] = field(default_factory=list)
     """What the user should know of what was left out."""
 
@@ -57,7 +57,7 @@ class FileVersion(NamedTuple):
     etag: str | None
     """Changes when the content does."""
     modified: float
-    """Seconds since the epoch; when the file was written, or moved here if that was later."""
+    """When the file was written, or moved here if that was later, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ class ImageFile:
     """An image below the folder, with the side files that lie next to it."""
 
     path: str
-    """Relative to the folder."""
+    """Path of the image relative to the folder."""
     version: FileVersion
     text: str | None = None
-    """Path of its `.txt`."""
+    """Path of the image's `.txt`, relative to the folder; None without one."""
     description: str | None = None
-    """Path of its `.json`."""
+    """Path of the image's `.json`, relative to the folder; None without one."""
     problems: tuple[str, ...] = ()
-    """Of side files that are left out."""
+    """What is wrong with side files that are left out."""
 
     @property
     def key(self) -> str:

@@ -29,10 +29,11 @@ class Head:
     shard: Shard
     """The shard with no other samples than those of the beginning."""
     n_samples: int
+    """Number of samples of the beginning."""
     n_bytes: int
-    """How many bytes of the shard's file these samples take."""
+    """Bytes that these samples take in the shard's file."""
     shard_bytes: int
-    """Size of the whole shard."""
+    """Bytes of the whole shard."""
 
 
 def read_samples(shard: Shard, max_sample_bytes: int) -> Iterator[Sample]:

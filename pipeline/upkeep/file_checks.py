@@ -39,7 +39,7 @@ class Problem:
     """What is wrong with one of the tables of a shard."""
 
     table: str
-    """images or labels"""
+    """The table that the rows are of: images or labels."""
     kind: str
     message: str
 
@@ -123,7 +123,7 @@ class _Rows:
     """Rows of a file's images or labels, each of one of the file's shards."""
 
     table: str
-    """images or labels"""
+    """The table that the rows are of: images or labels."""
     rows: pa.Table
     shards: np.ndarray
     """The number of each row's shard among those of the file, int64 [rows]."""

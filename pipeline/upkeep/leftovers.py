@@ -26,7 +26,7 @@ class Leftover:
     path: str
     message: str
     name: str = ""
-    """Of a file of images that owns nothing: its name."""
+    """Name of a file of images that owns nothing; empty for other leftovers."""
     is_ours: bool = True
 
 
@@ -42,7 +42,7 @@ class _Ages:
         modified = modified_s(info)
         return modified is not None and self._now - modified > LEFT_BEHIND_S
 
-    def is_no_jobs(self, info: Any) -> bool:
+    def is_written_by_no_job(self, info: Any) -> bool:
         """Whether no labelling job can be writing it: none is running that started before it was written."""
         modified = modified_s(info)
         if modified is None or self.is_old(info):
@@ -71,7 +71,7 @@ def _judge(table: str, name: str, info: Any, files: RunFiles, ages: _Ages) -> Le
     if name.startswith(WORKSPACE):
         return Leftover(path, "is the workspace of a killed compaction") if ages.is_old(info) else None
     if _is_temporary(name):
-        return Leftover(path, "is a file of a killed job, half written") if ages.is_no_jobs(info) else None
+        return Leftover(path, "is a file of a killed job, half written") if ages.is_written_by_no_job(info) else None
     is_table = info["type"] == "file" and name.endswith(SUFFIX) and not name.startswith(".")
     if not is_table or (table == "spellings" and not is_compacted(name)):
         return Leftover(path, "is not a file of tagstream's", is_ours=False)
@@ -82,7 +82,7 @@ def _judge(table: str, name: str, info: Any, files: RunFiles, ages: _Ages) -> Le
     if name in files.images:
         # It goes with its images.
         return None
-    is_left = ages.is_old(info) if is_compacted(name) else ages.is_no_jobs(info)
+    is_left = ages.is_old(info) if is_compacted(name) else ages.is_written_by_no_job(info)
     return Leftover(path, "belongs to no images: its shard was not committed") if is_left else None
 
 

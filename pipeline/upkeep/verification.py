@@ -47,11 +47,11 @@ class Finding:
     kind: str
     """unreadable, schema, metadata, rows, missing, spellings or record: damage; leftover or foreign: no damage."""
     path: str
-    """Below the store."""
+    """Path of the file below the store."""
     message: str
     mend: Mend
     name: str = ""
-    """The file among the run's images that it belongs to."""
+    """Name of the file among the run's images that the finding belongs to."""
 
     @property
     def is_damage(self) -> bool:
