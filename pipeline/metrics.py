@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.background import in_background
+
 # Of every metric. A job goes by the time at which it began, as its record does; `job` is a label that Prometheus sets.
 JOB_TAGS = ("run", "started")
 _WORKER_TAGS = ("worker", "device")
@@ -96,19 +98,15 @@ METRICS = (
 @contextmanager
 def repeated(show: Callable[[], None]) -> Iterator[None]:
     """Calls it every few seconds while the context lasts, and once more at its end."""
-    is_over = threading.Event()
 
-    def repeat() -> None:
+    def repeat(is_over: threading.Event) -> None:
         while not is_over.wait(SHOW_EVERY_S):
             show()
 
-    thread = threading.Thread(target=repeat, name="metrics", daemon=True)
-    thread.start()
     try:
-        yield
+        with in_background("metrics", repeat):
+            yield
     finally:
-        is_over.set()
-        thread.join()
         show()
 
 

@@ -10,7 +10,7 @@ from pipeline.text import printable
 
 if TYPE_CHECKING:
     from pipeline.catalog.connection import Connection
-    from pipeline.labelling.source_status import Standing
+    from pipeline.labelling.source_status import SourceStatus
     from pipeline.store.store import Store
 
 EXIT_DOES_NOT_ADD_UP = 1
@@ -129,7 +129,7 @@ def _print_source(store: Store, run: str) -> None:
     _print_standing(standing, labelling_command(store.run(run).read_jobs()))
 
 
-def _print_standing(standing: Standing, command: str | None) -> None:
+def _print_standing(standing: SourceStatus, command: str | None) -> None:
     n_open = len(standing.open)
     done = f"{standing.n_committed:,} committed, {n_open:,} open" if n_open else "all committed"
     click.echo(f"  source      {standing.n_source:,} shards now: {done}")

@@ -18,10 +18,13 @@ class Node:
     """What one node of the cluster offers."""
 
     n_cpus: int
+    """Number of CPUs that Ray schedules on it."""
     n_gpus: int
+    """Number of its GPUs."""
     resources: Mapping[str, float] = field(default_factory=dict)
-    """Its custom resources."""
+    """Amounts of its resources, custom ones of Ray among them, by name; by default none."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """Ray's labels of the node, by name; by default none."""
 
 
 def available_nodes(address: str | None) -> list[Node]:

@@ -1,4 +1,4 @@
-"""Joins or starts Ray, and plans a labelling pool that the cluster can really schedule."""
+"""Plans a labelling pool that the cluster can really schedule."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from pipeline.cluster.nodes import Node
 from pipeline.errors import ClusterError
-from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.labelling import LabelSettings, resolve_dtype
 
 _MAX_CPUS_PER_ACTOR = 8
 _CPUS_PER_CPU_ACTOR = 4
+_BATCH_SIZES = {"cuda": 64, "cpu": 16}
 # Ray counts in ten-thousandths of a resource.
 _PARTS = 10_000
 
@@ -21,19 +22,25 @@ class PoolPlan:
     """The labelling pool: how many actors, what each reserves, and how it computes."""
 
     n_actors: int
-    """The most that there will be."""
+    """The number of actors that the pool grows to."""
     min_actors: int
-    """How many there are at first; the pool grows where they are busy."""
+    """The number of actors that the pool starts with. It grows where all of them are busy."""
     cpus_per_actor: int
+    """CPUs that each actor reserves."""
     gpus_per_actor: float
+    """GPUs that each actor reserves, or its share of one GPU; 0 where actors compute on CPUs."""
     resources: Mapping[str, float]
-    """Custom resources that each reserves."""
+    """Amounts of Ray's custom resources that each actor reserves, by name."""
     label_selector: Mapping[str, str]
-    """Labels of the nodes that they may live on."""
+    """Ray's labels that a node must have for actors to live on it, by name; empty for all nodes."""
     device: str
+    """The actors' torch device: cuda or cpu."""
     dtype: str
+    """The dtype that the model computes in: float32, bfloat16 or float16."""
     n_threads: int
+    """CPU threads that each actor decodes with, and where it has no GPU, computes with."""
     batch_size: int
+    """Images that are labelled together."""
 
 
 def plan_pool(nodes: list[Node], settings: LabelSettings) -> PoolPlan:
@@ -46,45 +53,90 @@ def plan_pool(nodes: list[Node], settings: LabelSettings) -> PoolPlan:
     """
     coming = _nodes_to_come(settings)
     able = [*(node for node in nodes if _may_label(node, settings)), *coming]
-    with_gpus = [node for node in able if node.n_gpus]
-    gpus = settings.gpus_per_actor if with_gpus else 0.0
-    cpus = _cpus_beside_gpu(with_gpus, gpus) if with_gpus else _cpus_of_cpu_actor(able)
-    n_cpus = sum(node.n_cpus for node in [*nodes, *coming])
-    # An actor lives on one node, with all that it reserves.
-    slots = [_slots(node, cpus, gpus, settings) for node in able]
-    most = min(sum(slots), (n_cpus - 1) // cpus)
-    if not with_gpus:
-        slots = [min(n, max(1, (node.n_cpus - 1) // _CPUS_PER_CPU_ACTOR)) for node, n in zip(able, slots, strict=True)]
-    n_actors = settings.actors or settings.max_actors or max(settings.min_actors, min(most, sum(slots)))
-    if not 0 < n_actors <= most:
-        raise ClusterError(_does_not_fit(max(1, n_actors), most, cpus, gpus, [*nodes, *coming], settings))
-    auto_dtype, batch_size = ("bfloat16", 64) if with_gpus else ("float32", 16)
+    nodes = [*nodes, *coming]
+    actor = _plan_actor(able, settings)
+    n_actors = _count_actors(actor, able, nodes, settings)
+    device = "cuda" if actor.gpus else "cpu"
     grows = settings.min_actors or settings.max_actors
     return PoolPlan(
         n_actors=n_actors,
         min_actors=max(1, settings.min_actors) if grows else n_actors,
-        cpus_per_actor=cpus,
-        gpus_per_actor=gpus,
-        resources=settings.actor_resources,
+        cpus_per_actor=actor.cpus,
+        gpus_per_actor=actor.gpus,
+        resources=actor.resources,
         label_selector=settings.label_selector,
-        device="cuda" if with_gpus else "cpu",
-        dtype=auto_dtype if settings.dtype == "auto" else settings.dtype,
-        # On CPUs the model may use those that reading leaves idle: reading costs little beside labelling.
-        n_threads=cpus if with_gpus else min(n_cpus // n_actors, max(node.n_cpus for node in able)),
-        batch_size=settings.batch_size or batch_size,
+        device=device,
+        dtype=resolve_dtype(settings.dtype, device),
+        n_threads=actor.cpus if actor.gpus else _idle_cpus(n_actors, able, nodes),
+        batch_size=settings.batch_size or _BATCH_SIZES[device],
     )
 
 
-def _does_not_fit(n_actors: int, most: int, cpus: int, gpus: float, nodes: list[Node], settings: LabelSettings) -> str:
+@dataclass(frozen=True, slots=True)
+class _Actor:
+    """What one labelling actor reserves. All of it is on one node."""
+
+    cpus: int
+    gpus: float
+    resources: Mapping[str, float]
+
+    def slots(self, node: Node) -> int:
+        """How many such actors a node takes."""
+        of_resources = [
+            round(node.resources[name] * _PARTS) // max(1, round(amount * _PARTS))
+            for name, amount in self.resources.items()
+        ]
+        return min(_gpu_slots(node, self.gpus), node.n_cpus // self.cpus, *of_resources)
+
+
+def _plan_actor(able: list[Node], settings: LabelSettings) -> _Actor:
+    """What an actor reserves on nodes that may label: GPUs where any of them has one."""
+    with_gpus = [node for node in able if node.n_gpus]
+    if not with_gpus:
+        return _Actor(_cpus_of_cpu_actor(able), 0.0, settings.actor_resources)
+    cpus = _cpus_beside_gpu(with_gpus, settings.gpus_per_actor)
+    return _Actor(cpus, settings.gpus_per_actor, settings.actor_resources)
+
+
+def _count_actors(actor: _Actor, able: list[Node], nodes: list[Node], settings: LabelSettings) -> int:
+    """How many actors the pool has: as many as the settings say, or else as fit. Raises ClusterError for too many.
+
+    Args:
+        able: the nodes that may label.
+        nodes: all nodes; they read.
+    """
+    slots = [actor.slots(node) for node in able]
+    most = min(sum(slots), (_n_cpus(nodes) - 1) // actor.cpus)
+    if not actor.gpus:
+        slots = [min(n, max(1, (node.n_cpus - 1) // _CPUS_PER_CPU_ACTOR)) for node, n in zip(able, slots, strict=True)]
+    n_actors = settings.actors or settings.max_actors or max(settings.min_actors, min(most, sum(slots)))
+    if not 0 < n_actors <= most:
+        raise ClusterError(_does_not_fit(max(1, n_actors), most, actor, nodes, settings))
+    return n_actors
+
+
+def _idle_cpus(n_actors: int, able: list[Node], nodes: list[Node]) -> int:
+    """CPUs for the model of an actor without a GPU, at most those of the largest node.
+
+    They include those that reading leaves idle: it costs little beside labelling.
+    """
+    return min(_n_cpus(nodes) // n_actors, max(node.n_cpus for node in able))
+
+
+def _n_cpus(nodes: list[Node]) -> int:
+    return sum(node.n_cpus for node in nodes)
+
+
+def _does_not_fit(n_actors: int, most: int, actor: _Actor, nodes: list[Node], settings: LabelSettings) -> str:
     """Why so many actors cannot be had, and what to do."""
-    n_cpus, n_gpus = sum(node.n_cpus for node in nodes), sum(node.n_gpus for node in nodes)
+    n_gpus = sum(node.n_gpus for node in nodes)
     each = "".join(f" and {amount:g} {name}" for name, amount in settings.actor_resources.items())
     where = "".join(f" with {name} = {value}" for name, value in settings.label_selector.items())
     on_nodes = f", on nodes{where}," if where else ""
+    actors = f"{n_actors} labelling actors of {actor.cpus} CPUs and {actor.gpus:g} GPUs{each}{on_nodes}"
     return (
-        f"{n_actors} labelling actors of {cpus} CPUs and {gpus:g} GPUs{each}{on_nodes} do not fit {len(nodes)} nodes "
-        f"with {n_cpus} CPUs and {n_gpus} GPUs and one CPU left for reading; at most {most} do, see --actors, and "
-        "nodes_to_come where the cluster grows"
+        f"{actors} do not fit {len(nodes)} nodes with {_n_cpus(nodes)} CPUs and {n_gpus} GPUs and one CPU left for "
+        f"reading; at most {most} do, see --actors, and nodes_to_come where the cluster grows"
     )
 
 
@@ -106,15 +158,6 @@ def _matches(label: str | None, wanted: str) -> bool:
     listed = wanted.removeprefix("!")
     values = listed.removeprefix("in(").removesuffix(")").split(",") if listed.startswith("in(") else [listed]
     return (label in {value.strip() for value in values}) != wanted.startswith("!")
-
-
-def _slots(node: Node, cpus_per_actor: int, gpus_per_actor: float, settings: LabelSettings) -> int:
-    """How many actors a node takes."""
-    of_resources = [
-        round(node.resources[name] * _PARTS) // max(1, round(amount * _PARTS))
-        for name, amount in settings.actor_resources.items()
-    ]
-    return min(_gpu_slots(node, gpus_per_actor), node.n_cpus // cpus_per_actor, *of_resources)
 
 
 def _gpu_slots(node: Node, gpus_per_actor: float) -> int:

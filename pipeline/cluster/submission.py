@@ -12,7 +12,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,42 +46,44 @@ class Upload:
     """What a job gets to work with."""
 
     packages: Sequence[Path]
-    """Folders of Python packages."""
+    """Folders of the Python packages that the job imports."""
     files: Mapping[str, Path]
-    """Other files, by their place in the job's working directory."""
+    """Other files, by their path in the job's working directory."""
 
     def copy_to(self, folder: Path) -> int:
         """Puts all of it into a folder. Returns: its size in bytes."""
         for package in self.packages:
             shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        for place, path in self.files.items():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / place)
+        for name, path in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @dataclass(frozen=True, slots=True)
 class SubmittedJob:
-    """A job as its cluster tells of it."""
+    """A job as its cluster describes it."""
 
     job_id: str
     command: str
-    """Without `tagstream`."""
+    """The command line, without `tagstream` in front. Another program's command line is whole. Logins are concealed."""
     status: str
+    """Ray's word: pending, running, succeeded, failed or stopped."""
     started: datetime | None
     ended: datetime | None
     message: str
+    """Ray's last line about the job, empty where there is none."""
     exit_code: int | None
-    """None until it has ended."""
+    """Exit code of the command; None until the job has ended."""
 
 
 class JobCluster:
     """The jobs of a Ray cluster.
 
     Args:
-        address: of the head's dashboard, http://HEAD:8265; default RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
+        address: URL of the head's dashboard, http://HEAD:8265; default RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
 
-    Raises ClusterError, as its methods do, where there is none or it does not let us in.
+    Raises ClusterError, as its methods do, where there is no cluster or it refuses access.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -139,12 +141,12 @@ class JobCluster:
         """All jobs that were submitted to the cluster, the latest first."""
         with self._errors():
             listed = [job for job in self._client.list_jobs() if job.type == JobType.SUBMISSION]
-        return [_told(job) for job in sorted(listed, key=lambda job: job.start_time or 0, reverse=True)]
+        return [_describe(job) for job in sorted(listed, key=lambda job: job.start_time or 0, reverse=True)]
 
     def job(self, job_id: str) -> SubmittedJob:
         """One job."""
         with self._errors():
-            return _told(self._client.get_job_info(job_id))
+            return _describe(self._client.get_job_info(job_id))
 
     def last_lines(self, job_id: str, n_lines: int) -> list[str]:
         """The end of a job's log."""
@@ -157,17 +159,15 @@ class JobCluster:
             return bool(self._client.stop_job(job_id))
 
     def follow(self, job_id: str) -> Iterator[str]:
-        """The lines of a job's log as they come, from the first on until it has ended."""
-        rest, n_seen, lost_since = "", 0, None
+        """The lines of a job's log as they come, from the first on until it has ended.
+
+        Raises ClusterError where the connection is lost for longer than some minutes.
+        """
+        log, lost_since = _Log(), None
         while True:
-            n_skipped = 0
             try:
-                for chunk in self._tail(job_id):
-                    # A new connection begins with what is known.
-                    new = chunk[max(0, n_seen - n_skipped) :]
-                    n_skipped += len(chunk)
-                    n_seen, lost_since = n_seen + len(new), None
-                    *lines, rest = (rest + new).split("\n")
+                for lines in log.read(self._tail(job_id)):
+                    lost_since = None
                     yield from lines
                 if self.job(job_id).exit_code is not None:
                     break
@@ -175,13 +175,16 @@ class JobCluster:
                 # Proxies cut what is silent: a job may say nothing for long.
                 lost_since = None if self._is_at_work(job_id) else lost_since or time.monotonic()
                 if lost_since is not None and time.monotonic() > lost_since + _AWAY_PATIENCE_S:
-                    raise ClusterError(
-                        f"the connection to {self.address} is lost ({one_line(error)}); the job may be going on: "
-                        f"tagstream jobs {job_id} --follow"
-                    ) from error
+                    raise self._lost(job_id, error) from error
             time.sleep(_PAUSE_S)
-        if rest:
-            yield rest
+        if log.rest:
+            yield log.rest
+
+    def _lost(self, job_id: str, error: Exception) -> ClusterError:
+        return ClusterError(
+            f"the connection to {self.address} is lost ({one_line(error)}); the job may be going on: "
+            f"tagstream jobs {job_id} --follow"
+        )
 
     def _is_at_work(self, job_id: str) -> bool:
         """Whether the cluster says that a job has not ended."""
@@ -223,11 +226,30 @@ class JobCluster:
             raise ClusterError(f"the Ray cluster at {self.address} refuses: {why}") from error
 
 
+class _Log:
+    """A job's log as lines, over several connections: each of them gives the log from its first character on."""
+
+    def __init__(self) -> None:
+        self.rest = ""
+        """The beginning of a line whose end has not come yet."""
+        self._n_seen = 0
+
+    def read(self, pieces: Iterable[str]) -> Iterator[list[str]]:
+        """The lines that end in each piece of a new connection; none for what a former connection gave."""
+        n_read = 0
+        for piece in pieces:
+            new = piece[max(0, self._n_seen - n_read) :]
+            n_read += len(piece)
+            self._n_seen += len(new)
+            *lines, self.rest = (self.rest + new).split("\n")
+            yield lines
+
+
 async def _next(pieces: AsyncIterator[str]) -> str | None:
     return await anext(pieces, None)
 
 
-def _told(job: JobDetails) -> SubmittedJob:
+def _describe(job: JobDetails) -> SubmittedJob:
     entrypoint = conceal(job.entrypoint)
     ours = _OUR_COMMAND.search(entrypoint)
     # Ray puts the end of the log behind its own sentence.

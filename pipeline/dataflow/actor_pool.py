@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.datasource import ShardDatasource
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.dataflow.ray_errors import explain, standstill
+from pipeline.dataflow.ray_errors import as_sentence, standstill
 from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.shard import Shard
@@ -54,7 +54,7 @@ def stream_labels(
     except ExecutionTimeoutError as error:
         raise ClusterError(standstill(error, settings.no_progress_timeout_s)) from error
     except RayError as error:
-        raise explain(error) from error
+        raise as_sentence(error) from error
 
 
 def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple[Any, ...], pool: PoolPlan) -> Dataset:

@@ -22,11 +22,17 @@ class DecodedImage:
     """An image as the recognizer sees it, or why it cannot be seen."""
 
     crop: np.ndarray | None
+    """uint8 [H, W, 3]; None where the image cannot be decoded."""
     width: int | None = None
+    """Width in pixels before cropping; None where it is not known."""
     height: int | None = None
+    """Height in pixels before cropping; None where it is not known."""
     content_hash: str | None = None
+    """Hash of the encoded bytes; None where there are none."""
     error: str | None = None
+    """Class of the fault, such as ImageUnreadable; None where there is none."""
     message: str | None = None
+    """The fault in a sentence; None where there is none."""
 
 
 def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
@@ -71,7 +77,7 @@ class DecodePool:
         self._waiting: deque[_Task] = deque()
         self._running: set[_Task] = set()
         self._n_working = 0
-        """Threads at work, without those that were left behind."""
+        """Number of threads at work. Those that were left behind do not count."""
 
     def decode(self, images: Iterable[bytes | None]) -> list[DecodedImage]:
         """The images decoded, in their order; those over the limit are a `DecodeTimeout`."""

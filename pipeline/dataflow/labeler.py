@@ -25,7 +25,7 @@ from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.limits import MAX_SAMPLE_S
 from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
-from pipeline.storage.model_cache import fetch_model
+from pipeline.storage.model_cache import load_recognizer
 from schemas import LABELLED, REJECTED
 
 if TYPE_CHECKING:
@@ -39,22 +39,31 @@ class LabelerConfig:
     model: str
     """Local folder, hub id or URL of the model."""
     top_k: int
+    """Branches that are decoded for an image."""
     ranking: str
+    """prob, ppl, sim or none."""
     sampling: str
+    """one_shot, greedy or beam."""
     max_label_tokens: int
+    """Longest label in tokens."""
     honour_exif: bool
+    """Turn photographs upright by their EXIF orientation."""
     dtype: str
+    """The dtype that the model computes in: float32, bfloat16 or float16."""
     device: str
+    """torch's name of the device that the model computes on."""
     n_threads: int
     """CPU threads for decoding, and for the model where it runs on the CPU."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
+    """Images that claim more pixels are rejected."""
     max_sample_s: float = MAX_SAMPLE_S
     """Seconds that decoding one image may take."""
     no_progress_timeout_s: float | None = None
-    """Seconds that the model may take for one batch; None is for ever."""
+    """Seconds that the model may take for one batch; None sets no limit."""
     run: str = ""
+    """Name of the run, for the device's metrics."""
     job: str = ""
-    """Which job the device's metrics are shown of; none are without."""
+    """The job whose metrics the device's are; by default the device shows none."""
 
     @classmethod
     def of(cls, model: str, settings: LabelSettings, *, dtype: str, device: str, n_threads: int) -> Self:
@@ -91,16 +100,12 @@ class Labeler:
     def load_recognizer(config: LabelerConfig) -> Any:
         """The recognizer, its weights mapped from node-local disk."""
         import torch
-        from transformers.utils import logging
 
-        from model.recognizer import Recognizer
-
-        logging.disable_progress_bar()
         if config.device == "cpu":
             # Ray gives a worker one OpenMP thread a CPU it reserves; the model may use all that are meant for it.
             os.environ["OMP_NUM_THREADS"] = str(config.n_threads)
             torch.set_num_threads(config.n_threads)
-        return Recognizer.from_pretrained(fetch_model(config.model), device=config.device, dtype=config.dtype)
+        return load_recognizer(config.model, config.device, config.dtype)
 
     def __call__(self, batches: pa.Table) -> pa.Table:
         """Labels rows of `pipeline.dataflow.datasource.BATCHES`; returns rows of `LABELLED_ROWS`."""

@@ -20,8 +20,8 @@ def standstill(error: ExecutionTimeoutError, timeout_s: int) -> str:
     )
 
 
-def explain(error: BaseException) -> TagstreamError:
-    """The error that a user should see for one that came out of Ray."""
+def as_sentence(error: BaseException) -> TagstreamError:
+    """The error of one sentence that a user should see in place of one that came out of Ray."""
     cause: BaseException | None = error
     while isinstance(cause, BaseException):
         # Ray makes errors that are of the worker's class, too, and say its traceback.

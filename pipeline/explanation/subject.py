@@ -10,10 +10,10 @@ from model.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_
 from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
-from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.labelling import LabelSettings, resolve_dtype
 from pipeline.sources.originals import original_address, read_originals
 from pipeline.storage.files import open_filesystem, storage_errors
-from pipeline.storage.model_cache import fetch_model
+from pipeline.storage.model_cache import fetch_model, load_recognizer
 from pipeline.store.store import Store
 from schemas import LABELLED, RunRecord
 
@@ -88,14 +88,11 @@ def explain(subject: Subject) -> Explanation:
 
 def _load(model: str, settings: LabelSettings) -> Recognizer:
     import torch
-    from transformers.utils import logging
 
     from model import Recognizer
 
-    logging.disable_progress_bar()
-    auto = "bfloat16" if torch.cuda.is_available() else "float32"
-    dtype = auto if settings.dtype == "auto" else settings.dtype
-    loaded = Recognizer.from_pretrained(fetch_model(model), dtype=dtype)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_recognizer(model, device, resolve_dtype(settings.dtype, device))
     preprocessor = replace(
         loaded.preprocessor, honour_exif=settings.honour_exif, max_image_pixels=settings.max_image_pixels
     )

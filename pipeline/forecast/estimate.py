@@ -12,10 +12,10 @@ _LEVEL = 0.95
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float], share_seen: float = 0.0) -> Estimate:
-    """Sum of the numerators by that of the denominators, over units that were drawn at random.
+    """Sum of the numerators over the sum of the denominators, of units that were drawn at random.
 
     Args:
-        share_seen: which part of everything was drawn; all of it leaves nothing to chance.
+        share_seen: share of all units that was drawn, between 0 and 1. At 1 nothing is left to chance.
     """
     value = sum(numerators) / sum(denominators)
     spread = ratio_spread(numerators, denominators) * math.sqrt(max(0.0, 1 - share_seen))

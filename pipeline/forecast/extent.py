@@ -27,19 +27,22 @@ class Extent:
     """What a source holds, as far as its listing and some beginnings tell."""
 
     n_shards: int
+    """Number of shards of the source."""
     n_bytes: int
-    """Of all shards; where no listing tells, as many as those that were looked at have on average."""
+    """Bytes of all shards. Where a listing has no sizes, each shard counts as the mean of those that were opened."""
     n_images: Estimate
+    """Number of images of the source."""
     heads: list[Head]
+    """The beginnings of the shards that were opened."""
 
     @property
     def n_sampled(self) -> int:
-        """Samples of the beginnings."""
+        """Number of samples in all beginnings."""
         return sum(head.n_samples for head in self.heads)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the beginnings are all that there is."""
+        """Whether the beginnings are the whole source."""
         return _are_whole(self.heads, self.n_shards)
 
 
@@ -60,7 +63,7 @@ def measure_extent(shards: Sequence[Shard], n_images: int, seed: int) -> Extent:
 
 
 def estimate_extent(shards: Sequence[Shard], heads: list[Head]) -> Extent:
-    """Images by the bytes of all shards and the samples a byte of these."""
+    """The number of images, from the bytes of all shards and the samples a byte of the beginnings."""
     listed = [shard.n_listed_samples for shard in shards if shard.n_listed_samples is not None]
     if len(listed) == len(shards):
         n_listed = sum(listed)

@@ -25,17 +25,23 @@ _BESIDE_ACTORS = ("read", "write")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workers:
-    """Who works at a job: how many at each stage can work at the same time."""
+    """How many workers each stage of a job has."""
 
     n_actors: int
+    """Labelling actors: they decode and label."""
     gpus_per_actor: float
+    """GPUs of each actor, or its share of one; 0 on CPUs."""
     device: str
+    """The actors' torch device: cuda or cpu."""
     batch_size: int
+    """Images that are labelled together."""
     n_readers: int
-    """CPUs that no actor reserves."""
+    """CPUs that no actor reserves. Each reads a shard."""
     n_writers: int
+    """Threads of the driver that commit shards."""
 
     def at(self, stage: str) -> int:
+        """How many work at a stage at the same time."""
         return {"read": self.n_readers, "write": self.n_writers}.get(stage, self.n_actors)
 
 
@@ -44,25 +50,31 @@ class SampleCosts:
     """What labelling a sample took."""
 
     n_images: int
+    """Images of the sample, rejected ones included."""
     n_rejected: int
+    """Images of the sample that were rejected."""
     start_up_s: float
-    """From the job's start to its first result: listing, Ray, the model."""
+    """Seconds from the job's start to its first result: listing the source, starting Ray, loading the model."""
     arrivals: Sequence[tuple[float, int]]
-    """When results came back, in seconds, and how many images each time."""
+    """Each result: the second at which it came back, by any clock, and its number of images."""
     shard_costs: Sequence[tuple[int, float]]
-    """Images of each shard, and the seconds that actors spent on them."""
+    """Each shard: its number of images, and the seconds that actors spent on them."""
     seconds_an_image: dict[str, float]
-    """By stage, busy seconds of one worker, once results come in."""
+    """Busy seconds of one worker for an image, by stage. The first result, with its start-up, does not count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputSizes:
-    """Bytes of a store's files: for each shard, and for each image beside that."""
+    """Bytes that a store's files take: some for each shard, and some more for each image."""
 
     bytes_a_shard: float
+    """Bytes of a shard's two files without any rows."""
     label_bytes_an_image: float
+    """Bytes of an image's rows in `labels`, as they are committed."""
     image_bytes_an_image: float
+    """Bytes of an image's row in `images`."""
     compacted_label_bytes_an_image: float
+    """Bytes of an image's rows in `labels` after compaction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,13 +82,15 @@ class StageForecast:
     """A stage's part in the work."""
 
     stage: str
+    """read, decode, infer or write."""
     seconds_an_image: float
-    """Busy seconds of one worker."""
+    """Busy seconds of one worker for an image."""
     share: float
-    """Of the busy seconds of all stages."""
+    """The stage's share of the busy seconds of all stages, between 0 and 1."""
     workers: int
+    """How many work at this stage at the same time."""
     images_per_s: float
-    """What these workers manage, if nothing else holds them up; no less than they were seen to do."""
+    """Images a second of these workers if no other stage holds them up; at least the rate that was measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,33 +98,51 @@ class Forecast:
     """What a job over a whole source will take."""
 
     run: str
+    """Name of the run that the job would make or continue."""
     source: str
+    """The source as the run's record has it."""
     fingerprint: str
+    """The run's fingerprint: the forecast holds for this model and these settings only."""
     n_shards: int
+    """Shards of the source."""
     source_bytes: int
+    """Bytes of all shards; estimated where no listing has their sizes."""
     n_images: Estimate
+    """Images of the source."""
     start_up_s: float
+    """Seconds until the first result."""
     images_per_s: Estimate
+    """Images a second from the first result on."""
     seconds: Estimate
-    """Wall clock of the job, as its record counts it."""
+    """Wall clock of the job in seconds, as its record counts them."""
     usd: Estimate | None
+    """Cost of the machines; None without a price."""
     output_bytes: Estimate
+    """Bytes that the job adds to the store."""
     compacted_bytes: Estimate
+    """Bytes that are left of `output_bytes` after compaction."""
     output: OutputSizes
+    """Sizes that were measured on the sample's output."""
     stages: list[StageForecast]
     bottleneck: str
+    """The stage that the others wait for."""
     workers: Workers
+    """The workers of the job: those of the sample, or as many as the GPUs that were asked for take."""
     n_sampled: int
+    """Images that were labelled for the forecast."""
     n_shards_sampled: int
+    """Shards whose beginnings were labelled for the forecast."""
     n_rejected: int
+    """Images of the sample that were rejected."""
     notes: list[str]
+    """Sentences for the user about what the forecast assumes."""
 
     def seconds_for(self, n_bytes: int, n_images_at_most: int = 0) -> float:
         """Seconds of a job over a part of the source.
 
         Args:
-            n_bytes: of the shards that it labels.
-            n_images_at_most: where it stops earlier; 0 is never.
+            n_bytes: bytes of the shards that it labels.
+            n_images_at_most: number of images at which it stops; 0 is for no limit.
         """
         n_images = self.n_images.value * min(1.0, n_bytes / self.source_bytes if self.source_bytes else 1.0)
         if n_images_at_most:
@@ -168,40 +200,34 @@ def forecast(
     """Predicts a job over the whole source.
 
     Args:
-        n_gpus: predict for so many, by what one actor does; 0 is for what the sample was labelled with.
-        usd_per_hour: of all machines together.
+        n_gpus: predict for so many GPUs, by what one actor does; 0 is for the workers that labelled the sample.
+        usd_per_hour: price of all machines together; None leaves the cost out.
         described: run, source and fingerprint.
 
-    Raises TagstreamError where the sample is too small to tell.
+    Raises TagstreamError where the sample is too small to predict from.
     """
-    rate = steady_rate(costs, extent)
+    measured = steady_rate(costs, extent)
     scaled, notes = _scaled(workers, n_gpus)
-    wanted = rate.times(scaled.n_actors / workers.n_actors)
-    stages = _stages(costs, scaled, rate, wanted)
-    reached, bottleneck = _limited(rate, wanted, stages)
-    if reached.value < wanted.value:
-        notes.append(f"{bottleneck} does not keep up with {scaled.n_actors} actors")
-    labelling = _over_rate(extent.n_images, reached)
-    seconds = Estimate(*(costs.start_up_s + part for part in (labelling.value, labelling.low, labelling.high)))
-    n_images, per_shard = extent.n_images, output.bytes_a_shard * extent.n_shards
+    pace = _find_pace(measured, costs, workers, scaled)
+    seconds = _plus(_over_rate(extent.n_images, pace.images_per_s), costs.start_up_s)
     return Forecast(
         n_shards=extent.n_shards,
         source_bytes=extent.n_bytes,
-        n_images=n_images,
+        n_images=extent.n_images,
         start_up_s=costs.start_up_s,
-        images_per_s=reached,
+        images_per_s=pace.images_per_s,
         seconds=seconds,
         usd=None if usd_per_hour is None else seconds.times(usd_per_hour / 3600),
-        output_bytes=_plus(n_images.times(output.label_bytes_an_image + output.image_bytes_an_image), per_shard),
-        compacted_bytes=n_images.times(output.compacted_label_bytes_an_image + output.image_bytes_an_image),
+        output_bytes=_output_bytes(extent, output),
+        compacted_bytes=extent.n_images.times(output.compacted_label_bytes_an_image + output.image_bytes_an_image),
         output=output,
-        stages=stages,
-        bottleneck=bottleneck,
+        stages=pace.stages,
+        bottleneck=pace.bottleneck,
         workers=scaled,
         n_sampled=costs.n_images,
         n_shards_sampled=len(extent.heads),
         n_rejected=costs.n_rejected,
-        notes=notes,
+        notes=[*notes, *pace.notes],
         **described,
     )
 
@@ -264,6 +290,31 @@ def _scaled(workers: Workers, n_gpus: int) -> tuple[Workers, list[str]]:
     return Workers(**values), [note]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How fast a job labels, and which stage it waits for."""
+
+    images_per_s: Estimate
+    stages: list[StageForecast]
+    bottleneck: str
+    notes: list[str]
+
+
+def _find_pace(measured: Estimate, costs: SampleCosts, workers: Workers, scaled: Workers) -> _Pace:
+    """The pace of a job.
+
+    Args:
+        measured: images a second of the sample, which `workers` labelled.
+        scaled: the workers of the job.
+    """
+    wanted = measured.times(scaled.n_actors / workers.n_actors)
+    stages = _stages(costs, scaled, measured, wanted)
+    reached, bottleneck = _limited(measured, wanted, stages)
+    is_slower = reached.value < wanted.value
+    notes = [f"{bottleneck} does not keep up with {scaled.n_actors} actors"] if is_slower else []
+    return _Pace(reached, stages, bottleneck, notes)
+
+
 def _limited(measured: Estimate, wanted: Estimate, stages: list[StageForecast]) -> tuple[Estimate, str]:
     """The rate that is wanted as far as reading and writing keep up with it, and the stage that is the bottleneck."""
     limit = max((stage for stage in stages if stage.stage in _BESIDE_ACTORS), key=_load)
@@ -299,6 +350,12 @@ def _over_rate(n_images: Estimate, rate: Estimate) -> Estimate:
     reach = math.hypot(n_images.high / n_images.value - 1, rate.high / rate.value - 1)
     value = n_images.value / rate.value
     return Estimate(value, value / (1 + reach), value * (1 + reach))
+
+
+def _output_bytes(extent: Extent, output: OutputSizes) -> Estimate:
+    """What the store's files take before they are compacted."""
+    of_images = extent.n_images.times(output.label_bytes_an_image + output.image_bytes_an_image)
+    return _plus(of_images, output.bytes_a_shard * extent.n_shards)
 
 
 def _plus(estimate: Estimate, fixed: float) -> Estimate:

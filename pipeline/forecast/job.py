@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cluster.nodes import available_nodes
+from pipeline.cluster.nodes import Node, available_nodes
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.rows import STAGES
 from pipeline.forecast.extent import Extent, measure_extent
@@ -26,11 +26,12 @@ from pipeline.forecast.forecast import (
     forecast,
 )
 from pipeline.labelling.assembly import WholeShard
-from pipeline.labelling.job import COMMIT_THREADS, LabelJob
+from pipeline.labelling.assignment import Assignment, OpenJob
+from pipeline.labelling.committing import COMMIT_THREADS
+from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, run_shards
 from pipeline.labelling.request import LabelRequest
 from pipeline.naming.vocabulary import read_vocabulary
-from pipeline.sources.shard import Source
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
@@ -42,99 +43,142 @@ class ForecastRequest:
     """One invocation of `tagstream plan`."""
 
     label: LabelRequest
-    """The job to predict; nothing is written to its store."""
+    """The job to predict. Nothing is written to its store, and its limit does not count."""
     n_images: int = 2000
+    """Number of images to label for the forecast, roughly."""
     seed: int = 0
+    """Seed of the draw of shards."""
     n_gpus: int = 0
+    """Number of GPUs to predict for; 0 is for the workers that label the sample."""
     usd_per_hour: float | None = None
+    """Price of all machines together; None leaves the cost out."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
-    """What came back from the pool at once."""
+class Result:
+    """A table of rows that came back from the pool."""
 
     arrived: float
+    """When it came, in seconds of this process's clock."""
     n_images: int
+    """Number of its rows, rejected images included."""
     seconds: dict[str, float]
-    """Of work, by stage."""
+    """Seconds of work on its images, by stage."""
 
 
-class SampleJob(LabelJob):
-    """Labels the beginnings of shards that were drawn at random, as any labelling job does."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a job labels in order to predict another."""
 
+    record: RunRecord
+    """The record of the run in the temporary store: the one that the job to predict would make."""
     extent: Extent
+    """The size of the whole source, and the beginnings of shards that are labelled."""
     workers: Workers
+    """The workers that label the sample."""
+    looking_s: float
+    """Seconds that looking into shards took."""
 
-    def __init__(self, request: LabelRequest, n_images: int, seed: int, n_gpus: int = 0) -> None:
-        super().__init__(request)
-        # Its metrics are under the run's name, and are not to be added to those of the run's jobs.
-        self.started_at += " plan"
-        self._n_gpus = n_gpus
-        self._results: list[_Result] = []
+
+class SampleAssignment(Assignment):
+    """The beginnings of shards that are drawn at random. Keeps what labelling them costs.
+
+    Args:
+        address: Ray cluster whose CPUs read; None is this machine.
+        n_images: how many images to label, roughly.
+        seed: seed of the draw.
+        n_gpus: how many GPUs to predict for; 0 is for those that label the sample.
+    """
+
+    def __init__(self, address: str | None, n_images: int, seed: int, n_gpus: int = 0) -> None:
         self.shards: list[WholeShard] = []
-        self._n_images, self._seed = n_images, seed
-        self._looking_s = 0.0
+        """The shards as they were committed: threads append to it."""
+        self.results: list[Result] = []
+        self._address = address
+        self._n_images, self._seed, self._n_gpus = n_images, seed, n_gpus
+        self._sample: Sample | None = None
 
-    def plan(self, store: Store, source: Source) -> ShardPlan:
+    @property
+    def sample(self) -> Sample:
+        """What is labelled; known once the job has planned."""
+        assert self._sample is not None, "the job has not planned yet"
+        return self._sample
+
+    def fit_pool(self, pool: PoolPlan) -> PoolPlan:
+        """All actors from the start: of a pool that grows it is not known how many worked."""
+        check_gpus(self._n_gpus, pool.device)
+        return replace(pool, min_actors=pool.n_actors)
+
+    def plan(self, job: OpenJob) -> ShardPlan:
         """The beginnings of some shards."""
-        self.progress.begin("looking into shards")
+        job.progress.begin("looking into shards")
         started = time.perf_counter()
-        shards, _ = run_shards(store.run(self.record.run), source, self.record.folder_buckets)
-        self.extent = measure_extent(shards, self._n_images, self._seed)
-        self._looking_s = time.perf_counter() - started
+        shards, _ = run_shards(job.run, job.source, job.record.folder_buckets)
+        extent = measure_extent(shards, self._n_images, self._seed)
+        looking_s = time.perf_counter() - started
         # There are no more results than batches.
-        check_results(sum(-(-head.n_samples // self.workers.batch_size) for head in self.extent.heads), self.extent)
-        return ShardPlan([head.shard for head in self.extent.heads], len(shards), [], {})
+        check_results(sum(-(-head.n_samples // job.pool.batch_size) for head in extent.heads), extent)
+        self._sample = Sample(job.record, extent, _workers(job.pool, available_nodes(self._address)), looking_s)
+        return ShardPlan([head.shard for head in extent.heads], len(shards), [], {})
 
-    def _commit_all(self, store: Store, plan: ShardPlan, rows: Iterable[pa.Table]) -> int:
-        return super()._commit_all(store, plan, self._timed(rows))
+    def on_rows(self, rows: pa.Table) -> None:
+        """Keeps when a result came, and the work in it."""
+        arrived = time.perf_counter()
+        seconds = {stage: pc.sum(rows.column(f"{stage}_s")).as_py() for stage in STAGES}
+        self.results.append(Result(arrived, rows.num_rows, seconds))
 
-    def _timed(self, rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Keeps when each result came, and what it took."""
-        for table in rows:
-            seconds = {stage: pc.sum(table.column(f"{stage}_s")).as_py() for stage in STAGES}
-            self._results.append(_Result(time.perf_counter(), table.num_rows, seconds))
-            yield table
-
-    def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard:
+    def complete(self, job: OpenJob, shard: WholeShard, former: CommittedShard | None) -> WholeShard:
         self.shards.append(shard)
         return shard
 
-    def costs(self, record: JobRecord) -> SampleCosts:
-        """What the job took, once it is done."""
-        # The first result's work came before it, with all that a model does only once: it counts for neither the rate
-        # nor the stages.
-        later = self._results[1:]
-        n_later = max(1, sum(result.n_images for result in later))
-        return SampleCosts(
-            n_images=record.n_images,
-            n_rejected=record.n_rejected,
-            start_up_s=record.seconds - record.labelling_s - self._looking_s,
-            arrivals=[(result.arrived, result.n_images) for result in self._results],
-            shard_costs=[
-                (shard.images.num_rows, shard.seconds["decode"] + shard.seconds["infer"]) for shard in self.shards
-            ],
-            seconds_an_image={
-                **{stage: sum(result.seconds[stage] for result in later) / n_later for stage in STAGES},
-                "write": record.seconds_by_stage["write"] / max(1, record.n_images),
-            },
-        )
 
-    def _plan_pool(self) -> PoolPlan:
-        # All of them at once: of a pool that grows it is not known how many worked.
-        pool = super()._plan_pool()
-        check_gpus(self._n_gpus, pool.device)
-        pool = replace(pool, min_actors=pool.n_actors)
-        n_cpus = sum(node.n_cpus for node in available_nodes(self.request.address))
-        self.workers = Workers(
-            n_actors=pool.n_actors,
-            gpus_per_actor=pool.gpus_per_actor,
-            device=pool.device,
-            batch_size=pool.batch_size,
-            n_readers=max(1, n_cpus - pool.n_actors * pool.cpus_per_actor),
-            n_writers=COMMIT_THREADS,
-        )
-        return pool
+def sample_costs(
+    record: JobRecord, results: Sequence[Result], shards: Sequence[WholeShard], looking_s: float
+) -> SampleCosts:
+    """What labelling a sample took.
+
+    Args:
+        record: the job's last record.
+        results: what came back from the pool, in order.
+        shards: the shards that were committed.
+        looking_s: seconds that looking into shards took. They are no part of a labelling job.
+    """
+    # The first result's work came before it, with all that a model does only once: it counts for neither the rate
+    # nor the stages.
+    later = results[1:]
+    n_later = max(1, sum(result.n_images for result in later))
+    return SampleCosts(
+        n_images=record.n_images,
+        n_rejected=record.n_rejected,
+        start_up_s=record.seconds - record.labelling_s - looking_s,
+        arrivals=[(result.arrived, result.n_images) for result in results],
+        shard_costs=[(shard.images.num_rows, shard.seconds["decode"] + shard.seconds["infer"]) for shard in shards],
+        seconds_an_image={
+            **{stage: sum(result.seconds[stage] for result in later) / n_later for stage in STAGES},
+            "write": record.seconds_by_stage["write"] / max(1, record.n_images),
+        },
+    )
+
+
+def _workers(pool: PoolPlan, nodes: list[Node]) -> Workers:
+    n_cpus = sum(node.n_cpus for node in nodes)
+    return Workers(
+        n_actors=pool.n_actors,
+        gpus_per_actor=pool.gpus_per_actor,
+        device=pool.device,
+        batch_size=pool.batch_size,
+        n_readers=max(1, n_cpus - pool.n_actors * pool.cpus_per_actor),
+        n_writers=COMMIT_THREADS,
+    )
+
+
+class SampleJob(LabelJob):
+    """Labels a sample of a source, as any labelling job does."""
+
+    def __init__(self, request: LabelRequest, assignment: SampleAssignment) -> None:
+        super().__init__(request, assignment)
+        # Its metrics are under the run's name, and are not to be added to those of the run's jobs.
+        self.started_at += " plan"
 
 
 class ForecastJob:
@@ -146,7 +190,8 @@ class ForecastJob:
         store = str(Path(self._folder.name) / "store")
         settings = replace(request.label.settings, limit=0)
         sample = replace(request.label, store=store, settings=settings)
-        self._job = SampleJob(sample, request.n_images, request.seed, request.n_gpus)
+        self._assignment = SampleAssignment(sample.address, request.n_images, request.seed, request.n_gpus)
+        self._job = SampleJob(sample, self._assignment)
         self.progress = self._job.progress
         self.notes: list[str] = []
 
@@ -155,21 +200,21 @@ class ForecastJob:
         with self._folder:
             outcome = self._job.run()
             self.notes = outcome.notes
-            record = self._job.record
             self.progress.begin("measuring what was written")
-            n_rows = self._job.extent.n_images.value / self._job.extent.n_shards
+            assignment, request = self._assignment, self.request
+            sample = assignment.sample
+            rows_a_shard = sample.extent.n_images.value / sample.extent.n_shards
             sized = Store(str(Path(self._folder.name) / "sized"))
-            output = measure_output(self._job.shards, n_rows, sized, record)
             return forecast(
-                self._job.extent,
-                self._job.costs(outcome.record),
-                output,
-                self._job.workers,
-                n_gpus=self.request.n_gpus,
-                usd_per_hour=self.request.usd_per_hour,
-                run=record.run,
-                source=record.source,
-                fingerprint=record.fingerprint,
+                sample.extent,
+                sample_costs(outcome.record, assignment.results, assignment.shards, sample.looking_s),
+                measure_output(assignment.shards, rows_a_shard, sized, sample.record),
+                sample.workers,
+                n_gpus=request.n_gpus,
+                usd_per_hour=request.usd_per_hour,
+                run=sample.record.run,
+                source=sample.record.source,
+                fingerprint=sample.record.fingerprint,
             )
 
 
@@ -177,12 +222,12 @@ def measure_output(shards: list[WholeShard], rows_a_shard: float, store: Store, 
     """Sizes of what a store keeps of these images.
 
     Args:
-        rows_a_shard: what shards have on average. The larger a shard, the less an image takes of it, so one is measured
-            that has about as many, if there are as many.
+        rows_a_shard: mean number of images of the source's shards. In a larger shard an image takes fewer bytes, so
+            the shard that is measured has about as many images, if the sample does.
     """
     run = store.create_run(record).run
     n_shards = 1 + next(
-        (place for place, rows in enumerate(accumulate(_n_rows(shards))) if rows >= rows_a_shard), len(shards)
+        (number for number, rows in enumerate(accumulate(_n_rows(shards))) if rows >= rows_a_shard), len(shards)
     )
     whole, rest = shards[:n_shards], shards[n_shards:]
     _commit_as_one(store, run, "empty", [_emptied(shards[0])])

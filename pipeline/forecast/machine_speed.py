@@ -28,7 +28,7 @@ from pipeline.cluster.nodes import local_node
 from pipeline.cluster.pool import plan_pool
 from pipeline.dataflow.decoding import DecodePool, decode
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.labelling.job import COMMIT_THREADS
+from pipeline.labelling.committing import COMMIT_THREADS
 from pipeline.machine import count_cores, describe_hardware, installed_versions
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches
@@ -49,33 +49,43 @@ class SpeedRequest:
     """One invocation of `tagstream bench`."""
 
     model: str = "demo"
+    """Local folder, hub id or URL of the model; the default is the model that comes along."""
     seconds: float = 10.0
-    """For each measurement, all its repetitions together; a single piece of work may be longer."""
+    """Seconds for each measurement, all repetitions together. It takes longer where one piece of work does."""
     folder: str | None = None
-    """Where the shard that is read lies; default the system's temporary folder."""
+    """Local folder for the shard that is read; the default is the system's temporary folder."""
     store: str | None = None
-    """Where commits go, local or s3://; default below `folder`."""
+    """Local folder or s3:// URL to commit to; the default is a folder beside the shard that is read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """What was measured: the median of some repetitions, the slowest and the fastest."""
+    """A rate that was measured several times."""
 
     what: str
+    """What was measured, such as `decode, one core`."""
     unit: str
+    """Unit of the rate, such as images/s."""
     median: float
+    """Median of the repetitions."""
     low: float
+    """The slowest repetition."""
     high: float
+    """The fastest repetition."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineSpeed:
-    """All speeds, and what they were measured on."""
+    """All speeds of a machine, and what they were measured with."""
 
     date: str
+    """When it was measured: UTC, ISO 8601."""
     hardware: dict[str, str]
+    """Processor, memory, GPUs and the like, by name."""
     versions: dict[str, str]
+    """Versions of the libraries that do the work, by name."""
     data: str
+    """What the work was done on, as a sentence."""
     speeds: list[Speed] = field(default_factory=list)
 
 

@@ -19,13 +19,19 @@ class WholeShard:
 
     name: str
     images: pa.Table
+    """One row an image, of schema `schemas.IMAGES`, in the order of `index`."""
     labels: pa.Table
+    """One row a label, of schema `schemas.LABELS`, in the order of `index` and `rank`."""
     source_size: int | None
+    """Bytes of the shard's file when it was read; None where the source does not say."""
     source_etag: str | None
+    """Version of the shard's file when it was read; None where the source does not say."""
     seconds: dict[str, float]
+    """Busy seconds of the workers by stage: read, decode, infer."""
 
     @property
     def n_labelled(self) -> int:
+        """Number of images that were not rejected."""
         return int(pc.sum(pc.equal(self.images.column("status"), LABELLED)).as_py() or 0)
 
 

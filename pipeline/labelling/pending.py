@@ -1,7 +1,8 @@
-"""Which shards a job has to label: those of the source, less those that are committed."""
+"""Which shards a job has to label: those of the source, less those that are committed. And in which order."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -14,24 +15,28 @@ from pipeline.store.ownership import CommittedShard, CommittedShards, shard_stem
 from pipeline.store.run import Run
 
 _N_LOOKERS = 32
+# Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
+_SHARDS_PER_WAVE = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """A job's work, in order."""
+    """A job's work."""
 
     pending: list[Shard]
+    """The shards to label, in this order."""
     n_shards: int
-    """All shards of the source, those of former generations of a folder included."""
+    """Number of shards of the source, those of former generations of a folder included."""
     changed: list[Shard]
-    """Shards that changed at the source after they were committed."""
+    """Shards that changed at the source after they were committed, whether they are labelled again or not."""
     replaced: dict[str, CommittedShard]
-    """By name of pending shards that are labelled again: their former commits."""
+    """The former commits of pending shards that are labelled again, by shard name."""
     n_missing: int = 0
-    """Shards that are committed, and no longer at the source."""
+    """Number of shards that are committed and no longer at the source."""
 
     @property
     def n_done(self) -> int:
+        """Number of the source's shards that need no labelling."""
         return self.n_shards - len(self.pending)
 
 
@@ -97,6 +102,31 @@ def find_changed(run: Run, shards: list[Shard], committed: CommittedShards) -> l
     return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
 
 
+def cut_waves(
+    shards: list[Shard], limit: int, count_images: Callable[[], int], size: int = _SHARDS_PER_WAVE
+) -> Iterator[list[Shard]]:
+    """Shards in waves, which are labelled one after the other.
+
+    Args:
+        limit: how many images to label at least, 0 for all. No more waves come than it takes. How many images a shard
+            holds is known once one was labelled: the first wave is one shard.
+        count_images: how many images are committed; asked before each wave.
+        size: how many shards a wave has at most.
+    """
+    done = 0
+    while done < len(shards):
+        wanted = size
+        if limit:
+            n_images = count_images()
+            missing = limit - n_images
+            if missing <= 0:
+                return
+            wanted = max(1, round(missing * done / max(1, n_images))) if done else 1
+        wave = shards[done : done + min(wanted, size)]
+        yield wave
+        done += len(wave)
+
+
 def _folder_shards(run: Run, source: Source, n_buckets: int, committed: CommittedShards) -> list[Shard]:
     """All shards of a folder; files that no committed generation holds are one that is not committed.
 
@@ -108,13 +138,13 @@ def _folder_shards(run: Run, source: Source, n_buckets: int, committed: Committe
     for bucket, generation in map(split_generation, committed.by_stem):
         generations.setdefault(bucket, set()).add(generation)
     for bucket, files in deal(source.images, n_buckets).items():
-        standing = generations.get(bucket, set())
-        for generation in sorted(standing):
+        stored = generations.get(bucket, set())
+        for generation in sorted(stored):
             name = generation_name(bucket, generation)
             keys = run.read_keys(name, committed[name])
             shards.append(folder_shard(source.root, name, [file for file in files if file.key in keys]))
             files = [file for file in files if file.key not in keys]
         if files:
-            free = next(generation for generation in count() if generation not in standing)
+            free = next(generation for generation in count() if generation not in stored)
             shards.append(folder_shard(source.root, generation_name(bucket, free), files))
     return shards

@@ -1,4 +1,4 @@
-"""What a running job tells of itself; the command draws it."""
+"""The progress of a running job, which the command draws."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ class ProgressSnapshot:
     """A job at one moment."""
 
     phase: str
+    """What the job does, such as `loading the model`."""
     n_shards: int
+    """Number of shards to label."""
     n_shards_done: int
+    """Number of shards that are committed, or left as they were."""
     n_images: int
+    """Number of images that came back from the pool, rejected ones included."""
     n_rejected: int
+    """Number of images that came back rejected."""
     images_per_s: float
+    """Images a second since the first result; 0 until there are two."""
     eta_s: float | None
+    """Seconds to the job's end; None until a shard is committed."""
 
 
 @dataclass(slots=True)

@@ -16,18 +16,24 @@ class LabelRequest:
     """One invocation of `tagstream label`."""
 
     source: str
+    """Directory, glob, pattern, `@list` or URL of the images."""
     store: str
+    """Local folder or URL of the store."""
     model: str
+    """Local folder, hub id or URL of the model, or `demo`."""
     settings: LabelSettings = field(default_factory=LabelSettings)
     run: str | None = None
-    """Default: the model's name and the run's fingerprint."""
+    """Name of the run; the default is made of the model's name and the run's fingerprint."""
     address: str | None = None
-    """Of a Ray cluster; default this machine, or the cluster whose job this is."""
+    """Address of a Ray cluster; the default is the cluster that runs this process as its job, or else this machine."""
     verbose: bool = False
+    """Show Ray's own log."""
     command: str = ""
+    """The command line, for the job's record; the default is for jobs that no command line asked for."""
     lock: bool = False
-    """Leave at once where another job holds the run's lock, and hold it."""
+    """Hold the run's lock, and end at once where another job holds it; by default jobs may share a run."""
     labeler_class: type[Labeler] = Labeler
+    """Class of the labelling actors."""
     predict: Callable[[RunRecord, ShardPlan, int], float] | None = None
     """Predicts the job's seconds from the run, its pending shards and the limit of images (0 for none). Raises
     TagstreamError where the prediction is for another source or other settings."""
@@ -38,4 +44,6 @@ class LabelOutcome:
     """What a job did, and what the user should know about it."""
 
     record: JobRecord
+    """The job's last record, as the store has it."""
     notes: list[str]
+    """Sentences for the user."""

@@ -1,7 +1,7 @@
-"""Rejected samples tried again: only they are read and labelled, and their shards committed anew with all other rows.
+"""Rejected samples tried again: only they are read and labelled. Their shards are committed anew, with all other rows.
 
-For what another limit, another version of a library or a mended file lets through. What does not come back, or comes
-back as another sample, stays as it was.
+A retry helps where another limit, another version of a library or a mended file lets a sample through. A sample that
+does not come back, or that is another one now, stays as it was.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from pipeline.catalog.connection import query_rows
 from pipeline.catalog.views import open_store
 from pipeline.dataflow.labeler import Labeler
 from pipeline.labelling.assembly import WholeShard
+from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, find_changed, find_missing, run_shards
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
-from pipeline.sources.shard import Shard, Source
+from pipeline.sources.shard import Shard
 from pipeline.store.ownership import CommittedShard
+from pipeline.store.run import Run
 from pipeline.store.store import Store
 from schemas import IMAGES, LABELS, RunRecord
 
@@ -33,113 +35,139 @@ class RetryRequest:
     """One invocation of `tagstream retry`."""
 
     store: str
+    """Local folder or URL of the store."""
     run: str | None = None
-    """Default: the store's only run."""
+    """Name of the run; the default is the store's only run."""
     error: str | None = None
-    """Only samples that were rejected with an error of this class."""
+    """Retry samples that were rejected with an error of this class; the default is any class."""
     stage: str | None = None
-    """Only samples that were rejected at this stage."""
+    """Retry samples that were rejected at this stage; the default is any stage."""
     given: Mapping[str, Any] | None = None
-    """Settings that are not the run's own: limits, batch size."""
+    """Settings that do not decide the labels, such as limits and batch size; the others are the run's own."""
     origin: str = "--config"
-    """Where those come from, for messages."""
+    """Where `given` comes from, for messages."""
     address: str | None = None
+    """Address of a Ray cluster; the default is the cluster that runs this process as its job, or else this machine."""
     verbose: bool = False
+    """Show Ray's own log."""
     command: str = ""
+    """The command line, for the job's record; the default is for jobs that no command line asked for."""
     lock: bool = False
+    """Hold the run's lock, and end at once where another job holds it; by default jobs may share a run."""
     labeler_class: type[Labeler] = Labeler
+    """Class of the labelling actors."""
 
 
 class RetryJob(LabelJob):
     """Labels the rejected samples of a run once more."""
 
     def __init__(self, request: RetryRequest) -> None:
-        self._retry = request
-        super().__init__(_label_request(Store(request.store).find_run(request.run), request))
-        self._wanted: dict[str, tuple[int, ...]] = {}
+        run = Store(request.store).find_run(request.run)
+        super().__init__(_label_request(run, request), RetryAssignment(request.error, request.stage))
 
-    def plan(self, store: Store, source: Source) -> ShardPlan:
-        """Shards with rejected samples that were asked for, each with the places of those."""
-        chosen = self._chosen(store)
-        shards, committed = run_shards(store.run(self.record.run), source, self.record.folder_buckets)
+
+class RetryAssignment(Assignment):
+    """The rejected samples of a run, by their error class and their stage; None stands for any."""
+
+    is_retry = True
+
+    def __init__(self, error: str | None, stage: str | None) -> None:
+        self._error, self._stage = error, stage
+        self._wanted: dict[str, tuple[int, ...]] = {}
+        """Indexes of the samples to label, by name of their shard."""
+
+    def plan(self, job: OpenJob) -> ShardPlan:
+        """The shards with such samples, each reduced to them."""
+        rejected = _find_rejected(job.run, self._error, self._stage)
+        shards, committed = run_shards(job.run, job.source, job.record.folder_buckets)
         by_name = {shard.name: shard for shard in shards}
-        found = [by_name[name] for name in chosen if name in by_name]
+        found = [by_name[name] for name in rejected if name in by_name]
         # A folder's files are looked up one by one: other files of the shard may change.
         in_files = [shard for shard in found if shard.kind != "folder"]
-        changed = find_changed(store.run(self.record.run), in_files, committed)
-        pending = [_only(shard, chosen[shard.name]) for shard in found if shard not in changed]
-        pending = [shard for shard in pending if shard.wanted]
-        if gone := len(chosen) - len(found):
-            self.notes.append(f"{gone} shards with rejected samples are no longer in {source.given}")
-        if changed:
-            self.notes.append(
-                f"{len(changed)} shards changed at the source after they were committed ({changed[0].name}, ...) and "
-                "are left out; `tagstream label` with --changed relabel labels them whole"
-            )
+        changed = find_changed(job.run, in_files, committed)
+        reduced = [_reduce(shard, rejected[shard.name]) for shard in found if shard not in changed]
+        pending = [shard for shard in reduced if shard.wanted]
+        job.notes.extend(_left_out_notes(len(rejected) - len(found), changed, job.source.given))
         self._wanted = {shard.name: shard.wanted for shard in pending if shard.wanted}
         replaced = {shard.name: committed[shard.name] for shard in pending}
         return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)))
 
-    def completed(self, store: Store, shard: WholeShard, replaces: CommittedShard | None) -> WholeShard | None:
-        """The committed shard with the rows that came back in the place of theirs."""
-        assert replaces is not None
-        version = store.run(self.record.run).read_version(replaces)
-        is_file = not self.record.folder_buckets
+    def complete(self, job: OpenJob, shard: WholeShard, former: CommittedShard | None) -> WholeShard | None:
+        """The committed shard, in which the rows that came back replace those of the same samples."""
+        assert former is not None
+        version = job.run.read_version(former)
+        is_file = not job.record.folder_buckets
         if is_file and (version.size, version.etag) != (shard.source_size, shard.source_etag):
-            self.notes.append(f"shard {shard.name} changed while it was read, and stays as it was")
+            job.notes.append(f"shard {shard.name} changed while it was read, and stays as it was")
             return None
-        images, labels = store.run(self.record.run).read_shard(shard.name, replaces)
+        images, labels = job.run.read_shard(shard.name, former)
         merged = merge_rows((images, labels), (shard.images, shard.labels), self._wanted[shard.name])
         return replace(shard, images=merged[0], labels=merged[1], source_size=version.size, source_etag=version.etag)
 
-    @property
-    def n_retried(self) -> int:
-        return self._counts["images"]
-
-    def _chosen(self, store: Store) -> dict[str, list[tuple[int, str]]]:
-        """Place and key of the samples to try again, by shard."""
-        asked = {"run": self.record.run, "error": self._retry.error, "stage": self._retry.stage}
-        rows = query_rows(open_store(store.url), "rejected_samples", asked)
-        chosen: dict[str, list[tuple[int, str]]] = {}
-        for row in rows:
-            chosen.setdefault(row["shard"], []).append((row["index"], row["key"]))
-        return chosen
-
 
 def merge_rows(
-    stored: tuple[pa.Table, pa.Table], again: tuple[pa.Table, pa.Table], places: tuple[int, ...]
+    stored: tuple[pa.Table, pa.Table], again: tuple[pa.Table, pa.Table], wanted: tuple[int, ...]
 ) -> tuple[pa.Table, pa.Table]:
-    """Images and labels of a shard with the rows of samples that were labelled again.
+    """A shard's images and labels, in which samples that were labelled again replace their former rows.
+
+    A sample whose key is another one than that of its former row is left out: the row would get a stranger's labels.
 
     Args:
         stored: images and labels as they are committed.
-        again: images and labels of the samples that came back; their `index` counts `places`.
-        places: index in the shard of each sample that was asked for.
+        again: images and labels of the samples that came back. Their `index` is a position in `wanted`.
+        wanted: index in the shard of each sample that was labelled again.
     """
-    (images, labels), (new_images, new_labels) = stored, again
-    ids = dict(zip(images["index"].to_pylist(), images["image_id"].to_pylist(), strict=True))
-    keys = dict(zip(images["index"].to_pylist(), images["key"].to_pylist(), strict=True))
-    came = dict(zip(new_images["index"].to_pylist(), new_images["key"].to_pylist(), strict=True))
-    # At the place of one sample now another: the row would get a stranger's labels.
-    same = [number for number, key in came.items() if keys.get(places[number]) == key]
-    kept_places = pa.array([places[number] for number in same], pa.int32())
-
-    def moved(table: pa.Table) -> pa.Table:
-        table = table.filter(pc.is_in(table["index"], pa.array(same, pa.int32())))
-        indexes = [places[number] for number in table["index"].to_pylist()]
-        columns = {
-            **{name: table[name] for name in table.column_names},
-            "index": pa.array(indexes, pa.int32()),
-            "image_id": pa.array([ids[index] for index in indexes], pa.int64()),
-        }
-        return pa.table(columns, schema=table.schema)
-
-    def merged(table: pa.Table, other: pa.Table, schema: pa.Schema, order: list[tuple[str, str]]) -> pa.Table:
-        kept = table.filter(pc.invert(pc.is_in(table["index"], kept_places)))
-        return pa.concat_tables([kept.cast(schema), moved(other).cast(schema)]).sort_by(order).combine_chunks()
-
+    former = _former_rows(stored[0], again[0], wanted)
     by_index, by_rank = ("index", "ascending"), ("rank", "ascending")
-    return merged(images, new_images, IMAGES, [by_index]), merged(labels, new_labels, LABELS, [by_index, by_rank])
+    images = _replace_rows(stored[0], again[0], former, IMAGES).sort_by([by_index])
+    labels = _replace_rows(stored[1], again[1], former, LABELS).sort_by([by_index, by_rank])
+    return images.combine_chunks(), labels.combine_chunks()
+
+
+def _former_rows(stored: pa.Table, again: pa.Table, wanted: tuple[int, ...]) -> dict[int, dict[str, Any]]:
+    """index, image_id and key that each image has in the store, by the `index` with which it came back."""
+    by_index = {row["index"]: row for row in stored.select(["index", "image_id", "key"]).to_pylist()}
+    former = {}
+    for index, key in zip(again["index"].to_pylist(), again["key"].to_pylist(), strict=True):
+        row = by_index.get(wanted[index])
+        if row is not None and row["key"] == key:
+            former[index] = row
+    return former
+
+
+def _replace_rows(stored: pa.Table, again: pa.Table, former: dict[int, dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows of images or of labels, stored ones replaced by those of the same image that came back; in no order."""
+    replaced = pa.array([row["index"] for row in former.values()], pa.int32())
+    kept = stored.filter(pc.invert(pc.is_in(stored["index"], replaced)))
+    again = again.filter(pc.is_in(again["index"], pa.array(list(former), pa.int32())))
+    rows = [former[index] for index in again["index"].to_pylist()]
+    columns = {
+        **{name: again[name] for name in again.column_names},
+        "index": pa.array([row["index"] for row in rows], pa.int32()),
+        "image_id": pa.array([row["image_id"] for row in rows], pa.int64()),
+    }
+    return pa.concat_tables([kept.cast(schema), pa.table(columns, schema=again.schema).cast(schema)])
+
+
+def _find_rejected(run: Run, error: str | None, stage: str | None) -> dict[str, list[tuple[int, str]]]:
+    """Index and key of the run's rejected samples, by name of their shard."""
+    rows = query_rows(open_store(run.store_url), "rejected_samples", {"run": run.name, "error": error, "stage": stage})
+    found: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        found.setdefault(row["shard"], []).append((row["index"], row["key"]))
+    return found
+
+
+def _left_out_notes(n_gone: int, changed: list[Shard], source: str) -> list[str]:
+    notes = []
+    if n_gone:
+        notes.append(f"{n_gone} shards with rejected samples are no longer in {source}")
+    if changed:
+        notes.append(
+            f"{len(changed)} shards changed at the source after they were committed ({changed[0].name}, ...) and "
+            "are left out; `tagstream label` with --changed relabel labels them whole"
+        )
+    return notes
 
 
 def _label_request(record: RunRecord, request: RetryRequest) -> LabelRequest:
@@ -159,8 +187,8 @@ def _label_request(record: RunRecord, request: RetryRequest) -> LabelRequest:
     )
 
 
-def _only(shard: Shard, samples: list[tuple[int, str]]) -> Shard:
-    """The shard with no other samples than these, given by place and key."""
+def _reduce(shard: Shard, samples: list[tuple[int, str]]) -> Shard:
+    """The shard with these samples only, given by index and key; of a folder those whose file still exists."""
     if shard.kind != "folder":
         return replace(shard, wanted=tuple(index for index, _ in samples))
     files = {file.key: file for file in shard.files}

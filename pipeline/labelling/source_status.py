@@ -1,4 +1,4 @@
-"""How far a run is with its source, as the source is now."""
+"""How much of its source a run has labelled, and what changed there meanwhile."""
 
 from __future__ import annotations
 
@@ -21,35 +21,36 @@ _N_READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A run's commits beside the shards that its source has now."""
+class SourceStatus:
+    """A run's commits compared with the shards that its source has now."""
 
     n_source: int
+    """Shards of the source."""
     open: list[str]
-    """Shards of the source that are not committed."""
+    """Names of the source's shards that are not committed, sorted."""
     changed: list[str]
-    """Shards that changed since they were committed."""
+    """Names of the source's shards that changed after they were committed."""
     missing: list[str]
-    """Committed shards that the source has no more."""
+    """Names of committed shards that the source no longer has, sorted."""
     n_images_gone: int
-    """Of a folder: committed images whose files are gone."""
+    """Committed images of a folder whose files no longer exist; 0 for a source that comes in shards."""
 
     @property
     def n_committed(self) -> int:
-        """Of the source's shards."""
+        """How many of the source's shards are committed."""
         return self.n_source - len(self.open)
 
 
-def compare_with_source(run: Run, record: RunRecord) -> Standing:
+def compare_with_source(run: Run, record: RunRecord) -> SourceStatus:
     """Lists the source and compares it with the run's commits; shards are not opened.
 
-    Raises TagstreamError where the source cannot be looked at, or is another place than the one that the run labels.
+    Raises TagstreamError where the source cannot be listed, or leads to another root than that of the run.
     """
-    source = _find(record)
+    source = _list_source(record)
     shards, committed = run_shards(run, source, record.folder_buckets)
     done = [shard for shard in shards if shard.name in committed]
     changed = find_changed(run, done, committed)
-    return Standing(
+    return SourceStatus(
         n_source=len(shards),
         open=sorted(shard.name for shard in shards if shard.name not in committed),
         changed=[shard.name for shard in changed],
@@ -66,22 +67,22 @@ def _count_gone(run: Run, shards: list[Shard], committed: CommittedShards) -> in
 
 
 def labelling_command(jobs: Iterable[JobRecord]) -> str | None:
-    """The newest command of a run that labels what is open; that of a retry does not."""
+    """The newest command line of a run's jobs, retries left out: they do not label open shards. None without one."""
     commands = [job.command for job in jobs if job.command and job.command.split()[1:2] != ["retry"]]
     return commands[-1] if commands else None
 
 
 def stems_at_source(record: RunRecord, stems: Iterable[str]) -> set[str]:
-    """Those of a run's shards that a job could label anew. Raises TagstreamError as `compare_with_source`."""
-    source = _find(record)
+    """Those of a run's shard stems that the source still has. Raises TagstreamError as `compare_with_source`."""
+    source = _list_source(record)
     if not source.images:
         return {shard_stem(shard.name) for shard in source.shards}.intersection(stems)
     buckets = deal(source.images, record.folder_buckets) if record.folder_buckets else {}
     return {stem for stem in stems if split_generation(stem)[0] in buckets}
 
 
-def _find(record: RunRecord) -> Source:
-    source = find_source(_place(record))
+def _list_source(record: RunRecord) -> Source:
+    source = find_source(_source_to_list(record))
     if source.root != record.source_root:
         raise SourceError(
             f"{record.source} leads to {source.root or 'a list'} from here, and the run labels "
@@ -90,8 +91,8 @@ def _find(record: RunRecord) -> Source:
     return source
 
 
-def _place(record: RunRecord) -> str:
-    """The source to look at: of a folder given by a relative path its root, which is the same from everywhere."""
+def _source_to_list(record: RunRecord) -> str:
+    """What to list: a folder that was given by a relative path has a root, which is the same from everywhere."""
     given, root = Path(record.source).parts, Path(record.source_root).parts
     is_relative = "://" not in record.source and not record.source.startswith("@") and record.source_root
     return record.source_root if is_relative and root[len(root) - len(given) :] == given else record.source

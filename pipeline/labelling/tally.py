@@ -1,18 +1,109 @@
-"""What a job rejected, by class, with an example of each."""
+"""What a job has done so far: what is committed, what was rejected, and the seconds that it took."""
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.cluster.pool import PoolPlan
+from pipeline.dataflow.rows import JOB_STAGES
+from pipeline.labelling.committing import Commit
+from pipeline.labelling.pending import ShardPlan
+from pipeline.labelling.progress import Progress
 from pipeline.text import conceal
-from schemas import REJECTED
+from schemas import REJECTED, JobRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartedJob:
+    """What is known of a job before it labels."""
+
+    run: str
+    started: str
+    """UTC, ISO 8601: identifies the job in its run."""
+    command: str
+    """The command line, empty where there is none. It may hold logins."""
+    plan: ShardPlan
+    pool: PoolPlan
+    predicted_s: float
+    """Seconds that `tagstream plan` predicted for the job; 0 without a prediction."""
+    is_retry: bool
+    """Whether the images that it labels had been rejected before."""
+
+
+class Tally:
+    """Counts what a job commits, and times it from the moment it is made. Several threads may add to it."""
+
+    def __init__(self) -> None:
+        self.rejects = RejectTally()
+        self._started = time.perf_counter()
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
+        self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
+
+    def add(self, commit: Commit) -> None:
+        """Counts a shard. One that was not written counts for the seconds only."""
+        shard = commit.shard
+        with self._lock:
+            for stage, seconds in {**shard.seconds, "write": commit.seconds}.items():
+                self._seconds[stage] += seconds
+            if commit.is_written:
+                self._counts["shards"] += 1
+                self._counts["images"] += shard.images.num_rows
+                self._counts["labelled"] += shard.n_labelled
+                self._counts["labels"] += shard.labels.num_rows
+                self.rejects.add(shard.images)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is committed: shards, images, labelled, labels."""
+        with self._lock:
+            return dict(self._counts)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the job began."""
+        return time.perf_counter() - self._started
+
+    def job_record(self, job: StartedJob, progress: Progress, outcome: str, message: str = "") -> JobRecord:
+        """The job's record as it is now.
+
+        Args:
+            outcome: running, done, failed or interrupted.
+            message: the error that ended the job.
+        """
+        counts = self.counts
+        return JobRecord(
+            run=job.run,
+            started=job.started,
+            outcome=outcome,
+            command=conceal(job.command),
+            n_shards_source=job.plan.n_shards,
+            n_shards_done_before=job.plan.n_done,
+            n_shards_committed=counts["shards"],
+            n_shards_changed=len(job.plan.changed),
+            n_images=counts["images"],
+            n_labelled=counts["labelled"],
+            n_rejected=counts["images"] - counts["labelled"],
+            n_labels=counts["labels"],
+            seconds=round(self.elapsed_s, 3),
+            labelling_s=round(progress.labelling_s, 3),
+            images_per_s=round(progress.images_per_s, 2),
+            seconds_by_stage={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
+            workers={"actors": job.pool.n_actors, "device": job.pool.device, "batch_size": job.pool.batch_size},
+            message=conceal(message),
+            n_retried=counts["images"] if job.is_retry else 0,
+            predicted_s=round(job.predicted_s, 3),
+        )
 
 
 class RejectTally:
-    """Counts rejected images; as small as there are classes of faults. Its caller keeps threads apart."""
+    """Counts rejected images by class of fault, with an example of each. Its caller keeps threads apart."""
 
     def __init__(self) -> None:
         self._by_class: dict[tuple[str, str], dict[str, Any]] = {}

@@ -127,6 +127,17 @@ class LabelSettings:
         }
 
 
+def resolve_dtype(dtype: str, device: str) -> str:
+    """The dtype to compute in: `auto` is bfloat16 on GPUs and float32 on CPUs, any other stays.
+
+    Args:
+        device: torch's name of a device, such as cuda or cpu.
+    """
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if device.startswith("cuda") else "float32"
+
+
 def run_fingerprint(model_fingerprint: str, labelling: Mapping[str, Any]) -> str:
     """Fingerprint of a run, 12 hex digits: the model's and that of the settings which decide the labels."""
     described = json.dumps({"model": model_fingerprint, "labelling": labelling}, sort_keys=True)

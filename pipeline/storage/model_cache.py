@@ -1,4 +1,4 @@
-"""Brings a model's folder onto a node's disk, once per node."""
+"""Brings a model's folder onto a node's disk, once per node, and loads it from there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -16,6 +16,9 @@ from model.folder import DEMO_MODEL, resolve_folder
 from pipeline.errors import ModelError
 from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.text import one_line
+
+if TYPE_CHECKING:
+    from model.recognizer import Recognizer
 
 _MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
 _MAX_NAME_CHARACTERS = 60
@@ -34,6 +37,23 @@ def fetch_model(model: str) -> str:
         except (OSError, ValueError) as error:
             raise ModelError(f"there is no model {model}: {one_line(error)}") from error
     return str(_fetch(model))
+
+
+def load_recognizer(model: str, device: str, dtype: str | None = None) -> Recognizer:
+    """The recognizer of a model, fetched as by `fetch_model`, without a progress bar.
+
+    Args:
+        device: torch's name of the device that it computes on.
+        dtype: float32, bfloat16 or float16; default the dtype that the weights are stored in.
+
+    Raises ModelError where there is no model.
+    """
+    from transformers.utils import logging
+
+    from model.recognizer import Recognizer
+
+    logging.disable_progress_bar()
+    return Recognizer.from_pretrained(fetch_model(model), device=device, dtype=dtype)
 
 
 def _fetch(model: str) -> Path:

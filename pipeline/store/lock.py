@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
+from pipeline.background import in_background
 from pipeline.errors import RunLockedError, StorageError
 from pipeline.storage.files import CLOCK_SKEW_S, modified_s, read_if_exists, storage_errors, write_whole
 from pipeline.store.run import Run
@@ -187,9 +188,9 @@ def held_lock(run: Run, on_loss: Callable[[str], None]) -> Iterator[None]:
 
     Raises RunLockedError where another job holds it.
     """
-    lock, is_over = RunLock(run), threading.Event()
+    lock = RunLock(run)
 
-    def keep() -> None:
+    def keep(is_over: threading.Event) -> None:
         while not is_over.wait(_RENEWAL_S):
             # A storage that fails may be back the next time.
             with contextlib.suppress(StorageError):
@@ -199,15 +200,11 @@ def held_lock(run: Run, on_loss: Callable[[str], None]) -> Iterator[None]:
                     )
                     return
 
-    keeper = threading.Thread(target=keep, daemon=True, name="lock")
     try:
         lock.take()
-        keeper.start()
-        yield
+        with in_background("lock", keep):
+            yield
     finally:
-        is_over.set()
-        if keeper.ident is not None:
-            keeper.join()
         # Where the storage fails the lock expires, and must not hide what ended the job.
         with contextlib.suppress(StorageError):
             lock.release()

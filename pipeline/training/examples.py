@@ -21,7 +21,7 @@ from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.actor_pool import map_on_pool
 from pipeline.dataflow.datasource import ShardDatasource
 from pipeline.dataflow.labeler import LabelerConfig
-from pipeline.dataflow.ray_errors import explain
+from pipeline.dataflow.ray_errors import as_sentence
 from pipeline.errors import TagstreamError
 from pipeline.naming.nouns import nouns_of
 from pipeline.sources.sample import Sample
@@ -173,4 +173,4 @@ def read_tables(shards: list[Shard], teacher: TeacherPlan | None = None) -> Iter
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
     except RayError as error:
-        raise explain(error) from error
+        raise as_sentence(error) from error

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from model import Recognizer
 from pipeline.storage.files import open_filesystem, storage_errors
-from pipeline.storage.model_cache import fetch_model
+from pipeline.storage.model_cache import load_recognizer
 from pipeline.training.card import write_card
 from pipeline.training.checkpoints import Checkpoints, TrainingState, upload_folder
 from pipeline.training.curves import draw_curves
@@ -53,7 +52,7 @@ def write_finished_folder(
     metrics = metrics_table(last)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        recognizer = Recognizer.from_pretrained(fetch_model(checkpoints.folder(step)), device="cpu")
+        recognizer = load_recognizer(checkpoints.folder(step), "cpu")
         recognizer.module.to(getattr(torch, last.settings["dtype"]))
         recognizer.save_pretrained(folder)
         pq.write_table(metrics, folder / METRICS_FILE)

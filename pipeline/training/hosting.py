@@ -18,8 +18,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
+from pipeline.background import in_background
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.ray_errors import explain
+from pipeline.dataflow.ray_errors import as_sentence
 from pipeline.training.progress import TrainProgress
 from pipeline.training.trainer import Trainer, TrainPlan
 
@@ -58,7 +59,7 @@ def fit(plan: TrainPlan, n_workers: int, pool: PoolPlan, progress: TrainProgress
         try:
             trainer.fit()
         except (RayError, ray.train.TrainingFailedError) as error:
-            raise explain(error) from error
+            raise as_sentence(error) from error
 
 
 def _fit_here(plan: TrainPlan, progress: TrainProgress) -> None:
@@ -95,9 +96,8 @@ def _resources(pool: PoolPlan, n_workers: int) -> dict[str, float]:
 @contextmanager
 def _followed(reports: Queue, progress: TrainProgress) -> Iterator[None]:
     """Takes the workers' reports over into this process's progress."""
-    is_over = threading.Event()
 
-    def follow() -> None:
+    def follow(is_over: threading.Event) -> None:
         while not is_over.is_set():
             try:
                 progress.update(reports.get(timeout=_POLL_S))
@@ -106,11 +106,6 @@ def _followed(reports: Queue, progress: TrainProgress) -> Iterator[None]:
             except RayError:
                 return
 
-    thread = threading.Thread(target=follow, daemon=True, name="training-reports")
-    thread.start()
-    try:
+    with in_background("training-reports", follow):
         yield
-    finally:
-        is_over.set()
-        thread.join()
         reports.shutdown()

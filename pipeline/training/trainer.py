@@ -21,7 +21,7 @@ from model.training.optimization import choose_trainable, learning_rate, make_op
 from model.training.training_module import Losses, TrainingModule
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.errors import TagstreamError
-from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.labelling import LabelSettings, resolve_dtype
 from pipeline.sources.shard import Shard
 from pipeline.training.batches import BatchMaker, MicroBatch, StepBatch
 from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizers
@@ -287,9 +287,7 @@ class Trainer:
 
     @property
     def _precision(self) -> str:
-        if self.settings.precision != "auto":
-            return self.settings.precision
-        return "bfloat16" if self.plan.device == "cuda" else "float32"
+        return resolve_dtype(self.settings.precision, self.plan.device)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

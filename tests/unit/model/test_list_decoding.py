@@ -138,7 +138,7 @@ def test_an_empty_list_has_no_labels():
     assert split_list([], [], DELIMITER, 3) == []
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(ids=st.lists(st.integers(DELIMITER - 2, DELIMITER), max_size=12), n_labels=st.integers(1, 6))
 def test_the_labels_of_a_list_joined_are_its_start(ids, n_labels):
     labels = split_list(ids, [0.5] * len(ids), DELIMITER, n_labels)
@@ -146,7 +146,7 @@ def test_the_labels_of_a_list_joined_are_its_start(ids, n_labels):
     assert joined == ids[: len(joined)]
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(ids=st.lists(st.integers(DELIMITER - 2, DELIMITER), max_size=12), n_labels=st.integers(1, 6))
 def test_a_finished_label_has_one_delimiter_and_it_is_last(ids, n_labels):
     labels = split_list(ids, [0.5] * len(ids), DELIMITER, n_labels)

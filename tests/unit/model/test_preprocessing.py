@@ -22,6 +22,7 @@ from model.preprocessing import (
     allow_image_pixels,
     open_image,
     resize_and_crop,
+    to_rgb,
 )
 from tests.fixtures.corpus import STORED_AS
 
@@ -69,7 +70,7 @@ def png_claiming(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=60)
 @given(width=st.integers(1, 90), height=st.integers(1, 90))
 def test_a_crop_equals_the_plain_recipe(width, height):
     image = noise(width, height)
@@ -173,6 +174,28 @@ def test_16_bit_grey_is_scaled_and_not_clipped():
     assert np.array_equal(PREPROCESSOR.crop(encoded(Image.fromarray(levels))), PREPROCESSOR.crop(scaled))
 
 
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i4"])
+def test_whole_numbers_of_16_or_32_bits_are_scaled_from_16_bits(dtype):
+    levels = np.random.default_rng(0).integers(0, 65536, (SIZE, SIZE)).astype(dtype)
+    image = Image.frombytes({"<u2": "I;16", ">u2": "I;16B", "<i4": "I"}[dtype], (SIZE, SIZE), levels.tobytes())
+    assert np.array_equal(to_rgb(image), np.stack([levels // 256] * 3, axis=-1))
+
+
+def test_whole_numbers_beyond_16_bits_are_black_or_white():
+    image = Image.fromarray(np.array([[-1, -70_000, 65_535, 65_536, 2**31 - 1]], dtype=np.int32))
+    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 0, 255, 255, 255]
+
+
+def test_fractions_outside_their_range_are_black_or_white():
+    image = Image.fromarray(np.array([[-5.0, 254.9, 255.0, 256.0, 1e9, np.inf, -np.inf, np.nan]], dtype=np.float32))
+    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 254, 255, 255, 255, 255, 0, 0]
+
+
+def test_a_float_image_with_any_value_above_1_ranges_to_255():
+    image = Image.fromarray(np.array([[0.5, 1.0, 1.5]], dtype=np.float32))
+    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 1, 1]
+
+
 @pytest.mark.parametrize("white", [1.0, 255.0])
 def test_a_float_image_may_range_to_1_or_to_255(white):
     levels = np.random.default_rng(0).integers(0, 256, (40, 50)).astype(np.uint8)
@@ -269,12 +292,33 @@ def test_a_limit_above_pillows_own_holds_where_it_is_allowed(monkeypatch):
         open_image(png_claiming(20_000, 20_001), 400_000_000)
 
 
+@pytest.mark.parametrize("limit", [1, 100_000, 178_956_970])
+def test_a_limit_below_pillows_own_leaves_that_as_it_is(monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 178_956_970)
+    allow_image_pixels(limit)
+    assert Image.MAX_IMAGE_PIXELS == 178_956_970
+
+
+def test_where_pillow_has_no_limit_it_is_given_none(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    allow_image_pixels(1000)
+    assert Image.MAX_IMAGE_PIXELS is None
+
+
+def test_an_image_of_exactly_the_limit_is_opened():
+    data = encoded(noise(50, 40))
+    assert open_image(data, 2000).size == (50, 40)
+    with pytest.raises(ImageTooLargeError) as raised:
+        open_image(data, 1999)
+    assert (raised.value.width, raised.value.height) == (50, 40)
+
+
 def test_an_image_without_pixels_is_refused():
     with pytest.raises(ImageDecodeError, match=r"the image has no pixels \(0 x 5\)"):
         PREPROCESSOR.crop(Image.new("RGB", (0, 5)))
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), image_format=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]))
 def test_damaged_files_raise_nothing_but_image_decode_error(data, image_format):
     damaged = bytearray(encoded(noise(20, 20), image_format, exif=with_orientation(6)))

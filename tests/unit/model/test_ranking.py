@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from model.choices import RANKINGS, find_ranking
 from model.ranking import Label, make_label, rank, token_distances, with_similarity
@@ -169,6 +170,11 @@ def test_white_space_around_a_label_is_removed():
     assert make_label((3, DELIMITER), (0.5, 0.5), True, lambda ids: "  cat ", DELIMITER, PROB).text == "cat"
 
 
+@pytest.mark.parametrize(("ids", "text"), [((3,), "w3"), ((3, 4), "w3 w4"), ((3, 4, 5), "w3 w4 w5")])
+def test_an_unfinished_label_is_spelled_with_its_last_token(ids, text):
+    assert make_label(ids, (0.5,) * len(ids), False, spell, DELIMITER, "prob").text == text
+
+
 def test_a_lone_delimiter_spells_an_empty_label():
     assert make_label((DELIMITER,), (0.5,), True, spell, DELIMITER, PROB).text == ""
 
@@ -192,6 +198,15 @@ def test_token_distance_equals_a_naive_double_loop(embedding, image_embeds):
 def test_token_distance_is_0_to_itself_and_1_to_its_opposite():
     image_ND = torch.tensor([[3.0, 4.0]])
     assert token_distances(torch.tensor([[3.0, 4.0], [-6.0, -8.0]]), image_ND).tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_token_distance_of_equal_vectors_whose_cosine_is_rounded_above_1_is_a_number():
+    vectors = torch.randn(100, 64, generator=torch.Generator().manual_seed(0))
+    distances = [float(token_distances(vector[None], vector[None])) for vector in vectors]
+    cosines = [float(F.normalize(vector[None]) @ F.normalize(vector[None]).T) for vector in vectors]
+    assert max(cosines) > 1, "rounding should lead above 1"
+    # The square root of a rounding error of 1e-7.
+    assert distances == pytest.approx([0.0] * 100, abs=1e-3)
 
 
 def test_sim_score_is_the_mean_over_the_labels_tokens_with_the_delimiter(embedding, image_embeds):

@@ -138,6 +138,16 @@ def test_a_label_one_token_over_the_limit_is_unfinished(recognizer, make_pixels)
     assert longest.token_ids[:limit] in unfinished
 
 
+@pytest.mark.parametrize("max_label_tokens", [1, 2, 16])
+def test_behind_the_tokens_of_a_branch_are_zeros(recognizer, make_pixels, max_label_tokens):
+    branches = sample(recognizer, make_pixels(3), 20, max_label_tokens)
+    is_behind_BKT = torch.arange(max_label_tokens + 1) >= branches.n_tokens_BK[..., None]
+    assert is_behind_BKT.any()
+    assert (branches.token_ids_BKT[is_behind_BKT] == 0).all()
+    assert (branches.token_probs_BKT[is_behind_BKT] == 0).all()
+    assert (branches.token_probs_BKT[~is_behind_BKT] > 0).all()
+
+
 def test_a_delimiter_as_first_token_is_a_finished_branch_of_one_token(recognizer, make_pixels):
     branches = fast_branches(sample(recognizer, make_pixels(1), 64))[0]
     empty = [branch for branch in branches if branch.token_ids[0] == recognizer.config.delimiter_id]

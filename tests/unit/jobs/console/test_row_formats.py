@@ -20,7 +20,7 @@ TEXTS = st.lists(st.tuples(st.text(), st.text()), max_size=5)
 COLUMNS = ("a", "b")
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(TEXTS)
 @example([("carriage\rreturn", "both\r\n"), ("\r", "")])
 @example([('"quoted"', "a,b"), ("", "")])
@@ -32,7 +32,7 @@ def test_csv_comes_back_as_it_was(rows: list[tuple[str, str]]) -> None:
     assert n_rows == len(rows)
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(TEXTS)
 @example([("\u202etxt.exe", "\x9b31m"), ("\u2028", "\U000e0041")])
 def test_json_comes_back_as_it_was_and_has_no_character_that_steers(rows: list[tuple[str, str]]) -> None:
@@ -45,7 +45,7 @@ def test_json_comes_back_as_it_was_and_has_no_character_that_steers(rows: list[t
     assert n_rows == len(rows)
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(TEXTS)
 def test_parquet_comes_back_as_it_was(rows: list[tuple[str, str]]) -> None:
     table = pa.table({name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(COLUMNS)})

@@ -57,7 +57,7 @@ def new(build_new: BuildNew) -> Recognizer:
 class TestTokenizer:
     """The vocabulary that is learned from labels."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
     def test_any_text_comes_back_from_its_tokens(self, tokenizer: Any, text: str) -> None:
         ids = tokenizer.encode(text, add_special_tokens=False)

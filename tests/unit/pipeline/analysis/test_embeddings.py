@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -139,6 +140,58 @@ class TestPaperMeasure:
         assert [estimate.value for estimate in meanings.paper_measures(5).values()] == pytest.approx(
             [1, 1, 1], abs=1e-6
         )
+
+
+class TestPaperMeasureOfKnownVectors:
+    """Means over images and how sure they are, with vectors made by hand."""
+
+    # A cosine is the product of two of them.
+    VECTORS: ClassVar = {"dog": (1.0, 0.0), "cat": (0.0, 1.0), "fox": (0.6, 0.8)}
+    IMAGES: ClassVar = [
+        {"truth": ["dog"], "labels": ["fox", "dog"]},
+        {"truth": ["dog", "cat"], "labels": ["dog", "fox"]},
+        {"truth": ["cat"], "labels": ["dog"]},
+        {"truth": ["cat"], "labels": []},
+    ]
+
+    @pytest.fixture
+    def known(
+        self, analyse: AnalyseFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedder: Path
+    ) -> Callable[[list[dict[str, Any]], int], MeaningMatches]:
+        def embed_known(embedder: Path, names: list[str]) -> np.ndarray:
+            return np.array([self.VECTORS[name] for name in names], np.float32)
+
+        def build(images: list[dict[str, Any]], k: int) -> MeaningMatches:
+            monkeypatch.setattr("pipeline.analysis.embeddings.embed", embed_known)
+            meanings = compare_meanings(analyse(images), Store(str(tmp_path / "store")), embedder, k)
+            assert meanings.note is None
+            return meanings
+
+        return build
+
+    @pytest.mark.parametrize(
+        ("k", "recalls", "precisions"), [(1, [0.6, 0.5, 0, 0], [0.6, 1, 0, 0]), (2, [1, 0.9, 0, 0], [0.8, 0.9, 0, 0])]
+    )
+    def test_of_each_image_they_are_means_of_the_most_similar_names(
+        self, known: Callable[..., MeaningMatches], k: int, recalls: list[float], precisions: list[float]
+    ) -> None:
+        f1s = [2 * r * p / (r + p) if r + p else 0 for r, p in zip(recalls, precisions, strict=True)]
+        found = known(self.IMAGES, 2).paper_measures(k)
+        for name, values in {"recall": recalls, "precision": precisions, "f1": f1s}.items():
+            margin = 1.96 * np.std(values, ddof=1) / 4**0.5
+            expected = (np.mean(values), np.mean(values) - margin, np.mean(values) + margin)
+            # Cosines are float32.
+            assert (found[name].value, found[name].low, found[name].high) == pytest.approx(expected, abs=1e-6)
+
+    def test_of_one_image_the_interval_is_its_value(self, known: Callable[..., MeaningMatches]) -> None:
+        found = known(self.IMAGES[:1], 2).paper_measures(1)
+        assert (found["recall"].low, found["recall"].high) == (found["recall"].value, found["recall"].value)
+
+    def test_only_names_among_the_first_k_are_compared(self, known: Callable[..., MeaningMatches]) -> None:
+        query = "SELECT a.name, b.name FROM compared_names JOIN name_ids a ON a.id = true_id JOIN name_ids b"
+        connection = known(self.IMAGES, 1).analysis.connection
+        found = connection.sql(f"{query} ON b.id = listed_id ORDER BY ALL").fetchall()
+        assert found == [("cat", "dog"), ("dog", "dog"), ("dog", "fox")]
 
 
 class TestSemanticHits:

@@ -423,3 +423,79 @@ def test_a_run_without_truth_is_an_error_that_says_what_is_missing(analyse: Anal
 def test_a_run_of_an_unknown_ranking_is_an_error_that_names_the_run(analyse: AnalyseFunction) -> None:
     with pytest.raises(TagstreamError, match="the record of run run-1 cannot be understood: ranking is 'best'"):
         analyse([{"truth": ["dog"], "labels": ["dog"]}], ranking="best")
+
+
+class TestWhatIsAskedFor:
+    """Orders, limits and what is left out."""
+
+    def test_each_k_is_measured_once_the_lowest_first(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse(random_images(0, 20))
+        once = [analysis.recall([k])[0] for k in (1, 5)]
+        assert analysis.recall([5, 1, 5]) == once
+        assert [(at_k.shard, at_k.k, at_k.n_images) for at_k in once] == [(None, k, analysis.n_images) for k in (1, 5)]
+
+    def test_of_more_confusions_the_three_most_frequent_are_told_equals_by_the_alphabet(
+        self, analyse: AnalyseFunction
+    ) -> None:
+        images = [{"truth": ["dog"], "labels": labels} for labels in (["wolf", "fox"], ["wolf", "owl", "bee"], ["ant"])]
+        assert by_name(analyse(images))["dog"].confusions == [("wolf", 2), ("ant", 1), ("bee", 1)]
+
+    def test_confusions_are_counted_among_the_first_k(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse([{"truth": ["dog"], "labels": ["wolf", "fox", "dog"]}])
+        assert by_name(analysis, 1)["dog"].confusions == [("wolf", 1)]
+        assert by_name(analysis, 3)["dog"].confusions == []
+
+    def test_names_are_counted_among_the_first_k_the_most_frequent_truths_first(self, analyse: AnalyseFunction) -> None:
+        images = [
+            {"truth": ["dog", "cat"], "labels": ["dog", "bee"]},
+            {"truth": ["dog"], "labels": ["ant", "dog"]},
+        ]
+        analysis = analyse(images)
+        assert [tuple(row.values()) for row in analysis.name_counts(1)] == [
+            ("dog", 2, 1, 1),
+            ("cat", 1, 0, 0),
+            ("ant", 0, 1, 0),
+        ]
+        assert [tuple(row.values()) for row in analysis.name_counts(2)] == [
+            ("dog", 2, 2, 2),
+            ("cat", 1, 0, 0),
+            ("ant", 0, 1, 0),
+            ("bee", 0, 1, 0),
+        ]
+
+    def test_equally_bad_images_come_in_the_order_of_shards_and_keys(self, analyse: AnalyseFunction) -> None:
+        image = {"truth": ["dog"], "labels": ["cat"]}
+        worst = analyse({"b": [image] * 2, "a": [image] * 2}).worst_images(5, 3)
+        assert [(found["shard"], found["key"]) for found in worst] == [("a", "0"), ("a", "1"), ("b", "0")]
+
+    def test_the_f1_of_an_image_is_that_of_its_first_k(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse([{"truth": ["dog", "cat"], "labels": ["dog", "bee", "cat", "ant"]}])
+        found = {k: analysis.worst_images(k, 1)[0] for k in (1, 3, 4)}
+        assert {k: image["f1"] for k, image in found.items()} == pytest.approx({1: 2 / 3, 3: 4 / 5, 4: 2 / 3})
+        assert [found[1][name] for name in ("n_truth", "n_hits", "missed", "listed")] == [2, 1, ["cat"], ["dog"]]
+
+    def test_an_image_all_of_whose_labels_are_denied_lists_nothing(self, analyse: AnalyseFunction) -> None:
+        vocabulary = Vocabulary(title="v", fold_plurals=True, keep=frozenset(), deny=frozenset({"photo"}))
+        images = [{"truth": ["dog"], "labels": ["dog"]}, {"truth": ["cat"], "labels": ["photo", "photos"]}]
+        values = values_at(analyse(images, vocabulary=vocabulary), 5)
+        assert (values["precision_micro"], values["precision_macro"], values["recall_micro"]) == (1.0, 0.5, 0.5)
+
+    def test_coverage_counts_labels_of_images_with_a_truth(self, analyse: AnalyseFunction) -> None:
+        images = [{"truth": ["dog"], "labels": ["dog", "bee"]}, {"truth": None, "labels": ["cat", "ant", "owl"]}]
+        coverage = analyse(images).coverage()
+        assert (coverage.n_labels, coverage.n_names_listed) == (2, 2)
+
+    @pytest.mark.parametrize("ranking", ["prob", "none"])
+    def test_rankings_by_probability_have_a_reliability(self, analyse: AnalyseFunction, ranking: str) -> None:
+        analysis = analyse([{"truth": ["dog"], "labels": [("dog", 0.5)]}], ranking=ranking)
+        assert analysis.ranking.is_probability
+        assert [tuple(row.values()) for row in analysis.reliability()] == [(0.5, 1, 0.5, 1.0)]
+
+    def test_the_reliability_of_a_name_is_that_of_its_best_score(self, analyse: AnalyseFunction) -> None:
+        analysis = analyse([{"truth": ["dog"], "labels": [("Dogs", 0.75), ("dog", 0.25)]}])
+        assert [tuple(row.values()) for row in analysis.reliability()] == [(0.7, 1, 0.75, 1.0)]
+
+    def test_captions_of_rejected_images_are_no_truth(self, analyse: AnalyseFunction) -> None:
+        rejected = {"caption": "Two cats on a bench.", "labels": [], "status": REJECTED}
+        analysis = analyse([{"caption": "A dog sits.", "labels": ["dog"]}, rejected], truth="captions")
+        assert (analysis.n_images, values_at(analysis, 1)["recall_micro"]) == (1, 1.0)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.analysis.recall import analyse_run
-from pipeline.analysis.threshold_learning import LearnedThresholds, NameThreshold, learn_thresholds, wilson_interval
+from pipeline.analysis import threshold_learning
+from pipeline.analysis.recall import RunAnalysis, analyse_run
+from pipeline.analysis.threshold_learning import (
+    Counts,
+    LearnedThresholds,
+    NameThreshold,
+    learn_thresholds,
+    wilson_interval,
+)
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.naming.thresholds import Thresholds, read_thresholds, write_thresholds
@@ -75,6 +84,7 @@ class Oracle:
         self.grid = sorted({goodness for _, goodness, _ in occurrences})
         self.curve = {step: self._precision(occurrences, step) for step in self.grid}
         self.common = min((step for step in self.grid if self.curve[step] >= target), default=math.inf)
+        self.hit_rates = {step: self._hit_rate(step) for step in self.grid}
         self.strength = self._strength()
 
     def threshold(self, name: str) -> float:
@@ -94,7 +104,7 @@ class Oracle:
         pooled = max(self.curve[other] for other in lower)
         if not below:
             return pooled
-        expected = sum(self._hit_rate(goodness) for goodness, _ in below) / len(below)
+        expected = sum(self.hit_rates[goodness] for goodness, _ in below) / len(below)
         if expected in (0, 1):
             return pooled
         rate = (sum(hit for _, hit in below) + self.strength * expected) / (len(below) + self.strength)
@@ -122,7 +132,7 @@ class Oracle:
         counts = []
         for name in {name for name, _, _ in self.occurrences}:
             own = [(goodness, hit) for other, goodness, hit in self.occurrences if other == name]
-            mean = sum(self._hit_rate(goodness) for goodness, _ in own) / len(own)
+            mean = sum(self.hit_rates[goodness] for goodness, _ in own) / len(own)
             if 0 < mean < 1:
                 n_hits = sum(hit for _, hit in own)
                 counts.append((n_hits, len(own) - n_hits, mean))
@@ -299,7 +309,6 @@ class TestFile:
     """Thresholds as TOML."""
 
     # What Parquet and UTF-8 can hold; a name never is empty. A busy disk takes its time.
-    @settings(deadline=None)
     @given(
         names=st.dictionaries(
             st.text(st.characters(codec="utf-8"), min_size=1), st.floats(width=32, allow_nan=False), max_size=5
@@ -436,3 +445,196 @@ class TestConfidentLabels:
             commit_judged(store, run, {"a": [{"labels": [("dog", 0.9)]}]})
         connection = open_store(store.url, None, thresholds_of())
         assert connection.sql("SELECT run FROM confident_labels ORDER BY run").fetchall() == [(RUN,), ("run-3",)]
+
+
+class TestWords:
+    """What a file of thresholds says, and what it may hold."""
+
+    @pytest.mark.parametrize(
+        ("ranking", "direction", "sentences"),
+        [
+            ("prob", "highest", ("where its score is at or above the threshold", "No score is at or above inf.")),
+            ("sim", "lowest", ("where its score is at or below the threshold", "No score is at or below -inf.")),
+        ],
+    )
+    def test_a_file_says_which_scores_are_believed(
+        self, tmp_path: Path, ranking: str, direction: str, sentences: tuple[str, str]
+    ) -> None:
+        write_thresholds(tmp_path / "t.toml", thresholds_of(ranking=ranking, direction=direction))
+        first, second = (tmp_path / "t.toml").read_text("utf-8").splitlines()[:2]
+        assert sentences[0] in first
+        assert second == f"# {sentences[1]}"
+
+    @pytest.mark.parametrize("name", ["a\x7fb", 'a"b', "a\\b", "a\nb", "\x00\x1f", "a.b = 1", "[x]", "🐙"])
+    def test_a_name_with_signs_of_toml_is_read_as_it_was_written(self, tmp_path: Path, name: str) -> None:
+        thresholds = thresholds_of(thresholds={name: 0.5})
+        write_thresholds(tmp_path / "t.toml", thresholds)
+        assert read_thresholds(tmp_path / "t.toml") == thresholds
+
+    @pytest.mark.parametrize("changed", [{"target_precision": 1.0}, {"target_precision": 1e-9}, {"truth": "captions"}])
+    def test_the_outermost_values_are_read(self, tmp_path: Path, changed: dict[str, Any]) -> None:
+        write_thresholds(tmp_path / "t.toml", thresholds_of(**changed))
+        assert read_thresholds(tmp_path / "t.toml") == thresholds_of(**changed)
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"target_precision": 0.0}, "target_precision is 0.0; expected more than 0 and at most 1"),
+            ({"target_precision": -0.5}, "target_precision is -0.5; expected more than 0 and at most 1"),
+            ({"target_precision": 1.001}, "target_precision is 1.001; expected more than 0 and at most 1"),
+            ({"truth": "nouns"}, "truth is 'nouns'; expected one of labels, captions"),
+            ({"ranking": "sim"}, "direction is 'highest'; the best scores of the ranking sim are the lowest"),
+        ],
+    )
+    def test_values_outside_are_refused(self, tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+        write_thresholds(tmp_path / "t.toml", thresholds_of(**changed))
+        with pytest.raises(TagstreamError, match=re.escape(message)):
+            read_thresholds(tmp_path / "t.toml")
+
+    def test_thresholds_that_are_no_table_are_refused(self, tmp_path: Path) -> None:
+        write_thresholds(tmp_path / "t.toml", thresholds_of())
+        text = (tmp_path / "t.toml").read_text("utf-8").split("[thresholds]")[0]
+        (tmp_path / "t.toml").write_text(f"{text}thresholds = [0.5]\n", "utf-8")
+        with pytest.raises(TagstreamError, match=r"thresholds is \[0.5\]; expected a table of numbers"):
+            read_thresholds(tmp_path / "t.toml")
+
+
+@pytest.mark.parametrize(("ranking", "score"), [("prob", 0.7), ("ppl", 0.1), ("sim", 0.1)])
+def test_a_score_reaches_the_threshold_that_is_written_like_it(tmp_path: Path, ranking: str, score: float) -> None:
+    # As float32, 0.7 is a little less and 0.1 a little more.
+    direction = "highest" if ranking == "prob" else "lowest"
+    thresholds = thresholds_of(ranking=ranking, direction=direction, common=score, thresholds={"dog": score})
+    labels = [("dog", score), ("cat", score)]
+    assert [label for label, _ in TestConfidentLabels.confident(tmp_path, thresholds, labels)] == ["dog", "cat"]
+
+
+class TestCounts:
+    """Shares of what is counted."""
+
+    def test_shares_of_nothing_are_none(self) -> None:
+        counts = Counts(n_truth=0, n_listed=0, n_hits=0)
+        assert (counts.precision, counts.recall, counts.interval) == (None, None, (0, 1))
+
+    def test_precision_is_of_what_is_listed_and_recall_of_what_is_true(self) -> None:
+        counts = Counts(n_truth=8, n_listed=5, n_hits=2)
+        assert (counts.precision, counts.recall, counts.interval) == (0.4, 0.25, wilson_interval(2, 5))
+
+    def test_an_interval_does_not_leave_0_to_1(self) -> None:
+        ends = [wilson_interval(n_hits, n) for n in range(1, 300) for n_hits in (0, n)]
+        assert min(low for low, _ in ends) == 0
+        assert max(high for _, high in ends) == 1
+
+    @pytest.mark.parametrize(("confidence", "z"), [(0.5, 0.67449), (0.95, 1.959964), (0.99, 2.575829)])
+    def test_an_interval_is_as_wide_as_its_confidence_wants(self, confidence: float, z: float) -> None:
+        for end in wilson_interval(7, 20, confidence):
+            assert abs(7 / 20 - end) == pytest.approx(z * (end * (1 - end) / 20) ** 0.5, rel=1e-5)
+
+
+class TestSteps:
+    """Which scores a threshold can have."""
+
+    def steps(self, tmp_path: Path, images: Sequence[Image], ranking: str = "prob") -> tuple[list[float], RunAnalysis]:
+        """The scores, from the worst, as the learning leaves them in its connection."""
+        store = Store(str(tmp_path / "store"))
+        store.create_run(run_record(RUN, labelling={"ranking": ranking}))
+        commit_judged(store, RUN, {"a": images})
+        vocabulary = read_vocabulary(None)
+        analysis = analyse_run(open_store(store.url, vocabulary), None, "labels")
+        learn_thresholds(analysis, vocabulary, 0.8)
+        return [g for (g,) in analysis.connection.sql("SELECT goodness FROM steps ORDER BY step").fetchall()], analysis
+
+    def lists(self, hits: Sequence[float], misses: Sequence[float]) -> list[dict[str, Any]]:
+        """Images that list many names each, all of them right or all wrong."""
+        images = []
+        for scores, are_right in ((hits, True), (misses, False)):
+            for start in range(0, len(scores), 50):
+                labels = [(f"thing {number}", score) for number, score in enumerate(scores[start : start + 50])]
+                images.append({"truth": [name for name, _ in labels] if are_right else ["nothing"], "labels": labels})
+        return images
+
+    def test_up_to_a_thousand_hits_and_misses_all_scores_can_be_thresholds(self, tmp_path: Path) -> None:
+        hits, misses = [i / 2048 for i in range(1000)], [(i + 0.5) / 2048 for i in range(1000)]
+        assert self.steps(tmp_path, self.lists(hits, misses))[0] == sorted(hits + misses)
+
+    def test_of_more_their_thousandths_can_be_thresholds(self, tmp_path: Path) -> None:
+        scores = [i / 4096 for i in range(3000)]
+        steps, _ = self.steps(tmp_path, self.lists(scores, []))
+        assert (len(steps), steps[0], steps[-1]) == (1001, scores[0], scores[-1])
+        # A thousandth is three scores, or four where it is rounded.
+        assert max(np.diff(steps)) * 4096 <= 4
+
+    def test_among_many_misses_every_score_of_a_few_hits_can_be_a_threshold(self, tmp_path: Path) -> None:
+        hits, misses = [(i + 0.5) / 4096 for i in range(7, 3000, 100)], [i / 4096 for i in range(3000)]
+        assert set(hits) <= set(self.steps(tmp_path, self.lists(hits, misses))[0])
+
+    def test_of_very_many_images_one_in_several_gives_the_scores_and_all_are_counted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(threshold_learning, "_IMAGES_FOR_STEPS", 25)
+        scores = [(i + 1) / 128 for i in range(100)]
+        steps, analysis = self.steps(tmp_path, images_of("dog", scores, []))
+        taken = [score for i, score in enumerate(scores) if image_id("a", str(i)) % 4 == 0]
+        assert 0 < len(taken) < 50
+        assert steps == taken
+        cells = analysis.connection.sql("SELECT step, sum(n_listed)::INT FROM cells GROUP BY step ORDER BY step")
+        # The scores below the lowest step count there.
+        bounds = [-math.inf, *taken[1:], math.inf]
+        assert cells.fetchall() == [
+            (step, sum(low <= score < high for score in scores)) for step, (low, high) in enumerate(pairwise(bounds))
+        ]
+
+
+class TestWhatIsLearned:
+    """Order, origin and counts of what was learned."""
+
+    def test_the_most_listed_names_come_first_and_equals_by_the_alphabet(self, learn: LearnFunction) -> None:
+        images = [*images_of("dog", [0.5], [0.4]), *images_of("ant", [0.5], []), *images_of("bee", [], [0.5])]
+        learned = learn([*images, *images_of("cat", [0.5], [0.4])])
+        assert [name.name for name in learned.names] == ["cat", "dog", "ant", "bee"]
+        assert list(learned.thresholds.thresholds) == ["ant", "bee", "cat", "dog"]
+
+    def test_a_name_that_is_never_true_has_a_truth_of_nothing(self, learn: LearnFunction) -> None:
+        learned = learn([*images_of("dog", [0.5], []), *images_of("ghost", [], [0.4])])
+        counts = {name.name: name.counts for name in learned.names}
+        assert (counts["dog"].n_truth, counts["ghost"].n_truth) == (1, 0)
+        assert counts["ghost"].recall is None
+
+    def test_every_truth_is_judged_once_whichever_way(self, learn: LearnFunction) -> None:
+        images = random_images(3, 50, 20)
+        n_truths = sum(len(image["truth"] or ()) for image in images)
+        assert {way: counts.n_truth for way, counts in learn(images).judged.items()} == {
+            "none": n_truths,
+            "common": n_truths,
+            "own": n_truths,
+        }
+
+    @pytest.mark.parametrize(
+        ("target", "name", "n_listed", "origin"), [(0.6, "dog", 8, "own"), (0.8, "🐙", 7, "shrunk")]
+    )
+    def test_a_threshold_is_a_names_own_from_as_many_occurrences_on_as_the_prior_is_strong(
+        self, learn: LearnFunction, target: float, name: str, n_listed: int, origin: str
+    ) -> None:
+        learned = learn(random_images(9, 60, 40), target)
+        found = by_name(learned)[name]
+        assert (learned.strength, found.counts.n_listed, found.origin) == (8, n_listed, origin)
+
+    def test_where_nothing_tells_names_apart_the_prior_is_the_strongest(self, learn: LearnFunction) -> None:
+        assert learn(images_of("dog", [0.1, 0.5], []) + images_of("cat", [0.2], [])).strength == 1024
+
+    def test_a_name_among_whose_scores_all_is_right_tells_nothing_of_how_alike_names_are(
+        self, learn: LearnFunction
+    ) -> None:
+        images = [*random_images(9, 60, 40), *images_of("sun", [1.0] * 100, [])]
+        oracle = Oracle(occurrences_of(images), 0.8)
+        assert oracle.hit_rates[1.0] == 1
+        assert learn(images, 0.8).strength == oracle.strength < 1024
+
+    def test_a_target_of_certainty_is_reached_where_nothing_is_wrong(self, learn: LearnFunction) -> None:
+        learned = learn(images_of("dog", [0.5, 0.6, 0.7], [0.25]), 1.0)
+        assert learned.thresholds.common == 0.5
+        assert by_name(learned)["dog"].threshold == 0.5
+
+    @pytest.mark.parametrize(("n_hits", "n"), [(2, 3), (9, 10), (37, 38), (53, 54), (28, 58)])
+    def test_a_target_that_is_reached_exactly_is_reached(self, learn: LearnFunction, n_hits: int, n: int) -> None:
+        learned = learn(images_of("dog", [0.5] * n_hits, [0.5] * (n - n_hits)), n_hits / n)
+        assert (learned.thresholds.common, by_name(learned)["dog"].threshold) == (0.5, 0.5)

@@ -194,7 +194,7 @@ class TestGrowth:
             plan((2, 0), nodes_to_come=ComingNodes(count=3, cpus=16, gpus=2), max_actors=7)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0, 0, 1, 2, 4, 8])), min_size=1, max_size=5),
     st.integers(0, 40),
@@ -212,7 +212,7 @@ def test_a_plan_always_fits_each_node_and_leaves_a_cpu_for_reading(
     assert 1 <= pool.n_threads <= max(n_cpus for n_cpus, _ in nodes)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0, 1, 4])), min_size=1, max_size=4))
 def test_a_cluster_with_two_cpus_for_every_gpu_is_never_refused(nodes: list[tuple[int, int]]) -> None:
     roomy = [(n_cpus + 2 * n_gpus, n_gpus) for n_cpus, n_gpus in nodes]

@@ -6,11 +6,16 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.export.coco import write_coco
+from pipeline.export.csv_tables import write_csv
+from pipeline.export.image import ExportedImage, ExportedLabel, Origin
+from pipeline.export.label_studio import write_label_studio
 from pipeline.store.store import Store
 from schemas import image_id
 from tests.unit.pipeline.export.conftest import HOSTILE, RUN, ExportFunction
@@ -313,3 +318,166 @@ class TestHostileLabels:
         assert [label["raw_label"] for label in sample["predictions"]["classifications"]] == expected
         (task,) = read_json(tmp_path / "label-studio" / "tasks.json")
         assert [label["label"] for label in task["data"]["labels"]] == expected
+
+
+def made_image(**changed: Any) -> ExportedImage:
+    """An image without labels or truth, made by hand."""
+    values: dict[str, Any] = {
+        "image_id": 1,
+        "shard": "s",
+        "index": 0,
+        "key": "k",
+        "width": 4,
+        "height": 3,
+        "n_bytes": 2,
+        "caption": None,
+        "labels": [],
+        "truth": None,
+        "original": "s#k",
+    }
+    return ExportedImage(**{**values, **changed})
+
+
+def made_labels(*names: str, score: float | None = 0.5) -> list[ExportedLabel]:
+    return [{"name": name, "label": name, "score": score, "rank": rank} for rank, name in enumerate(names, start=1)]
+
+
+ORIGIN = Origin(run=RUN, vocabulary="v1", folder="out")
+
+
+class TestCocoOfImagesMadeByHand:
+    """Numbers, and what is left out."""
+
+    def written(self, folder: Path, *images: ExportedImage, name: str = "predictions") -> dict[str, Any]:
+        write_coco(folder, images, ORIGIN)
+        written: dict[str, Any] = read_json(folder / "annotations" / f"labels_{name}.json")
+        return written
+
+    def test_images_annotations_and_categories_count_from_1(self, tmp_path: Path) -> None:
+        images = [made_image(labels=made_labels("dog", "cat")), made_image(key="l", labels=made_labels("cat", "fox"))]
+        written = self.written(tmp_path, *images)
+        assert [image["id"] for image in written["images"]] == [1, 2]
+        assert [(each["id"], each["image_id"], each["category_id"]) for each in written["annotations"]] == [
+            (1, 1, 1),
+            (2, 1, 2),
+            (3, 2, 2),
+            (4, 2, 3),
+        ]
+        assert written["categories"] == [
+            {"id": number, "name": name, "supercategory": ""} for number, name in enumerate(["dog", "cat", "fox"], 1)
+        ]
+
+    def test_categories_that_only_truth_has_follow_those_of_the_images_before(self, tmp_path: Path) -> None:
+        images = [
+            made_image(labels=made_labels("dog"), truth=[{"name": "ant", "label": "ants"}]),
+            made_image(key="l", labels=made_labels("cat")),
+        ]
+        truth = self.written(tmp_path, *images, name="truth")
+        assert [(category["id"], category["name"]) for category in truth["categories"]] == [
+            (1, "dog"),
+            (2, "ant"),
+            (3, "cat"),
+        ]
+        assert truth["annotations"] == [{"id": 1, "image_id": 1, "category_id": 2}]
+
+    def test_a_label_without_a_score_has_no_score(self, tmp_path: Path) -> None:
+        written = self.written(tmp_path, made_image(labels=made_labels("dog", score=None)))
+        assert written["annotations"] == [
+            {"id": 1, "image_id": 1, "category_id": 1, "attributes": {"label": "dog", "rank": 1}}
+        ]
+
+    def test_a_score_of_0_is_a_score(self, tmp_path: Path) -> None:
+        written = self.written(tmp_path, made_image(labels=made_labels("dog", score=0.0)))
+        assert written["annotations"][0]["score"] == 0
+
+    def test_a_copied_image_is_named_by_its_copy(self, tmp_path: Path) -> None:
+        written = self.written(tmp_path, made_image(file="k.jpg"))
+        assert written["images"] == [{"id": 1, "file_name": "k.jpg", "width": 4, "height": 3, "shard": "s", "key": "k"}]
+
+    def test_the_file_says_which_run_and_vocabulary_it_is_of(self, tmp_path: Path) -> None:
+        written = self.written(tmp_path, made_image())
+        assert written["info"] == {"description": f"labels of run {RUN} by tagstream, vocabulary v1"}
+        assert [written[name] for name in ("licenses", "annotations", "categories")] == [[], [], []]
+
+
+class TestLabelStudioOfImagesMadeByHand:
+    """Addresses, ids, choices and scores."""
+
+    def task(self, folder: Path, origin: Origin = ORIGIN, **changed: Any) -> dict[str, Any]:
+        write_label_studio(folder, [made_image(**changed)], origin)
+        (task,) = read_json(folder / "tasks.json")
+        return dict(task)
+
+    @pytest.mark.parametrize("name", ["k.jpg", "a b.jpg", "a&d=b#c?.jpg", "50%25.jpg", "größe+☃.jpg", "x/y.jpg"])
+    def test_the_address_of_a_copy_is_read_back_as_its_place(self, tmp_path: Path, name: str) -> None:
+        origin = Origin(run=RUN, vocabulary="v1", folder="my & out")
+        address = urlsplit(self.task(tmp_path, origin, file=name)["data"]["image"])
+        assert (address.path, address.fragment) == ("/data/local-files/", "")
+        assert parse_qs(address.query) == {"d": [f"my & out/data/{name}"]}
+
+    def test_an_image_that_was_not_copied_has_the_address_of_its_original(self, tmp_path: Path) -> None:
+        assert self.task(tmp_path, original="s3://corpus/a b.jpg")["data"]["image"] == "s3://corpus/a b.jpg"
+
+    @pytest.mark.parametrize("number", [2**63 - 1, -(2**63), -1, 0])
+    def test_a_64_bit_id_keeps_its_digits(self, tmp_path: Path, number: int) -> None:
+        task = self.task(tmp_path, image_id=number, labels=made_labels("dog"))
+        assert task["data"]["image_id"] == str(number)
+        (result,) = task["predictions"][0]["result"]
+        written, kind = result["id"].split("-")
+        assert (len(written), kind) == (16, "predicted")
+        assert int(written, 16).to_bytes(8) == number.to_bytes(8, signed=True)
+
+    def test_names_that_are_one_in_the_configuration_are_one_choice(self, tmp_path: Path) -> None:
+        task = self.task(tmp_path, labels=made_labels("a\x00", "b", "a\x01"), truth=[])
+        (result,) = task["predictions"][0]["result"]
+        assert result["value"] == {"choices": ["a\ufffd", "b"]}
+        config = ElementTree.parse(tmp_path / "config.xml")
+        assert [choice.get("value") for choice in config.iter("Choice")] == ["a\ufffd", "b"]
+
+    @pytest.mark.parametrize("name", ["\x08", "\x0b", "\x1f", "\ufffe", "\uffff"])
+    def test_what_xml_cannot_hold_is_replaced(self, tmp_path: Path, name: str) -> None:
+        self.task(tmp_path, labels=made_labels(f"a{name}z"))
+        config = ElementTree.parse(tmp_path / "config.xml")
+        assert [choice.get("value") for choice in config.iter("Choice")] == ["a\ufffdz"]
+
+    @pytest.mark.parametrize(
+        "name", ["\t", "\n", "\r", "\x7f", "\ue000", "\ufffd", "\U00010000", "\U0010ffff", "'\"<&"]
+    )
+    def test_what_xml_can_hold_is_kept(self, tmp_path: Path, name: str) -> None:
+        self.task(tmp_path, labels=made_labels(f"a{name}z"))
+        config = ElementTree.parse(tmp_path / "config.xml")
+        assert [choice.get("value") for choice in config.iter("Choice")] == [f"a{name}z"]
+
+    def test_the_configuration_has_the_choices_in_order_those_of_truth_among_them(self, tmp_path: Path) -> None:
+        self.task(tmp_path, labels=made_labels("dog", "bee"), truth=[{"name": "cat", "label": "cats"}])
+        config = ElementTree.parse(tmp_path / "config.xml")
+        assert [choice.get("value") for choice in config.iter("Choice")] == ["bee", "cat", "dog"]
+
+    @pytest.mark.parametrize(
+        ("score", "told"), [(0.0, {"score": 0.0}), (1.0, {"score": 1.0}), (1.001, {}), (-0.001, {}), (None, {})]
+    )
+    def test_a_prediction_has_the_score_of_its_best_label_from_0_to_1(
+        self, tmp_path: Path, score: float | None, told: dict[str, float]
+    ) -> None:
+        labels = [*made_labels("dog", score=score), *made_labels("cat", score=0.25)]
+        (prediction,) = self.task(tmp_path, labels=labels)["predictions"]
+        assert {name: value for name, value in prediction.items() if name == "score"} == told
+
+
+class TestCsvOfImagesMadeByHand:
+    """Bytes of the tables."""
+
+    def test_lines_end_as_rfc_4180_has_it_and_line_breaks_within_texts_stay(self, tmp_path: Path) -> None:
+        write_csv(tmp_path, [made_image(caption='two\nlines, "so"', file="k.jpg")], ORIGIN)
+        assert (tmp_path / "images.csv").read_bytes() == (
+            b'image_id,shard,index,key,file,width,height,caption\r\n1,s,0,k,data/k.jpg,4,3,"two\nlines, ""so"""\r\n'
+        )
+
+    def test_tables_without_rows_have_their_header(self, tmp_path: Path) -> None:
+        write_csv(tmp_path, [made_image()], ORIGIN)
+        assert (tmp_path / "labels.csv").read_bytes() == b"image_id,key,rank,name,label,score\r\n"
+        assert (tmp_path / "truth.csv").read_bytes() == b"image_id,key,name,label\r\n"
+
+    def test_a_label_without_a_score_has_an_empty_field(self, tmp_path: Path) -> None:
+        write_csv(tmp_path, [made_image(labels=made_labels("dog", score=None))], ORIGIN)
+        assert (tmp_path / "labels.csv").read_bytes().splitlines()[1:] == [b"1,k,1,dog,dog,"]

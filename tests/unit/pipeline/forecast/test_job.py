@@ -9,9 +9,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline.cluster.nodes import Node
+from pipeline.cluster.pool import plan_pool
 from pipeline.errors import TagstreamError
-from pipeline.forecast.job import ForecastJob, ForecastRequest, SampleJob
+from pipeline.forecast.job import ForecastJob, ForecastRequest, SampleAssignment, SampleJob, sample_costs
 from pipeline.labelling import job as job_module
+from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.corpus import shard_bytes
@@ -24,7 +26,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "0.tar").write_bytes(shard_bytes(0, 50))
     monkeypatch.setattr(job_module, "available_nodes", lambda _: [Node(2, 0)])
-    monkeypatch.setattr(SampleJob, "_start_ray", lambda _: pytest.fail("Ray was started"))
+    monkeypatch.setattr(job_module, "joined_ray", lambda *_: pytest.fail("Ray was started"))
     return str(tmp_path / "source")
 
 
@@ -48,16 +50,29 @@ def test_what_is_too_little_to_tell_is_refused(source: str, tiny_model: Path, n_
         ForecastJob(ForecastRequest(label=request, n_images=n_images)).run()
 
 
+def test_the_metrics_of_a_sample_are_told_from_those_of_the_runs_jobs() -> None:
+    request = LabelRequest(source="source", store="store", model="model")
+    assert SampleJob(request, SampleAssignment(None, n_images=10, seed=0)).started_at.endswith("+00:00 plan")
+    assert LabelJob(request).started_at.endswith("+00:00")
+
+
+def test_a_sample_is_labelled_by_all_actors_from_the_start() -> None:
+    pool = plan_pool([Node(8, 2)], LabelSettings(min_actors=1, max_actors=2))
+    fitted = SampleAssignment(None, n_images=10, seed=0, n_gpus=8).fit_pool(pool)
+    assert (pool.min_actors, fitted.min_actors, fitted.n_actors) == (1, 2, 2)
+
+
 def test_the_first_result_counts_for_no_stage_since_a_model_does_much_only_once() -> None:
-    job = SampleJob(LabelRequest(source="", store="", model=""), n_images=70, seed=0)
+    assignment = SampleAssignment(None, n_images=70, seed=0)
     # Two batches of 10 images in each result.
     results = [[9.0, 1.0], [1.0, 2.0], [3.0, 2.0]]
     tables = [
         pa.table({"read_s": [0.1, 0.1] + [0.0] * 18, "decode_s": [0.0] * 20, "infer_s": infer_s + [0.0] * 18})
         for infer_s in results
     ]
-    assert list(job._timed(tables)) == tables
+    for table in tables:
+        assignment.on_rows(table)
     record = replace(job_record("r"), n_images=60, seconds_by_stage={"infer": 18.0, "write": 0.6})
-    costs = job.costs(record)
+    costs = sample_costs(record, assignment.results, [], looking_s=0.0)
     assert [n_images for _, n_images in costs.arrivals] == [20, 20, 20]
     assert costs.seconds_an_image == pytest.approx({"read": 0.01, "decode": 0.0, "infer": 8 / 40, "write": 0.01})

@@ -103,7 +103,7 @@ class TestTables:
 class TestOrder:
     """Batches come back as they please."""
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.data())
     def test_batches_in_any_order_and_mixture_give_the_same_tables(self, data: st.DataObject) -> None:
         shards = {name: shard_rows(name, n_rows) for name, n_rows in (("a", 7), ("b", 1), ("c", 4))}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.labelling.pending import ShardPlan, find_changed, plan_shards
+from pipeline.labelling.pending import ShardPlan, cut_waves, find_changed, plan_shards
 from pipeline.sources.image_folder import folder_shard
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import FileVersion, ImageFile, Shard
@@ -320,3 +320,36 @@ class TestFolder:
         assert len({folder_shard("/root", "bucket", files).etag for files in variants}) == len(variants)
         touched = ImageFile("a.jpg", FileVersion(1, "x", 9.0))
         assert folder_shard("/root", "b", [touched]).etag == folder_shard("/root", "b", [base]).etag
+
+
+class TestWaves:
+    """Groups of shards that are labelled one after the other."""
+
+    SHARDS = [Shard(str(number), f"/data/{number}.tar", "tar") for number in range(100)]
+
+    def sizes(self, limit: int, images_per_shard: int, n_shards: int = 100, size: int = 2000) -> list[int]:
+        """Sizes of the waves, if every shard that is labelled commits so many images."""
+        sizes: list[int] = []
+        for wave in cut_waves(self.SHARDS[:n_shards], limit, lambda: sum(sizes) * images_per_shard, size):
+            sizes.append(len(wave))
+        return sizes
+
+    def test_without_a_limit_all_shards_are_labelled_in_large_waves(self) -> None:
+        waves = list(cut_waves(self.SHARDS, 0, lambda: 0, size=40))
+        assert [len(wave) for wave in waves] == [40, 40, 20]
+        assert [shard for wave in waves for shard in wave] == self.SHARDS
+
+    def test_a_limit_costs_one_shard_to_learn_its_size_and_then_what_is_missing(self) -> None:
+        assert self.sizes(limit=95, images_per_shard=10) == [1, 8, 1]
+
+    def test_a_wave_is_no_larger_than_without_a_limit(self) -> None:
+        assert self.sizes(limit=95, images_per_shard=10, size=4) == [1, 4, 4, 1]
+
+    def test_a_limit_within_the_first_shard_costs_that_shard(self) -> None:
+        assert self.sizes(limit=3, images_per_shard=10) == [1]
+
+    def test_a_limit_beyond_the_source_takes_all_of_it(self) -> None:
+        assert sum(self.sizes(limit=10_000, images_per_shard=10)) == 100
+
+    def test_shards_that_another_job_committed_first_do_not_stop_a_job_with_a_limit(self) -> None:
+        assert sum(self.sizes(limit=7, images_per_shard=0, n_shards=9)) == 9

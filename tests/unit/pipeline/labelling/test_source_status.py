@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SourceError, TagstreamError
-from pipeline.labelling.source_status import Standing, compare_with_source
+from pipeline.labelling.source_status import SourceStatus, compare_with_source
 from pipeline.store.store import Store
 from tests.fixtures.corpus import jpeg, shard_bytes, write_tars
 from tests.fixtures.labelled import label_source
@@ -27,15 +27,15 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def stand(store: Store) -> Standing:
+def compare(store: Store) -> SourceStatus:
     record = store.run(RUN).read_record()
     assert record is not None
-    return compare_with_source(store.run(record.run), record)
+    return compare_with_source(store.run(RUN), record)
 
 
 def test_a_run_that_is_done_has_nothing_open(store: Store, source: Path) -> None:
     label_source(store, RUN, str(source))
-    assert stand(store) == Standing(3, [], [], [], 0)
+    assert compare(store) == SourceStatus(3, [], [], [], 0)
 
 
 def test_what_is_new_changed_and_gone_is_told(store: Store, source: Path) -> None:
@@ -43,9 +43,9 @@ def test_what_is_new_changed_and_gone_is_told(store: Store, source: Path) -> Non
     write_tars(source, 2, 1, first=7)
     (source / "00001.tar").write_bytes(shard_bytes(9, 3))
     (source / "00002.tar").unlink()
-    standing = stand(store)
-    assert (standing.open, standing.changed, standing.missing) == (["00007", "00008"], ["00001"], ["00002"])
-    assert (standing.n_source, standing.n_committed) == (4, 2)
+    status = compare(store)
+    assert (status.open, status.changed, status.missing) == (["00007", "00008"], ["00001"], ["00002"])
+    assert (status.n_source, status.n_committed) == (4, 2)
 
 
 def test_names_of_shards_that_are_gone_are_told_as_they_were(store: Store, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_names_of_shards_that_are_gone_are_told_as_they_were(store: Store, tmp_p
     write_tars(tmp_path / "source", 1, 1)
     label_source(store, RUN, str(tmp_path / "source"))
     (tmp_path / "source" / "größe x" / "00000.tar").unlink()
-    assert stand(store).missing == ["größe x/00000"]
+    assert compare(store).missing == ["größe x/00000"]
 
 
 def test_a_folder_of_images_tells_of_new_and_deleted_ones(store: Store, tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ def test_a_folder_of_images_tells_of_new_and_deleted_ones(store: Store, tmp_path
     label_source(store, RUN, str(photos))
     (photos / "3.jpg").write_bytes(jpeg(3))
     label_source(store, RUN, str(photos))
-    assert stand(store) == Standing(2, [], [], [], 0)
+    assert compare(store) == SourceStatus(2, [], [], [], 0)
     (photos / "0.jpg").unlink()
     (photos / "9.jpg").write_bytes(jpeg(9))
-    standing = stand(store)
-    assert (len(standing.open), standing.n_images_gone, standing.missing) == (1, 1, [])
+    status = compare(store)
+    assert (len(status.open), status.n_images_gone, status.missing) == (1, 1, [])
 
 
 def test_a_folder_of_images_tells_of_changed_ones(store: Store, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_folder_of_images_tells_of_changed_ones(store: Store, tmp_path: Path) 
     (photos / "0.jpg").write_bytes(jpeg(0))
     label_source(store, RUN, str(photos))
     (photos / "0.jpg").write_bytes(jpeg(1))
-    assert len(stand(store).changed) == 1
+    assert len(compare(store).changed) == 1
 
 
 @pytest.mark.parametrize("given", ["source", "./source", ".", "source/"])
@@ -87,7 +87,7 @@ def test_a_relative_folder_is_found_from_another_one(
     monkeypatch.chdir(source if given == "." else source.parent)
     label_source(store, RUN, given)
     monkeypatch.chdir("/")
-    assert stand(store).n_committed == 3
+    assert compare(store).n_committed == 3
 
 
 def test_a_relative_pattern_from_another_folder_says_where_to_go(
@@ -98,14 +98,14 @@ def test_a_relative_pattern_from_another_folder_says_where_to_go(
     write_tars(tmp_path / "elsewhere" / "source", 1, 1)
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(SourceError, match="go to the folder in which the run was made"):
-        stand(store)
+        compare(store)
 
 
 def test_a_source_that_is_gone_is_one_sentence(store: Store, source: Path) -> None:
     label_source(store, RUN, str(source))
     source.rename(source.parent / "moved")
     with pytest.raises(TagstreamError, match="source does not exist"):
-        stand(store)
+        compare(store)
 
 
 def test_a_source_on_s3_is_listed_and_no_shard_of_it_opened(
@@ -118,4 +118,4 @@ def test_a_source_on_s3_is_listed_and_no_shard_of_it_opened(
     label_source(store, RUN, url)
     filesystem.rm_file(f"{url.removeprefix('s3://')}/00000.tar")
     s3_reads.clear()
-    assert (stand(store).missing, stand(store).n_source, s3_reads) == (["00000"], 2, [])
+    assert (compare(store).missing, compare(store).n_source, s3_reads) == (["00000"], 2, [])

@@ -70,7 +70,7 @@ class TestDefault:
     def test_what_has_no_letters_has_no_name(self, default: Vocabulary, label: str) -> None:
         assert default.name_of(label) is None
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(max_size=30))
     def test_a_name_is_its_own_name(self, default: Vocabulary, label: str) -> None:
         name = default.name_of(label)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import TagstreamError
-from pipeline.settings.labelling import LabelSettings, run_fingerprint
+from pipeline.settings.labelling import LabelSettings, resolve_dtype, run_fingerprint
 from pipeline.settings.toml_file import read_settings
 
 DEFAULTS = LabelSettings()
@@ -44,6 +44,20 @@ BOUNDS = {"min_actors": 2, "max_actors": 8}
 def fingerprint(settings: LabelSettings, model: str = "model", auto_dtype: str = "float32") -> str:
     dtype = auto_dtype if settings.dtype == "auto" else settings.dtype
     return run_fingerprint(model, settings.labelling(dtype))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "expected"),
+    [
+        ("auto", "cuda", "bfloat16"),
+        ("auto", "cuda:1", "bfloat16"),
+        ("auto", "cpu", "float32"),
+        ("float16", "cpu", "float16"),
+        ("float32", "cuda", "float32"),
+    ],
+)
+def test_auto_is_the_dtype_that_the_device_is_fast_with(dtype: str, device: str, expected: str) -> None:
+    assert resolve_dtype(dtype, device) == expected
 
 
 class TestFromAFile:

@@ -90,7 +90,7 @@ class TestDealing:
             "bucket-0014-of-0016": ["größe.jpg"],
         }
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         st.sets(st.text("abc/", min_size=1, max_size=8), max_size=30), st.sets(st.text("xyz", min_size=1), max_size=9)
     )

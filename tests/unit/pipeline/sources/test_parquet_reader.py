@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,8 @@ from pipeline.sources.parquet_reader import read_parquet
 from pipeline.sources.sample import Sample
 
 IMAGES = [b"A", b"B", b"C"]
+IMAGE_COLUMNS = ["bytes", "image", "image_bytes", "jpg", "jpeg", "png", "webp"]
+KEY_COLUMNS = ["key", "__key__", "image_id", "id", "path", "file_name", "filename"]
 
 
 def parquet_bytes(table: pa.Table | dict[str, Any], **options: Any) -> bytes:
@@ -37,7 +40,7 @@ def rows(table: pa.Table | dict[str, Any] | bytes) -> list[tuple[str, bytes | No
 class TestColumns:
     """Which column is what."""
 
-    @pytest.mark.parametrize("name", ["bytes", "image", "image_bytes", "jpg", "jpeg", "png", "webp"])
+    @pytest.mark.parametrize("name", IMAGE_COLUMNS)
     def test_images_are_found_under_their_usual_names(self, name: str) -> None:
         assert [sample.data for sample in read({"other": [b"?"] * 3, name: IMAGES})] == IMAGES
 
@@ -210,7 +213,7 @@ class TestDamage:
     def test_a_file_without_rows_is_one_rejected_row(self) -> None:
         assert rows({"bytes": pa.array([], pa.binary())}) == [("", None, "EmptyShard")]
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.lists(st.tuples(st.integers(0, len(CONTENT) - 1), st.integers(0, 255)), min_size=1, max_size=20))
     def test_damage_anywhere_never_raises(self, changes: list[tuple[int, int]]) -> None:
         content = bytearray(self.CONTENT)
@@ -218,7 +221,7 @@ class TestDamage:
             content[place] = byte
         assert all(sample.error and sample.message for sample in read(bytes(content)) if sample.data is None)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.lists(st.tuples(st.integers(1, 900), st.integers(0, 255)), min_size=1, max_size=20))
     def test_damage_of_the_footer_never_raises(self, changes: list[tuple[int, int]]) -> None:
         content = bytearray(self.CONTENT)
@@ -253,3 +256,89 @@ class TestDamage:
 
         with pytest.raises(OSError, match="connection reset"):
             list(read_parquet(Failing(self.CONTENT), "part.parquet"))
+
+
+class TestChoiceOfColumns:
+    """Which of several columns is taken."""
+
+    @pytest.mark.parametrize(("first", "second"), list(pairwise(IMAGE_COLUMNS)))
+    def test_of_two_columns_of_images_the_one_listed_first_is_taken(self, first: str, second: str) -> None:
+        assert [sample.data for sample in read({second: [b"?"] * 3, first: IMAGES})] == IMAGES
+
+    @pytest.mark.parametrize("name", KEY_COLUMNS)
+    def test_keys_are_found_under_their_usual_names(self, name: str) -> None:
+        assert [sample.key for sample in read({"other": ["?"] * 3, name: ["x", "y", "z"], "bytes": IMAGES})] == [
+            "x",
+            "y",
+            "z",
+        ]
+
+    @pytest.mark.parametrize(("first", "second"), list(pairwise(KEY_COLUMNS)))
+    def test_of_two_columns_of_keys_the_one_listed_first_is_taken(self, first: str, second: str) -> None:
+        found = read({second: ["a", "b", "c"], first: ["x", "y", "z"], "bytes": IMAGES})
+        assert [sample.key for sample in found] == ["x", "y", "z"]
+
+    @pytest.mark.parametrize(("first", "second"), list(pairwise(["caption", "captions", "text", "txt"])))
+    def test_of_two_columns_of_captions_the_one_listed_first_is_taken(self, first: str, second: str) -> None:
+        found = read({second: ["a", "b", "c"], first: ["x", "y", "z"], "bytes": IMAGES})
+        assert [sample.caption for sample in found] == ["x", "y", "z"]
+
+    def test_a_column_of_another_type_is_passed_over_for_the_next_name(self) -> None:
+        found = read({"bytes": [1, 2, 3], "image": IMAGES, "key": [0.5] * 3, "id": ["x", "y", "z"]})
+        assert [(sample.key, sample.data) for sample in found] == [("x", b"A"), ("y", b"B"), ("z", b"C")]
+
+    def test_a_column_of_keys_goes_before_the_paths_of_images(self) -> None:
+        struct = [{"bytes": data, "path": f"{number}.jpg"} for number, data in enumerate(IMAGES)]
+        found = read({"image": struct, "key": ["x", None, ""]})
+        assert [sample.key for sample in found] == ["x", "00000001", "00000002"]
+
+    def test_the_number_0_is_a_key(self) -> None:
+        assert [sample.key for sample in read({"bytes": IMAGES[:2], "id": [0, -1]})] == ["0", "-1"]
+
+
+class TestTextThatIsNoUtf8:
+    """Wherever it stands, it costs no image."""
+
+    @pytest.mark.parametrize("data_type", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+    def test_a_path_of_an_image_becomes_a_valid_key(self, data_type: pa.DataType) -> None:
+        images = pa.StructArray.from_arrays(
+            [pa.array([b"A", b"B"]), invalid_text().cast(pa.binary()).cast(data_type, safe=False)], ["bytes", "path"]
+        )
+        assert [(sample.key, sample.data) for sample in read({"image": images})] == [("caf\\xe9", b"A"), ("tea", b"B")]
+
+    def test_a_key_of_a_dictionary_becomes_a_valid_one(self) -> None:
+        keys = pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int32()), invalid_text())
+        assert [sample.key for sample in read({"bytes": [b"A", b"B"], "key": keys})] == ["tea", "caf\\xe9"]
+
+    @pytest.mark.parametrize("name", ["captions", "labels"])
+    @pytest.mark.parametrize(
+        "data_type", [pa.list_(pa.string()), pa.large_list(pa.string()), pa.list_(pa.string(), 1)], ids=str
+    )
+    def test_a_list_with_it_is_told_on_its_row_alone(self, name: str, data_type: pa.DataType) -> None:
+        lists = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), invalid_text()).cast(data_type)
+        found = read({"bytes": [b"A", b"B"], name: lists})
+        assert [(sample.data, sample.error) for sample in found] == [(b"A", "SideFileUnreadable"), (b"B", None)]
+        assert (found[1].caption if name == "captions" else found[1].truth) == (
+            "tea" if name == "captions" else ["tea"]
+        )
+
+
+class TestForgedHeaders:
+    """Files whose footer says another number of rows than there are."""
+
+    CONTENT = TestDamage.CONTENT
+
+    def forged(self, before: bytes, after: bytes) -> bytes:
+        """The file with a number of its footer changed, in Thrift's compact form: field and type, then zigzag."""
+        size = int.from_bytes(self.CONTENT[-8:-4], "little")
+        footer = self.CONTENT[-8 - size : -8]
+        assert footer.count(before) == 1
+        return self.CONTENT[: -8 - size] + footer.replace(before, after) + self.CONTENT[-8:]
+
+    @pytest.mark.parametrize("n_rows", [39, 42])
+    def test_another_number_than_that_of_the_row_groups_is_told_behind_the_rows(self, n_rows: int) -> None:
+        # The third field, an i64, in front of the fourth, a list of four structs.
+        found = read(self.forged(b"\x16" + bytes([2 * 40]) + b"\x19\x4c", b"\x16" + bytes([2 * n_rows]) + b"\x19\x4c"))
+        assert [sample.data for sample in found[:-1]] == TestDamage.IMAGES
+        assert (found[-1].key, found[-1].error) == ("", "ParquetDamaged")
+        assert found[-1].message == f"its row groups hold 40 rows, and its header says {n_rows}"

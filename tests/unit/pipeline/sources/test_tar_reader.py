@@ -37,7 +37,7 @@ def rows(members: Members | bytes) -> list[Row]:
     return [(sample.key, sample.data, sample.error) for sample in read(archive)]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(alphabet="ab./", min_size=1, max_size=12))
 def test_names_are_split_as_webdataset_splits_them(name: str) -> None:
     key, suffix = base_plus_ext(name)
@@ -100,7 +100,7 @@ class TestGrouping:
             ("b", b"B", None)
         ]
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.lists(
             st.tuples(
@@ -315,7 +315,7 @@ class TestDamage:
         found = rows(tar_bytes([("a.jpg", b"A")]) + b"\x01garbage" * 200)
         assert [(key, error) for key, _, error in found] == [("a", None), ("", "ArchiveDamaged")]
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.data())
     def test_damage_anywhere_never_raises_and_keeps_images_apart(self, data: st.DataObject) -> None:
         archive = bytearray(self.ARCHIVE)
@@ -328,9 +328,9 @@ class TestDamage:
         ):
             archive[place] = byte
         found = read(bytes(archive))
-        with_image = [sample.key for sample in found if sample.data]
+        with_image = [sample.key for sample in found if sample.data is not None]
         assert len(with_image) == len(set(with_image))
-        assert all(sample.error and sample.message for sample in found if not sample.data)
+        assert all(sample.error and sample.message for sample in found if sample.data is None)
 
     @pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.77, 0.99])
     def test_a_cut_in_a_compressed_archive_loses_only_what_lies_behind_it(self, share: float) -> None:
@@ -420,3 +420,62 @@ def test_a_large_archive_keeps_no_members_in_memory(monkeypatch: pytest.MonkeyPa
     read(tar_bytes((f"{number}.jpg", b"A") for number in range(300)))
     assert len(kept) == 300
     assert max(kept) <= 1
+
+
+class TestMessages:
+    """What is told of the places where nothing could be read."""
+
+    START = tar_bytes([("a.jpg", b"A")])[: 2 * BLOCK]
+    GARBAGE = b"\x01garbage" * (BLOCK // 8)
+
+    def messages(self, archive: bytes) -> list[str]:
+        return [sample.message or "" for sample in read(archive) if not sample.data]
+
+    @pytest.mark.parametrize("n_blocks", [1, 2, 5])
+    def test_a_gap_is_told_from_its_first_block_to_the_next_member(self, n_blocks: int) -> None:
+        (message,) = self.messages(self.START + self.GARBAGE * n_blocks + tar_bytes([("b.jpg", b"B")]))
+        assert f"from byte {2 * BLOCK} to byte {(2 + n_blocks) * BLOCK} the archive holds no" in message
+        assert message.endswith("the last sample in front of it is 'a'")
+
+    def test_each_of_two_gaps_is_told_with_its_own_place(self) -> None:
+        between = tar_bytes([("b.jpg", b"B")])[: 2 * BLOCK]
+        archive = self.START + self.GARBAGE * 2 + between + self.GARBAGE + tar_bytes([("c.jpg", b"C")])
+        found = self.messages(archive)
+        assert [message.split(" the archive")[0] for message in found] == [
+            f"from byte {2 * BLOCK} to byte {4 * BLOCK}",
+            f"from byte {6 * BLOCK} to byte {7 * BLOCK}",
+        ]
+
+    def test_a_gap_that_goes_on_to_the_end_is_told_once(self) -> None:
+        (message,) = self.messages(self.START + self.GARBAGE * 3)
+        assert f"from byte {2 * BLOCK} to its end the archive holds no" in message
+
+    def test_garbage_behind_an_end_marker_is_told_once_although_no_marker_follows(self) -> None:
+        (message,) = self.messages(self.START + bytes(2 * BLOCK) + self.GARBAGE)
+        assert f"from byte {4 * BLOCK} to its end the archive holds no" in message
+
+    def test_an_archive_that_ends_without_a_marker_is_told_with_where_it_stops(self) -> None:
+        (message,) = self.messages(self.START)
+        assert message.startswith(
+            f"the archive cannot be read on: it stops at byte {2 * BLOCK} without an end marker and may be cut"
+        )
+
+    def test_an_empty_file_is_told_to_be_empty_and_not_cut(self) -> None:
+        assert self.messages(b"") == ["not a readable tar archive: empty file"]
+
+
+class TestFirstBytes:
+    """By which the compression is known."""
+
+    @pytest.mark.parametrize("container", [lzma.FORMAT_XZ, lzma.FORMAT_ALONE])
+    def test_both_containers_of_lzma_are_read(self, container: int) -> None:
+        assert rows(lzma.compress(tar_bytes([("a.jpg", b"A")]), format=container)) == [("a", b"A", None)]
+
+    @pytest.mark.parametrize("level", range(1, 10))
+    def test_every_level_of_bzip2_and_gzip_is_read(self, level: int) -> None:
+        archive = tar_bytes([("a.jpg", b"A")])
+        assert rows(bz2.compress(archive, level)) == rows(gzip.compress(archive, level)) == [("a", b"A", None)]
+
+    @pytest.mark.parametrize("name", ["BZh9", "BZh91AY", "]x", "\ufffd7zXZ"])
+    def test_a_name_that_begins_as_a_compressed_file_does_is_a_name(self, name: str) -> None:
+        assert rows([(f"{name}.jpg", b"A")]) == [(name, b"A", None)]

@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 
 from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError
+from pipeline.storage.files import write_whole
 from pipeline.store import run as run_module
 from pipeline.store.ownership import ShardVersion, file_name, is_compacted, shard_stem, split_file_name
 from pipeline.store.parquet_file import read_file
 from pipeline.store.run import Run
 from pipeline.store.store import Store, check_run_name
 from schemas import IMAGES, LABELS
+from tests.fixtures.interruption import Interruption
 from tests.fixtures.tables import commit_shard, job_record, run_record, shard_tables
 
 RUN = "run-1"
@@ -71,7 +73,7 @@ class TestFileNames:
         assert len(committed) == len(NASTY_NAMES)
         assert all(store.run(RUN).read_version(committed[name]).size == n for n, name in enumerate(NASTY_NAMES))
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.lists(st.text(max_size=260), min_size=2, max_size=6, unique=True))
     @example(["a/b", "a%2Fb"])
     @example(["x" * 250 + "a", "x" * 250 + "b"])
@@ -85,7 +87,7 @@ class TestFileNames:
             assert not set(name) & set('/\\*?[]{}:"<>|\0')
             assert not name.startswith((".", "_"))
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.text("abcXYZ019-+=,@() ~", min_size=1, max_size=200))
     def test_a_plain_name_stays_readable(self, name: str) -> None:
         assert file_name(name) == name + ".parquet"
@@ -320,7 +322,7 @@ class TestGenerations:
         assert not any_store.run(RUN).commit("0", *shard_tables("0", 4), {}, replaces=former)
         assert len(read_keys(any_store, "0")) == 3
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.text(max_size=260), st.integers(0, 10**6))
     @example("a!g1", 0)
     def test_a_file_tells_which_generation_of_which_shard_it_holds(self, shard: str, generation: int) -> None:
@@ -400,3 +402,64 @@ def test_the_tables_of_the_fixture_have_the_schemas_of_the_store() -> None:
     images, labels = shard_tables("0", 3, n_labels=2)
     assert isinstance(images, pa.Table)
     assert (images.schema, labels.schema) == (IMAGES, LABELS)
+
+
+class TestDeletions:
+    """What is deleted, and in which order."""
+
+    COMPACTED = "compacted!000001-0123456789ab.parquet"
+
+    def fill(self, store: Store) -> list[str]:
+        """Writes files of two shards and a compacted one; returns their paths, in the order they are to be deleted."""
+        layout = store.layout.run(RUN)
+        paths = [layout.file(table, name) for name in ("0.parquet", "1.parquet") for table in ("images", "labels")]
+        paths += [layout.file(table, self.COMPACTED) for table in ("images", "labels", "spellings")]
+        for path in paths:
+            write_whole(store.filesystem, path, b"PAR1")
+        return paths
+
+    def test_images_go_before_the_labels_and_spellings_that_belong_to_them(
+        self, any_store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected, deleted = self.fill(any_store), []
+        monkeypatch.setattr(any_store.filesystem, "rm_file", lambda path: deleted.append(path))
+        any_store.run(RUN).delete_files(["0.parquet", "1.parquet", self.COMPACTED])
+        assert deleted == expected
+
+    @pytest.mark.parametrize("n_deleted", range(1, 7))
+    def test_wherever_a_deletion_is_broken_off_no_images_stand_without_their_labels(
+        self, tmp_path: Path, n_deleted: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = Store(str(tmp_path / "store"))
+        self.fill(store)
+        remove = Interruption(n_deleted + 1).around(store.filesystem.rm_file)
+        monkeypatch.setattr(store.filesystem, "rm_file", remove)
+        with pytest.raises(KeyboardInterrupt):
+            store.run(RUN).delete_files(["0.parquet", "1.parquet", self.COMPACTED])
+        assert set(store.run(RUN).list_images()) <= set(store.run(RUN).list_labels())
+        assert len(visible_files(tmp_path)) == 7 - n_deleted
+
+    def test_what_is_gone_already_is_passed_over_and_the_rest_deleted(self, any_store: Store) -> None:
+        paths = self.fill(any_store)
+        for path in (paths[0], paths[3], paths[5]):
+            any_store.filesystem.rm_file(path)
+        any_store.run(RUN).delete_files(["0.parquet", "1.parquet", self.COMPACTED, "never.parquet"])
+        assert not any(any_store.filesystem.exists(path) for path in paths)
+
+    def test_spellings_of_another_file_than_a_compacted_one_are_not_touched(self, store: Store) -> None:
+        path = store.layout.run(RUN).spellings("0.parquet")
+        write_whole(store.filesystem, path, b"?")
+        store.run(RUN).delete_files(["0.parquet"])
+        assert store.filesystem.exists(path)
+
+
+@pytest.mark.parametrize("run", ["../run-1", "a/b", ".", "-x", "x" * 101])
+def test_a_run_of_a_name_that_cannot_be_part_of_a_path_is_not_made(tmp_path: Path, run: str) -> None:
+    with pytest.raises(StoreError, match=f"run name {re.escape(repr(run))} cannot be used"):
+        Store(str(tmp_path / "store")).create_run(run_record(run))
+    assert visible_files(tmp_path) == []
+
+
+def test_a_run_name_of_100_letters_can_be_used(store: Store) -> None:
+    assert store.create_run(run_record("x" * 100)).run == "x" * 100
+    assert store.run_names() == ["x" * 100]

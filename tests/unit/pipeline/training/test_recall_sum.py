@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.training.recall_sum import RECALL_AT, RecallSum, normalised
@@ -36,7 +36,6 @@ def recall_of(labels: list[str], truth: list[str]) -> dict[int, float | None]:
     return {k: recall.mean(k) for k in RECALL_AT}
 
 
-@settings(deadline=None)
 @given(IMAGES)
 def test_the_mean_is_that_of_a_slow_count(images: list[tuple[list[str], list[str]]]) -> None:
     recall = RecallSum()
@@ -47,13 +46,11 @@ def test_the_mean_is_that_of_a_slow_count(images: list[tuple[list[str], list[str
         assert recall.mean(k) == (pytest.approx(expected, abs=1e-12) if images else None)
 
 
-@settings(deadline=None)
 @given(st.lists(NAMES, max_size=14), st.lists(NAMES, min_size=1, max_size=8))
 def test_it_lies_between_nothing_and_everything(labels: list[str], truth: list[str]) -> None:
     assert all(0 <= recall <= 1 for recall in recall_of(labels, truth).values())
 
 
-@settings(deadline=None)
 @given(st.lists(NAMES, min_size=1, max_size=8))
 def test_the_truth_itself_is_found_whole(truth: list[str]) -> None:
     different = list({normalised(label): label for label in truth}.values())

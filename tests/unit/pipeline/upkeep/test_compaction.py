@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -350,3 +351,83 @@ def commit_random_labels(store: Store, n_images: int, n_labels: int) -> None:
         for rank, number in enumerate(generator.sample(range(1000), n_labels), start=1)
     ]
     store.run(RUN).commit("random", images, pa.Table.from_pylist(rows, schema=LABELS), {})
+
+
+class TestRewriting:
+    """Which files are written anew, where they are made, and which labels are left behind."""
+
+    def small_store(self, tmp_path: Path) -> Store:
+        store = Store(str(tmp_path / "store"))
+        store.create_run(run_record(RUN))
+        for shard in ("a", "b"):
+            commit_shard(store, RUN, shard, n_rows=5)
+        return store
+
+    @pytest.fixture
+    def compacted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+        """A store of a compacted file that is as large as files are to be."""
+        store = self.small_store(tmp_path)
+        compact(store)
+        monkeypatch.setattr(compaction_module, "_TARGET_BYTES", 1)
+        return store
+
+    def stored_images(self, store: Store, shard: str) -> int:
+        """Images of a shard in all files, those that another file has superseded included."""
+        tables = [
+            read_file(store.filesystem, store.layout.run(RUN).images(name))[0] for name in store.run(RUN).list_images()
+        ]
+        return sum(table["shard"].to_pylist().count(shard) for table in tables)
+
+    def test_a_large_file_is_rewritten_without_what_was_labelled_again(self, compacted: Store) -> None:
+        commit_shard(compacted, RUN, "b", n_rows=1, replace=True)
+        before = all_rows(compacted)
+        assert self.stored_images(compacted, "b") == 5 + 1
+        compact(compacted)
+        assert self.stored_images(compacted, "b") == 1
+        assert all_rows(compacted) == before
+
+    @pytest.mark.parametrize(("missing_bytes", "is_left"), [(0, True), (1, False)])
+    def test_a_file_of_half_the_size_that_files_are_to_have_is_left_as_it_is(
+        self, compacted: Store, monkeypatch: pytest.MonkeyPatch, missing_bytes: int, is_left: bool
+    ) -> None:
+        ((name, file),) = compacted.run(RUN).list_labels().items()
+        monkeypatch.setattr(compaction_module, "_TARGET_BYTES", 2 * file["size"] + missing_bytes)
+        commit_shard(compacted, RUN, "new")
+        compact(compacted)
+        assert (name in compacted.run(RUN).list_images()) == is_left
+        assert compacted.run(RUN).committed()["new"].file != "new.parquet"
+
+    def test_a_local_store_is_compacted_within_its_own_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = self.small_store(tmp_path)
+        # A folder for temporary files may lie on another disk, from which no file can be renamed into the store.
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+        assert compact(store).n_files_after == 1
+        assert file_names(store, "images") == list(store.run(RUN).list_images())
+
+    @pytest.mark.parametrize(("generation", "is_kept"), [(0, False), (1, False), (2, True)])
+    def test_labels_of_a_generation_up_to_the_compacted_one_are_left_behind(
+        self, tmp_path: Path, generation: int, is_kept: bool
+    ) -> None:
+        store = self.small_store(tmp_path)
+        commit_shard(store, RUN, "b", n_rows=1, replace=True)
+        compact(store)
+        path = Path(store.layout.run(RUN).labels(file_name("b", generation)))
+        path.write_bytes(b"PAR1")
+        compact(store)
+        assert path.exists() == is_kept
+
+    @pytest.mark.parametrize(("age_s", "is_kept"), [(23 * 3600, True), (25 * 3600, False)])
+    def test_labels_and_folders_of_a_compaction_are_left_behind_after_a_day(
+        self, tmp_path: Path, age_s: float, is_kept: bool
+    ) -> None:
+        store = self.small_store(tmp_path)
+        labels = Path(store.layout.run(RUN).labels("compacted!000009-0123456789ab.parquet"))
+        labels.write_bytes(b"PAR1")
+        folder = Path(store.layout.run(RUN).images(".compacting-old"))
+        folder.mkdir()
+        for path in (labels, folder):
+            os.utime(path, (time.time() - age_s,) * 2)
+        compact(store)
+        assert (labels.exists(), folder.exists()) == (is_kept, is_kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -14,8 +15,11 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.store.parquet_file import read_file
+from pipeline.store.run import Run
 from pipeline.store.store import Store
 from pipeline.upkeep.verification import runs_to_verify, verify_run
+from schemas import SCHEMA_VERSION
 from tests.fixtures.corpus import sample_members, tar_bytes, write_tars
 from tests.fixtures.damage import OF_A_COMPACTED_FILE, OF_A_SHARD, Damage, Damager
 from tests.fixtures.labelled import label_source
@@ -175,10 +179,10 @@ class TestGoodStores:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # As where the images are read, and the labels are gone with them.
-        run = store.run(RUN)
-        listed = run.list_images() | {"gone.parquet": {"mtime": LONG_AGO}}
-        monkeypatch.setattr(run, "list_images", lambda: listed)
-        found = verify_run(run)
+        list_images = Run.list_images
+        gone = {"gone.parquet": {"mtime": LONG_AGO}}
+        monkeypatch.setattr(Run, "list_images", lambda run: list_images(run) | gone)
+        found = verify_run(store.run(RUN))
         assert (found.findings, found.n_files) == ([], 3)
 
 
@@ -319,6 +323,13 @@ class TestRecords:
         assert (kinds(found), found.n_files) == ({"record"}, 3)
         assert repair(store) == []
 
+    def test_a_record_of_another_schema_version_is_told(self, store: Store) -> None:
+        path = Path(store.root, "runs", RUN, "run.json")
+        path.write_text(run_record(RUN, schema_version=SCHEMA_VERSION + 1).to_json())
+        assert [(finding.kind, finding.path, finding.message) for finding in verify_run(store.run(RUN)).findings] == [
+            ("record", f"runs/{RUN}/run.json", f"is of run {RUN}, schema version 2; expected {RUN}, 1")
+        ]
+
     def test_without_the_record_of_the_run_damage_is_left(self, store: Store) -> None:
         Path(store.root, "runs", RUN, "run.json").unlink()
         Damager(store, RUN, "00000.parquet").flip("labels", 0.02)
@@ -328,3 +339,81 @@ class TestRecords:
         shutil.rmtree(Path(store.root, "runs", RUN))
         assert runs_to_verify(store) == [RUN]
         assert kinds(verify_run(store.run(RUN))) == {"record"}
+
+
+Described = list[tuple[str, str, str | None]]
+"""Changes of what files say of themselves: table, key, value (None: the key is taken away)."""
+
+
+class TestWhatFilesSay:
+    """Each file of a shard says which shard of which version it is of, and both say the same."""
+
+    def messages(self, store: Store, changes: Described) -> list[tuple[str, str]]:
+        """Table and message of what is found after changes to the last file of a store."""
+        name = sorted(store.run(RUN).list_images())[-1]
+        for table, key, value in changes:
+            Damager(store, RUN, name).describe(table, key, value)
+        found = verify_run(store.run(RUN)).findings
+        assert all((finding.kind, finding.name) == ("metadata", name) for finding in found)
+        return [(finding.path.split("/")[0], finding.message) for finding in found]
+
+    @pytest.mark.parametrize("table", ["images", "labels"])
+    @pytest.mark.parametrize("key", ["source_size", "source_etag"])
+    def test_a_file_without_its_version_is_told(self, store: Store, table: str, key: str) -> None:
+        found = self.messages(store, [(table, key, None)])
+        assert (table, f"lacks {key}; expected the version of the source's file") in found
+
+    def test_both_files_without_both_halves_of_their_version_are_told(self, store: Store) -> None:
+        changes = [(table, key, None) for table in ("images", "labels") for key in ("source_etag", "source_size")]
+        message = "lacks source_size and source_etag; expected the version of the source's file"
+        assert self.messages(store, changes) == [("images", message), ("labels", message)]
+
+    @pytest.mark.parametrize("size", ["-1", "1.5", "many"])
+    def test_a_size_that_is_no_whole_number_is_told(self, store: Store, size: str) -> None:
+        message = f"says the source's file had '{size}' bytes"
+        changes: Described = [("images", "source_size", size), ("labels", "source_size", size)]
+        assert self.messages(store, changes) == [("images", message), ("labels", message)]
+
+    def test_a_source_of_unknown_size_is_no_finding(self, store: Store) -> None:
+        assert self.messages(store, [("images", "source_size", ""), ("labels", "source_size", "")]) == []
+
+    @pytest.mark.parametrize(("key", "value"), [("source_size", "1"), ("source_etag", "older")])
+    def test_labels_of_another_version_than_their_images_are_told(self, store: Store, key: str, value: str) -> None:
+        message = "were made from another version of the source's file than the images beside them"
+        assert self.messages(store, [("labels", key, value)]) == [("labels", message)]
+
+    @pytest.mark.parametrize("table", ["images", "labels"])
+    @pytest.mark.parametrize("shard", ["00000", None])
+    def test_a_file_of_another_shard_than_its_name_says_is_told(
+        self, store: Store, table: str, shard: str | None
+    ) -> None:
+        message = f"is of the shard {shard!r}; expected the one that its name says"
+        assert self.messages(store, [(table, "shard", shard)]) == [(table, message)]
+
+    def test_a_compacted_file_that_lists_a_shard_twice_is_told(self, compacted: Store) -> None:
+        listed = self.listed(compacted)
+        twice = json.dumps([*listed, listed[0]])
+        assert self.messages(compacted, [("images", "shards", twice), ("labels", "shards", twice)]) == [
+            ("images", "lists 4 shards, 3 of them distinct; expected each once")
+        ]
+
+    def test_a_compacted_file_that_lists_no_shard_is_told(self, compacted: Store) -> None:
+        assert self.messages(compacted, [("images", "shards", "[]"), ("labels", "shards", "[]")]) == [
+            ("images", "lists 0 shards, 0 of them distinct; expected each once")
+        ]
+
+    def test_labels_that_list_other_shards_than_their_images_are_told(self, compacted: Store) -> None:
+        fewer = json.dumps(self.listed(compacted)[1:])
+        assert self.messages(compacted, [("labels", "shards", fewer)]) == [
+            ("labels", "lists other shards than its file of images")
+        ]
+
+    def test_labels_that_list_no_shards_as_former_versions_wrote_them_are_no_finding(self, compacted: Store) -> None:
+        assert self.messages(compacted, [("labels", "shards", None)]) == []
+
+    def listed(self, store: Store) -> list[Any]:
+        """What the compacted file says of its shards."""
+        (name,) = store.run(RUN).list_images()
+        _, described = read_file(store.filesystem, store.layout.run(RUN).images(name))
+        listed: list[Any] = json.loads(described["shards"])
+        return listed

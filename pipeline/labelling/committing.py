@@ -1,0 +1,118 @@
+"""Writes whole shards into a run, in the background of the labelling."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+
+from pipeline.labelling.assembly import WholeShard
+from pipeline.store.ownership import CommittedShard
+from pipeline.store.run import Run
+
+COMMIT_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What became of a whole shard."""
+
+    shard: WholeShard
+    """The shard as its rows came back."""
+    is_written: bool
+    """False where the store stays as it was: another job committed the shard first, or its source changed."""
+    seconds: float
+    """Seconds that completing and writing it took."""
+
+
+class Committer:
+    """Commits whole shards of a run in background threads.
+
+    No more whole shards are in memory than there are threads to write them, and the first failure stops the labelling.
+
+    Args:
+        run: the run that the shards are committed to.
+        fingerprint: the run's fingerprint, for the shards' metadata.
+        replaced: former commits of the shards that are labelled again, by shard name.
+        complete: makes what is committed of a shard that came back; None leaves the store as it is. It is called in a
+            background thread, with the shard's former commit if it has one.
+        on_commit: called in a background thread after each shard.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        fingerprint: str,
+        replaced: Mapping[str, CommittedShard],
+        complete: Callable[[WholeShard, CommittedShard | None], WholeShard | None],
+        on_commit: Callable[[Commit], None],
+    ) -> None:
+        self._run = run
+        self._fingerprint = fingerprint
+        self._replaced = replaced
+        self._complete = complete
+        self._on_commit = on_commit
+        self._lock = threading.Lock()
+        self._n_committing = 0
+
+    @property
+    def n_committing(self) -> int:
+        """How many whole shards are being written or wait for it."""
+        return self._n_committing
+
+    def commit_all(self, arrivals: Iterable[Sequence[WholeShard]]) -> int:
+        """Commits shards as they become whole, and waits for all of them.
+
+        Args:
+            arrivals: the shards that became whole with each arrival of rows, often none. After each arrival failures
+                are looked for, so that labelling stops soon.
+
+        Returns: how many shards there were. Raises the first failure of a commit.
+        """
+        n_shards = 0
+        running: set[Future[None]] = set()
+        with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as threads:
+            for shards in arrivals:
+                n_shards += len(shards)
+                running.update(self._submit(threads, shard) for shard in shards)
+                running = _wait_for_room(running)
+            for future in running:
+                future.result()
+        return n_shards
+
+    def _submit(self, threads: ThreadPoolExecutor, shard: WholeShard) -> Future[None]:
+        self._count(1)
+        future = threads.submit(self._commit, shard)
+        future.add_done_callback(lambda _: self._count(-1))
+        return future
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._n_committing += change
+
+    def _commit(self, shard: WholeShard) -> None:
+        started = time.perf_counter()
+        former = self._replaced.get(shard.name)
+        complete = self._complete(shard, former)
+        is_written = complete is not None and self._write(complete, former)
+        self._on_commit(Commit(shard, is_written, time.perf_counter() - started))
+
+    def _write(self, shard: WholeShard, former: CommittedShard | None) -> bool:
+        metadata = {
+            "fingerprint": self._fingerprint,
+            "source_size": shard.source_size,
+            "source_etag": shard.source_etag,
+        }
+        return self._run.commit(shard.name, shard.images, shard.labels, metadata, replaces=former)
+
+
+def _wait_for_room(running: set[Future[None]]) -> set[Future[None]]:
+    """Waits while there is more work than threads. Returns: the work that is not done. Raises the first failure."""
+    while len(running) > COMMIT_THREADS or any(future.done() for future in running):
+        done, running = wait_for(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+    return running

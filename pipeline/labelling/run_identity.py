@@ -1,0 +1,100 @@
+"""What a run is identified by: its model, its settings and its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+from model.fingerprint import fingerprint_folder
+from pipeline.cluster.pool import PoolPlan
+from pipeline.errors import StoreError
+from pipeline.labelling.request import LabelRequest
+from pipeline.machine import installed_versions
+from pipeline.settings.labelling import run_fingerprint
+from pipeline.sources.image_folder import count_buckets
+from pipeline.sources.listing import absolute_source
+from pipeline.sources.shard import Source
+from pipeline.storage.model_cache import as_seen_by_workers, fetch_model, model_name
+from pipeline.store.store import Store, check_run_name
+from pipeline.text import conceal
+from schemas import SCHEMA_VERSION, RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """The run that a job asks for. A store may hold a run of this name already; it has to have the same identity."""
+
+    wanted: RunRecord
+    """The record that the run gets if this job is its first."""
+
+    @classmethod
+    def of(cls, request: LabelRequest, source: Source, pool: PoolPlan) -> Self:
+        """The run of a request. Reads the model, for its fingerprint; a remote one is fetched to this machine.
+
+        Args:
+            source: what `request.source` leads to.
+            pool: its dtype decides the labels where the settings say `auto`.
+
+        Raises TagstreamError where the name cannot be that of a run, or the model cannot be read.
+        """
+        if request.run:
+            check_run_name(request.run)
+        model_fingerprint = fingerprint_folder(fetch_model(request.model))
+        labelling = request.settings.labelling(pool.dtype)
+        fingerprint = run_fingerprint(model_fingerprint, labelling)
+        return cls(
+            RunRecord(
+                run=request.run or f"{model_name(request.model)}-{fingerprint}",
+                schema_version=SCHEMA_VERSION,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                source=conceal(absolute_source(source.given)),
+                source_root=source.root,
+                folder_buckets=count_buckets(len(source.images)) if source.images else 0,
+                model=as_seen_by_workers(request.model),
+                model_fingerprint=model_fingerprint,
+                fingerprint=fingerprint,
+                labelling=labelling,
+                versions=installed_versions(),
+            )
+        )
+
+    def open_run(self, store: Store) -> RunRecord:
+        """The record of the run in a store; makes the run where there is none of this name.
+
+        Raises StoreError where the run of this name has another schema version, model, settings or source.
+        """
+        stored = store.run(self.wanted.run).read_record() or store.create_run(self.wanted)
+        self._check_same(stored, store.url)
+        return stored
+
+    def _check_same(self, stored: RunRecord, store: str) -> None:
+        wanted = self.wanted
+        if stored.schema_version != wanted.schema_version:
+            raise StoreError(
+                f"run {stored.run} in {store} has schema version {stored.schema_version}, this program writes "
+                f"{wanted.schema_version}; use another --run or --store"
+            )
+        if stored.fingerprint != wanted.fingerprint:
+            differences = "; ".join(_differences(stored, wanted))
+            raise StoreError(
+                f"run {stored.run} in {store} was made with other settings ({differences}); "
+                "leave --run out or give another name to make a new run beside it"
+            )
+        if stored.source_root != wanted.source_root:
+            raise StoreError(
+                f"run {stored.run} in {store} labels {stored.source_root or stored.source}, not "
+                f"{wanted.source_root or wanted.source}; give this source a --run name of its own"
+            )
+
+
+def _differences(stored: RunRecord, wanted: RunRecord) -> list[str]:
+    """The model and the settings in which two runs differ, as `name stored -> wanted`."""
+    differences = [
+        f"{name} {stored.labelling.get(name)} -> {wanted.labelling.get(name)}"
+        for name in sorted({*stored.labelling, *wanted.labelling})
+        if stored.labelling.get(name) != wanted.labelling.get(name)
+    ]
+    if stored.model_fingerprint != wanted.model_fingerprint:
+        differences.insert(0, f"model {stored.model} -> {wanted.model} (other weights or preprocessing)")
+    return differences

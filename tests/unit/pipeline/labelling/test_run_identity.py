@@ -1,0 +1,116 @@
+"""What a run is identified by, and which runs a job does not go on with."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster.nodes import Node
+from pipeline.cluster.pool import plan_pool
+from pipeline.errors import StoreError
+from pipeline.labelling.request import LabelRequest
+from pipeline.labelling.run_identity import RunIdentity
+from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.image_folder import count_buckets
+from pipeline.sources.shard import FileVersion, ImageFile, Source
+from pipeline.store.store import Store
+
+SOURCE = Source("shards", "/data/shards")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def identify(
+    source: Source = SOURCE,
+    *,
+    model: str = "demo",
+    run: str | None = "r",
+    settings: LabelSettings | None = None,
+    n_gpus: int = 0,
+) -> RunIdentity:
+    request = LabelRequest(source=source.given, store="", model=model, run=run, settings=settings or LabelSettings())
+    return RunIdentity.of(request, source, plan_pool([Node(8, n_gpus)], request.settings))
+
+
+def other_model(folder: Path) -> str:
+    """The demo's model with another preprocessing."""
+    import model
+
+    shutil.copytree(Path(model.__file__).parent / "demo", folder)
+    preprocessing = folder / "preprocessor_config.json"
+    preprocessing.write_text(preprocessing.read_text().replace("{", '{"changed": true,', 1))
+    return str(folder)
+
+
+class TestWhatIsWanted:
+    """The record that a request asks for."""
+
+    def test_without_a_name_the_run_is_called_by_its_model_and_its_fingerprint(self) -> None:
+        wanted = identify(run=None).wanted
+        assert wanted.run == f"demo-{wanted.fingerprint}"
+
+    def test_auto_is_the_dtype_of_the_pool_and_decides_the_fingerprint(self) -> None:
+        on_cpu, on_gpu = identify().wanted, identify(n_gpus=1).wanted
+        assert (on_cpu.labelling["dtype"], on_gpu.labelling["dtype"]) == ("float32", "bfloat16")
+        assert on_cpu.fingerprint != on_gpu.fingerprint
+
+    def test_a_folder_of_images_is_cut_into_buckets_and_shards_are_not(self) -> None:
+        files = [ImageFile(f"{number}.jpg", FileVersion(1, None, 0.0)) for number in range(5)]
+        folder = replace(SOURCE, images=files)
+        assert identify(folder).wanted.folder_buckets == count_buckets(5)
+        assert identify().wanted.folder_buckets == 0
+
+    def test_logins_in_the_source_are_concealed(self) -> None:
+        assert identify(Source("https://me:secret@host/a.tar", "")).wanted.source == "https://***@host/a.tar"
+
+    def test_a_name_that_cannot_be_part_of_a_path_is_refused(self) -> None:
+        with pytest.raises(StoreError, match="run name 'a/b' cannot be used"):
+            identify(run="a/b")
+
+
+class TestOpening:
+    """A run is made once, and gone on with by requests of the same identity."""
+
+    def test_the_first_job_makes_the_run(self, store: Store) -> None:
+        identity = identify()
+        assert identity.open_run(store) == identity.wanted
+        assert store.run_names() == ["r"]
+
+    def test_a_later_job_gets_the_record_as_it_was_made(self, store: Store) -> None:
+        first = replace(identify().wanted, created="2026-01-01T00:00:00+00:00", versions={"python": "3.0"})
+        RunIdentity(first).open_run(store)
+        assert identify().open_run(store) == first
+
+    def test_the_settings_that_differ_are_named(self, store: Store) -> None:
+        identify().open_run(store)
+        other = identify(settings=LabelSettings(top_k=3, ranking="sim"))
+        with pytest.raises(StoreError, match=r"made with other settings \(ranking prob -> sim; top_k 20 -> 3\); leave"):
+            other.open_run(store)
+
+    def test_another_model_is_named_before_the_settings(self, store: Store, tmp_path: Path) -> None:
+        identify().open_run(store)
+        other = identify(model=other_model(tmp_path / "other"), settings=LabelSettings(top_k=3))
+        expected = r"\(model demo -> .*/other \(other weights or preprocessing\); top_k 20 -> 3\)"
+        with pytest.raises(StoreError, match=expected):
+            other.open_run(store)
+
+    def test_another_root_is_refused_though_its_shards_may_have_the_same_names(self, store: Store) -> None:
+        identify().open_run(store)
+        with pytest.raises(StoreError, match="labels /data/shards, not /data/other; give this source a --run name"):
+            identify(Source("shards", "/data/other")).open_run(store)
+
+    def test_a_list_is_named_by_what_was_given(self, store: Store) -> None:
+        identify().open_run(store)
+        with pytest.raises(StoreError, match="labels /data/shards, not @/lists/other; give"):
+            identify(Source("@/lists/other", "")).open_run(store)
+
+    def test_a_run_of_another_schema_version_is_refused(self, store: Store) -> None:
+        store.create_run(replace(identify().wanted, schema_version=99))
+        with pytest.raises(StoreError, match="has schema version 99, this program writes 1; use another --run"):
+            identify().open_run(store)

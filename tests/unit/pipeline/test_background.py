@@ -1,0 +1,36 @@
+"""Work in a thread that lasts as long as a context."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pipeline.background import in_background
+
+
+def test_the_work_runs_while_the_context_lasts_and_has_returned_behind_it() -> None:
+    began, events = threading.Event(), []
+
+    def work(is_over: threading.Event) -> None:
+        events.append(threading.current_thread().name)
+        began.set()
+        events.append(is_over.wait(10))
+
+    with in_background("beside", work):
+        assert began.wait(10)
+        assert events == ["beside"]
+    assert events == ["beside", True]
+
+
+def test_the_work_ends_where_the_context_ends_in_an_error() -> None:
+    ended = []
+    with pytest.raises(KeyboardInterrupt), in_background("beside", lambda is_over: ended.append(is_over.wait(10))):
+        raise KeyboardInterrupt
+    assert ended == [True]
+
+
+def test_work_that_has_returned_before_is_not_waited_for() -> None:
+    returned = threading.Event()
+    with in_background("beside", lambda _: returned.set()):
+        assert returned.wait(10)
