@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from pipeline.text import valid_unicode
@@ -31,9 +32,22 @@ class Shard:
     those samples alone, and these are their indexes in the whole shard."""
 
     @property
+    def is_file(self) -> bool:
+        """Whether the shard is one file, a tar or Parquet file. Otherwise it is a part of an image folder."""
+        return self.kind != "folder"
+
+    @property
     def n_listed_samples(self) -> int | None:
         """How many samples the shard has, where its listing tells: in an image folder each is a file."""
-        return len(self.files) if self.kind == "folder" else None
+        return None if self.is_file else len(self.files)
+
+    def reduced(self, samples: Sequence[tuple[int, str]]) -> Shard:
+        """The shard with these samples only, given by index and key; of a folder those whose file still exists."""
+        if self.is_file:
+            return replace(self, wanted=tuple(index for index, _ in samples))
+        files = {file.key: file for file in self.files}
+        present = [(index, files[key]) for index, key in samples if key in files]
+        return replace(self, wanted=tuple(index for index, _ in present), files=tuple(file for _, file in present))
 
 
 @dataclass(frozen=True, slots=True)
