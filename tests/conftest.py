@@ -122,7 +122,7 @@ def faulty_s3(s3: str, s3_endpoint: FaultyS3, monkeypatch: pytest.MonkeyPatch) -
     import fsspec
     from botocore.retries.standard import ExponentialBackoff
 
-    from tests.conftest import s3 as s3_module
+    from pipeline.storage import s3 as s3_module
 
     delay = ExponentialBackoff.delay_amount
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: delay(self, context) / 100)

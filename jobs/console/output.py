@@ -13,6 +13,7 @@ from wcwidth import clip, ljust, rjust, width
 
 from jobs.console.row_formats import write_csv, write_json
 from pipeline.catalog.connection import Connection
+from pipeline.text import printable
 
 Rows = Iterable[Sequence[Any]]
 _ROWS_AT_ONCE = 1000
@@ -37,11 +38,6 @@ def print_rows(columns: Sequence[str], rows: Rows, output: str = "table") -> int
 def columns_and_rows(result: Connection) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """The names of a result's columns, and its rows, fetched as they are asked for."""
     return [column[0] for column in result.description or []], _fetched(result)
-
-
-def printable(text: str) -> str:
-    """The text with a blank for each character that could control a terminal or reverse the text beside it."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _fetched(result: Connection) -> Iterator[tuple[Any, ...]]:

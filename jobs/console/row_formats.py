@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import TagstreamError
-from pipeline.text import one_line
+from pipeline.text import one_line, printable
 
 Rows = Iterable[Sequence[Any]]
 
@@ -87,10 +87,8 @@ def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
 
 def _json(value: Any) -> str:
     text = json.dumps(_plain(value), default=str, ensure_ascii=False)
-    if text.isprintable():
-        return text
-    # Characters that could control a terminal or reverse text are written as JSON escapes.
-    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
+    # JSON has an escape for every character.
+    return printable(text, lambda character: json.dumps(character)[1:-1])
 
 
 def _plain(value: Any) -> Any:

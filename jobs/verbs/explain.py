@@ -69,6 +69,6 @@ def _write(explanation: Explanation, subject: Subject, suffix: str, file: Result
 
     with file.open() as stream:
         if suffix == ".png":
-            write_picture(explanation, subject.place, stream)
+            write_picture(explanation, subject.address, stream)
         else:
             stream.write(explanation_page(explanation, subject).encode())

@@ -9,11 +9,11 @@ import click
 
 from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import EXISTING_FILE, FiniteRange, run_option, store_argument, vocabulary_option
-from jobs.console.output import printable
 from pipeline.export.job import Export, ExportRequest
 from pipeline.export.selection import Selection
 from pipeline.naming.thresholds import read_thresholds
 from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.text import printable
 
 _FORMATS = ["coco", "fiftyone", "label-studio", "hf", "csv"]
 _NEXT = {

@@ -11,6 +11,7 @@ from jobs.console.options import FiniteRange, format_option, run_option, store_a
 from jobs.console.output import print_rows
 from pipeline.analysis.embeddings import find_embedder
 from pipeline.analysis.recall import (
+    MeaningMatches,
     RecallAtK,
     RunAnalysis,
     analyse_run,
@@ -116,21 +117,21 @@ def _measure_exact(asked: _Asked) -> list[dict[str, Any]]:
 
 
 def _measure_wider(asked: _Asked) -> list[dict[str, Any]]:
-    compare_terms(asked.analysis, asked.vocabulary)
-    return _at_each_k(asked.analysis.recall(asked.ks, by_shard=asked.by_shard, wider=True))
+    matches = compare_terms(asked.analysis, asked.vocabulary)
+    return _at_each_k(matches.recall(asked.ks, by_shard=asked.by_shard))
 
 
 def _measure_semantic(asked: _Asked) -> list[dict[str, Any]]:
-    _compare_meanings(asked)
-    return _at_each_k(asked.analysis.recall(asked.ks, by_shard=asked.by_shard, min_cosine=asked.min_cosine))
+    matches = _compare_meanings(asked)
+    return _at_each_k(matches.recall(asked.ks, asked.min_cosine, by_shard=asked.by_shard))
 
 
 def _measure_as_the_paper(asked: _Asked) -> list[dict[str, Any]]:
-    _compare_meanings(asked)
+    matches = _compare_meanings(asked)
     return [
         {"shard": None, "images": asked.analysis.n_images, "k": k, "measure": measure, **asdict(estimate)}
         for k in asked.ks
-        for measure, estimate in asked.analysis.paper_measures(k).items()
+        for measure, estimate in matches.paper_measures(k).items()
     ]
 
 
@@ -143,10 +144,11 @@ _MEASURES = {
 }
 
 
-def _compare_meanings(asked: _Asked) -> None:
-    note = compare_meanings(asked.analysis, Store(asked.store), find_embedder(asked.embedder), asked.ks[-1])
-    if note is not None:
-        click.echo(f"Note: the embeddings were not kept in the store: {note}", err=True)
+def _compare_meanings(asked: _Asked) -> MeaningMatches:
+    matches = compare_meanings(asked.analysis, Store(asked.store), find_embedder(asked.embedder), asked.ks[-1])
+    if matches.note is not None:
+        click.echo(f"Note: the embeddings were not kept in the store: {matches.note}", err=True)
+    return matches
 
 
 def _at_each_k(measured: list[RecallAtK]) -> list[dict[str, Any]]:

@@ -15,11 +15,11 @@ from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-from jobs.console.output import print_result, printable
+from jobs.console.output import print_result
 from jobs.verbs.sql_query import run_interruptibly
 from pipeline.catalog.connection import Connection, query_rows, run_query
 from pipeline.errors import TagstreamError
-from pipeline.text import one_line
+from pipeline.text import one_line, printable
 
 _PROMPT, _CONTINUED = "tagstream> ", "      ...> "
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)

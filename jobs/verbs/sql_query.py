@@ -9,10 +9,9 @@ from typing import TypeVar
 
 import duckdb
 
-from jobs.console.output import printable
 from pipeline.catalog.connection import Connection
 from pipeline.errors import TagstreamError
-from pipeline.text import without_traceback
+from pipeline.text import printable, without_traceback
 
 T = TypeVar("T")
 _INTERRUPT_EVERY_S = 0.1

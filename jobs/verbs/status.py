@@ -9,7 +9,6 @@ import duckdb
 
 from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import only_run_option, store_argument
-from jobs.console.output import printable
 from jobs.verbs.status_verify import verify_store
 from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
@@ -17,7 +16,7 @@ from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
 from pipeline.store.lock import describe_holder, find_left_locks, read_locks
 from pipeline.store.store import Store
-from pipeline.text import one_line
+from pipeline.text import one_line, printable
 
 EXIT_DOES_NOT_ADD_UP = 1
 _N_NAMED = 3

@@ -7,10 +7,10 @@ import shlex
 import click
 
 from jobs.console.live_line import LiveLine, clock
-from jobs.console.output import printable
 from pipeline.errors import StoreError
 from pipeline.labelling.source_status import labelling_command
 from pipeline.store.store import Store
+from pipeline.text import printable
 from pipeline.upkeep.repair import repair_run
 from pipeline.upkeep.verification import Finding, Mend, Verification, runs_to_verify, verify_run
 
