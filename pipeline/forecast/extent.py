@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.estimate import Estimate
-from pipeline.forecast.estimate import ratio
+from pipeline.forecast.intervals import ratio
 from pipeline.sources.shard import Shard
 from pipeline.sources.shard_reader import Head, read_head
 
