@@ -49,8 +49,7 @@ def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPL
         parquet = pq.ParquetFile(watched, buffer_size=_READ_BYTES, pre_buffer=False)
         image = image_column(parquet.schema_arrow, file)
     except (*_DAMAGE, SourceError) as error:
-        if watched.failure is not None:
-            raise watched.failure from None
+        watched.raise_failure()
         yield fault("", "ParquetUnreadable", f"not a readable Parquet file with images: {one_line(error)}")
         return
     columns = _side_columns(parquet.schema_arrow)
@@ -64,8 +63,7 @@ def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPL
             if n_read != n_rows:
                 raise pa.ArrowInvalid(f"it holds {n_read} rows, and its header says {n_rows}")
         except _DAMAGE as error:
-            if watched.failure is not None:
-                raise watched.failure from None
+            watched.raise_failure()
             unread = f"rows {first + n_read} to {first + n_rows - 1} (row group {group})"
             yield fault("", "ParquetDamaged", f"{unread} cannot be read: {one_line(error)}")
         first += n_rows
@@ -88,8 +86,7 @@ def count_in_parquet(stream: IO[bytes], n_bytes: int, n_samples: int) -> tuple[i
     try:
         n_rows = pq.ParquetFile(watched).metadata.num_rows
     except (pa.ArrowException, OSError):
-        if watched.failure is not None:
-            raise watched.failure from None
+        watched.raise_failure()
         n_rows = 1
     n_found = min(n_rows, n_samples)
     return n_found, max(1, round(n_bytes * n_found / max(1, n_rows)))

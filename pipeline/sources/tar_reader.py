@@ -63,8 +63,7 @@ def read_tar(stream: IO[bytes], max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Ite
             else:
                 yield from grouping.add(found)
     except DAMAGE as error:
-        if watched.failure is not None:
-            raise watched.failure from None
+        watched.raise_failure()
         grouping.stop(one_line(error))
     yield from grouping.finish()
 
@@ -191,6 +190,5 @@ def count_in_tar(stream: IO[bytes], n_bytes: int, n_samples: int) -> tuple[int, 
                     return n_found, max(1, member.offset if is_plain else stream.tell())
                 n_found, last = n_found + 1, key
     except (tarfile.TarError, EOFError, OSError, ValueError):
-        if watched.failure is not None:
-            raise watched.failure from None
+        watched.raise_failure()
     return n_found, max(1, n_bytes)

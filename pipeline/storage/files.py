@@ -61,6 +61,11 @@ class WatchedStream(io.RawIOBase):
         self._size: int | None = stream.size if isinstance(stream, AbstractBufferedFile) else None
         self.failure: Exception | None = None
 
+    def raise_failure(self) -> None:
+        """Raises the storage's failure, if there was one, in the place of what a decoder made of it."""
+        if self.failure is not None:
+            raise self.failure from None
+
     def readable(self) -> bool:
         return True
 
