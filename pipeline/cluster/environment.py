@@ -46,7 +46,7 @@ def profile_left_behind() -> str | None:
     return os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
 
 
-def _missing_environment() -> dict[str, str]:
+def missing_environment() -> dict[str, str]:
     """The forwarded variables that the job's own runtime environment does not set.
 
     Ray refuses a variable that is set twice, with an error that shows the values of all of them.
