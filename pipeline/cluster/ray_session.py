@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.cluster.environment import cluster_address, missing_environment
-from pipeline.cluster.nodes import _local_cpus
+from pipeline.cluster.nodes import local_cpus
 from pipeline.errors import ClusterError
 from pipeline.text import one_line
 
@@ -65,7 +65,7 @@ def _start_locally(options: Mapping[str, Any]) -> None:
     """
     import ray
 
-    local = {"address": "local", "num_cpus": _local_cpus(), "include_dashboard": False, **options}
+    local = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False, **options}
     try:
         ray.init(**local)
     except Exception:  # As in start_ray.
