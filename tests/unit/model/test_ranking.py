@@ -172,7 +172,7 @@ def test_white_space_around_a_label_is_removed():
 
 @pytest.mark.parametrize(("ids", "text"), [((3,), "w3"), ((3, 4), "w3 w4"), ((3, 4, 5), "w3 w4 w5")])
 def test_an_unfinished_label_is_spelled_with_its_last_token(ids, text):
-    assert make_label(ids, (0.5,) * len(ids), False, spell, DELIMITER, "prob").text == text
+    assert make_label(ids, (0.5,) * len(ids), False, spell, DELIMITER, PROB).text == text
 
 
 def test_a_lone_delimiter_spells_an_empty_label():
