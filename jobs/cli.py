@@ -1,4 +1,4 @@
-"""The command `tagstream`: one verb a module."""
+"""The command `tagstream`: finds the verb, and turns what it raises into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -6,82 +6,87 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from jobs.console.log import is_json, say, say_trouble
 from jobs.console.process import EXIT_FAILED, exit_code_of, terminate
-from jobs.verbs.bench import bench
-from jobs.verbs.compact import compact
-from jobs.verbs.compare import compare
-from jobs.verbs.demo import demo
-from jobs.verbs.demo_corpus import demo_corpus
-from jobs.verbs.explain import explain
-from jobs.verbs.export import export
-from jobs.verbs.import_nxtp import import_nxtp
-from jobs.verbs.jobs import jobs
-from jobs.verbs.label import label
-from jobs.verbs.pack import pack
-from jobs.verbs.plan import plan
-from jobs.verbs.recall import recall
-from jobs.verbs.report import report
-from jobs.verbs.retry import retry
-from jobs.verbs.sql import sql
-from jobs.verbs.status import status
-from jobs.verbs.submit import submit
-from jobs.verbs.thresholds import thresholds
-from jobs.verbs.train import train
-from jobs.verbs.truncate import truncate
 from pipeline.errors import RunLockedError, TagstreamError
 from pipeline.text import one_line
 
+# Every verb with its line in `tagstream --help`. The verb `import-nxtp` is the function `import_nxtp` of the module
+# jobs/verbs/import_nxtp.py; all others follow the same rule. A verb's own help does not import Ray or torch, which take
+# seconds: imports that bring them in stand inside the functions that need them.
+_SHORT_HELP = {
+    "bench": "Measure how fast this machine reads, decodes, labels and commits.",
+    "compact": "Merge many files into few: faster queries.",
+    "compare": "Compare two runs: labels gained and lost, recall, rejects.",
+    "demo": "Label sample images and query them in SQL.",
+    "demo-corpus": "Make scenes with known content, as WebDataset shards.",
+    "explain": "Show where a model looked for each label of an image.",
+    "export": "Export images and labels to other tools.",
+    "import-nxtp": "Make a model folder of the public NXTP checkpoint.",
+    "jobs": "List the jobs of a Ray cluster; show, follow or stop one.",
+    "label": "Label a source into a store; again, to resume or to label what is new.",
+    "pack": "Pack a folder of images into WebDataset shards.",
+    "plan": "Predict what labelling a source will take, from a sample.",
+    "recall": "Measure recall, precision and F1 of a run against its truth.",
+    "report": "Make an HTML page about a run: images with their labels, charts.",
+    "retry": "Try rejected samples again.",
+    "sql": "Query a store in SQL.",
+    "status": "Show what a store holds, and whether it adds up.",
+    "submit": "Run a verb on a Ray cluster, as a job of its own.",
+    "thresholds": "Learn from which score on the labels of each name are right.",
+    "train": "Train a recognizer; --resume goes on where a run stopped.",
+    "truncate": "Cut a model's decoder to its first blocks, to train a smaller model from.",
+}
 
-class _Verbs(click.Group):
+
+class _Verbs(Mapping[str, click.Command]):
+    """The command of each verb; its module is imported when the command is asked for."""
+
+    def __getitem__(self, verb: str) -> click.Command:
+        if verb not in _SHORT_HELP:
+            raise KeyError(verb)
+        name = verb.replace("-", "_")
+        command: click.Command = getattr(import_module(f"jobs.verbs.{name}"), name)
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_SHORT_HELP)
+
+    def __len__(self) -> int:
+        return len(_SHORT_HELP)
+
+
+class _LazyGroup(click.Group):
+    """Imports the module of the one verb that is invoked; its own help imports none."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, _SHORT_HELP[verb]) for verb in self.list_commands(ctx)])
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            # click would do so, too, but write an empty line first, which is no json.
+            # click would raise the same, but write an empty line first, which is not JSON.
             raise click.Abort from stop
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, commands=_Verbs(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tagstream")
 def tagstream() -> None:
     """Tag image corpora in bulk: labels with probabilities for every image, in Parquet, ready for SQL.
 
     \b
-    tagstream demo                                    label the images that come along
+    tagstream demo                                    label sample images
     tagstream label s3://bucket/shards --store STORE  label your own
     tagstream sql STORE "SELECT * FROM labels"        ask
     """
-
-
-for command in (
-    label,
-    plan,
-    bench,
-    retry,
-    status,
-    sql,
-    recall,
-    thresholds,
-    compare,
-    report,
-    compact,
-    export,
-    explain,
-    demo,
-    pack,
-    import_nxtp,
-    demo_corpus,
-    train,
-    truncate,
-    submit,
-    jobs,
-):
-    tagstream.add_command(command)
 
 
 def main() -> NoReturn:
@@ -104,7 +109,7 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt) as stop:
         code = exit_code_of(stop)
     except BrokenPipeError:
-        # The reader of our output (head, less) has seen enough.
+        # The reader of the output (head, less) has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     except Exception as error:

@@ -1,19 +1,77 @@
 """What users choose by name.
 
-Apart from the code that does it: a command checks what it was told before it spends seconds on loading torch.
+This module imports no torch: a command checks its options before it spends seconds on loading that, and what reads a
+store never loads it.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, get_args
 
-# As model.ranking has it, which would import torch: reading a store takes no seconds of that.
-LOWEST_FIRST = frozenset({"ppl", "sim"})
-PROBABILITIES = frozenset({"prob", "none"})
 
-Ranking = Literal["prob", "ppl", "sim", "none"]
-RANKINGS: tuple[str, ...] = get_args(Ranking)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranking:
+    """How an image's labels are scored and put in order."""
+
+    name: str
+    score_branch: Callable[[Sequence[float]], float]
+    """A branch's score from the probabilities of its tokens, the delimiter's included."""
+    bar_length: Callable[[float], float]
+    """A score as the length of a bar, 0 to 1. The better score has the longer bar."""
+    is_sorted: bool = True
+    """Whether labels are sorted by score. Otherwise they stay in the order in which their branches were opened."""
+    lowest_first: bool = False
+    """Whether the lowest score is the best."""
+    sums_alike: bool = False
+    """Whether branches that spell the same label add up to its score. Otherwise the best, or first, of them is kept."""
+    is_probability: bool = False
+    """Whether scores are probabilities."""
+    is_bounded: bool = True
+    """Whether scores lie between 0 and 1. Otherwise they start at 1 and have no upper bound."""
+    compares_with_image: bool = False
+    """Whether scores are distances to the image tokens (model.ranking.with_similarity) and not `score_branch`'s."""
+
+
+def _perplexity(probs: Sequence[float]) -> float:
+    likelihood = math.prod(probs)
+    return likelihood ** (-1 / len(probs)) if likelihood > 0 else math.inf
+
+
+def _first(probs: Sequence[float]) -> float:
+    return probs[0]
+
+
+def _at_most_1(score: float) -> float:
+    return min(score, 1.0)
+
+
+_RANKINGS = (
+    Ranking(name="prob", score_branch=math.prod, bar_length=_at_most_1, sums_alike=True, is_probability=True),
+    Ranking(
+        name="ppl", score_branch=_perplexity, bar_length=lambda score: 1 / score, lowest_first=True, is_bounded=False
+    ),
+    Ranking(
+        name="sim",
+        score_branch=_first,
+        bar_length=lambda score: 1 - score,
+        lowest_first=True,
+        compares_with_image=True,
+    ),
+    Ranking(name="none", score_branch=_first, bar_length=_at_most_1, is_sorted=False, is_probability=True),
+)
+RANKINGS: Mapping[str, Ranking] = MappingProxyType({ranking.name: ranking for ranking in _RANKINGS})
 Sampling = Literal["one_shot", "greedy", "beam"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 # As torch names them.
 DTYPES = ("float32", "bfloat16", "float16")
+
+
+def find_ranking(name: str) -> Ranking:
+    """The ranking of this name. Raises ValueError where there is none."""
+    if name not in RANKINGS:
+        raise ValueError(f"ranking is {name!r}; expected one of {', '.join(RANKINGS)}")
+    return RANKINGS[name]

@@ -50,14 +50,14 @@ class BranchCache:
         return self.keys[block], self.values[block]
 
     def keep(self, live_M: Tensor) -> None:
-        """Drops every branch but those at the given places."""
+        """Drops every branch but those of the given indexes."""
         self.keys = [keys[live_M] for keys in self.keys]
         self.values = [values[live_M] for values in self.values]
 
 
 @dataclass(frozen=True, slots=True)
 class BranchLayout:
-    """Where each live branch belongs: its image and its place among the image's live branches.
+    """Where each live branch belongs: its image and its slot, a number among the image's live branches.
 
     Linear layers run on the packed branches [M, ...]. Only attention to the prefix needs the branches of an image side
     by side, as [B, A, ...]; where every image has equally many that is the same memory, otherwise short images are
@@ -65,36 +65,36 @@ class BranchLayout:
     """
 
     image_M: Tensor
-    place_M: Tensor
+    slot_M: Tensor
     n_images: int
-    n_places: int
+    n_slots: int
 
     @classmethod
     def of(cls, image_M: Tensor, n_images: int) -> BranchLayout:
         """The layout of branches sorted by image."""
         n_live_B = torch.bincount(image_M, minlength=n_images)
         start_B = n_live_B.cumsum(0) - n_live_B
-        place_M = torch.arange(len(image_M), device=image_M.device) - start_B[image_M]
-        return cls(image_M, place_M, n_images, int(n_live_B.max()))
+        slot_M = torch.arange(len(image_M), device=image_M.device) - start_B[image_M]
+        return cls(image_M, slot_M, n_images, int(n_live_B.max()))
 
     @property
     def is_full(self) -> bool:
-        return len(self.image_M) == self.n_images * self.n_places
+        return len(self.image_M) == self.n_images * self.n_slots
 
     def side_by_side(self, packed: Tensor) -> Tensor:
         """[M, ...] -> [B, A, ...], zeros where an image has fewer branches."""
-        shape = (self.n_images, self.n_places, *packed.shape[1:])
+        shape = (self.n_images, self.n_slots, *packed.shape[1:])
         if self.is_full:
             return packed.reshape(shape)
         padded = packed.new_zeros(shape)
-        padded[self.image_M, self.place_M] = packed
+        padded[self.image_M, self.slot_M] = packed
         return padded
 
     def packed(self, padded: Tensor) -> Tensor:
         """[B, A, ...] -> [M, ...]."""
         if self.is_full:
             return padded.reshape(-1, *padded.shape[2:])
-        return padded[self.image_M, self.place_M]
+        return padded[self.image_M, self.slot_M]
 
 
 def prefix_mask(n_image_tokens: int, n_tokens: int, device: torch.device | str) -> Tensor:
@@ -147,7 +147,7 @@ def step_branches(
 ) -> Tensor:
     """Feeds every live branch its latest token and returns the hidden states that predict the next, [M, D].
 
-    A branch attends to its image's prefix and to its own tokens, to nothing else. `position` is the place of the token
+    A branch attends to its image's prefix and to its own tokens, to nothing else. `position` is the token's index
     in the sequence image + prompt + label, the same for all branches.
     """
     hidden_MD = decoder.model.embed_tokens(token_ids_M)
@@ -190,7 +190,7 @@ def attend_from_branches(
     own_scores_MKGT = query_MKGE @ own_keys_MKTE.transpose(2, 3)
 
     query_BAKGE = layout.side_by_side(query_MKGE)
-    n_rows = layout.n_places * n_groups
+    n_rows = layout.n_slots * n_groups
     query_BKRE = query_BAKGE.transpose(1, 2).reshape(layout.n_images, n_kv_heads, n_rows, width)
     scores_BKRS = query_BKRE @ prefix_keys_BKSE.transpose(2, 3)
     own_scores_BKRT = layout.side_by_side(own_scores_MKGT).transpose(1, 2).flatten(2, 3)
@@ -199,7 +199,7 @@ def attend_from_branches(
     weights_BKRX = weights_BKRX.to(query_MHE.dtype)
     from_prefix_BKRE = weights_BKRX[..., :n_prefix] @ prefix_values_BKSE
 
-    split = (layout.n_images, n_kv_heads, layout.n_places, n_groups, -1)
+    split = (layout.n_images, n_kv_heads, layout.n_slots, n_groups, -1)
     from_prefix_MKGE = layout.packed(from_prefix_BKRE.view(split).transpose(1, 2))
     own_weights_MKGT = layout.packed(weights_BKRX[..., n_prefix:].reshape(split).transpose(1, 2))
     return (from_prefix_MKGE + own_weights_MKGT @ own_values_MKTE).reshape(n_branches, n_heads, width)

@@ -26,8 +26,8 @@ OPACITY = 0.65
 
 def colour(values: np.ndarray) -> np.ndarray:
     """Values between 0 and 1 as colours, uint8 [..., 3]."""
-    places = np.linspace(0, 1, len(COLOURS))
-    channels = [np.interp(values, places, channel) for channel in zip(*COLOURS, strict=True)]
+    stops = np.linspace(0, 1, len(COLOURS))
+    channels = [np.interp(values, stops, channel) for channel in zip(*COLOURS, strict=True)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 

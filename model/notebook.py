@@ -13,8 +13,9 @@ from html import escape
 from PIL import Image
 from torch import Tensor
 
+from model.choices import RANKINGS
 from model.heat_map import draw_over
-from model.ranking import Label, bar_length
+from model.ranking import Label
 
 _MAX_IMAGES = 20
 _MAX_LABELS = 20
@@ -80,7 +81,7 @@ def _ranking(labels: list[Label]) -> str:
 
 
 def _label_row(label: Label, ranking: str) -> str:
-    width = 100 * bar_length(label.score, ranking)
+    width = 100 * RANKINGS[ranking].bar_length(label.score)
     filled = f'<span style="display:block;width:{width:.1f}%;height:100%;background:#4c86cf"></span>'
     return _table_row(_text(label.text), f'<span style="{_TRACK}">{filled}</span>', f"{label.score:.3f}")
 

@@ -131,7 +131,8 @@ def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.I
             image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{error}") from error
-    except Exception as error:  # As in _load.
+    # As in `load_pixels`: damaged numbers lead to errors of any kind.
+    except Exception as error:
         start = data[:16]
         expected = ", ".join(IMAGE_FORMATS[:-1])
         raise ImageDecodeError(f"not a readable image (starts with {start!r}); expected one of {expected}") from error
@@ -223,6 +224,7 @@ def upright(image: Image.Image) -> Image.Image:
     """
     try:
         turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # As in _load.
+    # As in `load_pixels`: damaged numbers lead to errors of any kind.
+    except Exception:
         return image
     return image if turn is None else image.transpose(turn)

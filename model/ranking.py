@@ -1,6 +1,6 @@
 """From sampled branches to ranked labels.
 
-Four rankings (`Ranking`), with the value each one reports as `Label.score`:
+The value that each ranking (model.choices) reports as `Label.score`:
 
 - `prob`: product of the branch's token probabilities, its delimiter's included, summed over branches that spell the
   same label; highest first.
@@ -12,16 +12,14 @@ Four rankings (`Ranking`), with the value each one reports as `Label.score`:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.choices import RANKINGS
-
-_LOWEST_FIRST = frozenset({"ppl", "sim"})
+from model.choices import Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,33 +38,17 @@ class Label:
     finished: bool
 
 
-def check_ranking(ranking: str) -> None:
-    """Raises ValueError for a ranking that does not exist."""
-    if ranking not in RANKINGS:
-        raise ValueError(f"ranking is {ranking!r}; expected one of {', '.join(RANKINGS)}")
-
-
 def make_label(
     ids: tuple[int, ...],
     probs: tuple[float, ...],
     finished: bool,
     decode: Callable[[tuple[int, ...]], str],
     delimiter_id: int,
-    ranking: str,
+    ranking: Ranking,
 ) -> Label:
     """The label of one branch; `sim` scores are filled in by `with_similarity`."""
     body = ids[:-1] if ids[-1] == delimiter_id else ids
-    return Label(decode(body).strip() if body else "", branch_score(probs, ranking), ids, probs, finished)
-
-
-def branch_score(probs: Sequence[float], ranking: str) -> float:
-    """The ranking's value of one branch, from its token probabilities."""
-    if ranking == "prob":
-        return math.prod(probs)
-    if ranking == "ppl":
-        likelihood = math.prod(probs)
-        return likelihood ** (-1 / len(probs)) if likelihood > 0 else math.inf
-    return probs[0]
+    return Label(decode(body).strip() if body else "", ranking.score_branch(probs), ids, probs, finished)
 
 
 def with_similarity(images: list[list[Label]], image_embeds_BND: Tensor, embedding_VD: Tensor) -> list[list[Label]]:
@@ -88,7 +70,7 @@ def token_distances(tokens_TD: Tensor, image_ND: Tensor) -> Tensor:
     return ((2 - 2 * cosine_TN).clamp(min=0).sqrt() / 2).mean(dim=1)
 
 
-def rank(labels: Iterable[Label], ranking: str, keep_unfinished: bool = False) -> list[Label]:
+def rank(labels: Iterable[Label], ranking: Ranking, keep_unfinished: bool = False) -> list[Label]:
     """One image's labels, best first: empty ones dropped, those that spell the same merged.
 
     Unfinished branches are no labels: they are dropped, or with `keep_unfinished` follow the finished ones unmerged.
@@ -102,28 +84,22 @@ def rank(labels: Iterable[Label], ranking: str, keep_unfinished: bool = False) -
             known = merged.get(label.text)
             merged[label.text] = label if known is None else _merge(known, label, ranking)
     ranked = list(merged.values())
-    if ranking != "none":
-        sign = 1 if ranking in _LOWEST_FIRST else -1
+    if ranking.is_sorted:
+        sign = 1 if ranking.lowest_first else -1
         ranked.sort(key=lambda label: sign * label.score)
     return ranked + unfinished if keep_unfinished else ranked
 
 
-def _merge(known: Label, other: Label, ranking: str) -> Label:
-    if ranking == "none":
+def _merge(known: Label, other: Label, ranking: Ranking) -> Label:
+    if not ranking.is_sorted:
         return known
-    if ranking in _LOWEST_FIRST:
-        return min(known, other, key=lambda label: label.score)
-    best = max(known, other, key=lambda label: math.prod(label.token_probs))
-    return replace(best, score=known.score + other.score)
+    if ranking.sums_alike:
+        best = max(known, other, key=lambda label: math.prod(label.token_probs))
+        return replace(best, score=known.score + other.score)
+    best_score = min if ranking.lowest_first else max
+    return best_score(known, other, key=lambda label: label.score)
 
 
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
     return sum(listed) / len(listed)
-
-
-def bar_length(score: float, ranking: str) -> float:
-    """A ranking's score as the length of a bar, 0 to 1, the better the longer."""
-    if ranking == "ppl":
-        return 1 / score
-    return 1 - score if ranking == "sim" else min(score, 1.0)

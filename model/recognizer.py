@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from model.choices import DTYPES, SAMPLINGS
+from model.choices import DTYPES, SAMPLINGS, find_ranking
 from model.configuration import RecognizerConfig
 from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
@@ -23,7 +23,7 @@ from model.modeling import RecognizerModel
 from model.notebook import LabelLists, Labels, recognizer_html
 from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor, resize_and_crop
-from model.ranking import Label, check_ranking, make_label, rank, with_similarity
+from model.ranking import Label, make_label, rank, with_similarity
 from model.sampling import Branches, SampledLabel, check_top_k, sample_one_shot
 
 _DECODED_LABELS_KEPT = 1 << 17
@@ -147,7 +147,8 @@ class Recognizer:
                 lists of the baselines may have top_k times as many together.
             keep_unfinished: also return branches that never closed, behind the others, with `finished=False`.
         """
-        check_ranking(ranking)
+        # Before the device is kept busy for a ranking that there is none of.
+        find_ranking(ranking)
         sampled = self.sample(pixel_values, top_k, sampling=sampling, max_label_tokens=max_label_tokens)
         return self.rank(sampled, ranking, keep_unfinished=keep_unfinished)
 
@@ -195,17 +196,17 @@ class Recognizer:
 
     def rank(self, sampled: SampledBatch, ranking: str = "prob", *, keep_unfinished: bool = False) -> list[list[Label]]:
         """Turns sampled branches into each image's labels, best first; `ranking` and the rest as in `label_pixels`."""
-        check_ranking(ranking)
+        by = find_ranking(ranking)
         listed = sampled.branches.to_lists() if isinstance(sampled.branches, Branches) else sampled.branches
         images = [
-            [make_label(*branch, self._decode, self.config.delimiter_id, ranking) for branch in branches]
+            [make_label(*branch, self._decode, self.config.delimiter_id, by) for branch in branches]
             for branches in listed
         ]
-        if ranking == "sim":
+        if by.compares_with_image:
             with torch.inference_mode():
                 embedding_VD = self.module.get_input_embeddings().weight
                 images = with_similarity(images, sampled.image_embeds_BND, embedding_VD)
-        return LabelLists(Labels(rank(labels, ranking, keep_unfinished), ranking) for labels in images)
+        return LabelLists(Labels(rank(labels, by, keep_unfinished), ranking) for labels in images)
 
     def explain(
         self,
@@ -223,7 +224,7 @@ class Recognizer:
 
         Raises ImageDecodeError where bytes are no readable image.
         """
-        check_ranking(ranking)
+        find_ranking(ranking)
         upright, size = self.preprocessor.open_upright(image), self.preprocessor.image_size
         pixel_values = self.pixel_values([np.asarray(resize_and_crop(upright, size))])
         sampled = self.sample(pixel_values, top_k, max_label_tokens=max_label_tokens)

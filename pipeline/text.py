@@ -1,8 +1,9 @@
-"""Keeps what logs in to a server out of records, logs and messages."""
+"""Text for people: without logins, without what steers a terminal, on one line, not too long."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 _MAX_MESSAGE_CHARACTERS = 1000
 
@@ -18,15 +19,28 @@ def conceal(text: str) -> str:
     return _QUERY.sub(r"\1?***", _LOGIN.sub("***@", _NOTIFIED.sub(r"\1\2***", text)))
 
 
-def printable(name: str) -> str:
+def valid_unicode(name: str) -> str:
     """A file name as valid Unicode: bytes that are no UTF-8 become backslash escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _as_space(character: str) -> str:
+    return " "
+
+
+def printable(text: str, replace: Callable[[str], str] = _as_space) -> str:
+    """Text that cannot steer a terminal, break its line or turn the direction of what stands beside it.
+
+    Args:
+        replace: gives what stands in the place of a character that could.
+    """
+    return text if text.isprintable() else "".join(part if part.isprintable() else replace(part) for part in text)
 
 
 def plain(message: str) -> str:
     """A message as one printable line and not too long: names of the source, which may be hostile, are part of it."""
     start = message[:_MAX_MESSAGE_CHARACTERS]
-    shown = "".join(part if part.isprintable() else part.encode("unicode_escape").decode() for part in start)
+    shown = printable(start, lambda character: character.encode("unicode_escape").decode())
     is_whole = len(start) == len(message) and len(shown) <= _MAX_MESSAGE_CHARACTERS
     return shown if is_whole else shown[: _MAX_MESSAGE_CHARACTERS - 3] + "..."
 

@@ -30,7 +30,7 @@ class RunRecord(_JsonRecord):
     run: str
     schema_version: int
     created: str
-    """UTC, ISO 8601."""
+    """When the run was made: UTC, ISO 8601."""
     source: str
     """The source as it was given, local paths absolute, logins concealed."""
     source_root: str
@@ -42,7 +42,7 @@ class RunRecord(_JsonRecord):
     fingerprint: str
     """Hash of model_fingerprint, preprocessing and `labelling`: what decides the labels."""
     labelling: dict[str, Any]
-    """top_k, ranking, sampling, max_label_tokens, dtype, honour_exif."""
+    """The settings that decide the labels: top_k, ranking, sampling, max_label_tokens, dtype, honour_exif."""
     versions: dict[str, str]
 
 
@@ -52,9 +52,9 @@ class JobRecord(_JsonRecord):
 
     run: str
     started: str
-    """UTC, ISO 8601."""
+    """When the job began: UTC, ISO 8601."""
     outcome: str
-    """done, failed or interrupted."""
+    """running, done, failed or interrupted. A job that was killed leaves `running` behind."""
     command: str
     n_shards_source: int
     n_shards_done_before: int
@@ -66,11 +66,11 @@ class JobRecord(_JsonRecord):
     n_rejected: int
     n_labels: int
     seconds: float
-    """Wall clock of the job, start of Ray and loading of the model included."""
+    """Wall clock of the job in seconds, start of Ray and loading of the model included."""
     labelling_s: float
-    """From the first to the last result."""
+    """Seconds from the first to the last result."""
     images_per_s: float
-    """Over `labelling_s`."""
+    """Images a second over `labelling_s`."""
     seconds_by_stage: dict[str, float] = field(default_factory=dict)
     """Busy seconds of all workers together: read, decode, infer, write."""
     workers: dict[str, Any] = field(default_factory=dict)
@@ -87,15 +87,15 @@ class LockRecord(_JsonRecord):
 
     run: str
     token: str
-    """Of this holder alone."""
+    """Random text that only this holder knows as its own."""
     host: str
     pid: int
     since: str
-    """UTC, ISO 8601, by the clock of its host."""
+    """When the lock was taken: UTC, ISO 8601, by the clock of its host."""
     lease_s: float
-    """A lock that was written so long ago, by the storage's clock, has expired."""
+    """Seconds after which a lock has expired that was not written again, by the storage's clock."""
     expires: str = ""
-    """UTC, ISO 8601: when this would be by the clock of its host."""
+    """When the lease ends by the clock of its host: UTC, ISO 8601."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,118 +1,101 @@
-"""What a command leaves for machines that look after it: `--summary`, `--notify`, and a last line of the log."""
+"""Around a command: `--summary`, `--notify`, and the last line of a log of JSON, however the command ends."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
-import click
-
+from jobs.closing.notification import Receiver, find_receiver
+from jobs.closing.outcome import Outcome
+from jobs.closing.summary import write_summary
 from jobs.console.log import is_json, say
 from jobs.console.process import exit_code_of
+from pipeline.errors import TagstreamError
+from schemas import ComparisonSummary, JobSummary
 
-if TYPE_CHECKING:
-    from jobs.closing.ending import Ending
-    from pipeline.labelling.job import LabelJob
-    from schemas import ComparisonSummary, JobSummary
-
-    Summarize = Callable[[Ending], JobSummary | ComparisonSummary]
-
-
-@dataclass(slots=True)
-class JobInHand:
-    """A labelling job and what is known of it before it can be made."""
-
-    verb: str
-    source: str
-    store: str
-    job: LabelJob | None = None
-
-    def summarize(self, ending: Ending) -> JobSummary:
-        from jobs.closing.ending import summarize_job
-
-        return summarize_job(self.verb, self.source, self.store, self.job, ending)
+Summary = JobSummary | ComparisonSummary
+Summarize = Callable[[Outcome], Summary]
 
 
 @contextlib.contextmanager
-def closing(summarize: Summarize, summary: str | None, notify: str | None) -> Iterator[Ending]:
-    """Writes the summary and notifies, however the command ends.
+def closing(summarize: Summarize, summary_url: str | None, notify: str | None) -> Iterator[Outcome]:
+    """Writes a command's summary and sends it to its receiver, however the command ends.
 
-    The file says `running` meanwhile, so that after a kill it does not tell of a former time. That a summary cannot be
-    written fails the command; that nobody could be notified is told, and fails nothing.
+    A summary that says `running` is written first, so that a file of an earlier command does not survive a kill. A
+    summary that cannot be written fails the command. A receiver that cannot be reached is logged and fails nothing.
 
     Args:
-        summarize: the summary of a command that ended so.
-        summary: where it goes.
-        notify: who gets it.
+        summarize: makes the summary of a command with this outcome.
+        summary_url: file of the summary, a path or s3://; None writes none.
+        notify: web address or command that receives the summary; None sends it to nobody.
 
-    Yields: the ending, for what the command knows of it: exit code and alarms.
+    Yields: the outcome, in which the command sets its exit code and alarms.
     """
-    from jobs.closing.ending import Ending, write_summary
-    from jobs.closing.notification import find_receiver
-    from pipeline.errors import TagstreamError
-
-    ending = Ending()
-    receiver = None
-    failure: BaseException | None = None
+    outcome = Outcome()
+    delivery = _Delivery(summarize, summary_url)
     try:
-        receiver = find_receiver(notify) if notify is not None else None
-        if summary:
-            try:
-                write_summary(summary, summarize(ending))
-            except TagstreamError:
-                # Nor could it be in the end.
-                summary = None
-                raise
-        yield ending
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        _end(ending, failure)
+        delivery.start(outcome, notify)
+        yield outcome
+    except BaseException as failure:
+        outcome.fail(failure)
         try:
-            _close(summarize(ending), summary, receiver)
+            delivery.finish(outcome)
         except Exception as trouble:
-            if failure is None:
-                raise
+            # The command ends with its own failure.
             say(str(trouble), level=logging.ERROR, prefix="Error: ")
+        raise
+    outcome.succeed()
+    delivery.finish(outcome)
 
 
-def _end(ending: Ending, failure: BaseException | None) -> None:
-    from pipeline.errors import RunLockedError
-    from pipeline.text import one_line
+class _Delivery:
+    """Takes the summary of a command to its file, its receiver and the log."""
 
-    if failure is None:
-        ending.outcome, ending.exit_code = "done", ending.exit_code or 0
-        return
-    ending.exit_code = exit_code_of(failure)
-    if isinstance(failure, KeyboardInterrupt | click.Abort):
-        ending.outcome = "interrupted"
-    else:
-        ending.outcome = "locked" if isinstance(failure, RunLockedError) else "failed"
-        ending.message = failure.format_message() if isinstance(failure, click.ClickException) else one_line(failure)
+    def __init__(self, summarize: Summarize, url: str | None) -> None:
+        self._summarize = summarize
+        self._url = url
+        self._receiver: Receiver | None = None
 
+    def start(self, outcome: Outcome, notify: str | None) -> None:
+        """Finds the receiver and writes the first summary. Raises TagstreamError where that fails."""
+        if notify is not None:
+            self._receiver = find_receiver(notify)
+        if self._url:
+            try:
+                write_summary(self._url, self._summarize(outcome))
+            except TagstreamError:
+                # The last summary would fail in the same way.
+                self._url = None
+                raise
 
-def _close(result: JobSummary | ComparisonSummary, summary: str | None, receiver: Any) -> None:
-    from jobs.closing.ending import write_summary
-    from pipeline.errors import TagstreamError
+    def finish(self, outcome: Outcome) -> None:
+        """Delivers the last summary. Raises TagstreamError where it cannot be written, after all others have it."""
+        summary = self._summarize(outcome)
+        trouble = None
+        if self._url:
+            try:
+                write_summary(self._url, summary)
+            except TagstreamError as error:
+                trouble = error
+                summary = replace(summary, exit_code=exit_code_of(error), message=str(error))
+        _log(summary)
+        self._notify(summary)
+        if trouble is not None:
+            raise trouble
 
-    trouble = None
-    if summary:
+    def _notify(self, summary: Summary) -> None:
+        if self._receiver is None:
+            return
         try:
-            write_summary(summary, result)
-        except TagstreamError as error:
-            trouble = error
-            result = replace(result, exit_code=exit_code_of(error), message=str(error))
-    if is_json():
-        counts = {name: getattr(result, name) for name in ("outcome", "exit_code", "alarms")}
-        say(f"{result.verb} ended: {result.outcome}", **counts)
-    if receiver is not None:
-        try:
-            receiver.notify(result.to_json().encode())
+            self._receiver.notify(summary.to_json().encode())
         except TagstreamError as error:
             say(f"NOT NOTIFIED: {error}", level=logging.ERROR)
-    if trouble is not None:
-        raise trouble
+
+
+def _log(summary: Summary) -> None:
+    """Writes the last line of a log of JSON; a log of text has none."""
+    if is_json():
+        counts = {name: getattr(summary, name) for name in ("outcome", "exit_code", "alarms")}
+        say(f"{summary.verb} ended: {summary.outcome}", **counts)

@@ -1,6 +1,6 @@
-"""Hands what a command did to somebody else: by POST to a web address, or to a program's standard input.
+"""Sends a command's summary to a receiver: by POST to a web address, or to a program's standard input.
 
-An address is a secret, as those of chat rooms are: no message names more of it than its host.
+A web address may be a secret, as the addresses of chat rooms are. So messages name its host alone.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ from pipeline.text import conceal
 _TIMEOUT_S = 10.0
 _WAITS_S = (1.0, 4.0)
 _COMMAND_TIMEOUT_S = 60.0
-# An answer that says to try again later, or that the server is in trouble.
+# Answers that ask to try again later, or that say that the server is in trouble.
 _REPEATED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_TOLD = 300
 
 
 class Receiver(Protocol):
-    """Somebody who gets a JSON object."""
+    """Takes the JSON of a summary."""
 
     def notify(self, content: bytes) -> None:
-        """Raises TagstreamError where it cannot be handed over."""
+        """Hands the JSON over. Raises TagstreamError where that fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A web address that JSON is sent to."""
+    """A web address that JSON is sent to by POST."""
 
     url: str
     login: str = ""
-    """name:password"""
+    """Name and password for basic authentication, as name:password; empty for none."""
 
     @property
-    def place(self) -> str:
+    def host(self) -> str:
+        """Scheme and host, the part of the address that messages may show."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
     def notify(self, content: bytes) -> None:
-        """Sends it, a few times where the server is out of reach or in trouble."""
+        """Posts the JSON; tries again twice where the server is out of reach or in trouble."""
         for wait_s in (*_WAITS_S, None):
             problem, is_repeated = self._post(content)
             if problem is None:
@@ -61,10 +62,10 @@ class Webhook:
             if wait_s is None or not is_repeated:
                 break
             time.sleep(wait_s)
-        raise TagstreamError(f"{self.place} was not notified: {problem}")
+        raise TagstreamError(f"{self.host} was not notified: {problem}")
 
     def _post(self, content: bytes) -> tuple[str | None, bool]:
-        """What went wrong, and whether it may go well another time."""
+        """What went wrong, None for nothing, and whether another try may succeed."""
         headers = {"Content-Type": "application/json", "User-Agent": "tagstream"}
         if self.login:
             headers["Authorization"] = f"Basic {base64.b64encode(self.login.encode()).decode()}"
@@ -82,7 +83,7 @@ class Webhook:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Of a POST that is sent elsewhere urllib would make a GET without the content."""
+    """Follows no redirect: urllib would turn the POST into a GET without content."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -93,13 +94,13 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A command that reads JSON; no shell is between."""
+    """A command that reads JSON from its standard input. It runs without a shell."""
 
     words: tuple[str, ...]
 
     def notify(self, content: bytes) -> None:
-        """Runs it to its end, or for a minute."""
-        # Files, not pipes: what the command leaves running may hold a pipe open for ever.
+        """Runs the command to its end, for a minute at most."""
+        # Files, not pipes: a process that the command leaves behind could hold a pipe open for ever.
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as told:
             given.write(content)
             given.seek(0)
@@ -119,7 +120,7 @@ class Program:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:
-    """The process's exit code; None where it had to be stopped."""
+    """The exit code of the process; None where it was killed after a minute."""
     code = None
     try:
         code = process.wait(_COMMAND_TIMEOUT_S)
@@ -134,7 +135,7 @@ def _wait(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def find_receiver(text: str) -> Receiver:
-    """The receiver that is meant by a web address or a command. Raises TagstreamError where it is neither."""
+    """The receiver that this text names. Raises TagstreamError where it is neither a web address nor a command."""
     if text.startswith(("http://", "https://")):
         return _webhook(text)
     try:
@@ -142,7 +143,7 @@ def find_receiver(text: str) -> Receiver:
     except ValueError as error:
         raise TagstreamError(f"the command to notify cannot be read: {error}") from error
     if not words or shutil.which(words[0]) is None:
-        # An address with a slip of the pen is a secret as well.
+        # A mistyped address is still a secret.
         shown = "what was given" if "://" in text else repr(words[0] if words else text)
         raise TagstreamError(f"{shown} cannot be notified; expected http(s)://... or a command that is installed here")
     return Program(words)
@@ -157,6 +158,6 @@ def _webhook(url: str) -> Webhook:
     if not host or not url.isascii() or any(sign.isspace() for sign in url):
         raise TagstreamError("the address to notify is no http(s)://host/...")
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
-    place = f"[{host}]" if ":" in host else host
-    netloc = place if port is None else f"{place}:{port}"
+    bracketed = f"[{host}]" if ":" in host else host
+    netloc = bracketed if port is None else f"{bracketed}:{port}"
     return Webhook(urlunsplit((parts.scheme, netloc, parts.path, parts.query, "")), login)

@@ -1,1 +1,1 @@
-"""What verbs share of the terminal: options, log, live line, output, the process of a long job."""
+"""What verbs share: options, log, live line, output, and how a long job's process ends."""

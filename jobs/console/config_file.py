@@ -13,7 +13,7 @@ _PRESETS = files("jobs") / "presets"
 
 
 def read_config(path: str | None) -> dict[str, Any]:
-    """What the file holds; nothing where none is given. Raises UsageError for a file that is no TOML."""
+    """The settings in a TOML file; none for None. Raises UsageError where the file is not TOML."""
     if path is None:
         return {}
     try:
@@ -23,7 +23,7 @@ def read_config(path: str | None) -> dict[str, Any]:
 
 
 def read_preset(name: str | None) -> dict[str, Any]:
-    """Settings that come along; nothing where no name is given. Raises UsageError for a name that there is not."""
+    """The settings of a preset of jobs/presets; none for None. Raises UsageError for an unknown name."""
     if name is None:
         return {}
     known = sorted(path.name.removesuffix(".toml") for path in _PRESETS.iterdir() if path.name.endswith(".toml"))

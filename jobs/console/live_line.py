@@ -1,4 +1,4 @@
-"""One live line about a running job; without a terminal a plain line every few seconds."""
+"""One live line about a running job; where stderr is no terminal, a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class LiveLine:
     """Draws a job's progress on stderr while the context lasts.
 
     Args:
-        describe: the line after so many seconds.
-        counters: the same for a log of json.
+        describe: makes the line, given the seconds since the start.
+        counters: the same facts as fields of a JSON log line.
     """
 
     def __init__(self, describe: Callable[[float], str], counters: Callable[[], dict[str, Any]] = dict) -> None:
@@ -58,7 +58,7 @@ class LiveLine:
 
 
 def draw(line: str) -> None:
-    """Puts a line in the place of the last one on the terminal."""
+    """Replaces the last line on the terminal by this one, cut to the terminal's width."""
     _write("\r\x1b[2K" + line[: shutil.get_terminal_size().columns - 1])
 
 
@@ -68,12 +68,12 @@ def _write(text: str) -> None:
 
 
 def is_progress(line: str) -> bool:
-    """Whether a line of a log is one that a live line left there."""
+    """Whether a live line wrote this line of a log."""
     return bool(_PROGRESS.fullmatch(line))
 
 
 def describe(at: ProgressSnapshot, elapsed_s: float) -> str:
-    """The line of a labelling job."""
+    """The live line of a labelling job after so many seconds."""
     if not at.n_images:
         return f"{at.phase} ... {clock(elapsed_s)}"
     parts = [
@@ -89,7 +89,7 @@ def describe(at: ProgressSnapshot, elapsed_s: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """1:05, 2:03:04, 3 d 04:00."""
+    """A duration as a clock shows it: 1:05, 2:03:04, 3 d 04:00."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)

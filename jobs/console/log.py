@@ -1,7 +1,7 @@
-"""What commands tell on stderr: plain lines, or with `--log-format json` one object a line.
+"""Messages on stderr: plain lines, or with `--log-format json` one JSON object a line.
 
-Every line of the latter has time, level and message; run and job, as soon as they are known; shard and counters, where
-it is about them.
+Every JSON line has a time, a level and a message. It names run and job as soon as they are known, and shard and
+counters where the message is about them.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import click
 
 from pipeline.text import conceal
 
-# In the place of the time in a line that another process writes later.
+# Stands for the time in a line that another process writes later.
 TIME_MARK = "@TIME@"
 _SPOKEN = logging.getLogger("jobs")
 _PIPELINE = logging.getLogger("pipeline")
 
 
 class _Lines(logging.Formatter):
-    """Messages as they are."""
+    """Plain lines: the message alone."""
 
     def format(self, record: logging.LogRecord) -> str:
         return getattr(record, "prefix", "") + conceal(record.getMessage())
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object a record."""
+    """JSON lines: one object a record."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _JsonLines(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    """stderr as it is at the time."""
+    """Writes to whatever sys.stderr is at the time of the message."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(self.format(record), err=True)
@@ -65,9 +65,9 @@ _SPOKEN.propagate = False
 
 
 def start_log(log_format: str) -> None:
-    """Chooses how everything is told from here on: text or json.
+    """Chooses the format of all later messages: "text" or "json".
 
-    As json also what libraries warn of, and what the pipeline tells of each shard.
+    A JSON log also has the warnings of libraries, and a line of the pipeline for each shard.
     """
     as_json = log_format == "json"
     _HANDLER.setFormatter(_JsonLines() if as_json else _Lines())
@@ -78,35 +78,40 @@ def start_log(log_format: str) -> None:
 
 
 def is_json() -> bool:
+    """Whether messages are JSON lines."""
     return isinstance(_HANDLER.formatter, _JsonLines)
 
 
 def identify_by(identify: Callable[[], dict[str, str]]) -> None:
-    """Adds what this returns to every following line that is json."""
+    """Adds the fields that `identify` returns to every later JSON line."""
     if isinstance(_HANDLER.formatter, _JsonLines):
         _HANDLER.formatter.identify = identify
 
 
 def say(message: str, *, level: int = logging.INFO, prefix: str = "", **fields: Any) -> None:
-    """Tells something.
+    """Writes a message to stderr.
 
     Args:
-        prefix: of the plain line, where the level is told otherwise in json.
-        fields: further values of the json object.
+        message: one sentence or line.
+        level: a level of `logging`; only a JSON line shows it.
+        prefix: start of a plain line, such as "Error: "; a JSON line has its level instead.
+        fields: further fields of a JSON line.
     """
     _SPOKEN.log(level, "%s", message, extra={"prefix": prefix, "fields": fields})
 
 
 def say_trouble(message: str, error: BaseException) -> None:
-    """Tells of an error in the code, with its traceback."""
+    """Writes a message about an error in the code; a JSON line has the traceback."""
     _SPOKEN.error("%s", message, exc_info=error)
 
 
 def render(message: str, level: int, *, is_later: bool = False) -> bytes:
-    """A line as `say` writes it, for those who cannot go through sys.stderr.
+    """The bytes of a line that `say` would write, for callers that cannot write to sys.stderr.
 
     Args:
-        is_later: put TIME_MARK where the time goes.
+        message: one sentence or line.
+        level: a level of `logging`.
+        is_later: whether the line has TIME_MARK in place of its time, because another process writes it later.
     """
     record = _SPOKEN.makeRecord(_SPOKEN.name, level, "", 0, "%s", (message,), None)
     if is_later:

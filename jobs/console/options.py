@@ -1,8 +1,9 @@
-"""Numbers of options."""
+"""Options that several verbs have, each declared once, and the types of their values."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -11,13 +12,51 @@ from jobs.console.log import start_log
 
 
 class FiniteRange(click.FloatRange):
-    """A number of a range; click takes nan for one of any range."""
+    """A number within a range, never nan or infinite: click's own range accepts nan."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+EXISTING_FILE = click.Path(exists=True, dir_okay=False)
+
+# The store that a verb reads.
+store_argument = click.argument("store")
+
+run_option = click.option("--run", help="Which run.  [default: the only one]")
+only_run_option = click.option("--run", help="Only this run.")
+truth_option = click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
+vocabulary_option = click.option("--vocabulary", type=EXISTING_FILE, help="TOML or CSV.  [default: built in]")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+
+model_option = click.option(
+    "--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder."
+)
+top_k_option = click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
+batch_size_option = click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
+actors_option = click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
+
+ray_address_option = click.option(
+    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
+)
+head_address_option = click.option(
+    "--address", help="Head of the cluster, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
+)
+lock_option = click.option("--lock", is_flag=True, help="Exit 5 at once if another job has the run.")
+verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+
+
+def config_option(help_text: str) -> Callable[[Any], Any]:
+    """The option `--config` of a verb, which names a TOML file."""
+    return click.option("--config", type=EXISTING_FILE, help=help_text)
+
+
+def format_option(*formats: str) -> Callable[[Any], Any]:
+    """The option `--format` of a verb: how it prints its result. The first format is the default."""
+    return click.option("--format", "output", type=click.Choice(formats), default=formats[0], show_default=True)
 
 
 def log_format_option(command: Any) -> Any:
@@ -34,7 +73,7 @@ def log_format_option(command: Any) -> Any:
         is_eager=True,
         expose_value=False,
         callback=choose,
-        help="Of what is told on stderr.",
+        help="Format of stderr.",
     )(command)
 
 
@@ -42,7 +81,7 @@ def closing_options(command: Any) -> Any:
     """The options `--summary` and `--notify` of a verb."""
     for option in (
         click.option("--notify", metavar="COMMAND|URL", help="Gets the same JSON: on stdin, or by POST."),
-        click.option("--summary", metavar="FILE", help="What became of it, as JSON; local or s3://."),
+        click.option("--summary", metavar="FILE", help="How it ended, as JSON; local or s3://."),
     ):
         command = option(command)
     return command

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from wcwidth import clip, ljust, rjust, width
 
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
+from jobs.console.row_formats import write_csv, write_json
+from pipeline.catalog.connection import Connection
+from pipeline.text import printable
 
 Rows = Iterable[Sequence[Any]]
 _ROWS_AT_ONCE = 1000
@@ -20,14 +22,12 @@ _MAX_CELL_COLUMNS = 100
 
 
 def print_result(result: Connection, output: str = "table") -> int:
-    """Prints what a query gave, as `print_rows` does."""
+    """Prints the rows of a query, as `print_rows` does; returns how many."""
     return print_rows(*columns_and_rows(result), output)
 
 
 def print_rows(columns: Sequence[str], rows: Rows, output: str = "table") -> int:
     """Prints rows as a "table" (aligned columns, at most 200 rows), "csv" or "json"; returns how many."""
-    from jobs.console.row_formats import write_csv, write_json
-
     if output == "table":
         return _print_table(columns, rows)
     n_rows = {"csv": write_csv, "json": write_json}[output](columns, rows, sys.stdout)
@@ -36,13 +36,8 @@ def print_rows(columns: Sequence[str], rows: Rows, output: str = "table") -> int
 
 
 def columns_and_rows(result: Connection) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-    """Names of a result's columns, and its rows as they are fetched."""
+    """The names of a result's columns, and its rows, fetched as they are asked for."""
     return [column[0] for column in result.description or []], _fetched(result)
-
-
-def printable(text: str) -> str:
-    """Text that cannot steer a terminal, nor turn the direction of what stands beside it."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _fetched(result: Connection) -> Iterator[tuple[Any, ...]]:
@@ -51,8 +46,6 @@ def _fetched(result: Connection) -> Iterator[tuple[Any, ...]]:
 
 
 def _print_table(columns: Sequence[str], rows: Rows) -> int:
-    from wcwidth import ljust, rjust, width
-
     rows = list(islice(rows, _MAX_TABLE_ROWS + 1))
     header, *shown = [[_cell(value) for value in row] for row in [columns, *rows[:_MAX_TABLE_ROWS]]]
     widths = [max(width(row[i]) for row in [header, *shown]) for i in range(len(columns))]
@@ -67,15 +60,13 @@ def _print_table(columns: Sequence[str], rows: Rows) -> int:
 
 
 def _cell(value: Any) -> str:
-    """A value as one short piece of a line."""
-    from wcwidth import clip, width
-
+    """A value as one cell of a table: one line, at most 100 columns wide."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.5g}"
     text = printable(", ".join(map(str, value)) if isinstance(value, list) else str(value))
-    # Marks that combine take no width, however many they are.
+    # Combining characters take no width, so that text of any length can be narrow.
     if len(text) <= _MAX_CELL_COLUMNS and width(text) <= _MAX_CELL_COLUMNS:
         return text
     return clip(text[: _MAX_CELL_COLUMNS - 3], 0, _MAX_CELL_COLUMNS - 3) + "..."

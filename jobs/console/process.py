@@ -1,4 +1,4 @@
-"""How a long job's process ends: stopped cleanly, stopped at once, or from outside, with a last word."""
+"""How a long job's process ends: stopped cleanly, stopped at once, or killed; each with a message."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _LAST_WORDS = (
     "the job's process was ended from outside: killed, perhaps because the machine is out of memory, or Ray "
     "lost its head process (logs: /tmp/ray/session_latest/logs)."
 )
-# Of a job that only measures.
+# What `job_process` says of a job that only measures.
 NOTHING_KEPT = {"kept": "nothing is kept", "again": "run the same command to begin anew"}
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, with which schedulers take a machine back: everything stops as by Ctrl-C."""
+    """SIGTERM, which schedulers send to take a machine back; it stops a job as Ctrl-C does."""
 
 
 def exit_code_of(error: BaseException) -> int:
-    """What the command exits with when it ends so."""
+    """The exit code of a command that ends with this exception."""
     if isinstance(error, click.ClickException):
         return error.exit_code
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        # click makes an Abort of what interrupts it.
+        # click turns a KeyboardInterrupt into an Abort.
         is_terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
         return EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED
     return EXIT_LOCKED if isinstance(error, RunLockedError) else EXIT_FAILED
@@ -53,14 +53,16 @@ def terminate(*_: object) -> NoReturn:
 
 @contextlib.contextmanager
 def job_process(kept: str = "what is done is kept", again: str = "run the same command to go on") -> Iterator[None]:
-    """A job that Ctrl-C or SIGTERM stops cleanly, and a second one at once; whose end is never without a word.
+    """While the context lasts, Ctrl-C or SIGTERM stops the job cleanly, and a second one stops it at once.
+
+    Every end is explained on stderr, also that of a process that is killed.
 
     Args:
-        kept: what remains of a job that was stopped.
-        again: what to do then.
+        kept: what is kept of a job that was stopped, as a clause.
+        again: how to go on after that, as a clause.
     """
     if threading.current_thread() is not threading.main_thread():
-        # Signals and the process belong to somebody else.
+        # Only the main thread may handle signals; here the process belongs to another program.
         yield
         return
     with _last_words(f"{_LAST_WORDS} {kept.capitalize()}; {again}.") as spoken:
@@ -85,18 +87,20 @@ def job_process(kept: str = "what is done is kept", again: str = "run the same c
 
 
 def _write_at_once(message: str) -> None:
-    """Not through sys.stderr, which the thread that was interrupted may be writing to."""
-    # Below a live line, which json has not.
+    """Writes a line past sys.stderr, which the interrupted thread may be writing to."""
+    # Starts below the live line, which a JSON log does not have.
     start = b"" if is_json() else b"\n"
     os.write(sys.stderr.fileno(), start + render(message, logging.WARNING))
 
 
 @contextlib.contextmanager
 def _last_words(words: str) -> Iterator[Callable[[], None]]:
-    """Says these words where this process ends within this context; yields what to call before an end with its own.
+    """Writes these words to stderr if the process ends within this context.
 
-    Ray's core ends a process with exit code 1 and without a word when it loses Ray's head process. Another process
-    waits for the end of a pipe that only this one holds open.
+    Ray's core ends a process silently, with exit code 1, when it loses Ray's head process. So another process waits for
+    the end of a pipe that only this one holds open, and writes the words then.
+
+    Yields: a function to call before an end that has its own message; the words are not written then.
     """
     line = render("Error: " * (not is_json()) + words, logging.ERROR, is_later=True).decode().rstrip()
     script = f'read -r _ || printf "%s\\n" "$0" | sed "s/{TIME_MARK}/$(date -u +%FT%T.000+00:00)/" >&2'
@@ -118,7 +122,7 @@ def _last_words(words: str) -> Iterator[Callable[[], None]]:
 
 
 def command_line() -> str:
-    """This invocation as records keep it, to be typed again: without who is notified, which is a secret."""
+    """The command line of this process, for a record, without `--notify`, whose address is a secret."""
     words, rest = ["tagstream"], iter(sys.argv[1:])
     for word in rest:
         if word == "--notify":

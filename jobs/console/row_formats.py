@@ -1,4 +1,4 @@
-"""Rows as CSV, JSON and Parquet, written as they come; text comes back exactly as it was."""
+"""Rows as CSV, JSON and Parquet, written one by one as they are fetched; readers get the exact text back."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import TagstreamError
-from pipeline.text import one_line
+from pipeline.text import one_line, printable
 
 Rows = Iterable[Sequence[Any]]
 
 
 def write_csv(columns: Sequence[str], rows: Rows, stream: TextIO) -> int:
-    """Writes rows as CSV, lists and structs as JSON in their cells; null is empty, as empty text is.
+    """Writes rows as CSV. Lists and structs are JSON in their cells; null is an empty cell, as empty text is.
 
     Returns: the number of rows.
     """
     writer = csv.writer(stream, lineterminator="\n")
-    # Readers end a row at a carriage return, but the writer quotes none of itself.
+    # Readers end a row at a carriage return, which the default writer does not quote.
     quoting_writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
     n_rows = 0
     writer.writerow(columns)
@@ -50,7 +50,7 @@ def write_json(columns: Sequence[str], rows: Rows, stream: TextIO) -> int:
 def write_parquet(reader: pa.RecordBatchReader, stream: IO[bytes]) -> int:
     """Writes batches as Parquet. Returns: the number of rows.
 
-    Raises TagstreamError for a type that Parquet has not, and where the reader fails.
+    Raises TagstreamError for a type that Parquet does not have, and where the reader fails.
     """
     names = distinct(reader.schema.names)
     schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
@@ -66,7 +66,7 @@ def write_parquet(reader: pa.RecordBatchReader, stream: IO[bytes]) -> int:
 
 
 def distinct(columns: Sequence[str]) -> list[str]:
-    """Column names for one object; those of a name that others have too are numbered: run, run_1."""
+    """Column names that are all different: repeated ones are numbered, as in run, run_1."""
     names: list[str] = []
     for column in columns:
         number, name = 0, column
@@ -81,20 +81,18 @@ def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     try:
         yield from reader
     except (OSError, pa.ArrowException) as error:
-        # Through Arrow's stream DuckDB's errors come as these.
+        # DuckDB's errors arrive as these through Arrow's stream.
         raise TagstreamError(f"the query failed: {error}") from error
 
 
 def _json(value: Any) -> str:
     text = json.dumps(_plain(value), default=str, ensure_ascii=False)
-    if text.isprintable():
-        return text
-    # What steers a terminal or turns the direction of text is escaped, which json has for every character.
-    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
+    # JSON has an escape for every character.
+    return printable(text, lambda character: json.dumps(character)[1:-1])
 
 
 def _plain(value: Any) -> Any:
-    """A value as json has it: numbers are numbers, and what is no number is null."""
+    """A value that JSON can hold: decimals become floats; nan and infinity become null."""
     if isinstance(value, Decimal):
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):

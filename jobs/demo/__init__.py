@@ -1,1 +1,1 @@
-"""The images that come with the package, and how such scenes are made."""
+"""The sample images that ship with the package, and how such scenes are made."""

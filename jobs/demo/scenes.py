@@ -1,7 +1,7 @@
-"""Scenes with known content, composed from the pictograms of an emoji font: the corpus that the demo model knows.
+"""Scenes with known content, composed from the pictograms of an emoji font: the corpus of the demo model.
 
-They are composed, not photographed, so that any number of them can be made and some can ship with the project. A scene
-depends on nothing but its seed and the font's version.
+Composed scenes can be made in any number, and some can ship with the project. A scene depends on nothing but its seed
+and the font's version.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_LAYOUTS = 50
 _MAX_ROTATION_DEG = 30
 # Shortest and longest side of an object, as a share of the scene's, by the number of objects.
 _SIDE_SHARES = {1: (0.35, 0.8), 2: (0.3, 0.6), 3: (0.28, 0.5), 4: (0.26, 0.45), 5: (0.25, 0.4), 6: (0.25, 0.38)}
-# Names that take no article; plurals are told by their ending.
+# Names that take no article. Plurals, which take none either, are known by their ending.
 _UNCOUNTED = frozenset("broccoli cheese coffee corn cutlery DNA garlic popcorn soap spaghetti sushi yarn".split())
 _SINGULAR_IN_S = frozenset("bus cactus compass compact disc hibiscus lotus octopus rhinoceros hippopotamus".split())
 _SILENT = ("hour", "umb")
@@ -37,7 +37,7 @@ Pictograms = Mapping[str, Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An encoded JPEG with what is in it: `labels` in alphabetical order, and a caption."""
+    """A JPEG with its content: the names of its objects, in alphabetical order, and a caption."""
 
     jpeg: bytes
     labels: list[str]
@@ -46,7 +46,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """An object of a scene: RGBA pixels, and where their upper left corner lies."""
+    """An object of a scene: RGBA pixels, and the position of their upper left corner in pixels."""
 
     pixels: Image.Image
     left: int
@@ -55,7 +55,7 @@ class _Placed:
 
 @cache
 def pictogram_names() -> dict[str, str]:
-    """Everyday name -> character, of everything the corpus shows."""
+    """The character of each pictogram that the corpus shows, by everyday name."""
     names = {}
     for line in (files("jobs.demo") / "pictograms.txt").read_text("utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
@@ -65,7 +65,7 @@ def pictogram_names() -> dict[str, str]:
 
 
 def read_pictograms(font: Path) -> dict[str, Image.Image]:
-    """Everyday name -> RGBA image cut to its content.
+    """The pictograms of a font: RGBA images cut to their content, by everyday name.
 
     Args:
         font: NotoColorEmoji.ttf (Debian: fonts-noto-color-emoji).
@@ -81,7 +81,7 @@ def read_pictograms(font: Path) -> dict[str, Image.Image]:
         canvas = Image.new("RGBA", (_FONT_PX * 2, _FONT_PX * 2))
         ImageDraw.Draw(canvas).text((0, 0), character, font=loaded, embedded_color=True)
         box = canvas.getbbox()
-        # A font of outlines would draw in the one colour of the pen, or boxes for what it lacks.
+        # An outline font would draw in one colour, or a box for a character that it lacks.
         if box is None or len(canvas.getcolors(canvas.width * canvas.height) or ()) < _MIN_COLOURS:
             raise ValueError(f"{font} has no pictogram for {name}; expected Noto Color Emoji 2.042 or newer")
         pictograms[name] = canvas.crop(box)
@@ -89,11 +89,11 @@ def read_pictograms(font: Path) -> dict[str, Image.Image]:
 
 
 def draw_scene(pictograms: Pictograms, seed: Sequence[int], max_objects: int = MAX_OBJECTS) -> Scene:
-    """A scene of one to `max_objects` different pictograms.
+    """Composes a scene of one to `max_objects` different pictograms.
 
     Args:
         pictograms: RGBA images by name.
-        seed: the corpus's seed and the scene's number.
+        seed: the corpus's seed and the scene's number; the same pair gives the same scene.
         max_objects: 1 to 6.
     """
     rng = np.random.default_rng(seed)
@@ -108,7 +108,7 @@ def draw_scene(pictograms: Pictograms, seed: Sequence[int], max_objects: int = M
 
 
 def _background(rng: np.random.Generator) -> Image.Image:
-    """Two colours, mixed by a gradient, soft noise, stripes or patches."""
+    """A background of two colours, mixed by a gradient, stripes, soft noise or patches."""
     low, high = rng.integers(0, 256, (2, 3)) * 0.75 + 32
     down, right = np.mgrid[0:SCENE_PX, 0:SCENE_PX] / SCENE_PX
     angle = rng.uniform(0, 2 * np.pi)
@@ -128,7 +128,7 @@ def _background(rng: np.random.Generator) -> Image.Image:
 
 
 def _layout(pictograms: list[Image.Image], rng: np.random.Generator) -> list[_Placed]:
-    """Sizes, turns and places such that enough of every object can be seen; the best found, if none is."""
+    """Sizes, rotations and positions that leave enough of every object visible; the best of 50 tries if none does."""
     best: tuple[float, list[_Placed]] = (-1.0, [])
     for _ in range(_MAX_LAYOUTS):
         placed = [_place(pictogram, len(pictograms), rng) for pictogram in pictograms]
@@ -155,7 +155,7 @@ def _place(pictogram: Image.Image, n_objects: int, rng: np.random.Generator) -> 
 
 
 def _visible_shares(placed: list[_Placed]) -> list[float]:
-    """What part of each object's pixels shows, behind those placed after it and within the scene."""
+    """The share of each object's pixels that lies within the scene and is not covered by later objects."""
     owner = np.full((SCENE_PX, SCENE_PX), -1)
     n_pixels = []
     for number, thing in enumerate(placed):
@@ -169,7 +169,7 @@ def _visible_shares(placed: list[_Placed]) -> list[float]:
 
 
 def _lit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Light and camera: brightness, tint, contrast, a little blur and noise."""
+    """Changes brightness, tint and contrast as light does, and adds a little blur and noise as a camera does."""
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7)))
     pixels = np.asarray(image, np.float64)
     tint = rng.uniform(0.75, 1.15) * rng.uniform(0.93, 1.07, 3)
@@ -179,7 +179,7 @@ def _lit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _caption(names: list[str], rng: np.random.Generator) -> str:
-    """One sentence that names everything, as a person would."""
+    """One sentence that names every object."""
     things = [_with_article(name) for name in names]
     listed = things[0] if len(things) == 1 else ", ".join(things[:-1]) + " and " + things[-1]
     return str(rng.choice(_OPENINGS)) + listed

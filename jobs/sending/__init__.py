@@ -1,1 +1,1 @@
-"""Sends a command to a cluster and follows it there."""
+"""Sends a command to a Ray cluster and follows its log."""

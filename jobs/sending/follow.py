@@ -1,4 +1,4 @@
-"""The log of a job on a cluster as if the job ran here: its progress on one live line, its exit code ours."""
+"""Follows a job on a cluster as if it ran here: its progress is one live line, its exit code the command's."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from jobs.console.live_line import draw, is_progress
 if TYPE_CHECKING:
     from pipeline.cluster.submission import JobCluster
 
-# Lines that Ray puts in front of the command's own.
-_OF_RAY = ("Runtime env is setting up.", "Running entrypoint for job ")
+# Lines that Ray writes before the command's own.
+_LINES_OF_RAY = ("Runtime env is setting up.", "Running entrypoint for job ")
 
 
 def follow(cluster: JobCluster, job_id: str) -> int:
-    """Prints a job's log until the job has ended; returns its exit code. Ctrl-C leaves the job alone."""
+    """Prints a job's log until the job has ended, and returns its exit code. Ctrl-C does not stop the job."""
     is_terminal = sys.stderr.isatty()
     line = ""
     try:
         for line in cluster.follow(job_id):
-            if any(words in line for words in _OF_RAY):
+            if any(words in line for words in _LINES_OF_RAY):
                 continue
             if is_terminal and is_progress(line):
                 draw(line)
@@ -40,7 +40,7 @@ def follow(cluster: JobCluster, job_id: str) -> int:
         draw("")
     job = cluster.job(job_id)
     if job.exit_code:
-        # Of a job that failed in its own words, Ray's message is the last of them.
+        # Where the job said itself why it failed, Ray repeats its last line as the message.
         message = "" if job.message == line.strip() else job.message
         click.echo(f"Job {job_id}: {job.status}, exit code {job.exit_code}. {message}".rstrip(), err=True)
     return job.exit_code or 0

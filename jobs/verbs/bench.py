@@ -8,29 +8,30 @@ from typing import Any
 
 import click
 
-from jobs.console.options import FiniteRange
+from jobs.console.live_line import LiveLine, clock
+from jobs.console.options import FiniteRange, format_option, model_option
 from jobs.console.output import print_rows
+from jobs.console.process import NOTHING_KEPT, job_process
 
 
-@click.command(short_help="Measure how fast this machine reads, decodes, labels and commits.")
-@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
+@click.command
+@model_option
 @click.option(
-    "--seconds", type=FiniteRange(min=0.1), default=10.0, show_default=True, help="For each of the measurements."
+    "--seconds", type=FiniteRange(min=0.1), default=10.0, show_default=True, help="Time for each measurement."
 )
-@click.option("--folder", help="Write what is read here; it is deleted.  [default: temporary folder]")
-@click.option("--store", help="Commit below this directory or s3:// prefix, and delete it.  [default: --folder]")
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--folder", help="Write generated data below this folder; it is deleted.  [default: temporary folder]")
+@click.option("--store", help="Commit below this directory or s3:// prefix; the data is deleted.  [default: --folder]")
+@format_option("table", "json")
 def bench(output: str, **options: Any) -> None:
-    """Measure how many images this machine reads, decodes and labels a second, and how many shards it commits: each
-    stage alone, on generated data, the median of five repetitions with the slowest and the fastest. It compares
-    machines; what a whole job takes is what `tagstream plan` tells. What was read once comes out of the memory.
+    """Measure how many images this machine reads, decodes and labels a second, and how many shards it commits. Each
+    stage runs alone, on generated data; the result is the median of five repetitions, with the slowest and the fastest.
+    Use it to compare machines; `tagstream plan` predicts a whole job. Files that were read before come from memory.
 
     \b
     tagstream bench
     tagstream bench --model ./nxtp --folder /mnt/shards --store s3://bucket/scratch --format json
     """
-    from jobs.console.live_line import LiveLine, clock
-    from jobs.console.process import NOTHING_KEPT, job_process
+    # Brings in Ray, which takes seconds to import.
     from pipeline.forecast.machine_speed import SpeedJob, SpeedRequest
 
     job = SpeedJob(SpeedRequest(**options))

@@ -1,47 +1,50 @@
-"""`tagstream compact`: fewer and larger files, the same rows."""
+"""`tagstream compact`: merges files into fewer and larger ones, with the same rows."""
 
 from __future__ import annotations
 
 import click
 
+from jobs.console.live_line import LiveLine, clock
+from jobs.console.options import only_run_option, store_argument, vocabulary_option
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.store import Store
+from pipeline.upkeep.compaction import compact_run
 
-@click.command(short_help="Put many files into few: faster answers.")
-@click.argument("store")
-@click.option("--run", help="Only this run.")
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+
+@click.command
+@store_argument
+@only_run_option
+@vocabulary_option
 def compact(store: str, run: str | None, vocabulary: str | None) -> None:
-    """Put the shard files of STORE together in larger ones, sorted by label. The rows stay exactly the same.
+    """Merge the shard files of STORE into larger ones, sorted by label. The rows stay exactly the same.
 
-    Jobs may label meanwhile, and go on later: they still know their shards. Killed, it leaves a whole store. The names
-    that the vocabulary gives are kept beside the labels; with another one questions take a little longer.
+    Jobs may label at the same time, and can be resumed later. A compaction that is killed leaves the store whole. Each
+    label's name in the vocabulary is stored too; queries with another vocabulary take a little longer.
 
     \b
     tagstream compact s3://bucket/tags
     """
-    from jobs.console.live_line import LiveLine
-    from pipeline.naming.vocabulary import read_vocabulary
-    from pipeline.store.store import Store
-    from pipeline.upkeep.compaction import compact_run
-
-    names = read_vocabulary(vocabulary)
-    place = Store(store)
-    if not place.exists():
+    words = read_vocabulary(vocabulary)
+    opened = Store(store)
+    if not opened.exists():
         raise click.ClickException(f"there is no store at {store}")
-    for name in [run] if run else place.run_names():
+    for name in [run] if run else opened.run_names():
         line = _FilesLine(name)
         with LiveLine(line.describe):
-            outcome = compact_run(place.run(name), names, line.note)
+            compacted = compact_run(opened.run(name), words, line.note)
         click.echo(
-            f"run {name}: {outcome.n_shards:,} shards in {outcome.n_files_after:,} files, before in "
-            f"{outcome.n_files_before:,}; labels take {outcome.label_bytes_after / 1e6:,.1f} MB, before "
-            f"{outcome.label_bytes_before / 1e6:,.1f} MB; {outcome.seconds:.1f} s"
+            f"run {name}: {compacted.n_shards:,} shards in {compacted.n_files_after:,} files, before in "
+            f"{compacted.n_files_before:,}; labels take {compacted.label_bytes_after / 1e6:,.1f} MB, before "
+            f"{compacted.label_bytes_before / 1e6:,.1f} MB; {compacted.seconds:.1f} s"
         )
-        if outcome.n_put_off:
-            click.echo(f"  {outcome.n_put_off} files changed meanwhile and were left; run the command again", err=True)
+        if compacted.n_put_off:
+            click.echo(
+                f"  {compacted.n_put_off} files changed meanwhile and were left; run the command again", err=True
+            )
 
 
 class _FilesLine:
-    """How far the compaction of a run is."""
+    """The live line of a run's compaction."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -51,6 +54,4 @@ class _FilesLine:
         self._done, self._total = done, total
 
     def describe(self, elapsed_s: float) -> str:
-        from jobs.console.live_line import clock
-
         return f"run {self._run}: {self._done:,} of {self._total:,} new files · {clock(elapsed_s)} gone"

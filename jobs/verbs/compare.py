@@ -1,20 +1,24 @@
-"""`tagstream compare`: what another model or setting changes."""
+"""`tagstream compare`: how the labels of two runs differ."""
 
 from __future__ import annotations
 
 import json
 import operator
 import re
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import click
 
 from jobs.closing.closing import closing
-from jobs.console.options import closing_options
-
-if TYPE_CHECKING:
-    from pipeline.analysis.comparison import Comparison
+from jobs.closing.outcome import Outcome
+from jobs.closing.summary import summarize_comparison
+from jobs.console.options import closing_options, format_option, store_argument, truth_option, vocabulary_option
+from jobs.console.output import print_rows
+from pipeline.analysis.comparison import Comparison, compare_runs
+from pipeline.catalog.views import open_store
+from pipeline.naming.vocabulary import read_vocabulary
+from schemas import ComparisonSummary
 
 EXIT_CONDITION_MET = 4
 _MAX_K = 200
@@ -25,16 +29,22 @@ _SIGNS = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.
 _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_macro"}
 
 
-@click.command(short_help="Compare two runs: labels gained and lost, recall, rejects.")
-@click.argument("store")
+@click.command
+@store_argument
 @click.argument("run_a")
 @click.argument("run_b")
 @click.option("--k", default=10, show_default=True, type=click.IntRange(1, _MAX_K), help="Labels an image.")
-@click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
-@click.option("--fail-if", "conditions", multiple=True, metavar="CONDITION", help="Exit 4 where it holds.")
+@truth_option
+@vocabulary_option
+@click.option(
+    "--fail-if",
+    "conditions",
+    multiple=True,
+    metavar="CONDITION",
+    help="Exit 4 if it holds.",
+)
 @closing_options
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@format_option("table", "json")
 def compare(
     store: str,
     run_a: str,
@@ -47,62 +57,69 @@ def compare(
     notify: str | None,
     output: str,
 ) -> int:
-    """Compare RUN_B with RUN_A, on the images that both have labelled; every difference is B minus A.
+    """Compare RUN_B with RUN_A on the images that both have labelled. Every difference is B minus A.
 
     A CONDITION is a difference and its limit: "recall@10 < -0.01", "reject_rate > 0.001"; also precision, f1, hit.
 
     \b
     tagstream compare STORE nxtp-1a2b3c4d5e6f nxtp-2b3c4d5e6f7a --fail-if "recall@10 < -0.01"
     """
-    from jobs.closing.ending import summarize_comparison
-    from pipeline.analysis.comparison import compare_runs
-    from pipeline.catalog.views import open_store
-    from pipeline.naming.vocabulary import read_vocabulary
-
     comparison: Comparison | None = None
-    with closing(
-        lambda ending: summarize_comparison(store, (run_a, run_b), comparison, ending), summary, notify
-    ) as end:
-        parsed = [_parse(condition, k) for condition in conditions]
+
+    def summarize(outcome: Outcome) -> ComparisonSummary:
+        return summarize_comparison(store, (run_a, run_b), comparison, outcome)
+
+    with closing(summarize, summary, notify) as outcome:
+        parsed = [_Condition.parse(text, k) for text in conditions]
         comparison = compare_runs(open_store(store, read_vocabulary(vocabulary)), run_a, run_b, k, truth)
         if output == "json":
             click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
         else:
             _print(comparison, truth)
-        end.alarms = [
-            condition for condition, check in zip(conditions, parsed, strict=True) if _holds(comparison, *check)
-        ]
-        for condition in end.alarms:
+        outcome.alarms = [condition.text for condition in parsed if condition.holds(comparison)]
+        for condition in outcome.alarms:
             click.echo(f"The condition holds: {condition}", err=True)
-        end.exit_code = EXIT_CONDITION_MET if end.alarms else 0
-    return end.exit_code
+        outcome.exit_code = EXIT_CONDITION_MET if outcome.alarms else 0
+    return outcome.exit_code
 
 
-def _parse(condition: str, k: int) -> tuple[str, str, float]:
-    """Measure, sign and limit of a condition."""
-    match = _CONDITION.fullmatch(condition)
-    measure = match and _SHORT.get(match[1], match[1])
-    if match is None or measure not in {*_SHOWN_MEASURES, "reject_rate"}:
-        raise click.UsageError(
-            f"--fail-if is {condition!r}; expected recall, precision, f1, hit or reject_rate, a sign and a limit: "
-            '"recall@10 < -0.01"'
-        )
-    if match[2] is not None and int(match[2]) != k:
-        raise click.UsageError(f"--fail-if asks for {match[1]}@{match[2]}, --k is {k}; expected the same")
-    return str(measure), match[3], float(match[4])
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """A limit that `--fail-if` sets: "recall@10 < -0.01"."""
 
+    text: str
+    measure: str
+    sign: str
+    limit: float
 
-def _holds(comparison: Comparison, measure: str, sign: str, limit: float) -> bool:
-    if measure == "reject_rate":
-        return bool(_SIGNS[sign](comparison.reject_rate_difference, limit))
-    if measure not in comparison.differences:
-        raise click.ClickException(f"--fail-if asks for {measure}, but no image that both runs have has a truth")
-    return bool(_SIGNS[sign](comparison.differences[measure].value, limit))
+    @classmethod
+    def parse(cls, text: str, k: int) -> Self:
+        """The condition of this text. Raises UsageError where it is none, or is not about the first k labels."""
+        match = _CONDITION.fullmatch(text)
+        measure = match and _SHORT.get(match[1], match[1])
+        if match is None or measure not in {*_SHOWN_MEASURES, "reject_rate"}:
+            raise click.UsageError(
+                f"--fail-if is {text!r}; expected recall, precision, f1, hit or reject_rate, a sign and a limit: "
+                '"recall@10 < -0.01"'
+            )
+        if match[2] is not None and int(match[2]) != k:
+            raise click.UsageError(f"--fail-if asks for {match[1]}@{match[2]}, --k is {k}; expected the same")
+        return cls(text, str(measure), match[3], float(match[4]))
+
+    def holds(self, comparison: Comparison) -> bool:
+        """Whether the difference is beyond the limit. Raises ClickException for a measure that needs a truth."""
+        if self.measure == "reject_rate":
+            difference = comparison.reject_rate_difference
+        elif self.measure in comparison.differences:
+            difference = comparison.differences[self.measure].value
+        else:
+            raise click.ClickException(
+                f"--fail-if asks for {self.measure}, but no image that both runs have has a truth"
+            )
+        return bool(_SIGNS[self.sign](difference, self.limit))
 
 
 def _print(comparison: Comparison, truth: str) -> None:
-    from jobs.console.output import print_rows
-
     for letter, counts in (("A", comparison.a), ("B", comparison.b)):
         click.echo(
             f"{letter} {counts.run}: {counts.n_images:,} images, "

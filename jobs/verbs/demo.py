@@ -1,10 +1,22 @@
-"""`tagstream demo`: labels the images that come along, asks SQL about them, and makes a report."""
+"""`tagstream demo`: labels sample images, queries them in SQL, and makes a report."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 
 import click
+
+from jobs.console.output import print_result
+from jobs.verbs.label import report, run_job
+from jobs.verbs.report import print_report
+from model.folder import DEMO_MODEL
+from pipeline.catalog.connection import run_query
+from pipeline.catalog.views import open_store
+from pipeline.labelling.request import LabelRequest
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.report.job import Report, ReportRequest
+from pipeline.settings.labelling import LabelSettings
+from pipeline.store.store import Store
 
 DEMO_SHARDS = str(files("jobs.demo") / "shards")
 _FIRST_LABELS = """
@@ -13,27 +25,17 @@ _FIRST_LABELS = """
     WHERE l.rank <= 3 AND i.run = $run
     GROUP BY i.key, i.caption ORDER BY i.key LIMIT 5
 """
-# Recall: the mean share of an image's objects that are found; hit: the share of images of which one is.
+# recall: the mean share of an image's objects that are found. hit: the share of images with at least one found.
 _RECALL = """SELECT 1 AS k, images, recall, hit FROM recall_at(1){which}
 UNION ALL SELECT 10, images, recall, hit FROM recall_at(10){which}"""
 
 
-@click.command(short_help="Label the images that come along and ask SQL about them.")
+@click.command
 @click.option("--store", default="demo-store", show_default=True, help="Where the tables go.")
 def demo(store: str) -> None:
     """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query, make a report."""
-    from jobs.console.output import print_result
-    from jobs.verbs.label import report, run_job
-    from jobs.verbs.report import print_report
-    from model.folder import DEMO_MODEL
-    from pipeline.catalog.connection import run_query
-    from pipeline.catalog.views import open_store
+    # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
-    from pipeline.labelling.request import LabelRequest
-    from pipeline.naming.vocabulary import read_vocabulary
-    from pipeline.report.job import Report, ReportRequest
-    from pipeline.settings.labelling import LabelSettings
-    from pipeline.store.store import Store
 
     click.echo(f"Labelling the scenes in {DEMO_SHARDS}")
     request = LabelRequest(source=DEMO_SHARDS, store=store, model=DEMO_MODEL, settings=LabelSettings(top_k=10))

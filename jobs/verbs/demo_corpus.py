@@ -1,4 +1,4 @@
-"""`tagstream demo-corpus`: makes the corpus that the demo model is trained and measured on."""
+"""`tagstream demo-corpus`: makes the corpus on which the demo model is trained and measured."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from pathlib import Path
 import click
 from PIL import Image
 
+from jobs.demo.scenes import draw_scene, read_pictograms
+
 _FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 _SHARD_SIZE = 1000
 
 
-@click.command("demo-corpus", short_help="Make scenes with known content, as WebDataset shards.")
+@click.command("demo-corpus")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the shards.")
 @click.option("--images", default=10_000, show_default=True, type=click.IntRange(1), help="How many scenes.")
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="The same seed gives the same scenes."
 )
-@click.option("--shard-size", default=_SHARD_SIZE, show_default=True, type=click.IntRange(1), help="Scenes a shard.")
-@click.option("--max-objects", default=6, show_default=True, type=click.IntRange(1, 6), help="Most objects a scene.")
+@click.option("--shard-size", default=_SHARD_SIZE, show_default=True, type=click.IntRange(1), help="Scenes in a shard.")
+@click.option("--max-objects", default=6, show_default=True, type=click.IntRange(1, 6), help="Most objects in a scene.")
 @click.option("--font", default=_FONT, show_default=True, type=click.Path(path_type=Path), help="Noto Color Emoji.")
 def demo_corpus(out: Path, images: int, seed: int, shard_size: int, max_objects: int, font: Path) -> None:
-    """Compose scenes of pictograms, one to six each, with captions and truth, into OUT/scenes-00000.tar, ...
+    """Compose scenes of one to six pictograms with captions and truth; write them to OUT/scenes-00000.tar, ...
 
     Needs the font Noto Color Emoji (Debian: apt install fonts-noto-color-emoji).
 
@@ -56,10 +58,9 @@ def demo_corpus(out: Path, images: int, seed: int, shard_size: int, max_objects:
 
 
 def write_shard(path: Path, seed: int, numbers: range, max_objects: int) -> None:
-    """Writes the scenes of a seed with these numbers; the same ones whatever the size of the shards."""
+    """Writes the scenes with these numbers to a tar file. A scene depends on seed and number, not on its shard."""
+    # Brings in torch, which takes seconds to import.
     import webdataset as wds
-
-    from jobs.demo.scenes import draw_scene
 
     with wds.TarWriter(str(path), mtime=0, encoder=False) as writer:
         for number in numbers:
@@ -79,7 +80,5 @@ _pictograms: dict[str, Image.Image] = {}
 
 
 def _load_font(font: Path) -> None:
-    """Reads the pictograms once a worker process."""
-    from jobs.demo.scenes import read_pictograms
-
+    """Reads the pictograms, once in each worker process."""
     _pictograms.update(read_pictograms(font))

@@ -1,4 +1,4 @@
-"""`tagstream explain`: what the model looked at."""
+"""`tagstream explain`: where the model looked for each label of an image."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.console.options import overwrite_option
+from jobs.console.output import print_rows
+from pipeline.catalog.result_file import ResultFile, find_result_file
+from pipeline.explanation.subject import Subject, find_file, find_image
+from pipeline.explanation.subject import explain as explain_subject
+
 if TYPE_CHECKING:
     from model import Explanation
-    from pipeline.catalog.result_file import ResultFile
-    from pipeline.explanation.subject import Subject
 
 _SUFFIXES = (".html", ".png")
 
 
-@click.command(short_help="Show where a model looked for each label of an image.")
+@click.command
 @click.argument("image")
-@click.option("--out", required=True, metavar="FILE", help=".html or .png, local or s3://.")
+@click.option("--out", required=True, metavar="FILE", help="Page or picture to write: .html or .png, local or s3://.")
 @click.option("--model", help="Folder, hub id, s3:// URL, or demo.  [default: the run's]")
-@click.option("--store", help="IMAGE is the key of one of its images.")
+@click.option("--store", help="Store that has IMAGE, which is then a key.")
 @click.option("--run", help="Which run of the store.  [default: the only one]")
 @click.option("--top-k", type=click.IntRange(1, 200), help="Labels to explain.  [default: the run's, or 10]")
-@click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
+@overwrite_option
 def explain(
     image: str,
     out: str,
@@ -32,10 +36,10 @@ def explain(
     top_k: int | None,
     overwrite: bool,
 ) -> None:
-    """Label IMAGE, and show for each label the attention of its tokens to the patches of the image.
+    """Label IMAGE, and show for each label how much its tokens attend to each patch of the image.
 
-    IMAGE is a file, local or s3://; with --store the key of an image, which is read from the source that was labelled
-    and labelled with the settings of its run. Where shards share a key it is SHARD#KEY.
+    IMAGE is a file, local or s3://. With --store it is the key of an image: the image is read from the source of its
+    run and labelled with the run's settings. Where several shards have that key, IMAGE is SHARD#KEY.
 
     \b
     tagstream explain photo.jpg --model MODEL --out photo.html
@@ -48,13 +52,9 @@ def explain(
         raise click.UsageError("--run goes with --store STORE")
     if store is None and model is None:
         raise click.UsageError("there is no --model; a file needs one, the key of an image in a store --store")
-    from jobs.console.output import print_rows
-    from pipeline.catalog.result_file import find_result_file
-    from pipeline.explanation.subject import explain as explain_subject
-    from pipeline.explanation.subject import find_file, find_image
 
     file = find_result_file(out, store, overwrite=overwrite)
-    # One of the two is given: without a store the model is.
+    # Without a store there is a model, as was checked above.
     subject = find_image(store, run, image, model, top_k) if store else find_file(image, str(model), top_k)
     explanation = explain_subject(subject)
     _write(explanation, subject, suffix, file)
@@ -63,12 +63,12 @@ def explain(
 
 
 def _write(explanation: Explanation, subject: Subject, suffix: str, file: ResultFile) -> None:
+    # Bring in torch, which takes seconds to import.
+    from pipeline.explanation.drawing import write_picture
+    from pipeline.explanation.page import explanation_page
+
     with file.open() as stream:
         if suffix == ".png":
-            from pipeline.explanation.drawing import write_picture
-
-            write_picture(explanation, subject.place, stream)
+            write_picture(explanation, subject.address, stream)
         else:
-            from pipeline.explanation.page import explanation_page
-
             stream.write(explanation_page(explanation, subject).encode())

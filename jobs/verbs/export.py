@@ -1,16 +1,19 @@
-"""`tagstream export`: a run's images and labels for another tool."""
+"""`tagstream export`: writes a run's images and labels in the format of another tool."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from jobs.console.options import FiniteRange
-
-if TYPE_CHECKING:
-    from pipeline.export.job import Export
+from jobs.console.live_line import LiveLine, clock
+from jobs.console.options import EXISTING_FILE, FiniteRange, run_option, store_argument, vocabulary_option
+from pipeline.export.job import Export, ExportRequest
+from pipeline.export.selection import Selection
+from pipeline.naming.thresholds import read_thresholds
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.text import printable
 
 _FORMATS = ["coco", "fiftyone", "label-studio", "hf", "csv"]
 _NEXT = {
@@ -22,36 +25,28 @@ _NEXT = {
 }
 
 
-@click.command(short_help="Export images and labels to other tools.")
-@click.argument("store")
+@click.command
+@store_argument
 @click.option("--to", "form", required=True, type=click.Choice(_FORMATS))
 @click.option("--out", required=True, help="Folder to make.")
-@click.option("--run", help="Which run.  [default: the only one]")
+@run_option
 @click.option("--where", metavar="SQL", help="Only images that meet this condition.")
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only N of them, drawn by --seed.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--min-score", type=FiniteRange(), help="Only labels of at least this score.")
 @click.option("--images", is_flag=True, help="Copy the images too, from the source that was labelled.")
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
-@click.option(
-    "--thresholds", type=click.Path(exists=True, dir_okay=False), help="Only labels that reach these thresholds."
-)
+@vocabulary_option
+@click.option("--thresholds", type=EXISTING_FILE, help="Only labels that reach these thresholds.")
 def export(form: Any, images: bool, vocabulary: str | None, thresholds: str | None, **options: Any) -> None:
     """Write the labelled images of a run of STORE, with labels and given truth, in the format of another tool.
 
-    Labels go under their names; those that the vocabulary denies are left out. The condition of --where is over the
-    columns of `images` and sees labels and truth of this run.
+    Labels are written by their names in the vocabulary; labels that it denies are left out. The condition of --where is
+    about the columns of `images`; it can query the labels and the truth of this run.
 
     \b
     tagstream export STORE --to hf --out dogs --images --where "image_id IN (SELECT image_id FROM images_with('dog'))"
     tagstream export STORE --to label-studio --out review --sample 500 --seed 1 --images
     """
-    from jobs.console.live_line import LiveLine, clock
-    from pipeline.export.job import Export, ExportRequest
-    from pipeline.export.selection import Selection
-    from pipeline.naming.thresholds import read_thresholds
-    from pipeline.naming.vocabulary import read_vocabulary
-
     chosen = Selection(**{name: options.pop(name) for name in ("where", "sample", "seed", "min_score")})
     words = read_vocabulary(vocabulary)
     learned = None if thresholds is None else read_thresholds(thresholds)
@@ -69,8 +64,6 @@ def _describe(exported: Export) -> str:
 
 
 def _print_result(exported: Export, out: str) -> None:
-    from jobs.console.output import printable
-
     request = exported.request
     click.echo(
         f"Exported {exported.n_images:,} images with {exported.n_labels:,} labels of run {exported.run} to {out}"

@@ -1,4 +1,4 @@
-"""`tagstream import-nxtp`: the public NXTP checkpoint as a model folder."""
+"""`tagstream import-nxtp`: makes a model folder of the public NXTP checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LICENCE = (
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command("import-nxtp", short_help="Make a model folder of the public NXTP checkpoint.")
+@click.command("import-nxtp")
 @click.option("--checkpoint", required=True, type=_FILE, help="The public checkpoint (.pth).")
 @click.option(
     "--clip",
@@ -38,8 +38,9 @@ def import_nxtp(
 ) -> None:
     """Make a model folder of the public NXTP checkpoint.
 
-    The checkpoint holds what was trained; the rest comes from CLIP and from Llama-2's tokenizer. Llama's weights are
-    not needed. It takes about 9 GB of memory, and sentencepiece (pip install 'tagstream[import-nxtp]').
+    The checkpoint holds the weights that were trained; the others come from CLIP, the tokenizer from Llama 2. Llama's
+    weights are not needed. The import takes about 9 GB of memory and the package sentencepiece (pip install
+    'tagstream[import-nxtp]').
 
     \b
     tagstream import-nxtp --checkpoint nxtp.pth --clip ViT-L-14.pt \\
@@ -57,8 +58,8 @@ def import_nxtp(
 
 
 def _import(checkpoint: Path, clip: Path, tokenizer: Path, out: Path, given: dict[str, Any]) -> Recognizer:
-    """Imports and saves; the folder appears when it is whole."""
-    # torch takes seconds to import, which `tagstream --help` should not.
+    """Imports the checkpoint and saves the model; the folder appears under its name once it is complete."""
+    # Bring in torch, which takes seconds to import.
     from transformers.utils import logging
 
     from model.importing import checkpoint as importer
@@ -80,7 +81,7 @@ def _import(checkpoint: Path, clip: Path, tokenizer: Path, out: Path, given: dic
 
 
 def _read_params(path: Path) -> dict[str, Any]:
-    """What params.json says, by the names of `import_nxtp`'s arguments."""
+    """The settings in params.json, by the names of the importer's arguments, and the decoder's `width`."""
     try:
         params = json.loads(path.read_bytes())
         n_heads, eps, width = params["n_heads"], params["norm_eps"], params.get("dim")

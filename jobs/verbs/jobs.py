@@ -1,4 +1,4 @@
-"""`tagstream jobs`: what runs and ran on a Ray cluster."""
+"""`tagstream jobs`: lists, shows, follows and stops the jobs of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.console.live_line import clock
+from jobs.console.options import format_option, head_address_option
+from jobs.console.output import print_rows
+from jobs.sending.follow import follow
+
 if TYPE_CHECKING:
     from pipeline.cluster.submission import JobCluster, SubmittedJob
 
 _N_LAST_LINES = 10
 
 
-@click.command("jobs", short_help="List the jobs of a Ray cluster; show, follow or stop one.")
+@click.command("jobs")
 @click.argument("job_id", metavar="[ID]", required=False)
-@click.option("--address", help="Of the head, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]")
-@click.option("--follow", "is_followed", is_flag=True, help="Print its log until it has ended; exit as it does.")
-@click.option("--stop", "is_stopped", is_flag=True, help="Let it commit what is whole, and end.")
-@click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@head_address_option
+@click.option("--follow", "is_followed", is_flag=True, help="Print its log until it ends; exit with its exit code.")
+@click.option("--stop", "is_stopped", is_flag=True, help="Stop it; it commits the shards that are complete.")
+@format_option("table", "csv", "json")
 def jobs(job_id: str | None, address: str | None, is_followed: bool, is_stopped: bool, output: str) -> int:
     """List the jobs of a Ray cluster, the latest first, or show job ID with the end of its log.
 
@@ -27,7 +32,7 @@ def jobs(job_id: str | None, address: str | None, is_followed: bool, is_stopped:
     """
     if job_id is None and (is_followed or is_stopped):
         raise click.UsageError("--follow and --stop are for one job; expected its ID")
-    from jobs.console.output import print_rows
+    # Brings in Ray, which takes seconds to import.
     from pipeline.cluster.submission import JobCluster
 
     cluster = JobCluster(address)
@@ -38,8 +43,6 @@ def jobs(job_id: str | None, address: str | None, is_followed: bool, is_stopped:
     if is_stopped:
         _stop(cluster, job_id)
     if is_followed:
-        from jobs.sending.follow import follow
-
         cluster.job(job_id)
         return follow(cluster, job_id)
     if not is_stopped:
@@ -53,6 +56,7 @@ def _row(job: SubmittedJob) -> list[Any]:
 
 
 def _stop(cluster: JobCluster, job_id: str) -> None:
+    # Brings in Ray, which takes seconds to import.
     from pipeline.cluster.submission import STOP_WAIT_S
 
     if cluster.job(job_id).exit_code is not None or not cluster.stop(job_id):
@@ -83,6 +87,4 @@ def _local(moment: datetime | None) -> str | None:
 
 
 def _duration(job: SubmittedJob) -> str | None:
-    from jobs.console.live_line import clock
-
     return clock(((job.ended or datetime.now(UTC)) - job.started).total_seconds()) if job.started else None

@@ -1,4 +1,4 @@
-"""`tagstream label`: labels a source into a store."""
+"""`tagstream label`: labels the images of a source and writes tables to a store."""
 
 from __future__ import annotations
 
@@ -8,52 +8,75 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.closing.closing import JobInHand, closing
+from jobs.closing.closing import closing
+from jobs.closing.summary import PendingJob
 from jobs.console.config_file import read_config
+from jobs.console.live_line import LiveLine, describe
 from jobs.console.log import identify_by, say
-from jobs.console.options import FiniteRange, closing_options, log_format_option
+from jobs.console.options import (
+    EXISTING_FILE,
+    FiniteRange,
+    actors_option,
+    batch_size_option,
+    closing_options,
+    config_option,
+    lock_option,
+    log_format_option,
+    model_option,
+    ray_address_option,
+    top_k_option,
+    verbose_option,
+)
 from jobs.console.process import command_line, job_process
+from model.folder import DEMO_MODEL
+from pipeline.forecast.forecast import Forecast
+from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.toml_file import read_settings
 
 if TYPE_CHECKING:
     from pipeline.labelling.job import LabelJob
-    from pipeline.labelling.request import LabelOutcome, LabelRequest
-    from pipeline.settings.labelling import LabelSettings
 
 EXIT_TOO_MANY_REJECTS = 3
 DEMO_NOTICE = (
     "The model is tagstream's demo model: it knows pictograms in composed scenes, not photographs; "
     "name a recognizer with --model."
 )
-# Flags that are settings too: they win over --config.
+# Flags that are also settings: a flag overrides --config.
 _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 
 
-@click.command(short_help="Label a source into a store; again, to resume or to label what is new.")
+@click.command
 @click.argument("source")
-@click.option("--store", required=True, help="Where the tables go: a directory or s3://bucket/prefix.")
-@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
-@click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
+@click.option("--store", required=True, help="Directory or s3://bucket/prefix for the tables.")
+@model_option
+@top_k_option
 @click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
 @click.option("--limit", type=int, help="Stop at the end of the shard in which this many images are reached.")
 @click.option(
-    "--changed", type=click.Choice(["keep", "relabel", "fail"]), help="Shards changed since.  [default: keep]"
+    "--changed",
+    type=click.Choice(["keep", "relabel", "fail"]),
+    help="What to do with changed shards.  [default: keep]",
 )
-@click.option("--max-reject-rate", type=FiniteRange(0, 1), default=1.0, help="Exit 3 above it.  [default: 1.0]")
-@click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
-@click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
 @click.option(
-    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
+    "--max-reject-rate",
+    type=FiniteRange(0, 1),
+    default=1.0,
+    help="Exit 3 if a larger share is rejected.  [default: 1.0]",
 )
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings.")
-@click.option("--lock", is_flag=True, help="Exit 5 at once where another such job runs.")
+@batch_size_option
+@actors_option
+@ray_address_option
+@config_option("TOML with further settings.")
+@lock_option
 @closing_options
 @log_format_option
 @click.option(
     "--plan",
-    type=click.Path(exists=True, dir_okay=False),
-    help="What `tagstream plan` predicted, kept beside it.",
+    type=EXISTING_FILE,
+    help="JSON of `tagstream plan`, recorded with the job.",
 )
-@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+@verbose_option
 def label(
     source: str, store: str, max_reject_rate: float, summary: str | None, notify: str | None, **flags: Any
 ) -> int:
@@ -65,23 +88,20 @@ def label(
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
     """
+    # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
 
-    in_hand = JobInHand("label", source, store)
-    with closing(in_hand.summarize, summary, notify) as ending:
-        in_hand.job = LabelJob(_request(source, store, **flags))
-        outcome = run_job(in_hand.job)
-        report(outcome, store)
-        ending.exit_code = judge(outcome, max_reject_rate)
-        ending.alarms = [f"reject_rate > {max_reject_rate}"] if ending.exit_code else []
-    return ending.exit_code
+    pending = PendingJob("label", source, store)
+    with closing(pending.summarize, summary, notify) as outcome:
+        pending.job = LabelJob(_request(source, store, **flags))
+        result = run_job(pending.job)
+        report(result, store)
+        outcome.exit_code = judge(result, max_reject_rate)
+        outcome.alarms = [f"reject_rate > {max_reject_rate}"] if outcome.exit_code else []
+    return outcome.exit_code
 
 
 def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
-    from model.folder import DEMO_MODEL
-    from pipeline.forecast.forecast import Forecast
-    from pipeline.labelling.request import LabelRequest
-
     settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
     plan = flags.pop("plan")
     if model == DEMO_MODEL:
@@ -98,17 +118,13 @@ def _request(source: str, store: str, model: str, config: str | None, **flags: A
 
 
 def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
-    """Settings of a file and of flags, which win where they are given."""
-    from pipeline.settings.labelling import LabelSettings
-    from pipeline.settings.toml_file import read_settings
-
+    """The settings of a file and of flags; a flag that is given overrides the file."""
     given = {name: value for name, value in flags.items() if value is not None}
     return read_settings(LabelSettings, {**read_config(config), **given}, config or "the command line")
 
 
 def run_job(job: LabelJob) -> LabelOutcome:
-    """Does a labelling job with a live line and passes on its notes; where the user stops it, says how to go on."""
-    from jobs.console.live_line import LiveLine, describe
+    """Runs a labelling job with a live line and prints its notes; where the user stops it, says how to go on."""
 
     def draw(elapsed_s: float) -> str:
         return describe(job.progress.snapshot(), elapsed_s)
@@ -128,7 +144,7 @@ def run_job(job: LabelJob) -> LabelOutcome:
 
 
 def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
-    """The exit code of a job that went through."""
+    """The exit code of a job that went through: 3 where too many images were rejected, else 0."""
     record = outcome.record
     rate = record.n_rejected / record.n_images if record.n_images else 0.0
     if rate > max_reject_rate:
@@ -139,7 +155,7 @@ def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
 
 
 def report(outcome: LabelOutcome, store: str) -> None:
-    """Says what a labelling job did."""
+    """Prints what a labelling job did."""
     record = outcome.record
     if not record.n_shards_committed:
         click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")

@@ -1,4 +1,4 @@
-"""`tagstream pack`: a folder of images as WebDataset shards."""
+"""`tagstream pack`: packs a folder of images into WebDataset shards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 _N_NAMES_SHOWN = 3
 
 
-@click.command(short_help="Pack a folder of images into WebDataset shards.")
+@click.command
 @click.argument("folder")
-@click.option("--out", required=True, help="Folder or URL to write to; new or empty.")
+@click.option("--out", required=True, help="Folder or URL for the shards; new or empty.")
 @click.option(
     "--captions",
     multiple=True,
@@ -22,26 +22,22 @@ _N_NAMES_SHOWN = 3
     help="COCO annotations, a JSON {file: captions}, or a CSV with the columns file and caption or labels. "
     "May be given several times.",
 )
-@click.option("--shard-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Images a shard.")
+@click.option("--shard-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in a shard.")
 def pack(folder: str, out: str, captions: tuple[str, ...], shard_size: int) -> None:
-    """Pack the images in FOLDER and below into shards 00000.tar, 00001.tar, ...
+    """Pack the images in FOLDER and its subfolders into shards 00000.tar, 00001.tar, ...
 
-    All paths may be URLs (s3://...). Captions and labels go along as .txt and .json: from --captions, or without it
-    from x.txt and x.json beside x.jpg. The same input gives the same bytes.
+    All paths may be URLs (s3://...). Captions and labels are packed as .txt and .json. They come from --captions;
+    without it, from x.txt and x.json beside x.jpg. The same input gives the same bytes.
 
     \b
     tagstream pack photos --out shards
     tagstream pack train2017 --out s3://bucket/coco \\
       --captions captions_train2017.json --captions instances_train2017.json
     """
-    from pipeline.errors import TagstreamError
+    # Brings in torch, which takes seconds to import.
     from pipeline.packing.pack import pack_folder
 
-    try:
-        report = pack_folder(folder, out, captions=captions, shard_size=shard_size)
-    except TagstreamError as error:
-        raise click.ClickException(str(error)) from error
-    _print_report(report, out)
+    _print_report(pack_folder(folder, out, captions=captions, shard_size=shard_size), out)
 
 
 def _print_report(report: PackReport, out: str) -> None:

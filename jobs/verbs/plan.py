@@ -1,54 +1,68 @@
-"""`tagstream plan`: what labelling a source will take."""
+"""`tagstream plan`: predicts time, cost and size of labelling a source."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from jobs.console.options import FiniteRange
+from jobs.console.live_line import LiveLine, clock, describe
+from jobs.console.options import (
+    FiniteRange,
+    actors_option,
+    batch_size_option,
+    config_option,
+    format_option,
+    model_option,
+    ray_address_option,
+    top_k_option,
+    verbose_option,
+)
 from jobs.console.output import print_rows
+from jobs.console.process import NOTHING_KEPT, job_process
 from jobs.verbs.label import label_settings
-
-if TYPE_CHECKING:
-    from pipeline.estimate import Estimate
-    from pipeline.forecast.forecast import Forecast
+from pipeline.estimate import Estimate
+from pipeline.forecast.forecast import Forecast
+from pipeline.labelling.request import LabelRequest
 
 _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 
 
-@click.command(short_help="Predict what labelling a source will take, from a sample.")
+@click.command
 @click.argument("source")
-@click.option("--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder.")
-@click.option("--sample", "n_images", type=click.IntRange(1), default=2000, show_default=True, help="Images to label.")
-@click.option("--seed", default=0, show_default=True, help="Of the draw of shards.")
-@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="USD an hour, of all machines together.")
-@click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for so many, from what one does here.")
-@click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
-@click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
-@click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
+@model_option
 @click.option(
-    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
+    "--sample",
+    "n_images",
+    type=click.IntRange(1),
+    default=2000,
+    show_default=True,
+    help="Images to label.",
 )
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with further settings of `label`.")
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random choice of shards.")
+@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
+@click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for this many, from one here.")
+@top_k_option
+@batch_size_option
+@actors_option
+@ray_address_option
+@config_option("TOML with further settings of `label`.")
+@format_option("table", "json")
+@verbose_option
 def plan(source: str, model: str, config: str | None, output: str, **options: Any) -> None:
     """Label a sample of SOURCE and predict what `tagstream label` will take for all of it: time, cost, size of the
-    store, and which stage is the bottleneck. Nothing is kept but what is printed.
+    store, and which stage is the bottleneck. The labels of the sample are not kept.
 
-    The sample is the beginnings of shards drawn at random. Ranges are 95 % intervals: of the number of images from how
-    shards differ, of the speed from how stretches of work and shards differ. Other load on the machines later is in
-    none of them.
+    The sample is the first images of shards chosen at random. Ranges are 95 % intervals. Those of the number of images
+    come from the differences between shards, those of the speed also from changes over time. They do not allow for
+    other load on the machines later.
 
     \b
     tagstream plan s3://bucket/shards --model ./nxtp --price 2.50 --gpus 8
     tagstream plan SOURCE --format json > plan.json; tagstream label SOURCE --store STORE --plan plan.json
     """
-    from jobs.console.live_line import LiveLine, describe
-    from jobs.console.process import NOTHING_KEPT, job_process
+    # Brings in Ray, which takes seconds to import.
     from pipeline.forecast.job import ForecastJob, ForecastRequest
-    from pipeline.labelling.request import LabelRequest
 
     settings = label_settings(config, {name: options.pop(name) for name in _FLAG_SETTINGS})
     label = LabelRequest(
@@ -68,9 +82,7 @@ def plan(source: str, model: str, config: str | None, output: str, **options: An
 
 
 def print_forecast(made: Forecast) -> None:
-    """A prediction as a user reads it."""
-    from jobs.console.live_line import clock
-
+    """Prints a prediction as a table."""
     click.echo(
         f"From {made.n_sampled:,} images of {made.n_shards_sampled:,} of {made.n_shards:,} shards, "
         f"{made.n_rejected:,} of them rejected; {made.workers.n_actors} actors on {made.workers.device}\n"

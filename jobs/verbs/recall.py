@@ -1,89 +1,84 @@
-"""`tagstream recall`: how good a run's labels are."""
+"""`tagstream recall`: measures a run's labels against the truth."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import click
 
-from jobs.console.options import FiniteRange
-
-if TYPE_CHECKING:
-    from pipeline.analysis.recall import RunAnalysis
+from jobs.console.options import FiniteRange, format_option, run_option, store_argument, truth_option, vocabulary_option
+from jobs.console.output import print_rows
+from pipeline.analysis.embeddings import find_embedder
+from pipeline.analysis.recall import (
+    MeaningMatches,
+    RecallAtK,
+    RunAnalysis,
+    analyse_run,
+    calibration_error,
+    compare_meanings,
+    compare_terms,
+)
+from pipeline.catalog.views import open_store
+from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
+from pipeline.store.store import Store
 
 _MAX_K = 200
 _WORST_IMAGES = 50
 
 
-@click.command(short_help="Measure recall, precision and F1 of a run against its truth.")
-@click.argument("store")
-@click.option("--run", help="Which run.  [default: the only one]")
-@click.option("--k", "ks", default="1,5,10,20", show_default=True, help="Numbers of labels, apart by commas.")
+@click.command
+@store_argument
+@run_option
+@click.option("--k", "ks", default="1,5,10,20", show_default=True, help="Numbers of labels, separated by commas.")
 @click.option("--match", type=click.Choice(["exact", "wider", "semantic", "paper"]), default="exact", show_default=True)
-@click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
+@truth_option
 @click.option(
-    "--by", type=click.Choice(["label", "shard", "image", "score"]), help="One row each, instead of a summary."
+    "--by",
+    type=click.Choice(["label", "shard", "image", "score"]),
+    help="One row for each, instead of a summary.",
 )
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+@vocabulary_option
 @click.option("--min-cosine", default=0.75, show_default=True, type=FiniteRange(-1, 1), help="Of a semantic hit.")
 @click.option("--embedder", help="Folder of all-MiniLM-L6-v2.  [default: of the extra `semantic`]")
-@click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@format_option("table", "csv", "json")
 def recall(store: str, ks: str, match: str, by: str | None, output: str, **options: Any) -> None:
-    """Compare the first k labels of STORE's images with what is true of them: given labels, or nouns of captions.
+    """Compare the first k labels of STORE's images with their truth: given labels, or the nouns of captions.
 
-    A hit is an equal name (exact), also a wider or narrower one by the vocabulary (wider), or one of similar meaning
-    (semantic). The paper's measure has no hits: it is the mean similarity to the nearest name. By label: support,
-    recall, precision, what was listed instead (at the largest k); by image the worst ones; by score how often labels of
-    that score are true.
+    --match says what a hit is: an equal name (exact), also a wider or narrower one in the vocabulary (wider), or a name
+    of similar meaning (semantic). The paper's measure (paper) has no hits: it is the mean similarity to the nearest
+    name. --by label shows support, recall, precision and what was listed instead, at the largest k; --by image shows
+    the worst images; --by score shows how often labels of a score are true.
 
-    At any k: mean average precision; of true names and of all truths the share whose name is listed anywhere (the limit
-    of recall_micro); of labels the share that the vocabulary denies; how many names are listed.
+    The column "any k" has mean average precision; the share of true names, and of all truths, whose name is listed
+    anywhere (the limit of recall_micro); the share of labels that the vocabulary denies; the number of listed names.
 
     \b
     tagstream recall STORE --k 1,10
     tagstream recall STORE --by label --format csv > labels.csv
     tagstream recall STORE --by image --k 10
     """
-    from jobs.console.output import print_rows
-    from pipeline.analysis.recall import analyse_run, calibration_error, compare_terms
-    from pipeline.catalog.views import open_store
-    from pipeline.naming.vocabulary import read_vocabulary
-
     if by is not None and match != "exact" and (by != "shard" or match == "paper"):
         raise click.UsageError(f"--by {by} goes with --match exact{', wider or semantic' if by == 'shard' else ''}")
     numbers = _numbers(ks)
     vocabulary = read_vocabulary(options["vocabulary"])
     analysis = analyse_run(open_store(store, vocabulary), options["run"], options["truth"])
-    if match == "wider":
-        compare_terms(analysis, vocabulary)
-    elif match != "exact":
-        _compare_meanings(analysis, store, options["embedder"], numbers[-1])
+    if by in _LISTINGS:
+        rows = _LISTINGS[by](analysis, max(numbers))
+    else:
+        asked = _Asked(analysis, numbers, by == "shard", vocabulary, store, options["embedder"], options["min_cosine"])
+        measured = _MEASURES[match](asked)
+        origin = {"run": analysis.run, "truth": analysis.truth, "vocabulary": vocabulary.version, "match": match}
+        rows = _for_reading(measured) if output == "table" else [{**origin, **row} for row in measured]
     if output == "table":
         click.echo(
             f"run {analysis.run}: {analysis.n_images:,} images with a truth ({analysis.truth}), "
             f"vocabulary {vocabulary.version}, match {match}\n"
         )
-    if by in _ROWS_BY:
-        rows = _ROWS_BY[by](analysis, max(numbers))
-    else:
-        measured = _measured(analysis, numbers, match, by == "shard", options["min_cosine"])
-        origin = {"run": analysis.run, "truth": analysis.truth, "vocabulary": vocabulary.version, "match": match}
-        rows = _for_reading(measured) if output == "table" else [{**origin, **row} for row in measured]
     columns = list(rows[0]) if rows else []
     print_rows(columns, ([row[name] for name in columns] for row in rows), output)
     if by == "score":
         click.echo(f"\nexpected calibration error {calibration_error(rows):.4f}", err=output != "table")
-
-
-def _compare_meanings(analysis: RunAnalysis, store: str, folder: str | None, k: int) -> None:
-    from pipeline.analysis.embeddings import find_embedder
-    from pipeline.analysis.recall import compare_meanings
-    from pipeline.store.store import Store
-
-    note = compare_meanings(analysis, Store(store), find_embedder(folder), k)
-    if note is not None:
-        click.echo(f"Note: the embeddings were not kept in the store: {note}", err=True)
 
 
 def _numbers(text: str) -> list[int]:
@@ -97,29 +92,75 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _measured(
-    analysis: RunAnalysis, ks: list[int], match: str, by_shard: bool, min_cosine: float
-) -> list[dict[str, Any]]:
-    """One row a measure, k and, where wanted, shard."""
-    if match == "paper":
-        return [
-            {"shard": None, "images": analysis.n_images, "k": k, "measure": measure, **asdict(estimate)}
-            for k in ks
-            for measure, estimate in analysis.paper_measures(k).items()
-        ]
-    least = min_cosine if match == "semantic" else None
-    rows = [
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Which run is measured, and what a match needs to know."""
+
+    analysis: RunAnalysis
+    ks: list[int]
+    """Numbers of labels, ascending."""
+    by_shard: bool
+    vocabulary: Vocabulary
+    store: str
+    embedder: str | None
+    """Folder of the embedder; None takes the one of the extra `semantic`."""
+    min_cosine: float
+    """The least cosine between two names that makes a semantic hit."""
+
+
+def _measure_exact(asked: _Asked) -> list[dict[str, Any]]:
+    rows = _at_each_k(asked.analysis.recall(asked.ks, by_shard=asked.by_shard))
+    if asked.by_shard:
+        return rows
+    of_all_images = {"shard": None, "images": asked.analysis.n_images, "k": None}
+    return [*rows, *({**of_all_images, **row} for row in _at_any_rank(asked.analysis))]
+
+
+def _measure_wider(asked: _Asked) -> list[dict[str, Any]]:
+    matches = compare_terms(asked.analysis, asked.vocabulary)
+    return _at_each_k(matches.recall(asked.ks, by_shard=asked.by_shard))
+
+
+def _measure_semantic(asked: _Asked) -> list[dict[str, Any]]:
+    matches = _compare_meanings(asked)
+    return _at_each_k(matches.recall(asked.ks, asked.min_cosine, by_shard=asked.by_shard))
+
+
+def _measure_as_the_paper(asked: _Asked) -> list[dict[str, Any]]:
+    matches = _compare_meanings(asked)
+    return [
+        {"shard": None, "images": asked.analysis.n_images, "k": k, "measure": measure, **asdict(estimate)}
+        for k in asked.ks
+        for measure, estimate in matches.paper_measures(k).items()
+    ]
+
+
+# One row a measure, k and, with --by shard, shard; by --match.
+_MEASURES = {
+    "exact": _measure_exact,
+    "wider": _measure_wider,
+    "semantic": _measure_semantic,
+    "paper": _measure_as_the_paper,
+}
+
+
+def _compare_meanings(asked: _Asked) -> MeaningMatches:
+    matches = compare_meanings(asked.analysis, Store(asked.store), find_embedder(asked.embedder), asked.ks[-1])
+    if matches.note is not None:
+        click.echo(f"Note: the embeddings were not kept in the store: {matches.note}", err=True)
+    return matches
+
+
+def _at_each_k(measured: list[RecallAtK]) -> list[dict[str, Any]]:
+    return [
         {"shard": at_k.shard, "images": at_k.n_images, "k": at_k.k, "measure": measure, **asdict(estimate)}
-        for at_k in analysis.recall(ks, by_shard=by_shard, wider=match == "wider", min_cosine=least)
+        for at_k in measured
         for measure, estimate in at_k.measures.items()
     ]
-    if match == "exact" and not by_shard:
-        rows += [{"shard": None, "images": analysis.n_images, "k": None, **row} for row in _at_any_rank(analysis)]
-    return rows
 
 
 def _at_any_rank(analysis: RunAnalysis) -> list[dict[str, Any]]:
-    """What does not depend on k: mean average precision, and coverage without intervals."""
+    """The measures that do not depend on k: mean average precision, and coverage, which has no intervals."""
     average = {"measure": "mean_average_precision", **asdict(analysis.mean_average_precision())}
     coverage = analysis.coverage()
     values = {**coverage.shares, "names_listed": coverage.n_names_listed}
@@ -127,7 +168,7 @@ def _at_any_rank(analysis: RunAnalysis) -> list[dict[str, Any]]:
 
 
 def _for_reading(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line a measure and shard, one column a k, intervals in brackets."""
+    """One row a measure and shard, one column a k, intervals in brackets."""
     lines: dict[tuple[str | None, str], dict[str, Any]] = {}
     for row in rows:
         where = {"shard": row["shard"], "images": row["images"]} if row["shard"] is not None else {}
@@ -163,4 +204,5 @@ def _score_rows(analysis: RunAnalysis, k: int) -> list[dict[str, Any]]:
     return analysis.reliability()
 
 
-_ROWS_BY = {"label": _label_rows, "image": _image_rows, "score": _score_rows}
+# One row a label, image or tenth of the scores; by --by.
+_LISTINGS = {"label": _label_rows, "image": _image_rows, "score": _score_rows}

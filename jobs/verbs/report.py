@@ -1,47 +1,54 @@
-"""`tagstream report`: a run to look at, in one file."""
+"""`tagstream report`: an HTML page about a run."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from jobs.console.options import FiniteRange
+from jobs.console.live_line import LiveLine, clock
+from jobs.console.options import (
+    FiniteRange,
+    overwrite_option,
+    run_option,
+    store_argument,
+    truth_option,
+    vocabulary_option,
+)
+from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.report.job import Report, ReportRequest
 
-if TYPE_CHECKING:
-    from pipeline.report.job import Report
 
-
-@click.command(short_help="Make a page of a run: pictures with their labels, charts.")
-@click.argument("store")
-@click.option("--out", required=True, help="HTML file to make, local or s3://.")
-@click.option("--run", help="Which run.  [default: the only one]")
+@click.command
+@store_argument
+@click.option("--out", required=True, help="HTML file to write, local or s3://.")
+@run_option
 @click.option("--compare", metavar="RUN", help="Show what the run gained and lost against this one.")
 @click.option(
-    "--sample", type=click.IntRange(1, 5000), default=500, show_default=True, help="Pictures, drawn by --seed."
+    "--sample",
+    type=click.IntRange(1, 5000),
+    default=500,
+    show_default=True,
+    help="Pictures, drawn by --seed.",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--where", metavar="SQL", help="Only pictures of images that meet this condition.")
-@click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
-@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="USD an hour, of all machines of a job.")
-@click.option("--max-mb", type=FiniteRange(min=1), default=50, show_default=True, help="Size of the file.")
-@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+@truth_option
+@vocabulary_option
+@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
+@click.option("--max-mb", type=FiniteRange(min=1), default=50, show_default=True, help="Largest size of the file.")
+@overwrite_option
 def report(vocabulary: str | None, **options: Any) -> None:
-    """Write one HTML file about a run of STORE: a sample of its images with their labels, beside what is true, and
-    charts of the whole run. It works from a disk, without a network.
+    """Write one HTML file about a run of STORE: a sample of its images with their labels and their truth, and charts of
+    the whole run. The file can be opened from a disk, without a network.
 
-    Pictures are made from the source that was labelled. The condition of --where is over the columns of `images`.
+    Pictures are made from the source that was labelled. The condition of --where is about the columns of `images`.
 
     \b
     tagstream report STORE --out report.html
     tagstream report STORE --out cats.html --where "image_id IN (SELECT image_id FROM images_with('cat'))"
     tagstream report STORE --run NEW --compare OLD --out changes.html
     """
-    from jobs.console.live_line import LiveLine, clock
-    from pipeline.naming.vocabulary import read_vocabulary
-    from pipeline.report.job import Report, ReportRequest
-
     made = Report(ReportRequest(vocabulary=read_vocabulary(vocabulary), vocabulary_path=vocabulary, **options))
     with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} gone"):
         made.write()
@@ -49,7 +56,7 @@ def report(vocabulary: str | None, **options: Any) -> None:
 
 
 def print_report(made: Report) -> None:
-    """Says what a report holds and where it lies."""
+    """Prints what a report shows and where it is."""
     size_mb = made.n_bytes / 1e6
     click.echo(f"Report on run {made.run}: {made.n_pictures:,} pictures, {size_mb:,.1f} MB; open {made.request.out}")
     if made.problems:

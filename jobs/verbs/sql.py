@@ -1,23 +1,29 @@
-"""`tagstream sql`: a question to a store."""
+"""`tagstream sql`: queries a store in SQL."""
 
 from __future__ import annotations
 
 import io
 import sys
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
-    from pipeline.catalog.result_file import ResultFile
+from jobs.console.options import EXISTING_FILE, overwrite_option, store_argument, vocabulary_option
+from jobs.console.output import columns_and_rows, print_result
+from jobs.console.row_formats import write_csv, write_json, write_parquet
+from jobs.verbs.sql_prompt import run_prompt
+from jobs.verbs.sql_query import run_interruptibly
+from pipeline.catalog.connection import Connection, run_query
+from pipeline.catalog.result_file import ResultFile, find_result_file, stream_batches
+from pipeline.catalog.views import open_store
+from pipeline.naming.thresholds import read_thresholds
+from pipeline.naming.vocabulary import read_vocabulary
 
 _FILE_FORMATS = ("csv", "json", "parquet")
 
 
-@click.command(short_help="Ask a store in SQL.")
-@click.argument("store")
+@click.command
+@store_argument
 @click.argument("query", required=False)
 @click.option(
     "--format",
@@ -26,12 +32,12 @@ _FILE_FORMATS = ("csv", "json", "parquet")
     help="[default: table, or the suffix of --out]",
 )
 @click.option("--out", metavar="FILE", help="Write to FILE, local or s3://, instead of printing.")
-@click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
+@overwrite_option
+@vocabulary_option
 @click.option(
     "--thresholds",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Of `tagstream thresholds`: adds confident_labels.",
+    type=EXISTING_FILE,
+    help="File of `tagstream thresholds`; adds the view confident_labels.",
 )
 def sql(
     store: str,
@@ -42,23 +48,19 @@ def sql(
     vocabulary: str | None,
     thresholds: str | None,
 ) -> None:
-    """Run one SQL QUERY (DuckDB's dialect) over STORE, local or s3://, and print what it gives.
+    """Run one SQL QUERY (DuckDB's dialect) over STORE, local or s3://, and print the result.
 
-    Without QUERY there is a prompt on a terminal; elsewhere the query is read from standard input.
+    Without QUERY, a prompt opens on a terminal; elsewhere the query is read from standard input.
 
     Views: images (one row a sample), labels (one row a label), rejects, truth (given labels), runs, jobs. Macros:
-    images_with('dog'), labels_of('key'), cooccurring('dog'), top_labels('run'), recall_at(10). Names fold spellings.
+    images_with('dog'), labels_of('key'), cooccurring('dog'), top_labels('run'), recall_at(10). Macros find a name in
+    all its spellings.
 
     \b
     tagstream sql STORE "SELECT label, count(*) AS n FROM labels GROUP BY label ORDER BY n DESC LIMIT 10"
     tagstream sql STORE "SELECT shard, key, score FROM images_with('dog', min_score := 0.2)"
     tagstream sql STORE "SELECT * FROM labels" --out labels.parquet
     """
-    from pipeline.catalog.result_file import find_result_file
-    from pipeline.catalog.views import open_store
-    from pipeline.naming.thresholds import read_thresholds
-    from pipeline.naming.vocabulary import read_vocabulary
-
     output = _format(output, out, overwrite)
     if query is not None or not sys.stdin.isatty():
         query = _read_query(query)
@@ -68,8 +70,6 @@ def sql(
     learned = None if thresholds is None else read_thresholds(thresholds)
     connection = open_store(store, read_vocabulary(vocabulary), learned)
     if query is None:
-        from jobs.verbs.sql_prompt import run_prompt
-
         run_prompt(connection, store, output)
     elif file is not None:
         n_rows = _write(connection, query, output, file)
@@ -98,7 +98,7 @@ def _format(output: str | None, out: str | None, overwrite: bool) -> str:
 
 
 def _read_query(query: str | None) -> str:
-    """The text of the query, from standard input where it is no argument."""
+    """The text of the query; None reads it from standard input."""
     content = sys.stdin.buffer.read() if query is None else query.encode("utf-8", "surrogateescape")
     try:
         return content.decode("utf-8-sig")
@@ -107,18 +107,12 @@ def _read_query(query: str | None) -> str:
 
 
 def _check_prompt(output: str, out: str | None) -> None:
-    """The prompt is for a terminal, and prints what it is asked."""
+    """Raises UsageError where there is neither a query nor a terminal for the prompt."""
     if out is not None or output == "parquet" or not sys.stdout.isatty():
         raise click.UsageError("there is no QUERY; the prompt prints to a terminal only, everything else needs one")
 
 
 def _print(connection: Connection, query: str, output: str) -> None:
-    from jobs.console.output import print_result
-    from jobs.console.row_formats import write_parquet
-    from jobs.verbs.sql_query import run_interruptibly
-    from pipeline.catalog.connection import run_query
-    from pipeline.catalog.result_file import stream_batches
-
     if output == "parquet":
         run_interruptibly(connection, lambda: write_parquet(stream_batches(connection, query), sys.stdout.buffer))
     else:
@@ -126,12 +120,7 @@ def _print(connection: Connection, query: str, output: str) -> None:
 
 
 def _write(connection: Connection, query: str, output: str, file: ResultFile) -> int:
-    """Writes what a query gives; returns the number of rows."""
-    from jobs.console.output import columns_and_rows
-    from jobs.console.row_formats import write_csv, write_json, write_parquet
-    from jobs.verbs.sql_query import run_interruptibly
-    from pipeline.catalog.connection import run_query
-    from pipeline.catalog.result_file import stream_batches
+    """Writes the result of a query to a file; returns the number of rows."""
 
     def write() -> int:
         with file.open() as stream:

@@ -1,4 +1,4 @@
-"""The prompt of `tagstream sql`: queries one after the other, and what each gave."""
+"""The prompt of `tagstream sql`: reads queries one after the other and prints their results."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import duckdb
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-from jobs.console.output import print_result, printable
+from jobs.console.output import print_result
 from jobs.verbs.sql_query import run_interruptibly
-from pipeline.catalog.connection import query_rows, run_query
+from pipeline.catalog.connection import Connection, query_rows, run_query
 from pipeline.errors import TagstreamError
-from pipeline.text import one_line
-
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
+from pipeline.text import one_line, printable
 
 _PROMPT, _CONTINUED = "tagstream> ", "      ...> "
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
@@ -37,14 +34,16 @@ Tab completes. Ctrl-C stops a query, or clears what is typed. Ctrl-R searches wh
 
 
 def run_prompt(connection: Connection, store: str, output: str) -> None:
-    """Asks for queries until the user leaves, and prints what each gives, its rows and its time.
+    """Asks for queries until the user leaves, and prints the result of each, its number of rows and its time.
 
     Args:
+        connection: of the open store.
+        store: directory or URL, for the greeting.
         output: "table", "csv" or "json".
     """
     session: PromptSession[str] = PromptSession(
         _PROMPT,
-        # Enter goes to the next line while the query is not at its end.
+        # Enter starts a new line until the query is complete.
         multiline=Condition(lambda: not is_complete(get_app().current_buffer.text)),
         prompt_continuation=_CONTINUED,
         completer=WordCompleter(completions(connection), ignore_case=True),
@@ -65,19 +64,17 @@ def run_prompt(connection: Connection, store: str, output: str) -> None:
 
 
 def is_complete(text: str) -> bool:
-    """Whether Enter runs this: a command, nothing at all, or a query up to its semicolon."""
-    import duckdb
-
+    """Whether Enter runs this text: it is empty, a command, or a query that ends with a semicolon."""
     text = text.strip()
     if not text or text.startswith("."):
         return True
     tokens = [(start, kind) for start, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
-    # Tokens are counted in bytes. A semicolon in text, a quoted name or a comment is no operator.
+    # Tokens start at byte offsets. A semicolon within a string, a quoted name or a comment is not an operator.
     return bool(tokens) and tokens[-1][1] == duckdb.token_type.operator and text.encode()[tokens[-1][0] :][:1] == b";"
 
 
 def completions(connection: Connection) -> list[str]:
-    """Words that Tab completes: tables, columns and macros of the connection, then SQL's words and functions."""
+    """Words that Tab completes: tables, columns and macros of the connection, then SQL's keywords and functions."""
     tables = query_rows(connection, "tables", {})
     functions = [row for row in query_rows(connection, "functions", {}) if _PLAIN_NAME.fullmatch(row["name"])]
     keywords = query_rows(connection, "keywords", {})
@@ -90,9 +87,9 @@ def completions(connection: Connection) -> list[str]:
 
 
 def history_path() -> Path:
-    """Where what was asked is kept: the user's folder for the state of programs."""
+    """The file of past queries, in the user's state folder (XDG_STATE_HOME)."""
     folder = Path(os.environ.get("XDG_STATE_HOME", ""))
-    # The standard has relative paths passed over.
+    # The XDG standard says to ignore relative paths.
     return (folder if folder.is_absolute() else Path.home() / ".local" / "state") / "tagstream" / "sql_history"
 
 
@@ -109,7 +106,7 @@ def _open_history() -> History:
 
 
 def _obey(connection: Connection, text: str, output: str) -> None:
-    """Does what was typed; what fails is told, and the prompt goes on."""
+    """Runs a command or queries; a failure is printed, and the prompt goes on."""
     command = text.rstrip("; ")
     try:
         if command == ".help":
@@ -126,13 +123,11 @@ def _obey(connection: Connection, text: str, output: str) -> None:
 
 
 def _split(connection: Connection, text: str) -> list[str]:
-    """The queries of a text; it is pasted from a file, say."""
-    import duckdb
-
+    """The queries of a text, which may be several: it may be pasted from a file."""
     try:
         return [statement.query for statement in connection.extract_statements(text)]
     except duckdb.Error:
-        # Running it tells what is wrong with it.
+        # Running the text reports what is wrong with it.
         return [text]
 
 

@@ -1,23 +1,32 @@
-"""A user's query, run so that Ctrl-C stops it and its failures are a sentence."""
+"""Runs a user's query so that Ctrl-C stops it and a failure is one sentence."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
+import duckdb
+
+from pipeline.catalog.connection import Connection
+from pipeline.errors import TagstreamError
+from pipeline.text import printable, without_traceback
 
 T = TypeVar("T")
 _INTERRUPT_EVERY_S = 0.1
 
 
 def run_interruptibly(connection: Connection, work: Callable[[], T]) -> T:
-    """Does work with the connection on a thread of its own, so that this one hears Ctrl-C while DuckDB computes.
+    """Runs work on a thread of its own, so that this thread can handle Ctrl-C while DuckDB computes.
 
-    Raises KeyboardInterrupt where Ctrl-C stopped the work, TagstreamError for what DuckDB raises.
+    Args:
+        connection: what the work queries; Ctrl-C interrupts it.
+        work: queries the connection and prints or writes the result.
+
+    Returns: what the work returns.
+
+    Raises KeyboardInterrupt where Ctrl-C stopped the work, TagstreamError where DuckDB failed.
     """
     is_interrupted = False
 
@@ -30,7 +39,7 @@ def run_interruptibly(connection: Connection, work: Callable[[], T]) -> T:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="query") as thread:
             future = thread.submit(_in_sentences, work)
             while not wait([future], timeout=_INTERRUPT_EVERY_S).done:
-                # More than once: DuckDB forgets an interruption that comes between two of its statements.
+                # Repeated, because DuckDB ignores an interruption between two of its statements.
                 if is_interrupted:
                     connection.interrupt()
             if is_interrupted and future.exception() is not None:
@@ -41,22 +50,15 @@ def run_interruptibly(connection: Connection, work: Callable[[], T]) -> T:
 
 
 def _in_sentences(work: Callable[[], T]) -> T:
-    import duckdb
-
-    from pipeline.errors import TagstreamError
-
     try:
         return work()
     except TagstreamError as error:
         raise TagstreamError(_sentence(str(error))) from error
     except duckdb.Error as error:
-        # Rows are computed while they are fetched, hence fail after the first ones too.
+        # Rows are computed as they are fetched, so that a query can fail after its first rows.
         raise TagstreamError(_sentence(f"the query failed: {error}")) from error
 
 
 def _sentence(message: str) -> str:
-    """An error's text without what must not reach a terminal: values of the store in it, Python's tracebacks."""
-    from jobs.console.output import printable
-    from pipeline.text import without_traceback
-
+    """An error's text without Python's traceback, and without control characters of the store's values."""
     return "\n".join(map(printable, without_traceback(message).split("\n")))

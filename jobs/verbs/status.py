@@ -1,48 +1,46 @@
-"""`tagstream status`: what a store holds, whether it adds up, and how far it is with its sources."""
+"""`tagstream status`: the runs of a store, whether their counts add up, and how far they are with their sources."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import duckdb
 
-from jobs.console.output import printable
-
-if TYPE_CHECKING:
-    from pipeline.catalog.connection import Connection
-    from pipeline.labelling.source_status import SourceStatus
-    from pipeline.store.store import Store
+from jobs.console.live_line import LiveLine, clock
+from jobs.console.options import only_run_option, store_argument
+from jobs.verbs.status_verify import verify_store
+from pipeline.catalog.connection import Connection, query_rows
+from pipeline.catalog.views import open_store
+from pipeline.errors import StoreError, TagstreamError
+from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
+from pipeline.store.lock import describe_holder, find_left_locks, read_locks
+from pipeline.store.store import Store
+from pipeline.text import one_line, printable
 
 EXIT_DOES_NOT_ADD_UP = 1
 _N_NAMED = 3
 
 
-@click.command(short_help="Show what a store holds, and whether it adds up.")
-@click.argument("store")
-@click.option("--run", help="Only this run.")
-@click.option("--verify", is_flag=True, help="Read all files again and tell what is damaged or left behind.")
-@click.option("--repair", is_flag=True, help="Verify, and mend what is safe to mend.")
+@click.command
+@store_argument
+@only_run_option
+@click.option("--verify", is_flag=True, help="Read all files and list what is damaged or left over.")
+@click.option("--repair", is_flag=True, help="Verify, and repair what is safe to repair.")
 def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
-    """Show the runs of STORE: images = labelled + rejected, rejects by class, shards open, changed or missing at the
-    source, the last job. Exit code 1 where it does not add up.
+    """Show the runs of STORE: images = labelled + rejected, rejects by error, shards that are open, changed or missing
+    at the source, the last job. Exit code 1 where the numbers do not add up.
 
-    --verify reads every file: checksums, columns, counts, ranks, what belongs to what. Exit code 1 where a file is
-    damaged. --repair takes damaged shards out, so that the next `tagstream label` labels them anew, and deletes what
-    killed jobs left behind. What a running job may be writing is left alone.
+    --verify reads every file and checks checksums, columns, counts, ranks and references. Exit code 1 where a file is
+    damaged. --repair removes damaged shards, so that the next `tagstream label` labels them again, and deletes
+    leftovers of killed jobs. Files that a running job may be writing are left alone.
 
     \b
     tagstream status s3://bucket/tags
     tagstream status s3://bucket/tags --verify
     """
     if verify or repair:
-        from jobs.verbs.status_verify import verify_store
-
         return verify_store(store, run, repair)
-    import duckdb
-
-    from pipeline.catalog.views import open_store
-    from pipeline.errors import StoreError
-    from pipeline.text import one_line
 
     try:
         return _show(open_store(store), store, run)
@@ -54,9 +52,6 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
 
 
 def _show(connection: Connection, url: str, run: str | None) -> int:
-    from pipeline.catalog.connection import query_rows
-    from pipeline.store.store import Store
-
     store = Store(url)
     records = query_rows(connection, "records", {"run": run})
     if run is not None and not records:
@@ -103,8 +98,6 @@ def _print_rejects(reject: dict[str, Any]) -> None:
 
 
 def _print_lock(store: Store, run: str) -> None:
-    from pipeline.store.lock import describe_holder, find_left_locks, read_locks
-
     left = find_left_locks(store.run(run))
     for lock in read_locks(store.run(run)):
         state = "expired, left by a job that was killed: " if lock in left else ""
@@ -112,41 +105,37 @@ def _print_lock(store: Store, run: str) -> None:
 
 
 def _print_source(store: Store, run: str) -> None:
-    """How far the run is with its source; where that cannot be looked at, why."""
-    from jobs.console.live_line import LiveLine, clock
-    from pipeline.errors import TagstreamError
-    from pipeline.labelling.source_status import compare_with_source, labelling_command
-
+    """Prints how far the run is with its source, or why the source cannot be read."""
     record = store.run(run).read_record()
     if record is None:
         return
     try:
         with LiveLine(lambda elapsed_s: f"run {run}: listing the source · {clock(elapsed_s)} gone"):
-            standing = compare_with_source(store.run(run), record)
+            at_source = compare_with_source(store.run(run), record)
     except TagstreamError as error:
         click.echo(f"  source      could not be looked at: {printable(str(error))}")
         return
-    _print_standing(standing, labelling_command(store.run(run).read_jobs()))
+    _print_source_status(at_source, labelling_command(store.run(run).read_jobs()))
 
 
-def _print_standing(standing: SourceStatus, command: str | None) -> None:
-    n_open = len(standing.open)
-    done = f"{standing.n_committed:,} committed, {n_open:,} open" if n_open else "all committed"
-    click.echo(f"  source      {standing.n_source:,} shards now: {done}")
+def _print_source_status(at_source: SourceStatus, command: str | None) -> None:
+    n_open = len(at_source.open)
+    done = f"{at_source.n_committed:,} committed, {n_open:,} open" if n_open else "all committed"
+    click.echo(f"  source      {at_source.n_source:,} shards now: {done}")
     if n_open:
-        click.echo(f"  open        {_named(standing.open)}")
+        click.echo(f"  open        {_named(at_source.open)}")
         if command:
             click.echo(f"              to go on: {printable(command)}")
-    if standing.changed:
-        click.echo(f"  changed     {_named(standing.changed)}; label with --changed relabel to renew")
-    if standing.missing:
-        click.echo(f"  missing     {_named(standing.missing)}; committed, no longer at the source")
-    if standing.n_images_gone:
-        click.echo(f"  missing     {standing.n_images_gone:,} committed images are no longer in the folder")
+    if at_source.changed:
+        click.echo(f"  changed     {_named(at_source.changed)}; label with --changed relabel to renew")
+    if at_source.missing:
+        click.echo(f"  missing     {_named(at_source.missing)}; committed, no longer at the source")
+    if at_source.n_images_gone:
+        click.echo(f"  missing     {at_source.n_images_gone:,} committed images are no longer in the folder")
 
 
 def _named(shards: list[str]) -> str:
-    """How many shards, and the names of the first few."""
+    """The number of shards and the names of the first three."""
     more = f" and {len(shards) - _N_NAMED:,} more" if len(shards) > _N_NAMED else ""
     return f"{len(shards):,}: {', '.join(printable(shard) for shard in shards[:_N_NAMED])}{more}"
 

@@ -1,31 +1,33 @@
-"""`tagstream status --verify` and `--repair`: what is damaged in a store, and what was mended."""
+"""`tagstream status --verify` and `--repair`: finds and repairs damage in a store."""
 
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
 import click
 
-from jobs.console.output import printable
-
-if TYPE_CHECKING:
-    from pipeline.store.store import Store
-    from pipeline.upkeep.verification import Finding, Verification
+from jobs.console.live_line import LiveLine, clock
+from pipeline.errors import StoreError
+from pipeline.labelling.source_status import labelling_command
+from pipeline.store.store import Store
+from pipeline.text import printable
+from pipeline.upkeep.repair import repair_run
+from pipeline.upkeep.verification import Finding, Mend, Verification, runs_to_verify, verify_run
 
 EXIT_DAMAGED = 1
 _MAX_FINDINGS = 200
 
 
 def verify_store(url: str, run: str | None, repair: bool) -> int:
-    """Verifies a store's runs, or one; prints the findings and mends them where `repair`. Returns the exit code.
+    """Verifies a store and prints the findings.
 
-    Repaired damage exits with 0, unless some is left that only a hand can mend.
+    Args:
+        url: the store, a directory or s3://bucket/prefix.
+        run: the one run to verify; None verifies all.
+        repair: whether to repair what was found.
+
+    Returns: the exit code, 1 where damage is left. Damage that was repaired does not count.
     """
-    from pipeline.errors import StoreError
-    from pipeline.store.store import Store
-    from pipeline.upkeep.verification import Mend, runs_to_verify
-
     store = Store(url)
     runs = runs_to_verify(store)
     if not runs:
@@ -45,9 +47,6 @@ def verify_store(url: str, run: str | None, repair: bool) -> int:
 
 
 def _verify(store: Store, run: str) -> Verification:
-    from jobs.console.live_line import LiveLine, clock
-    from pipeline.upkeep.verification import verify_run
-
     done = [0, 0]
 
     def note(n_read: int, n_files: int) -> None:
@@ -82,9 +81,7 @@ def _line(finding: Finding) -> str:
 
 
 def _repair(store: Store, verification: Verification) -> bool:
-    """Mends what can be; returns whether nothing that was tried is left."""
-    from pipeline.upkeep.repair import repair_run
-
+    """Repairs what can be repaired; returns whether every repair succeeded."""
     n_opened = n_done = n_left = 0
     for repaired in repair_run(store.run(verification.run), verification):
         opened = f", {repaired.n_opened:,} shards open now" if repaired.n_opened else ""
@@ -100,10 +97,7 @@ def _repair(store: Store, verification: Verification) -> bool:
 
 
 def _command(store: Store, run: str) -> str:
-    """What completes a run: its last job's command, or one of what its record says."""
-    from pipeline.errors import StoreError
-    from pipeline.labelling.source_status import labelling_command
-
+    """The command that completes a run: that of its last job, or one made from its record."""
     try:
         command = labelling_command(store.run(run).read_jobs())
         record = store.run(run).read_record()

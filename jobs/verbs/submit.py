@@ -1,4 +1,4 @@
-"""`tagstream submit`: runs a verb on a Ray cluster."""
+"""`tagstream submit`: runs a verb as a job of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
+from jobs.console.options import head_address_option
+from jobs.sending.follow import follow
 from jobs.sending.sent_command import prepare
+from pipeline.cluster.environment import profile_left_behind
 
 PACKAGES = ("schemas", "model", "pipeline", "jobs")
 _ABOUT_CLUSTERS = {"submit", "jobs"}
@@ -17,20 +20,18 @@ _PROFILE_STAYS = (
 )
 
 
-@click.command(
-    short_help="Run a verb on a Ray cluster, as a job of its own.", context_settings={"ignore_unknown_options": True}
-)
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("verb")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--address", help="Of the head, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]")
-@click.option("--no-wait", is_flag=True, help="Print the job's id and leave it running.")
+@head_address_option
+@click.option("--no-wait", is_flag=True, help="Print the job's id and leave the job running.")
 @click.pass_context
 def submit(context: click.Context, verb: str, arguments: tuple[str, ...], address: str | None, no_wait: bool) -> int:
-    """Run `tagstream VERB ARGUMENTS` on a Ray cluster and follow its log; its exit code is this one's.
+    """Run `tagstream VERB ARGUMENTS` on a Ray cluster, follow its log, and exit with its exit code.
 
-    The cluster gets this code, the files that options name, and AWS_* variables (which Ray shows to those who may use
-    its dashboard); it installs nothing. Folders have to be URLs, or absolute paths on the cluster. Ctrl-C only stops
-    following: the job ends by `tagstream jobs ID --stop`.
+    The cluster receives this code, the files that options name, and AWS_* variables, which everybody with access to
+    Ray's dashboard can read. It installs nothing. Folders have to be URLs, or absolute paths on the cluster. Ctrl-C
+    stops following, not the job; `tagstream jobs ID --stop` stops the job.
 
     \b
     tagstream submit label s3://bucket/shards --store s3://bucket/tags --address http://head:8265
@@ -41,8 +42,7 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
         raise click.UsageError(f"there is no verb {verb} to run on a cluster; expected one of `tagstream --help`")
     sent = prepare(command, arguments, context.find_root())
 
-    from jobs.sending.follow import follow
-    from pipeline.cluster.environment import profile_left_behind
+    # Brings in Ray, which takes seconds to import.
     from pipeline.cluster.submission import JobCluster, Upload
 
     cluster = JobCluster(address)
@@ -60,7 +60,7 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
 
 
 def folder_of(package: str) -> Path:
-    """Where a package of this program lies."""
+    """The folder of a package of this program. Raises ClickException where it has none."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise click.ClickException(f"the package {package} is not where it was imported from")

@@ -1,52 +1,51 @@
-"""`tagstream thresholds`: from which score on a label is right often enough."""
+"""`tagstream thresholds`: learns from which score on the labels of a name are right often enough."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from jobs.console.options import FiniteRange
-
-if TYPE_CHECKING:
-    from pipeline.analysis.threshold_learning import Counts, LearnedThresholds, NameThreshold
+from jobs.console.options import FiniteRange, format_option, run_option, store_argument, truth_option, vocabulary_option
+from jobs.console.output import print_rows
+from pipeline.analysis.recall import analyse_run
+from pipeline.analysis.threshold_learning import Counts, LearnedThresholds, NameThreshold, learn_thresholds
+from pipeline.catalog.views import open_store
+from pipeline.naming.thresholds import write_thresholds
+from pipeline.naming.vocabulary import read_vocabulary
 
 _SHOWN_NAMES = 20
 _COUNTED = ["truths", "listed", "hits", "precision", "low", "high", "recall"]
 _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
 
 
-@click.command(short_help="Learn from which score on the labels of each name are right.")
-@click.argument("store")
-@click.option("--target-precision", required=True, type=FiniteRange(0, 1, min_open=True), help="0.9: nine in ten.")
-@click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML, written anew.")
-@click.option("--run", help="Which run.  [default: the only one]")
-@click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
-@click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False), help="TOML or CSV.  [default: built in]")
-@click.option("--format", "output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.command
+@store_argument
+@click.option(
+    "--target-precision",
+    required=True,
+    type=FiniteRange(0, 1, min_open=True),
+    help="0.9: nine in ten.",
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML to write.")
+@run_option
+@truth_option
+@vocabulary_option
+@format_option("table", "csv", "json")
 def thresholds(
     store: str, target_precision: float, out: str, run: str | None, truth: Any, vocabulary: str | None, output: str
 ) -> None:
-    """Learn from STORE's truth, for each name, the lowest score from which on its labels are right as often as wanted.
+    """Learn for each name, from STORE's truth, the lowest score from which on its labels reach the target precision.
 
-    The less is known of a name, the nearer it stays to a threshold common to all. What the thresholds bring is measured
-    on images that they were not learned from; each name's own figures are of those that they were learned from.
+    A name with few labels stays near the threshold that is common to all names. The overall result is measured on
+    images that the thresholds were not learned from; the figures of single names are on images that they were.
 
     \b
     tagstream thresholds STORE --target-precision 0.9 --out thresholds.toml
     """
-    from jobs.console.output import print_rows
-    from pipeline.analysis.recall import analyse_run
-    from pipeline.analysis.threshold_learning import learn_thresholds
-    from pipeline.catalog.views import open_store
-    from pipeline.naming.thresholds import write_thresholds
-    from pipeline.naming.vocabulary import read_vocabulary
-
-    if target_precision != target_precision:  # click's ranges let nan pass
-        raise click.UsageError("--target-precision is nan; expected more than 0 and at most 1")
     rules = read_vocabulary(vocabulary)
     analysis = analyse_run(open_store(store, rules), run, truth)
     learned = learn_thresholds(analysis, rules, target_precision)
@@ -61,8 +60,6 @@ def thresholds(
 
 
 def _print(learned: LearnedThresholds, n_images: int) -> None:
-    from jobs.console.output import print_rows
-
     chosen = learned.thresholds
     click.echo(
         f"run {chosen.run}: {n_images:,} images with a truth ({chosen.truth}), vocabulary {chosen.vocabulary}, "
@@ -88,7 +85,7 @@ def _print(learned: LearnedThresholds, n_images: int) -> None:
 
 
 def _row(name: NameThreshold) -> dict[str, Any]:
-    """Of the columns; a threshold that no score reaches is None."""
+    """The values of the columns for a name; a threshold that no score reaches is None."""
     kept = name.counts.n_hits / name.n_hits_before if name.n_hits_before else None
     threshold = None if name.origin == "never" else name.threshold
     return {"name": name.name, "threshold": threshold, "from": name.origin, **_counted(name.counts), "kept": kept}

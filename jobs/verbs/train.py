@@ -1,9 +1,7 @@
-"""`tagstream train`: trains a recognizer with the class that serves it."""
+"""`tagstream train`: trains a recognizer."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -11,73 +9,54 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.console.config_file import read_config, read_preset
-from jobs.console.options import FiniteRange
-from jobs.console.process import job_process
+from jobs.console.live_line import LiveLine, clock
+from jobs.console.options import FiniteRange, config_option, ray_address_option, verbose_option
+from jobs.console.process import command_line, job_process
+from pipeline.settings.toml_file import read_settings
+from pipeline.training.progress import TrainProgress
 
 if TYPE_CHECKING:
-    from pipeline.training.progress import TrainProgress
+    from pipeline.training.checkpoints import TrainingState
+    from pipeline.training.job import TrainJob
 
-# Of the extra `train`: for Ray Train itself, and for the curves.
+# Packages of the extra `train`: Ray Train needs the last two, the curves the first.
 _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 
 
-@click.command(short_help="Train a recognizer; --resume goes on where a run stopped.")
+@click.command
 @click.argument("source")
 @click.option("--out", required=True, help="Folder for the model and its checkpoints; local or s3://.")
-@click.option("--preset", help="Settings that come along: demo, nxtp-g3m, nxtp-g70m, nxtp-imagenet.")
+@click.option("--preset", help="Settings to start from: demo, nxtp-g3m, nxtp-g70m, nxtp-imagenet.")
 @click.option("--init", help="Recognizer to start from.  [default: a new one, sizes by preset]")
 @click.option("--val", help="Labelled source to measure recall on.")
-@click.option("--teacher", help="Recognizer whose confident labels are learned instead of the source's own.")
-@click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="What is confident.")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
-@click.option("--address", help="Ray cluster to join.  [default: that whose job this is, or this machine]")
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="TOML with settings; wins over --preset.")
-@click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+@click.option("--teacher", help="Recognizer whose confident labels are the targets, instead of the source's own.")
+@click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="Least confident score.")
+@click.option(
+    "--workers", "n_workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process."
+)
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --out.")
+@ray_address_option
+@config_option("TOML with settings; overrides --preset.")
+@verbose_option
 def train(source: str, out: str, preset: str | None, config: str | None, **flags: Any) -> None:
     """Train a recognizer on the labels (or nouns of captions) of SOURCE, in any form that `label` takes.
 
-    OUT becomes a model folder with metrics.parquet, training.png and a model card; its checkpoints are below it.
+    OUT becomes a model folder with metrics.parquet, training.png, a model card and the checkpoints.
 
     \b
     tagstream train corpus/train --val corpus/val --out my-model --preset demo
     """
-    # Before the imports that take seconds: a slip of the pen is answered at once.
+    # Before the slow imports, so that a typing error is answered at once.
     of_preset, given = read_preset(preset), read_config(config)
     _check_installed()
-    from jobs.console.live_line import LiveLine
-    from pipeline.settings.toml_file import read_settings
+    # Bring in Ray and torch, which take seconds to import.
     from pipeline.training.job import TrainJob, TrainRequest
     from pipeline.training.settings import TrainSettings
 
     origin = " with ".join(filter(None, (preset and f"preset {preset}", config)))
     settings = read_settings(TrainSettings, merged(of_preset, given), origin)
-    request = TrainRequest(
-        source=source,
-        out=out,
-        settings=settings,
-        init=flags["init"],
-        val=flags["val"],
-        teacher=flags["teacher"],
-        min_score=flags["min_score"],
-        n_workers=flags["workers"],
-        resume=flags["resume"],
-        address=flags["address"],
-        verbose=flags["verbose"],
-        command=shlex.join(["tagstream", *sys.argv[1:]]),
-    )
-    job = TrainJob(request)
-    try:
-        with (
-            job_process(again="run the same command with --resume to go on"),
-            LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)),
-        ):
-            state = job.run()
-    except KeyboardInterrupt:
-        steps = job.checkpoints.steps()
-        kept = f"the checkpoint of step {steps[-1]:,} is kept; " if steps else "no checkpoint was written yet; "
-        click.echo(f"\nStopped. {kept}the same command with --resume goes on.", err=True)
-        raise
+    job = TrainJob(TrainRequest(source=source, out=out, settings=settings, command=command_line(), **flags))
+    state = _run(job)
     click.echo(f"Trained {state.step:,} steps in {state.seconds:,.0f} s: {out}")
     for row in state.metrics:
         if row["step"] == state.best_step:
@@ -85,10 +64,23 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
             click.echo(f"Its weights are those of step {state.best_step:,}, the best: recall {recalls}")
 
 
-def describe(at: TrainProgress, elapsed_s: float) -> str:
-    """The live line."""
-    from jobs.console.live_line import clock
+def _run(job: TrainJob) -> TrainingState:
+    """Runs a training job with a live line; where the user stops it, says what is kept."""
+    try:
+        with (
+            job_process(again="run the same command with --resume to go on"),
+            LiveLine(lambda elapsed_s: describe(job.progress, elapsed_s)),
+        ):
+            return job.run()
+    except KeyboardInterrupt:
+        steps = job.checkpoints.steps()
+        kept = f"the checkpoint of step {steps[-1]:,} is kept; " if steps else "no checkpoint was written yet; "
+        click.echo(f"\nStopped. {kept}the same command with --resume goes on.", err=True)
+        raise
 
+
+def describe(at: TrainProgress, elapsed_s: float) -> str:
+    """The live line of a training job after so many seconds."""
     if not at.step:
         return f"{at.phase} ... {clock(elapsed_s)}"
     parts = [f"step {at.step:,}/{at.n_steps:,}"]
@@ -106,7 +98,7 @@ def describe(at: TrainProgress, elapsed_s: float) -> str:
 
 
 def _check_installed() -> None:
-    """Raises ClickException now for what would be missed at the start, or worse, at the end of a long training."""
+    """Raises ClickException where a package is missing, before a long training would end for lack of it."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise click.ClickException(
@@ -115,7 +107,7 @@ def _check_installed() -> None:
 
 
 def merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset with what is given put over it, table by table."""
+    """A preset with the given settings in place of its own; a table is merged key by key."""
     tables = {
         name: {**preset[name], **value}
         for name, value in given.items()

@@ -1,4 +1,4 @@
-"""`tagstream truncate`: cuts a model's decoder."""
+"""`tagstream truncate`: cuts a model's decoder to its first blocks."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from pathlib import Path
 
 import click
 
+from pipeline.errors import TagstreamError
+from pipeline.storage.model_cache import fetch_model
 
-@click.command(short_help="Cut a model's decoder to its first blocks, to train a smaller model from.")
+
+@click.command
 @click.argument("model")
 @click.option("--blocks", required=True, type=int, help="Decoder blocks to keep.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the smaller model.")
 def truncate(model: str, blocks: int, out: Path) -> None:
-    """Keep the first blocks of MODEL's decoder. What is left needs training: its teacher may be MODEL itself.
+    """Keep the first blocks of MODEL's decoder. The smaller model needs training; MODEL itself may be its teacher.
 
     \b
     tagstream truncate ./nxtp --blocks 1 --out ./nxtp-1
     tagstream train SOURCE --init ./nxtp-1 --teacher ./nxtp --out ./nxtp-1-taught
     """
+    # Bring in torch, which takes seconds to import.
     from transformers.utils import logging
 
     from model import Recognizer
     from model.training.truncation import truncate as cut
-    from pipeline.errors import TagstreamError
-    from pipeline.storage.model_cache import fetch_model
 
     logging.disable_progress_bar()
     if out.exists() and any(out.iterdir()):

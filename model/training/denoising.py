@@ -21,15 +21,15 @@ class Corruption:
     """How much is corrupted, and what recovering it weighs; all zero is plain NXTP."""
 
     mask_share: float = 0.0
-    """Image tokens replaced by the mask embedding."""
+    """Share of the image tokens that the mask embedding replaces, 0 to 1."""
     noise_share: float = 0.0
-    """Image tokens that get noise."""
+    """Share of the image tokens that noise is added to, 0 to 1."""
     noise_std: float = 0.0
-    """Of the noise, in standard deviations of the image's own tokens."""
+    """How strong the noise is, in standard deviations of the image's own tokens."""
     label_share: float = 0.0
-    """Label tokens read by the decoder that become random ones."""
+    """Share of the label tokens read by the decoder that become random tokens, 0 to 1."""
     weight: float = 0.0
-    """Of the reconstruction loss beside the label loss."""
+    """Weight of the reconstruction loss; the label loss has 1."""
 
     @property
     def touches_images(self) -> bool:

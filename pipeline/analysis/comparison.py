@@ -34,7 +34,8 @@ class NameChange:
     n_lost: int
     n_gained: int
     score_shift: float | None
-    """Sum over the images on which both list it, second minus first; None without such images."""
+    """How far the name's score moved, second run minus first, summed over the images on which both list it; None
+    without such images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,16 @@ class Comparison:
     b: RunCounts
     k: int
     n_paired: int
-    """Images that both runs have labelled; all below is over these."""
+    """Images that both runs have labelled. All other fields are over these."""
     n_judged: int
-    """Those with a truth."""
+    """Images labelled by both runs that have a truth."""
     differences: dict[str, Estimate]
-    """Of each measure (pipeline.analysis.measures), with paired bootstrap intervals; empty without a truth."""
+    """How much each measure (pipeline.analysis.measures) differs, with paired bootstrap intervals; empty without a
+    truth."""
     names: list[NameChange]
-    """Most changed first."""
+    """Names that either run lists, the most changed first."""
     is_same_ranking: bool
-    """Whether scores can be compared."""
+    """Whether both runs are ranked alike, so that their scores can be compared."""
 
     @property
     def reject_rate_difference(self) -> float:
@@ -61,7 +63,8 @@ class Comparison:
 
     @property
     def mean_score_shift(self) -> float | None:
-        """Of labels that both runs list."""
+        """Mean score of the second run minus the first, over labels that both list; None without such labels, or where
+        scores cannot be compared."""
         n_both = sum(change.n_both for change in self.names)
         if not n_both or not self.is_same_ranking:
             return None

@@ -110,13 +110,13 @@ def embed(embedder: Path, names: Sequence[str]) -> NDArray[np.float32]:
         embedder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     ).eval()
     # Names of like length together: little padding.
-    order = sorted(range(len(names)), key=lambda place: len(names[place]))
+    order = sorted(range(len(names)), key=lambda number: len(names[number]))
     vectors = np.empty((len(names), model.config.hidden_size), np.float32)
     with torch.inference_mode():
         for start in range(0, len(order), _NAMES_AT_ONCE):
-            places = order[start : start + _NAMES_AT_ONCE]
+            batch = order[start : start + _NAMES_AT_ONCE]
             tokens: Any = tokenizer(
-                [names[place] for place in places],
+                [names[number] for number in batch],
                 padding=True,
                 truncation=True,
                 max_length=_MAX_TOKENS,
@@ -125,7 +125,7 @@ def embed(embedder: Path, names: Sequence[str]) -> NDArray[np.float32]:
             states_BLD = model(**tokens).last_hidden_state
             mask_BL1 = tokens["attention_mask"][:, :, None].to(states_BLD.dtype)
             means_BD = (states_BLD * mask_BL1).sum(1) / mask_BL1.sum(1)
-            vectors[places] = torch.nn.functional.normalize(means_BD, dim=-1).numpy()
+            vectors[batch] = torch.nn.functional.normalize(means_BD, dim=-1).numpy()
     return vectors
 
 

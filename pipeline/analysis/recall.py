@@ -8,11 +8,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from model.choices import LOWEST_FIRST, PROBABILITIES
+from model.choices import Ranking
 from pipeline.analysis.embeddings import embed_names
 from pipeline.analysis.measures import ImageCounts, estimate, estimate_mean
-from pipeline.analysis.truth import TruthKind, name_labels, no_truth
-from pipeline.catalog.connection import Connection, add_table, find_run, query_rows, read_sql
+from pipeline.analysis.truth import NamedTruth, TruthKind, name_labels, no_truth
+from pipeline.catalog.connection import Connection, add_table, find_run, query_rows, ranking_of, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 from pipeline.naming.vocabulary import Vocabulary
@@ -25,46 +25,46 @@ _COUNTS = ("n_truth", "n_found", "n_listed", "n_hits", "n_images")
 
 @dataclass(frozen=True, slots=True)
 class RunAnalysis:
-    """A run whose labels and truth have names; `analyse_run` makes it."""
+    """A run whose labels and truth have names; `analyse_run` makes it.
 
-    run: str
-    truth: str
-    n_images: int
-    """With a truth; all measures are over these."""
-    ranking: str
-    """Of the run's scores."""
-    connection: Connection
+    It asks tables of its connection, which the next analysis on the same connection takes over.
+    """
 
-    def recall(
-        self, ks: Sequence[int], *, by_shard: bool = False, wider: bool = False, min_cosine: float | None = None
-    ) -> list[RecallAtK]:
-        """All measures at each k, of the run or of each shard. Equal names are a hit, and perhaps others:
+    named: NamedTruth
+    ranking: Ranking
+    """What the run's labels are ranked by."""
 
-        Args:
-            wider: wider and narrower terms of a name, too. Needs `compare_terms`.
-            min_cosine: names of this cosine or more. Needs `compare_meanings`.
-        """
-        parameters = {"run": self.run, "ks": sorted(set(ks)), "by_shard": by_shard}
-        kind = "semantic" if min_cosine is not None else "wider" if wider else "exact"
-        self.connection.execute(read_sql(f"{kind}_hits"))
-        rows = query_rows(self.connection, "image_counts", {**parameters, "min_cosine": min_cosine})
+    @property
+    def run(self) -> str:
+        return self.named.runs[0]
+
+    @property
+    def truth(self) -> TruthKind:
+        return self.named.truth
+
+    @property
+    def n_images(self) -> int:
+        """Labelled images with a truth; all measures are over these."""
+        return self.named.n_images
+
+    @property
+    def connection(self) -> Connection:
+        return self.named.connection
+
+    def recall(self, ks: Sequence[int], *, by_shard: bool = False) -> list[RecallAtK]:
+        """All measures at each k, of the run or of each shard. Equal names are a hit."""
+        self.connection.execute(read_sql("exact_hits"))
+        return self._count_hits(ks, by_shard=by_shard)
+
+    def _count_hits(self, ks: Sequence[int], *, by_shard: bool, min_cosine: float | None = None) -> list[RecallAtK]:
+        """Measures from what the macro `hits` counts as a hit, which has just been made."""
+        asked = {"run": self.run, "ks": sorted(set(ks)), "by_shard": by_shard, "min_cosine": min_cosine}
+        rows = query_rows(self.connection, "image_counts", asked)
         return [
             RecallAtK(shard, k, counts.n_images, estimate(counts))
             for (shard, k), kinds in groupby(rows, key=lambda row: (row["shard"], row["k"]))
             for counts in [ImageCounts.of(tuple(kind[name] for name in _COUNTS) for kind in kinds)]
         ]
-
-    def paper_measures(self, k: int) -> dict[str, Estimate]:
-        """The paper's recall, precision and F1 at k, by name; intervals from the normal distribution.
-
-        Needs `compare_meanings`. Of each image, recall is the mean over its true names of the cosine of the most
-        similar listed name, precision the other way round, F1 their harmonic mean; all are averaged over images.
-        """
-        measures = {}
-        for row in query_rows(self.connection, "paper", {"run": self.run, "k": k}):
-            margin = _NORMAL_INTERVAL * row["deviation"] / row["n_images"] ** 0.5
-            measures[row["measure"]] = Estimate(row["value"], row["value"] - margin, row["value"] + margin)
-        return measures
 
     def mean_average_precision(self) -> Estimate:
         """Mean over the names that are true of any image (0 for one that is never listed), of labels of any rank.
@@ -94,32 +94,70 @@ class RunAnalysis:
         ]
 
     def name_counts(self, k: int) -> list[dict[str, Any]]:
-        """Of every name that is true of an image or listed among the first k: name, n_truth, n_listed, n_hits."""
+        """Counts of every name that is true of an image or listed among the first k.
+
+        Returns: rows of name, n_truth, n_listed, n_hits.
+        """
         return query_rows(self.connection, "name_counts", {"run": self.run, "k": k})
 
     def worst_images(self, k: int, n: int) -> list[dict[str, Any]]:
         """The n images with the lowest F1 at k: shard, key, n_truth, n_hits, f1, missed names, listed names."""
         return query_rows(self.connection, "worst_images", {"run": self.run, "k": k, "n": n})
 
-    @property
-    def has_probabilities(self) -> bool:
-        """Whether the run's scores are probabilities."""
-        return self.ranking in PROBABILITIES
-
     def reliability(self) -> list[dict[str, Any]]:
         """For each tenth of the scores: score_from, n_listed, mean_score, hit_share.
 
         Raises TagstreamError for a ranking whose scores are no probabilities.
         """
-        if not self.has_probabilities:
-            raise TagstreamError(f"scores of the ranking {self.ranking} are no probabilities, and have no reliability")
+        if not self.ranking.is_probability:
+            raise TagstreamError(
+                f"scores of the ranking {self.ranking.name} are no probabilities, and have no reliability"
+            )
         return query_rows(self.connection, "reliability", {"run": self.run})
 
     def _average_precisions(self) -> dict[str, float]:
-        """Of every name that is true of an image, the most frequent first."""
-        parameters = {"run": self.run, "lower_is_better": self.ranking in LOWEST_FIRST}
+        """The average precision of every name that is true of an image, the most frequent name first."""
+        parameters = {"run": self.run, "lower_is_better": self.ranking.lowest_first}
         rows = query_rows(self.connection, "average_precisions", parameters)
         return {row["name"]: row["average_precision"] for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class TermMatches:
+    """A run's names beside wider and narrower terms of the vocabulary; `compare_terms` makes it."""
+
+    analysis: RunAnalysis
+
+    def recall(self, ks: Sequence[int], *, by_shard: bool = False) -> list[RecallAtK]:
+        """As `RunAnalysis.recall`. A wider or narrower term of a true name is a hit, too."""
+        self.analysis.connection.execute(read_sql("wider_hits"))
+        return self.analysis._count_hits(ks, by_shard=by_shard)
+
+
+@dataclass(frozen=True, slots=True)
+class MeaningMatches:
+    """A run's names beside names of similar meaning, for k up to a limit; `compare_meanings` makes it."""
+
+    analysis: RunAnalysis
+    note: str | None
+    """Why new embeddings could not be kept in the store; None where they were."""
+
+    def recall(self, ks: Sequence[int], min_cosine: float, *, by_shard: bool = False) -> list[RecallAtK]:
+        """As `RunAnalysis.recall`. A name whose embedding has this cosine or more to a true one's is a hit, too."""
+        self.analysis.connection.execute(read_sql("semantic_hits"))
+        return self.analysis._count_hits(ks, by_shard=by_shard, min_cosine=min_cosine)
+
+    def paper_measures(self, k: int) -> dict[str, Estimate]:
+        """The paper's recall, precision and F1 at k, by name; intervals from the normal distribution.
+
+        Of each image, recall is the mean over its true names of the cosine of the most similar listed name, precision
+        the other way round, F1 their harmonic mean; all are averaged over images.
+        """
+        measures = {}
+        for row in query_rows(self.analysis.connection, "paper", {"run": self.analysis.run, "k": k}):
+            margin = _NORMAL_INTERVAL * row["deviation"] / row["n_images"] ** 0.5
+            measures[row["measure"]] = Estimate(row["value"], row["value"] - margin, row["value"] + margin)
+        return measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,22 +175,22 @@ class Coverage:
     """What labels name of what is true of images."""
 
     n_true_names: int
-    """Different ones."""
+    """Different names that are true of any image."""
     n_true_names_listed: int
-    """Those of them that are listed on any image, be it a wrong one."""
+    """Different true names that are listed on any image, be it a wrong one."""
     n_truths: int
     """True names of all images together."""
     n_truths_listed: int
-    """Those whose name is listed on any image: no more can be hits."""
+    """True names of all images together that are listed on any image: no more can be hits."""
     n_names_listed: int
-    """Different ones, true or not."""
+    """Different names that are listed, true or not."""
     n_labels: int
     n_labels_denied: int
-    """By the vocabulary."""
+    """Labels that the vocabulary denies, which have no name."""
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of true names and of truths that are ever listed, and of labels that are denied."""
+        """Shares, 0 to 1: true names and truths that are ever listed, and labels that are denied."""
         return {
             "true_names_listed": self.n_true_names_listed / self.n_true_names,
             "truths_listed": self.n_truths_listed / self.n_truths,
@@ -166,13 +204,13 @@ class LabelQuality:
 
     name: str
     n_truth: int
-    """Images of which it is true: its support."""
+    """Images of which the name is true: its support."""
     n_listed: int
     n_hits: int
     average_precision: float | None
-    """Over images in the order of their scores; None without support."""
+    """The name's average precision over images in the order of their scores, 0 to 1; None without support."""
     confusions: list[tuple[str, int]]
-    """What images that lack it list instead, with the number of images."""
+    """What images that lack the name list instead, each with its number of images."""
 
     @property
     def recall(self) -> float | None:
@@ -192,30 +230,29 @@ def analyse_run(connection: Connection, run: str | None, truth: TruthKind) -> Ru
     Raises TagstreamError where there is no such run, or no truth.
     """
     record = find_run(connection, run)
-    n_images = name_labels(connection, [record["run"]], truth)
-    if not n_images:
+    named = name_labels(connection, [record["run"]], truth)
+    if not named.n_images:
         raise no_truth(record["run"], truth)
-    return RunAnalysis(record["run"], truth, n_images, record["labelling"]["ranking"], connection)
+    return RunAnalysis(named, ranking_of(record["run"], record["labelling"]))
 
 
-def compare_meanings(analysis: RunAnalysis, store: Store, embedder: Path, k: int) -> str | None:
-    """Embeds names and makes the table `similarities`, for `min_cosine` and `paper_measures` at k or below.
+def compare_meanings(analysis: RunAnalysis, store: Store, embedder: Path, k: int) -> MeaningMatches:
+    """Embeds the names that are true, or among the first k of an image, and compares them within each image.
 
-    Returns: why new embeddings could not be kept in the store, if so.
+    Args:
+        embedder: the folder of `pipeline.analysis.embeddings.find_embedder`.
+        k: the largest that will be asked for.
     """
     connection = analysis.connection
     connection.execute(read_sql("compared_names"), {"run": analysis.run, "k": k})
     table, note = embed_names(store, embedder, [row["name"] for row in query_rows(connection, "names_to_embed", {})])
     add_table(connection, "embeddings", table)
     connection.execute(read_sql("similarities"))
-    return note
+    return MeaningMatches(analysis, note)
 
 
-def compare_terms(analysis: RunAnalysis, vocabulary: Vocabulary) -> None:
-    """Makes the table `related`, names that count as equal where wider terms do, for `recall` with `wider`.
-
-    Raises TagstreamError where the vocabulary has no wider terms.
-    """
+def compare_terms(analysis: RunAnalysis, vocabulary: Vocabulary) -> TermMatches:
+    """Relates names to wider and narrower terms. Raises TagstreamError where the vocabulary has no wider terms."""
     if not vocabulary.wider:
         raise TagstreamError(
             f"the vocabulary {vocabulary.version} has no wider terms; --match wider needs a --vocabulary file with the "
@@ -226,6 +263,7 @@ def compare_terms(analysis: RunAnalysis, vocabulary: Vocabulary) -> None:
         [vocabulary.name_of(word) for word in words] for words in zip(*vocabulary.wider.items(), strict=True)
     )
     analysis.connection.execute(read_sql("related"), {"names": names, "terms": terms})
+    return TermMatches(analysis)
 
 
 def calibration_error(reliability: Sequence[Mapping[str, Any]]) -> float:

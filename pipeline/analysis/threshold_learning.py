@@ -1,28 +1,8 @@
-"""Thresholds learned from truth: the lowest score from which on labels are right as often as wanted.
+"""Thresholds learned from truth: for each name the lowest score from which on its labels are right as often as wanted.
 
-Precision from a score on is the share of hits among the listed occurrences of that score or a better one; an occurrence
-is a name that an image with a truth lists, once, with its best score. The *common* threshold is the worst score from
-which on the precision of all names together (the pooled one) reaches the target.
-
-A *name's* own threshold is found in the same way, from its precision shrunk towards the pooled one. With n occurrences
-and h hits from a score on, that is the mean of the posterior of a beta prior of mean p and strength m,
-
-    (h + m * p) / (n + m).
-
-- p is the pooled precision from this score on, with its odds multiplied by how much oftener (or more seldom) than
-  expected the name was right *below* it. Expected is what all names reach at such scores; the name's hit rate there is
-  shrunk to that with the same m. So a name that is always wrong does not get the benefit of the doubt at its topmost
-  score, and no occurrence counts twice.
-- m, one for all names, is the largest that their hit rates, held against those expected at their scores, do not speak
-  against (beta-binomial likelihood, 95 %): where names are alike, or little is known, they share the common threshold.
-
-A name without evidence thus gets the common threshold exactly, a name with n far above m its own. None is set below
-both the common one and the name's worst score. A name that reaches the target nowhere gets a threshold that no score
-reaches.
-
-Scores are those that occur, as long as hits and misses are at most a thousand each; of more, their thousandths. What a
-name's counts show flatters it, since the threshold was chosen on them. How good thresholds are is therefore measured
-by cross-fitting: those learned from one half of the images are applied to the other half, and the other way round.
+Names with much evidence get a threshold of their own, names with little one near the threshold that is common to all.
+How near is derived where it is computed, in `threshold_names.sql` and `threshold_strength.sql`. A name's counts flatter
+its threshold, which was chosen on them. Thresholds are therefore judged on images that they were not learned from.
 """
 
 from __future__ import annotations
@@ -35,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.analysis.recall import RunAnalysis
 from pipeline.catalog.connection import Connection, query_rows, read_sql
@@ -54,7 +35,9 @@ class Counts:
     n_truth: int
     """True names of these images, listed or not."""
     n_listed: int
+    """Labels that pass: each name of an image once."""
     n_hits: int
+    """Labels that pass and are true."""
 
     @property
     def precision(self) -> float | None:
@@ -66,7 +49,7 @@ class Counts:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the precision, 95 %."""
+        """The 95 % interval of the precision."""
         return wilson_interval(self.n_hits, self.n_listed)
 
 
@@ -77,12 +60,13 @@ class NameThreshold:
     name: str
     threshold: float
     origin: str
-    """own: the name's occurrences from the threshold on are as many as the prior's strength, or more; shrunk: fewer,
-    but its occurrences moved it; common: it is the common one; never: no score reaches the target."""
+    """own: the name has as many labels from the threshold on as the common evidence counts for, or more. shrunk: it has
+    fewer, but they moved the threshold. common: it is the common one. never: no score reaches the target."""
     counts: Counts
     n_listed_before: int
-    """Without a threshold."""
+    """Labels of the name without a threshold."""
     n_hits_before: int
+    """Labels of the name without a threshold that are true."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,40 +75,31 @@ class LearnedThresholds:
 
     thresholds: Thresholds
     strength: float
-    """Of the prior, in occurrences."""
+    """How many labels of a name the evidence of all names counts for (`threshold_strength.sql`)."""
     names: list[NameThreshold]
-    """The most listed first."""
+    """All listed names, the most listed first."""
     judged: dict[str, Counts]
-    """By cross-fitting: without thresholds ("none"), with the common one ("common"), one for each name ("own")."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """The common step of some images, and how strong the prior is; the names' steps are in the table `name_steps`."""
-
-    common_step: int
-    strength: float
+    """What passes on images that the thresholds were not learned from: without thresholds ("none"), with the common one
+    ("common"), with one for each name ("own")."""
 
 
 def learn_thresholds(analysis: RunAnalysis, vocabulary: Vocabulary, target_precision: float) -> LearnedThresholds:
-    """Learns the thresholds of a run from its truth; see the module.
+    """Learns the thresholds of a run from its truth.
 
     Args:
         vocabulary: the one that the store was opened with.
         target_precision: above 0, at most 1.
     """
-    connection = analysis.connection
-    (record,) = (row for row in query_rows(connection, "threshold_runs", {}) if row["run"] == analysis.run)
-    lowest_first = direction_of(analysis.ranking) == "lowest"
-    n_steps = _count_by_step(analysis, lowest_first)
-    judged = _cross_fit(connection, target_precision, n_steps)
-    fit = _fit(connection, _BOTH_HALVES, target_precision, n_steps)
-    scores = _scores(connection, lowest_first)
-    names = [_named(row, scores, fit, n_steps) for row in query_rows(connection, "threshold_counts", {})]
+    (record,) = (row for row in query_rows(analysis.connection, "threshold_runs", {}) if row["run"] == analysis.run)
+    cells = _count_by_step(analysis)
+    judged = _cross_fit(cells, target_precision)
+    fit = cells.fit(_BOTH_HALVES, target_precision)
+    scores = cells.scores()
+    names = [_named(row, scores, fit) for row in fit.count_names()]
     thresholds = Thresholds(
         run=analysis.run,
         model_fingerprint=record["model_fingerprint"],
-        ranking=analysis.ranking,
+        ranking=analysis.ranking.name,
         direction=direction_of(analysis.ranking),
         truth=analysis.truth,
         vocabulary=vocabulary.version,
@@ -146,9 +121,63 @@ def wilson_interval(n_hits: int, n: int, confidence: float = 0.95) -> tuple[floa
     return max(0.0, centre - margin), min(1.0, centre + margin)
 
 
-def _count_by_step(analysis: RunAnalysis, lowest_first: bool) -> int:
-    """Makes the tables `steps` and `cells`; returns the number of steps."""
-    connection = analysis.connection
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """How often each name is listed and right at each step of the scores, in each half of the images.
+
+    The tables `steps` and `cells`; `_count_by_step` makes them.
+    """
+
+    connection: Connection
+    goodness: NDArray[np.float32]
+    """How good the score of each step is, the better the higher; ascending."""
+    lowest_first: bool
+
+    @property
+    def never(self) -> int:
+        """The step that no score reaches."""
+        return len(self.goodness)
+
+    def scores(self) -> list[float]:
+        """The score of each step, in its shortest notation; the last is that of `never`."""
+        sign = -1 if self.lowest_first else 1
+        return [*(float(str(sign * score)) for score in self.goodness), sign * math.inf]
+
+    def fit(self, halves: Sequence[int], target: float) -> _Fit:
+        """Learns from some halves of the images."""
+        connection, learned_from = self.connection, {"halves": list(halves)}
+        connection.execute(read_sql("threshold_pooled"), learned_from)
+        (step,) = connection.execute(
+            "SELECT min(step) FROM pooled WHERE precision >= $target", {"target": target}
+        ).fetchone()
+        common_step = self.never if step is None else int(step)
+        (row,) = query_rows(connection, "threshold_strength", {**learned_from, "strengths": _STRENGTHS})
+        strength = float(row["strength"] or _STRENGTHS[-1])
+        steps = {"target": target, "strength": strength, "common_step": common_step, "n_steps": self.never}
+        connection.execute(read_sql("threshold_names"), {**learned_from, **steps})
+        return _Fit(self, common_step, strength)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Thresholds as steps, those of the names in the table `name_steps`. The next fit takes over the table."""
+
+    cells: _Cells
+    common_step: int
+    strength: float
+
+    def judge(self, half: int) -> dict[str, Any]:
+        """Counts of one half of the images: n_truth, and n_listed and n_hits of each way to set thresholds."""
+        (row,) = query_rows(self.cells.connection, "threshold_judged", {"half": half, "common_step": self.common_step})
+        return row
+
+    def count_names(self) -> list[dict[str, Any]]:
+        """Each listed name with its step and its counts on all images, the most listed first."""
+        return query_rows(self.cells.connection, "threshold_counts", {})
+
+
+def _count_by_step(analysis: RunAnalysis) -> _Cells:
+    connection, lowest_first = analysis.connection, analysis.ranking.lowest_first
     parameters = {"run": analysis.run, "lowest_first": lowest_first}
     connection.execute(read_sql("threshold_occurrences"))
     one_in = max(1, analysis.n_images // _IMAGES_FOR_STEPS)
@@ -164,45 +193,23 @@ def _count_by_step(analysis: RunAnalysis, lowest_first: bool) -> int:
         connection.execute(read_sql("threshold_cells"), parameters)
     finally:
         connection.remove_function("step_of")
-    return len(goodness)
+    return _Cells(connection, goodness, lowest_first)
 
 
-def _fit(connection: Connection, halves: Sequence[int], target: float, n_steps: int) -> _Fit:
-    """Learns from some halves of the images; `n_steps` is the step that no score reaches."""
-    connection.execute(read_sql("threshold_pooled"), {"halves": list(halves)})
-    (step,) = connection.execute(
-        "SELECT min(step) FROM pooled WHERE precision >= $target", {"target": target}
-    ).fetchone()
-    common_step = n_steps if step is None else int(step)
-    (row,) = query_rows(connection, "threshold_strength", {"halves": list(halves), "strengths": _STRENGTHS})
-    strength = float(row["strength"] or _STRENGTHS[-1])
-    learned = {"halves": list(halves), "target": target, "strength": strength}
-    connection.execute(read_sql("threshold_names"), {**learned, "common_step": common_step, "n_steps": n_steps})
-    return _Fit(common_step, strength)
-
-
-def _cross_fit(connection: Connection, target: float, n_steps: int) -> dict[str, Counts]:
-    """What thresholds do on images that they were not learned from, with thresholds of each half in turn."""
+def _cross_fit(cells: _Cells, target: float) -> dict[str, Counts]:
+    """What thresholds do on images that they were not learned from: those of each half, applied to the other."""
     totals = dict.fromkeys(("n_truth", *(f"n_{what}_{way}" for what in ("listed", "hits") for way in _WAYS)), 0)
     for half in _BOTH_HALVES:
-        fit = _fit(connection, (1 - half,), target, n_steps)
-        (row,) = query_rows(connection, "threshold_judged", {"half": half, "common_step": fit.common_step})
-        totals = {name: total + int(row[name] or 0) for name, total in totals.items()}
+        counts = cells.fit((1 - half,), target).judge(half)
+        totals = {name: total + int(counts[name] or 0) for name, total in totals.items()}
     return {
         way: Counts(n_truth=totals["n_truth"], n_listed=totals[f"n_listed_{way}"], n_hits=totals[f"n_hits_{way}"])
         for way in _WAYS
     }
 
 
-def _scores(connection: Connection, lowest_first: bool) -> dict[int, float]:
-    """The score of each step, in its shortest notation, and of the one beyond that no score reaches."""
-    sign = -1 if lowest_first else 1
-    goodness = connection.execute("SELECT goodness FROM steps ORDER BY step").fetchnumpy()["goodness"]
-    return dict(enumerate([*(float(str(sign * score)) for score in goodness), sign * math.inf]))
-
-
-def _named(row: Mapping[str, Any], scores: Mapping[int, float], fit: _Fit, n_steps: int) -> NameThreshold:
-    if row["step"] == n_steps:
+def _named(row: Mapping[str, Any], scores: Sequence[float], fit: _Fit) -> NameThreshold:
+    if row["step"] == fit.cells.never:
         origin = "never"
     elif row["step"] == fit.common_step:
         origin = "common"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,16 +17,26 @@ _CAPTIONS_AT_ONCE = 10_000
 _TRUE = pa.schema([("image_id", pa.int64()), ("shard", pa.string()), ("label", pa.string())])
 
 
-def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -> int:
-    """Makes the tables that measures are taken from, replacing former ones, and the macro `listed`.
+@dataclass(frozen=True, slots=True)
+class NamedTruth:
+    """Labels and truth of runs under their names, as tables of the connection; `name_labels` makes it.
 
-    `names` (label, name) of the runs, in the connection's vocabulary; `true_names` (image_id, shard, name) of the first
-    run's labelled images; and `judged` (image_id): those of them that have a truth.
+    A connection has one at a time: the next takes over its tables.
+    """
+
+    connection: Connection
+    runs: tuple[str, ...]
+    """The runs whose labels have names. The truth is that of the first run's images."""
+    truth: TruthKind
+    n_images: int
+    """Labelled images of the first run that have a truth."""
+
+
+def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -> NamedTruth:
+    """Gives names, of the vocabulary that the store was opened with, to what one or two runs list and what is true.
 
     Args:
         truth: "labels" that were given, or nouns of the "captions".
-
-    Returns: the number of judged images.
     """
     if truth == "labels":
         connection.execute(read_sql("true_labels"), {"run": runs[0]})
@@ -36,7 +47,7 @@ def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -
     connection.execute(read_sql("folded_images"), {"run_a": runs[0], "run_b": runs[-1]})
     connection.execute(read_sql("listed"))
     ((n_images,),) = connection.execute("SELECT count(*) FROM judged").fetchall()
-    return int(n_images)
+    return NamedTruth(connection, tuple(runs), truth, int(n_images))
 
 
 def no_truth(run: str, truth: TruthKind) -> TagstreamError:

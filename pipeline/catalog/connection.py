@@ -11,8 +11,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from model.choices import Ranking, find_ranking
 from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import Vocabulary
+from pipeline.store.store import choose_run
 
 # DuckDB carries no type information.
 Connection = Any
@@ -97,11 +99,14 @@ def add_names(connection: Connection, vocabulary: Vocabulary) -> None:
 
 
 def find_run(connection: Connection, run: str | None) -> dict[str, Any]:
-    """The record of a run, by default of the only one. Raises TagstreamError where there is none, or a choice."""
-    records = query_rows(connection, "records", {"run": run})
-    if len(records) == 1:
-        return records[0]
-    if not records:
-        raise TagstreamError(f"there is no run {run} in the store")
-    names = ", ".join(record["run"] for record in records)
-    raise TagstreamError(f"the store holds {len(records)} runs ({names}); choose one with --run")
+    """The record of a run, by default of the only one. Raises StoreError where there is none, or a choice."""
+    records = {record["run"]: record for record in query_rows(connection, "records", {"run": None})}
+    return records[choose_run(list(records), run)]
+
+
+def ranking_of(run: str, labelling: Mapping[str, Any]) -> Ranking:
+    """What a run's labels are ranked by, from its record. Raises TagstreamError for a ranking that does not exist."""
+    try:
+        return find_ranking(labelling["ranking"])
+    except ValueError as error:
+        raise TagstreamError(f"the record of run {run} cannot be understood: {error}") from error

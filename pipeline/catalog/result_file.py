@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 131_072
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """A place, outside of the store, that a result may be written to."""
+    """A file outside of the store that a result may be written to."""
 
     url: str
     filesystem: Filesystem

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from string import Template
+from typing import Any
 
 import duckdb
 
-from pipeline.catalog.connection import Connection, read_sql
+from pipeline.catalog.connection import Connection, query_rows, read_sql
 from pipeline.errors import TagstreamError
+from pipeline.text import printable
 from schemas import LABELLED
 
 
-def narrow_to_run(connection: Connection, run: str, *, confident: bool = False) -> None:
-    """Makes the connection's views `images`, `labels` and `truth` those of one run.
+@dataclass(frozen=True, slots=True)
+class RunScope:
+    """A connection whose views `images`, `labels` and `truth` are those of one run; `narrow_to_run` makes it."""
+
+    connection: Connection
+    run: str
+
+    def choose(self, condition: str | None, statuses: Sequence[str] = (LABELLED,)) -> ChosenImages:
+        """The run's images that meet a condition. Raises TagstreamError for a condition that is none, or fails.
+
+        Args:
+            condition: one expression over the columns of `images`; None takes all.
+        """
+        _choose(self.connection, "", condition, statuses)
+        return _chosen(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenImages:
+    """Images of a run, as the table `chosen` (image_id). The next choice takes over the table."""
+
+    scope: RunScope
+    n_images: int
+
+    def narrow(self, query: str, parameters: Mapping[str, Any]) -> ChosenImages:
+        """Those of them that one of the package's queries keeps in the table."""
+        self.scope.connection.execute(read_sql(query), dict(parameters))
+        return _chosen(self.scope)
+
+    def rows(self, query: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Rows of one of the package's queries about them."""
+        return query_rows(self.scope.connection, query, parameters)
+
+
+def narrow_to_run(connection: Connection, run: str, *, confident: bool = False) -> RunScope:
+    """Makes the connection's views `images`, `labels` and `truth` those of one run, for as long as it lives.
 
     Args:
         confident: the labels are those that reach the thresholds that the store was opened with.
@@ -21,22 +58,11 @@ def narrow_to_run(connection: Connection, run: str, *, confident: bool = False) 
     connection.execute("SET VARIABLE scope_run = (SELECT $run)", {"run": run})
     labels = "confident_labels" if confident else "labels"
     connection.execute(Template(read_sql("run_scope")).substitute(labels=labels))
-
-
-def choose_images(connection: Connection, condition: str | None, statuses: Sequence[str] = (LABELLED,)) -> int:
-    """Makes the table `chosen` (image_id) of the images that meet a condition; returns their number.
-
-    Args:
-        condition: one expression over the columns of `images`; None takes all.
-
-    Raises TagstreamError for a condition that is none, or fails.
-    """
-    _choose(connection, "", condition, statuses)
-    return n_chosen(connection)
+    return RunScope(connection, run)
 
 
 def check_condition(connection: Connection, condition: str) -> None:
-    """Raises what `choose_images` would of the condition's text, without reading a row."""
+    """Raises what `RunScope.choose` would of the condition's text, without reading a row."""
     _choose(connection, "EXPLAIN ", condition, [LABELLED])
 
 
@@ -51,10 +77,9 @@ def _choose(connection: Connection, verb: str, condition: str | None, statuses: 
         raise TagstreamError(f"the condition {condition!r} failed: {_reason(error)}") from error
 
 
-def n_chosen(connection: Connection) -> int:
-    """How many images the table `chosen` holds."""
-    (n_images,) = connection.execute("SELECT count(*) FROM chosen").fetchone()
-    return int(n_images)
+def _chosen(scope: RunScope) -> ChosenImages:
+    (n_images,) = scope.connection.execute("SELECT count(*) FROM chosen").fetchone()
+    return ChosenImages(scope, int(n_images))
 
 
 def _checked(condition: str) -> str:
@@ -79,4 +104,4 @@ def _reason(error: duckdb.Error) -> str:
     It may quote values of the store, which must not steer a terminal.
     """
     message = str(error).split("\nLINE ", 1)[0]
-    return " ".join("".join(character if character.isprintable() else " " for character in message).split())
+    return " ".join(printable(message).split())

@@ -46,8 +46,11 @@ def profile_left_behind() -> str | None:
     return os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
 
 
-def _missing_environment() -> dict[str, str]:
-    """What of it Ray does not give to the workers already: it refuses to be told twice, and with all values."""
+def missing_environment() -> dict[str, str]:
+    """The forwarded variables that the job's own runtime environment does not set.
+
+    Ray refuses a variable that is set twice, with an error that shows the values of all of them.
+    """
     of_job = json.loads(os.environ.get(_MARK_OF_A_RAY_JOB, "{}")).get("runtime_env") or {}
     given = of_job.get("env_vars") or {}
     return {name: value for name, value in forwarded_environment().items() if name not in given}

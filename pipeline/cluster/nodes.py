@@ -34,7 +34,7 @@ def available_nodes(address: str | None) -> list[Node]:
 
 def local_node() -> Node:
     """What this machine offers to a Ray that is started on it, found without starting it."""
-    return Node(_local_cpus(), _n_local_gpus())
+    return Node(local_cpus(), _n_local_gpus())
 
 
 def _n_local_gpus() -> int:
@@ -62,6 +62,6 @@ def cluster_nodes() -> list[Node]:
     ]
 
 
-def _local_cpus() -> int:
+def local_cpus() -> int:
     # With one CPU reserved by the pool there must be another for reading.
     return max(2, len(os.sched_getaffinity(0)))

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.cluster.environment import _missing_environment, cluster_address
-from pipeline.cluster.nodes import _local_cpus
+from pipeline.cluster.environment import cluster_address, missing_environment
+from pipeline.cluster.nodes import local_cpus
 from pipeline.errors import ClusterError
 from pipeline.text import one_line
 
@@ -40,7 +40,7 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     try:
         with contextlib.nullcontext() if verbose else silence():
             if address:
-                ray.init(address=address, runtime_env={"env_vars": _missing_environment()}, **options)
+                ray.init(address=address, runtime_env={"env_vars": missing_environment()}, **options)
             else:
                 _start_locally(options)
     except Exception as error:  # Ray raises no class of its own, and bare Exceptions among them.
@@ -65,7 +65,7 @@ def _start_locally(options: Mapping[str, Any]) -> None:
     """
     import ray
 
-    local = {"address": "local", "num_cpus": _local_cpus(), "include_dashboard": False, **options}
+    local = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False, **options}
     try:
         ray.init(**local)
     except Exception:  # As in start_ray.

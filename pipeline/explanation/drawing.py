@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from model.heat_map import colour, draw_over
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,18 +41,18 @@ class _Tile:
     note: str
 
 
-def write_picture(explanation: Explanation, place: str, stream: IO[bytes]) -> None:
+def write_picture(explanation: Explanation, address: str, stream: IO[bytes]) -> None:
     """Writes a PNG with the photograph, the rollouts of all labels, and each head's attention.
 
     The heads are those of the answer position, from which all labels are read, and of the best label's own tokens.
 
     Args:
-        place: where the photograph lies, for people.
+        address: where the photograph lies, for people.
     """
     shown = explanation.labels[:_MAX_TILES]
     n_more = len(explanation.labels) - len(shown)
     strips = [_text_strip("What the model looked at", _TITLE, above=_MARGIN)]
-    strips.append(_text_strip(place, _TEXT, _QUIET))
+    strips.append(_text_strip(address, _TEXT, _QUIET))
     strips.append(
         _text_strip(f"Attention rollout{f' (and {n_more} labels more)' if n_more else ''}", _HEADING, above=24)
     )
@@ -108,8 +109,8 @@ def _row(tiles: list[_Tile], gap: int) -> Image.Image:
     line = round(1.35 * size)
     strip = Image.new("RGB", (_WIDTH, side + 2 * line + gap + 14), _GROUND)
     pen = ImageDraw.Draw(strip)
-    for place, tile in enumerate(tiles):
-        left = _MARGIN + place * (side + gap)
+    for column, tile in enumerate(tiles):
+        left = _MARGIN + column * (side + gap)
         strip.paste(tile.image, (left, 8))
         pen.text((left, side + 14), _fitted(tile.title, size, side), _INK, _font(size))
         pen.text((left, side + 14 + line), tile.note, _QUIET, _font(size))
@@ -135,7 +136,7 @@ def _scale_strip() -> Image.Image:
 
 def _fitted(text: str, size: int, width: int) -> str:
     """Text as one line that is no wider: what cannot be printed as spaces, what is too long cut."""
-    line = "".join(character if character.isprintable() else " " for character in text[:_MAX_CHARACTERS])
+    line = printable(text[:_MAX_CHARACTERS])
     font = _font(size)
     if len(text) <= _MAX_CHARACTERS and font.getlength(line) <= width:
         return line

@@ -7,8 +7,8 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+from model.choices import RANKINGS
 from model.heat_map import COLOURS, OPACITY, relative
-from model.ranking import bar_length
 from pipeline.pages.render import render_page
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ _MAX_CHARACTERS = 1000
 
 def explanation_page(explanation: Explanation, subject: Subject) -> str:
     """The page as HTML, one file that needs no network."""
-    return render_page("explanation", f"What the model looked at: {subject.place}", _page_data(explanation, subject))
+    return render_page("explanation", f"What the model looked at: {subject.address}", _page_data(explanation, subject))
 
 
 def _page_data(explanation: Explanation, subject: Subject) -> dict[str, Any]:
     n_layers, n_heads, *patches = explanation.answer_maps.shape
     return {
-        "place": subject.place,
+        "place": subject.address,
         "run": subject.run,
         "model": subject.model,
         "ranking": explanation.ranking,
@@ -43,7 +43,7 @@ def _page_data(explanation: Explanation, subject: Subject) -> dict[str, Any]:
             {
                 "text": explained.label.text[:_MAX_CHARACTERS],
                 "score": explained.label.score if math.isfinite(explained.label.score) else None,
-                "bar": bar_length(explained.label.score, explanation.ranking),
+                "bar": RANKINGS[explanation.ranking].bar_length(explained.label.score),
                 **_maps(explained.maps, explained.rollout),
             }
             for explained in explanation.labels

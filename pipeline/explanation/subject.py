@@ -11,7 +11,7 @@ from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.settings.labelling import LabelSettings, resolve_dtype
-from pipeline.sources.originals import original_place, read_originals
+from pipeline.sources.originals import original_address, read_originals
 from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.storage.model_cache import fetch_model, load_recognizer
 from pipeline.store.store import Store
@@ -28,14 +28,14 @@ DEFAULT_TOP_K = 10
 class Subject:
     """An image with what decides its labels."""
 
-    place: str
-    """Where it lies, for people."""
+    address: str
+    """Path or URL of the image, `SHARD#KEY` within a shard: for people."""
     data: bytes
     model: str
     """Folder, hub id or URL of the model."""
     settings: LabelSettings
     run: str | None = None
-    """Whose image it is, if any."""
+    """Name of the run whose image it is; None for a file."""
 
 
 def find_file(url: str, model: str, top_k: int | None) -> Subject:
@@ -45,7 +45,7 @@ def find_file(url: str, model: str, top_k: int | None) -> Subject:
         if not filesystem.isfile(path):
             raise TagstreamError(f"there is no file {url}; for the key of an image in a store give --store")
         data = filesystem.cat_file(path)
-    return Subject(place=url, data=data, model=model, settings=LabelSettings(top_k=top_k or DEFAULT_TOP_K))
+    return Subject(address=url, data=data, model=model, settings=LabelSettings(top_k=top_k or DEFAULT_TOP_K))
 
 
 def find_image(store_url: str, run: str | None, name: str, model: str | None, top_k: int | None) -> Subject:
@@ -64,11 +64,11 @@ def find_image(store_url: str, run: str | None, name: str, model: str | None, to
     settings = _settings_of(record, top_k, (row["width"] or 0) * (row["height"] or 0))
     model = model or record.model
     _check_same_model(record, model)
-    place = original_place(record, row)
+    address = original_address(record, row)
     (original,) = read_originals(record, [row])
     if original.data is None:
-        raise TagstreamError(f"{place} cannot be explained: {original.problem}")
-    return Subject(place=place, data=original.data, model=model, settings=settings, run=record.run)
+        raise TagstreamError(f"{address} cannot be explained: {original.problem}")
+    return Subject(address=address, data=original.data, model=model, settings=settings, run=record.run)
 
 
 def explain(subject: Subject) -> Explanation:
@@ -81,9 +81,9 @@ def explain(subject: Subject) -> Explanation:
             subject.data, settings.top_k, settings.ranking, max_label_tokens=settings.max_label_tokens
         )
     except ImageDecodeError as error:
-        raise TagstreamError(f"{subject.place} is no image that can be labelled: {error}") from error
+        raise TagstreamError(f"{subject.address} is no image that can be labelled: {error}") from error
     except ValueError as error:
-        raise TagstreamError(f"{subject.place} cannot be labelled by {subject.model}: {error}") from error
+        raise TagstreamError(f"{subject.address} cannot be labelled by {subject.model}: {error}") from error
 
 
 def _load(model: str, settings: LabelSettings) -> Recognizer:
@@ -108,10 +108,10 @@ def _find_row(connection: Connection, record: RunRecord, name: str) -> dict[str,
     if not labelled:
         raise TagstreamError(f"{name} was rejected and has no labels ({rows[0]['error']}: {rows[0]['message']})")
     if len(labelled) > 1:
-        places = ", ".join(f"{row['shard']}#{row['key']}" for row in labelled[:_N_NAMED])
+        known = ", ".join(f"{row['shard']}#{row['key']}" for row in labelled[:_N_NAMED])
         more = ", ..." if len(labelled) > _N_NAMED else ""
         raise TagstreamError(
-            f"{len(labelled)} images of run {record.run} have the key {name}; give SHARD#KEY: {places}{more}"
+            f"{len(labelled)} images of run {record.run} have the key {name}; give SHARD#KEY: {known}{more}"
         )
     return labelled[0]
 

@@ -57,8 +57,8 @@ class _Pieces:
     def add(self, image: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> None:
         self._images.add(image)
         for annotation in annotations:
-            place = {"id": len(self._annotations) + 1, "image_id": image["id"]}
-            self._annotations.add({**place, **annotation})
+            ids = {"id": len(self._annotations) + 1, "image_id": image["id"]}
+            self._annotations.add({**ids, **annotation})
 
     def write(self, path: Path, categories: dict[str, int], origin: Origin) -> None:
         self._images.end()

@@ -26,8 +26,8 @@ def write_csv(folder: Path, images: Iterable[ExportedImage], origin: Origin) -> 
             tables[name] = csv.DictWriter(file, columns, lineterminator="\r\n")
             tables[name].writeheader()
         for image in images:
-            place: dict[str, Any] = {"image_id": image.image_id, "key": image.key}
+            of_image: dict[str, Any] = {"image_id": image.image_id, "key": image.key}
             described = {name: getattr(image, name) for name in _COLUMNS["images"] if name != "file"}
-            tables["images"].writerow({**described, "file": image.place})
-            tables["labels"].writerows({**place, **label} for label in image.labels)
-            tables["truth"].writerows({**place, **label} for label in image.truth or ())
+            tables["images"].writerow({**described, "file": image.address})
+            tables["labels"].writerows({**of_image, **label} for label in image.labels)
+            tables["truth"].writerows({**of_image, **label} for label in image.truth or ())

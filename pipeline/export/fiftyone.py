@@ -30,7 +30,7 @@ def write_fiftyone(folder: Path, images: Iterable[ExportedImage], origin: Origin
 
 def _sample(image: ExportedImage) -> dict[str, Any]:
     sample = {
-        "filepath": image.place,
+        "filepath": image.address,
         "_media_type": "image",
         "tags": [],
         "metadata": _document("ImageMetadata", size_bytes=image.n_bytes, width=image.width, height=image.height),

@@ -13,9 +13,9 @@ class ExportedLabel(TypedDict):
 
     name: str
     label: str
-    """As the recognizer spelled it."""
+    """The label as the recognizer spelled it."""
     score: float | None
-    """None where it is no finite number, which JSON cannot say."""
+    """The label's score; None where it is no finite number, which JSON cannot say."""
     rank: int
 
 
@@ -40,17 +40,17 @@ class ExportedImage:
     caption: str | None
     labels: list[ExportedLabel]
     truth: list[GivenLabel] | None
-    """None where no truth was given; an empty list says that nothing is there."""
+    """Names that are true of the image; None where no truth was given, an empty list where nothing is there."""
     original: str
-    """Where it lies at the source; `SHARD#KEY` within a shard."""
+    """Where the original lies at the source; `SHARD#KEY` within a shard."""
     file: str | None = None
-    """Name of its copy in the folder `data`."""
+    """Name of the image's copy in the folder `data`; None where it was not copied there."""
     data: bytes | None = None
-    """Its encoded bytes, for a format that holds images itself."""
+    """Encoded bytes of the image, for a format that holds images itself; None for others."""
 
     @property
-    def place(self) -> str:
-        """Its copy, relative to the export; its original where it was not copied."""
+    def address(self) -> str:
+        """Path of its copy, relative to the export; where the original lies if it was not copied."""
         return self.original if self.file is None else f"{DATA_FOLDER}/{self.file}"
 
 
@@ -60,7 +60,7 @@ class Origin:
 
     run: str
     vocabulary: str
-    """Its version."""
+    """Version of the vocabulary that gives the names."""
     folder: str
     """Name of the export's folder."""
 

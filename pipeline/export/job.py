@@ -18,10 +18,10 @@ from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.hugging_face import write_hugging_face
 from pipeline.export.image import DATA_FOLDER, ExportedImage, Origin
 from pipeline.export.label_studio import write_label_studio
-from pipeline.export.selection import Selection, chosen_images, select_images
+from pipeline.export.selection import Selection, select_images
 from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import Vocabulary
-from pipeline.sources.originals import clean_file_name, original_place, read_originals
+from pipeline.sources.originals import clean_file_name, original_address, read_originals
 from pipeline.storage.files import storage_errors
 from pipeline.store.store import Store
 from schemas import RunRecord
@@ -48,11 +48,11 @@ class ExportRequest:
     to: Format
     out: str
     run: str | None = None
-    """Default: the store's only run."""
+    """Name of the run to export; None takes the store's only run."""
     selection: Selection = field(default_factory=Selection)
     vocabulary: Vocabulary
     thresholds: Thresholds | None = None
-    """Only labels that reach them."""
+    """Thresholds that exported labels have to reach; None exports all labels."""
     images: bool = False
     """Copy the encoded images too; those whose original is gone are left out."""
 
@@ -79,8 +79,8 @@ class Export:
         self.run = record.run
         request.selection.check_ranking(record)
         confident = request.thresholds is not None
-        self.n_chosen = select_images(connection, self.run, request.selection, confident=confident)
-        rows = chosen_images(connection, request.selection.min_score)
+        selected = select_images(connection, self.run, request.selection, confident=confident)
+        self.n_chosen, rows = selected.n_images, selected.rows()
         temporary = out.parent / f".{out.name[:100]}.{uuid.uuid4().hex}.tmp"
         origin = Origin(run=self.run, vocabulary=request.vocabulary.version, folder=out.name)
         try:
@@ -122,7 +122,7 @@ class Export:
             if original.data is None:
                 self._left_out[original.problem or ""] += 1
                 if len(self._named) < _N_NAMED:
-                    self._named.append(original_place(record, row))
+                    self._named.append(original_address(record, row))
                 continue
             name = clean_file_name(row, original.data)
             if not is_held:
@@ -141,7 +141,7 @@ def _referenced(record: RunRecord, rows: Iterable[Mapping[str, Any]]) -> Iterato
 
 def _exported(record: RunRecord, row: Mapping[str, Any], **copied: Any) -> ExportedImage:
     values = {name: value for name, value in row.items() if name in _FROM_ROW}
-    return ExportedImage(**values, original=original_place(record, row), **copied)
+    return ExportedImage(**values, original=original_address(record, row), **copied)
 
 
 def _new_folder(out: str) -> Path:

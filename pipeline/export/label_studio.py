@@ -40,7 +40,7 @@ def write_label_studio(folder: Path, images: Iterable[ExportedImage], origin: Or
 
 
 def _task(image: ExportedImage, origin: Origin) -> dict[str, Any]:
-    url = image.original if image.file is None else _LOCAL_FILES + quote(f"{origin.folder}/{image.place}")
+    url = image.original if image.file is None else _LOCAL_FILES + quote(f"{origin.folder}/{image.address}")
     data = {
         "image": url,
         # As text: Label Studio's JavaScript would lose digits of 64-bit numbers.

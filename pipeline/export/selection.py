@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from model.choices import LOWEST_FIRST
-from pipeline.catalog.connection import Connection, query_rows, read_sql
-from pipeline.catalog.scope import choose_images, n_chosen, narrow_to_run
+from model.choices import RANKINGS
+from pipeline.catalog.connection import Connection, read_sql
+from pipeline.catalog.scope import ChosenImages, narrow_to_run
 from pipeline.errors import TagstreamError
 from schemas import RunRecord
 
@@ -25,10 +25,10 @@ class Selection:
     where: str | None = None
     """Condition over the columns of `images`; it sees the run's images, labels and truth, and no other run."""
     sample: int | None = None
-    """Of the images that meet the condition so many, drawn by the seed."""
+    """How many of the images that meet the condition are exported, drawn by the seed; None exports all."""
     seed: int = 0
     min_score: float | None = None
-    """Labels below it are left out; their images are not."""
+    """The lowest score of exported labels. An image without such labels is exported all the same."""
 
     def __post_init__(self) -> None:
         if self.min_score is not None and not math.isfinite(self.min_score):
@@ -36,45 +36,53 @@ class Selection:
 
     def check_ranking(self, record: RunRecord) -> None:
         """Raises TagstreamError where the best scores of a run are its lowest."""
-        ranking = record.labelling.get("ranking")
-        if self.min_score is not None and ranking in LOWEST_FIRST:
+        ranking = RANKINGS.get(record.labelling.get("ranking", ""))
+        if self.min_score is not None and ranking is not None and ranking.lowest_first:
             raise TagstreamError(
-                f"run {record.run} is ranked by {ranking}, whose best scores are the lowest; leave the limit out"
+                f"run {record.run} is ranked by {ranking.name}, whose best scores are the lowest; leave the limit out"
             )
 
 
-def select_images(connection: Connection, run: str, selection: Selection, *, confident: bool = False) -> int:
-    """Makes the table `chosen` of the labelled images of a run that a selection takes; returns their number.
+@dataclass(frozen=True, slots=True)
+class SelectedImages:
+    """Labelled images of a run that a selection takes; `select_images` makes it."""
 
-    Afterwards the connection's views `images`, `labels` and `truth` are those of this run. Raises TagstreamError for a
-    condition that is none, fails or holds for no image.
+    chosen: ChosenImages
+    min_score: float | None
+
+    @property
+    def n_images(self) -> int:
+        return self.chosen.n_images
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The images in the order of shard and index, each with lists of its labels and truth.
+
+        Shards are asked for in groups, so that what is in memory does not grow with the run.
+        """
+        for first, last in _shard_groups(self.chosen.rows("export_shards", {})):
+            limits = {"first": first, "last": last, "min_score": self.min_score}
+            result = self.chosen.scope.connection.execute(read_sql("export_images"), limits)
+            columns = [column[0] for column in result.description]
+            while rows := result.fetchmany(_ROWS_AT_ONCE):
+                for row in rows:
+                    yield dict(zip(columns, row, strict=True))
+
+
+def select_images(connection: Connection, run: str, selection: Selection, *, confident: bool = False) -> SelectedImages:
+    """Narrows a connection to a run, and takes the labelled images that a selection asks for.
+
+    Raises TagstreamError for a condition that is none, fails or holds for no image.
 
     Args:
         confident: the labels are those that reach the thresholds that the store was opened with.
     """
-    narrow_to_run(connection, run, confident=confident)
-    n_images = choose_images(connection, selection.where)
+    chosen = narrow_to_run(connection, run, confident=confident).choose(selection.where)
     if selection.sample is not None:
-        connection.execute(read_sql("export_sample"), {"n": selection.sample, "seed": str(selection.seed)})
-        n_images = n_chosen(connection)
-    if not n_images:
+        chosen = chosen.narrow("export_sample", {"n": selection.sample, "seed": str(selection.seed)})
+    if not chosen.n_images:
         which = "has no labelled images" if selection.where is None else f"has no labelled image with {selection.where}"
         raise TagstreamError(f"run {run} {which}; there is nothing to export")
-    return n_images
-
-
-def chosen_images(connection: Connection, min_score: float | None) -> Iterator[dict[str, Any]]:
-    """The images of the table `chosen` in the order of shard and index, with lists of their labels and truth.
-
-    Shards are asked for in groups, so that what is in memory does not grow with the run.
-    """
-    for first, last in _shard_groups(query_rows(connection, "export_shards", {})):
-        limits = {"first": first, "last": last, "min_score": min_score}
-        result = connection.execute(read_sql("export_images"), limits)
-        columns = [column[0] for column in result.description]
-        while rows := result.fetchmany(_ROWS_AT_ONCE):
-            for row in rows:
-                yield dict(zip(columns, row, strict=True))
+    return SelectedImages(chosen, selection.min_score)
 
 
 def _shard_groups(shards: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

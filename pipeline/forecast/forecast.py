@@ -13,8 +13,8 @@ from typing import Self
 from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
-from pipeline.forecast.estimate import ratio_spread, within
 from pipeline.forecast.extent import Extent
+from pipeline.forecast.intervals import ratio_spread, within
 from pipeline.labelling.pending import ShardPlan
 from schemas import RunRecord
 

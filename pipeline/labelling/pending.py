@@ -10,11 +10,10 @@ from itertools import count
 from pipeline.errors import SourceError
 from pipeline.sources.image_folder import deal, folder_shard, generation_name, split_generation
 from pipeline.sources.shard import Shard, Source
+from pipeline.storage.files import CLOCK_SKEW_S
 from pipeline.store.ownership import CommittedShard, CommittedShards, shard_stem
 from pipeline.store.run import Run
 
-# A source file is looked at again when it is not clearly older than its commit; clocks may differ by this much.
-_CLOCK_SKEW_S = 600
 _N_LOOKERS = 32
 # Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
 _SHARDS_PER_WAVE = 2000
@@ -90,7 +89,8 @@ def find_changed(run: Run, shards: list[Shard], committed: CommittedShards) -> l
 
     def may_have_changed(shard: Shard) -> bool:
         commit = committed[shard.name].modified
-        return commit is None or (shard.modified is not None and shard.modified > commit - _CLOCK_SKEW_S)
+        # Not clearly older than its commit.
+        return commit is None or (shard.modified is not None and shard.modified > commit - CLOCK_SKEW_S)
 
     def has_changed(shard: Shard) -> bool:
         version = run.read_version(committed[shard.name])

@@ -83,9 +83,9 @@ class RetryAssignment(Assignment):
         by_name = {shard.name: shard for shard in shards}
         found = [by_name[name] for name in rejected if name in by_name]
         # A folder's files are looked up one by one: other files of the shard may change.
-        in_files = [shard for shard in found if shard.kind != "folder"]
+        in_files = [shard for shard in found if shard.is_file]
         changed = find_changed(job.run, in_files, committed)
-        reduced = [_reduce(shard, rejected[shard.name]) for shard in found if shard not in changed]
+        reduced = [shard.reduced(rejected[shard.name]) for shard in found if shard not in changed]
         pending = [shard for shard in reduced if shard.wanted]
         job.notes.extend(_left_out_notes(len(rejected) - len(found), changed, job.source.given))
         self._wanted = {shard.name: shard.wanted for shard in pending if shard.wanted}
@@ -185,12 +185,3 @@ def _label_request(record: RunRecord, request: RetryRequest) -> LabelRequest:
         lock=request.lock,
         labeler_class=request.labeler_class,
     )
-
-
-def _reduce(shard: Shard, samples: list[tuple[int, str]]) -> Shard:
-    """The shard with these samples only, given by index and key; of a folder those whose file still exists."""
-    if shard.kind != "folder":
-        return replace(shard, wanted=tuple(index for index, _ in samples))
-    files = {file.key: file for file in shard.files}
-    present = [(index, files[key]) for index, key in samples if key in files]
-    return replace(shard, wanted=tuple(index for index, _ in present), files=tuple(file for _, file in present))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from model.choices import LOWEST_FIRST
+from model.choices import RANKINGS, Ranking
 from pipeline.errors import TagstreamError
 from pipeline.settings.toml_file import fits_float
 from pipeline.storage.files import open_filesystem, storage_errors, write_whole
@@ -21,7 +21,6 @@ _HEADING = """\
 # No score is {reaching} {never}.
 """
 _DIRECTIONS = ("highest", "lowest")
-_RANKINGS = ("prob", "ppl", "sim", "none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,22 +28,22 @@ class Thresholds:
     """Thresholds and what they are for: another model's scores, or other names, they say nothing of."""
 
     run: str
-    """They were learned from."""
+    """Name of the run that the thresholds were learned from."""
     model_fingerprint: str
-    """Of the run's model."""
+    """Fingerprint of the model whose scores the thresholds are for."""
     ranking: str
-    """Of the run's scores."""
+    """Name of the ranking whose scores the thresholds are for."""
     direction: str
     """Which scores are the best of this ranking: highest or lowest."""
     truth: str
-    """labels or captions."""
+    """What the thresholds were learned from: labels or captions."""
     vocabulary: str
     """Version of the vocabulary that gave the names."""
     target_precision: float
     common: float
-    """Of names that have none of their own."""
+    """Threshold of names that have none of their own."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Name -> threshold; infinite (negative where the lowest is best) where no score is to be believed."""
+    """The threshold of each name; infinite (negative where the lowest is best) where no score is to be believed."""
 
     @property
     def lowest_first(self) -> bool:
@@ -60,9 +59,9 @@ def write_thresholds(path: str | Path, thresholds: Thresholds) -> None:
         lines.append(f"{name} = {_quoted(value) if isinstance(value, str) else float(value)}\n")
     lines.append("\n[thresholds]\n")
     lines += [f"{_quoted(name)} = {float(value)}\n" for name, value in thresholds.thresholds.items()]
-    filesystem, place = open_filesystem(str(path))
+    filesystem, file = open_filesystem(str(path))
     with storage_errors(f"write the thresholds {path}"):
-        write_whole(filesystem, place, "".join(lines).encode())
+        write_whole(filesystem, file, "".join(lines).encode())
 
 
 def read_thresholds(path: str | Path) -> Thresholds:
@@ -91,17 +90,17 @@ def read_thresholds(path: str | Path) -> Thresholds:
     return thresholds
 
 
-def direction_of(ranking: str) -> str:
-    """Which scores of a ranking are the best: highest or lowest."""
-    return "lowest" if ranking in LOWEST_FIRST else "highest"
+def direction_of(ranking: Ranking) -> str:
+    """Which scores of a ranking are the best, as a file of thresholds says it: highest or lowest."""
+    return "lowest" if ranking.lowest_first else "highest"
 
 
 def _check_values(thresholds: Thresholds, origin: str) -> None:
-    choices = {"ranking": _RANKINGS, "direction": _DIRECTIONS, "truth": ("labels", "captions")}
+    choices = {"ranking": tuple(RANKINGS), "direction": _DIRECTIONS, "truth": ("labels", "captions")}
     for name, allowed in choices.items():
         if (value := getattr(thresholds, name)) not in allowed:
             raise TagstreamError(f"{origin}: {name} is {value!r}; expected one of {', '.join(allowed)}")
-    if thresholds.direction != (expected := direction_of(thresholds.ranking)):
+    if thresholds.direction != (expected := direction_of(RANKINGS[thresholds.ranking])):
         raise TagstreamError(
             f"{origin}: direction is {thresholds.direction!r}; the best scores of the ranking {thresholds.ranking} are "
             f"the {expected}"

@@ -52,9 +52,9 @@ class Vocabulary:
     keep: frozenset[str]
     deny: frozenset[str]
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Label -> name."""
+    """The name of each label that is an alias."""
     wider: Mapping[str, str] = field(default_factory=dict)
-    """Name -> wider term."""
+    """The wider term of each name that has one."""
 
     @property
     def version(self) -> str:

@@ -29,12 +29,12 @@ class Annotation:
     """What is known of one image."""
 
     captions: list[str] = field(default_factory=list)
-    """In the order they were read, each on one line."""
+    """Captions in the order they were read, each on one line."""
     labels: set[str] = field(default_factory=set)
     width: int | None = None
-    """Pixels."""
+    """Width of the image in pixels."""
     height: int | None = None
-    """Pixels."""
+    """Height of the image in pixels."""
 
     @property
     def is_empty(self) -> bool:

@@ -46,7 +46,7 @@ class PackReport:
     n_shards: int = 0
     n_samples: int = 0
     n_bytes: int = 0
-    """Size of all shards together."""
+    """Size of all shards together in bytes."""
     n_annotated: int = 0
     """Samples with captions or labels (or, without captions files, with side files)."""
     unmatched: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ class _Item:
     image: str
     size: int
     side_files: dict[str, str]
-    """Path by suffix."""
+    """Paths of the side files by their suffix."""
 
 
 def pack_folder(

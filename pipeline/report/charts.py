@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any
 
+from model.choices import Ranking
 from pipeline.analysis.comparison import Comparison
 from pipeline.analysis.recall import RunAnalysis, calibration_error
 from pipeline.catalog.connection import Connection, read_sql, run_query
 
 # Scores from 0 to 1 by twentieths; perplexities, which start at 1 and have no end, by whole numbers.
-_SCORE_BINS = {"ppl": ("1.0::DOUBLE", 40)}
+_UNBOUNDED_BINS = ("1.0::DOUBLE", 40)
 _UNIT_BINS = ("0.05::DOUBLE", 19)
 _KS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200)
 _LABEL_K = 10
@@ -34,7 +35,7 @@ class Chart:
     note: str = ""
     columns: list[str]
     rows: list[list[Any]]
-    """Values that JSON has a form for."""
+    """One list of values a row, in the order of the columns; all of them can be written as JSON."""
     sql: str
     is_query: bool = False
     """Whether the SQL can be asked as it stands; other SQL is run by the command, with values and tables of its own."""
@@ -47,7 +48,7 @@ class Commands:
 
     store: str
     vocabulary: str | None = None
-    """Path of its file; None: the one that comes along."""
+    """Path of the vocabulary's file; None for the one that comes along."""
 
     def line(self, verb: str, *arguments: str) -> str:
         vocabulary = [] if self.vocabulary is None else ["--vocabulary", self.vocabulary]
@@ -58,12 +59,12 @@ class Commands:
         return f'{self.line("sql")} "{sql}"'
 
 
-def run_charts(connection: Connection, commands: Commands, run: str, ranking: str) -> list[Chart]:
+def run_charts(connection: Connection, commands: Commands, run: str, ranking: Ranking) -> list[Chart]:
     """Charts of what a run holds; of their SQL each is one query that a user can ask."""
-    width, last = _SCORE_BINS.get(ranking, _UNIT_BINS)
+    width, last = _UNIT_BINS if ranking.is_bounded else _UNBOUNDED_BINS
     queries = [
         ("labels", "Most frequent labels", "Images on which a name stands.", {}),
-        ("scores", "Scores", f"Of the ranking {ranking}.", {"width": width, "last": last}),
+        ("scores", "Scores", f"Of the ranking {ranking.name}.", {"width": width, "last": last}),
         ("labels_each", "Labels an image", "", {}),
         ("jobs", "Throughput", "Images a second while a job labelled, over the time of its invocation.", {}),
         ("rejects", "Rejected samples", "", {}),
@@ -74,7 +75,7 @@ def run_charts(connection: Connection, commands: Commands, run: str, ranking: st
 def truth_charts(analysis: RunAnalysis, commands: Commands, top_k: int) -> list[Chart]:
     """Charts of how good the labels are, of a run with a truth."""
     charts = [_recall_chart(analysis, commands, top_k), _names_chart(analysis, commands, min(_LABEL_K, top_k))]
-    if analysis.has_probabilities:
+    if analysis.ranking.is_probability:
         charts.append(_calibration_chart(analysis, commands))
     return charts
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.catalog.connection import Connection, query_rows, read_sql
-from pipeline.catalog.scope import choose_images, n_chosen
+from pipeline.analysis.truth import NamedTruth
+from pipeline.catalog.scope import RunScope
 from pipeline.errors import TagstreamError
 from pipeline.report.thumbnails import Thumbnail
 from schemas import LABELLED, REJECTED
@@ -31,25 +31,31 @@ class Gallery:
 
 
 def draw_gallery(
-    connection: Connection, runs: Sequence[str], condition: str | None, n_images: int, seed: int
+    scope: RunScope, named: NamedTruth, other_run: str | None, condition: str | None, n_images: int, seed: int
 ) -> Gallery:
-    """Draws images of the first of the runs, to which the connection is narrowed, with the labels of all of them.
+    """Draws images of a run, with its labels, those of another run and what is true.
 
     Rejected samples are drawn beside the labelled ones, up to a tenth of their number: by chance alone there would
     hardly be any. Raises TagstreamError where no image meets the condition.
+
+    Args:
+        named: the truth of the scope's run alone.
     """
+    if named.runs != (scope.run,):
+        raise ValueError(f"the truth is of the runs {named.runs}; expected that of {scope.run} alone")
+    runs = [scope.run] if other_run is None else [scope.run, other_run]
     drawn: list[dict[str, Any]] = []
     n_held = {}
     for status, n in ((LABELLED, n_images), (REJECTED, max(_MIN_REJECTED, n_images // _REJECTED_SHARE))):
-        n_held[status] = choose_images(connection, condition, [status])
-        if n_held[status] > n:
-            connection.execute(read_sql("report_drawn"), {"n": n, "seed": str(seed), "n_shards": _SHARDS_READ})
-        drawn += (
-            query_rows(connection, "report_images", {"runs": list(runs), **_LIMITS}) if n_chosen(connection) else []
-        )
+        chosen = scope.choose(condition, [status])
+        n_held[status] = chosen.n_images
+        if chosen.n_images > n:
+            chosen = chosen.narrow("report_drawn", {"n": n, "seed": str(seed), "n_shards": _SHARDS_READ})
+        if chosen.n_images:
+            drawn += chosen.rows("report_images", {"runs": runs, **_LIMITS})
     if not drawn:
         which = "holds no image" if condition is None else f"holds no image with {condition}"
-        raise TagstreamError(f"run {runs[0]} {which}; there is nothing to show")
+        raise TagstreamError(f"run {scope.run} {which}; there is nothing to show")
     return Gallery(drawn, n_held[LABELLED], n_held[REJECTED])
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import RunAnalysis
-from pipeline.analysis.truth import TruthKind, name_labels
-from pipeline.catalog.connection import Connection
+from pipeline.analysis.truth import NamedTruth, TruthKind, name_labels
+from pipeline.catalog.connection import Connection, ranking_of
 from pipeline.catalog.result_file import find_result_file
 from pipeline.catalog.scope import check_condition, narrow_to_run
 from pipeline.catalog.views import open_store
@@ -42,21 +42,22 @@ class ReportRequest:
     store: str
     out: str
     run: str | None = None
-    """Default: the store's only run."""
+    """Name of the run to show; None takes the store's only run."""
     compare: str | None = None
-    """Another run, against which the first one is held."""
+    """Name of another run that the run is compared with; None compares nothing."""
     sample: int = DEFAULT_SAMPLE
-    """Labelled images; of rejected samples up to a tenth as many come beside them, or 20."""
+    """How many labelled images to draw. Up to a tenth as many rejected samples come beside them, or 20."""
     seed: int = 0
     where: str | None = None
-    """Condition over the columns of `images`: of what to show pictures."""
+    """Condition over the columns of `images` that shown pictures meet; None shows any."""
     truth: TruthKind = "labels"
     vocabulary: Vocabulary
     vocabulary_path: str | None = None
-    """Where it comes from, for the commands that give the numbers again; None: the one that comes along."""
+    """Path of the vocabulary's file, for the commands that give the numbers again; None for the one that comes
+    along."""
     usd_per_hour: float | None = None
     max_mb: float = DEFAULT_MAX_MB
-    """The file is no larger."""
+    """Largest size of the file in MB (a million bytes)."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -102,11 +103,10 @@ class Report:
         self.phase = "asking the store"
         head = describe_run(connection, record, store.run(self.run).read_jobs(), request.usd_per_hour)
         k = min([_COMPARED_K, *(int(held.labelling["top_k"]) for held in (record, other) if held)])
-        charts = self._charts(connection, record, k)
+        charts, named = self._charts(connection, record, k)
         self.phase = "drawing images"
-        narrow_to_run(connection, self.run)
-        runs = [self.run] if request.compare is None else [self.run, request.compare]
-        gallery = draw_gallery(connection, runs, request.where, request.sample, request.seed)
+        scope = narrow_to_run(connection, self.run)
+        gallery = draw_gallery(scope, named, request.compare, request.where, request.sample, request.seed)
         data = {
             "head": {**head, "store": request.store, "vocabulary": request.vocabulary.version},
             "compare": other and {"run": other.run, "ranking": other.labelling["ranking"], "k": k},
@@ -120,20 +120,20 @@ class Report:
         }
         return self._with_pictures(record, data, gallery)
 
-    def _charts(self, connection: Connection, record: RunRecord, k: int) -> list[Chart]:
-        """All charts. Afterwards `true_names` are those of the report's run."""
+    def _charts(self, connection: Connection, record: RunRecord, k: int) -> tuple[list[Chart], NamedTruth]:
+        """All charts, and the truth of the report's run."""
         request = self.request
-        top_k, ranking = int(record.labelling["top_k"]), str(record.labelling["ranking"])
+        top_k, ranking = int(record.labelling["top_k"]), ranking_of(record.run, record.labelling)
         commands = Commands(request.store, request.vocabulary_path)
         charts = run_charts(connection, commands, record.run, ranking)
         if request.compare is not None:
             comparison = compare_runs(connection, request.compare, record.run, k, request.truth)
             charts = comparison_charts(comparison, commands, request.truth) + charts
-        n_judged = name_labels(connection, [record.run], request.truth)
-        if n_judged:
-            analysis = RunAnalysis(record.run, request.truth, n_judged, ranking, connection)
-            charts += truth_charts(analysis, commands, top_k)
-        return charts
+        # After the comparison, whose names and truth they take the place of.
+        named = name_labels(connection, [record.run], request.truth)
+        if named.n_images:
+            charts += truth_charts(RunAnalysis(named, ranking), commands, top_k)
+        return charts, named
 
     def _with_pictures(self, record: RunRecord, data: dict[str, Any], gallery: Gallery) -> bytes:
         """The page, with as much for each picture as its size allows."""

@@ -25,7 +25,7 @@ class ComingNodes:
 
     count: int = 0
     cpus: int = 0
-    """Of each."""
+    """CPUs of each of these nodes."""
     gpus: int = 0
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class LabelSettings:
     """A job whose workers finish nothing for this long is stopped with an error."""
 
     def __post_init__(self) -> None:
-        check_choice("ranking", self.ranking, RANKINGS)
+        check_choice("ranking", self.ranking, tuple(RANKINGS))
         check_choice("sampling", self.sampling, SAMPLINGS)
         check_choice("dtype", self.dtype, ("auto", *DTYPES))
         check_choice("changed", self.changed, CHANGED_POLICIES)

@@ -1,4 +1,4 @@
-"""Batches of a shard's samples, cut at fixed places."""
+"""Batches of a shard's samples, cut at the same samples in every job."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 from pipeline.settings.limits import MAX_SAMPLE_BYTES
-from pipeline.sources.listing import current_version
 from pipeline.sources.sample import Sample
 from pipeline.sources.shard import Shard
-from pipeline.sources.shard_reader import read_samples
-from pipeline.storage.files import open_filesystem, storage_errors
+from pipeline.sources.shard_reader import read_samples, read_version
+from pipeline.storage.files import storage_errors
 
 # A batch is closed early at this size, so that a shard of huge images still fits a worker's memory.
 _MAX_BATCH_BYTES = 128 << 20
@@ -46,8 +45,7 @@ def read_batches(shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMP
     Raises StorageError, with the shard's name, where the storage fails.
     """
     with storage_errors(f"read shard {shard.name} ({shard.url})"):
-        filesystem, path = open_filesystem(shard.url)
-        version = (shard.size, shard.etag) if shard.kind == "folder" else current_version(filesystem, path)
+        version = read_version(shard)
         first_index, started = 0, time.perf_counter()
         batches = _with_last(cut_batches(read_samples(shard, max_sample_bytes), batch_size))
         for samples, is_last in batches:

@@ -15,7 +15,7 @@ from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SIDE_FILE_BYTES
 from pipeline.sources.sample import IMAGE_SUFFIXES, Sample, fault, make_sample, too_large
 from pipeline.sources.shard import FileVersion, ImageFile, Shard
 from pipeline.storage.files import Filesystem, read_if_exists
-from pipeline.text import printable
+from pipeline.text import valid_unicode
 
 _FILES_PER_BUCKET = 500
 _GENERATION = re.compile(r"(?P<bucket>bucket-\d+-of-\d+)(\+(?P<generation>[1-9]\d*))?")
@@ -46,7 +46,7 @@ def image_files(listing: dict[str, FileVersion]) -> list[ImageFile]:
         if suffix not in ("txt", "json"):
             continue
         if size > MAX_SIDE_FILE_BYTES:
-            problem = f"{printable(path)} has {size} bytes; the limit is {MAX_SIDE_FILE_BYTES}"
+            problem = f"{valid_unicode(path)} has {size} bytes; the limit is {MAX_SIDE_FILE_BYTES}"
             problems.setdefault(stem, []).append(problem)
         else:
             side_files.setdefault(stem, {})[suffix] = path

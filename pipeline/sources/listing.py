@@ -18,11 +18,10 @@ from fsspec.utils import get_protocol
 
 from pipeline.errors import SourceError, TagstreamError
 from pipeline.sources.image_folder import image_files, is_hidden, is_image_name
-from pipeline.sources.shard import FileVersion, Shard, ShardKind, Source
+from pipeline.sources.shard import FileVersion, Shard, ShardKind, Source, kind_of_file
 from pipeline.storage.files import Filesystem, full_url, is_local, modified_s, open_filesystem, storage_errors
-from pipeline.text import printable
+from pipeline.text import valid_unicode
 
-_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _WILDCARDS = "*?["
 _HTTP = ("http://", "https://")
 # Files of a store that lies within the source.
@@ -86,7 +85,7 @@ def shard_name(root: str, url: str) -> str:
         if path.lower().endswith(suffix) and posixpath.basename(path)[: -len(suffix)]:
             path = path[: -len(suffix)]
             break
-    return printable(path)
+    return valid_unicode(path)
 
 
 def _find_directory_or_file(given: str) -> Source:
@@ -122,7 +121,7 @@ def _directory_source(given: str, filesystem: Filesystem, path: str) -> Source:
             raise SourceError(f"{given} holds {len(entries)} files, none of them a shard or an image; {_EXPECTED}")
     if links:
         source.notes.append(
-            f"{len(links)} links that lead to a folder or nowhere are left out, the first is {printable(links[0])}"
+            f"{len(links)} links that lead to a folder or nowhere are left out, the first is {valid_unicode(links[0])}"
         )
     return source
 
@@ -148,10 +147,7 @@ def _shards_source(given: str, root: str, entries: Iterable[_Entry]) -> Source:
 
 
 def _kind(url: str) -> ShardKind | None:
-    path = _without_query(url).lower()
-    if path.endswith(_TAR_SUFFIXES):
-        return "tar"
-    return "parquet" if path.endswith(".parquet") else None
+    return kind_of_file(_without_query(url))
 
 
 def _without_query(url: str) -> str:

@@ -11,17 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.image_folder import is_image_name, suffix_of
 from pipeline.sources.listing import find_source
-from pipeline.sources.parquet_reader import read_parquet
 from pipeline.sources.sample import IMAGE_SUFFIXES
-from pipeline.sources.shard_reader import is_gone, open_if_exists
-from pipeline.sources.tar_reader import read_tar
-from pipeline.storage.files import open_filesystem, storage_errors
+from pipeline.sources.shard_reader import OpenFile, open_if_exists
+from pipeline.storage.files import is_gone, open_filesystem, storage_errors
 from pipeline.text import one_line
 from schemas import RunRecord, content_hash
 
@@ -71,7 +69,7 @@ def read_originals(record: RunRecord, wanted: Iterable[ImageRow]) -> Iterator[Or
                 yield from _read_shard(find, shard, list(rows))
 
 
-def original_place(record: RunRecord, image: ImageRow) -> str:
+def original_address(record: RunRecord, image: ImageRow) -> str:
     """Where the original lies, for people and tools: a file's path or URL, `SHARD#KEY` for what lies in a shard."""
     name = image["key"] if record.folder_buckets else f"{image['shard']}#{image['key']}"
     return f"{record.source_root.rstrip('/')}/{name}" if record.source_root else name
@@ -96,8 +94,8 @@ class _Shards:
         self._record = record
         self._urls: dict[str, str] | None = None
 
-    def open(self, name: str) -> tuple[IO[bytes], str] | None:
-        """The open file and its path; None where the shard is gone."""
+    def open(self, name: str) -> OpenFile | None:
+        """The shard's file; None where the shard is gone."""
         if ".." in PurePosixPath(name).parts:
             return None
         if self._record.source_root:
@@ -110,8 +108,8 @@ class _Shards:
                 return None
             filesystem, path = open_filesystem(url)
             paths = [path]
-        opened = ((open_if_exists(filesystem, path), path) for path in paths)
-        return next(((stream, path) for stream, path in opened if stream is not None), None)
+        opened = (open_if_exists(filesystem, path) for path in paths)
+        return next((file for file in opened if file is not None), None)
 
     def _listed(self) -> dict[str, str]:
         """URLs by name, of a source whose names are not relative to a root."""
@@ -124,23 +122,20 @@ class _Shards:
 
 
 def _read_shard(shards: _Shards, name: str, images: list[ImageRow]) -> Iterator[Original]:
-    found = shards.open(name)
-    if found is None:
+    file = shards.open(name)
+    if file is None:
         yield from (Original(image, None, _GONE) for image in images)
         return
-    stream, path = found
     by_index = {image["index"]: image for image in images}
-    with stream:
-        # What was labelled may be larger than the limit that others are labelled with.
-        limit = max(MAX_SAMPLE_BYTES, *(image.get("n_bytes") or 0 for image in images))
-        is_parquet = path.lower().endswith(".parquet")
-        samples: Any = read_parquet(stream, path, limit) if is_parquet else read_tar(stream, limit)
-        with contextlib.closing(samples):
-            for index, sample in enumerate(samples):
-                if index in by_index:
-                    yield _checked(by_index.pop(index), sample.data)
-                if not by_index:
-                    return
+    # What was labelled may be larger than the limit that others are labelled with.
+    limit = max(MAX_SAMPLE_BYTES, *(image.get("n_bytes") or 0 for image in images))
+    samples: Any = file.samples(limit)
+    with file, contextlib.closing(samples):
+        for index, sample in enumerate(samples):
+            if index in by_index:
+                yield _checked(by_index.pop(index), sample.data)
+            if not by_index:
+                return
     yield from (Original(image, None, _GONE) for image in by_index.values())
 
 

@@ -49,8 +49,7 @@ def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPL
         parquet = pq.ParquetFile(watched, buffer_size=_READ_BYTES, pre_buffer=False)
         image = image_column(parquet.schema_arrow, file)
     except (*_DAMAGE, SourceError) as error:
-        if watched.failure is not None:
-            raise watched.failure from None
+        watched.raise_failure()
         yield fault("", "ParquetUnreadable", f"not a readable Parquet file with images: {one_line(error)}")
         return
     columns = _side_columns(parquet.schema_arrow)
@@ -64,16 +63,33 @@ def read_parquet(stream: IO[bytes], file: str, max_sample_bytes: int = MAX_SAMPL
             if n_read != n_rows:
                 raise pa.ArrowInvalid(f"it holds {n_read} rows, and its header says {n_rows}")
         except _DAMAGE as error:
-            if watched.failure is not None:
-                raise watched.failure from None
-            place = f"rows {first + n_read} to {first + n_rows - 1} (row group {group})"
-            yield fault("", "ParquetDamaged", f"{place} cannot be read: {one_line(error)}")
+            watched.raise_failure()
+            unread = f"rows {first + n_read} to {first + n_rows - 1} (row group {group})"
+            yield fault("", "ParquetDamaged", f"{unread} cannot be read: {one_line(error)}")
         first += n_rows
     if first != parquet.metadata.num_rows:
         message = f"its row groups hold {first} rows, and its header says {parquet.metadata.num_rows}"
         yield fault("", "ParquetDamaged", message)
     elif not first:
         yield fault("", "EmptyShard", "the file holds no rows")
+
+
+def count_in_parquet(stream: IO[bytes], n_bytes: int, n_samples: int) -> tuple[int, int]:
+    """How many samples the file's beginning holds, `n_samples` or all, and how many bytes of the file they take.
+
+    Args:
+        n_bytes: size of the file.
+
+    Rows are taken to be of one size. A damaged file counts as one row: what is wrong with it is the reading's to judge.
+    """
+    watched = WatchedStream(stream)
+    try:
+        n_rows = pq.ParquetFile(watched).metadata.num_rows
+    except (pa.ArrowException, OSError):
+        watched.raise_failure()
+        n_rows = 1
+    n_found = min(n_rows, n_samples)
+    return n_found, max(1, round(n_bytes * n_found / max(1, n_rows)))
 
 
 def _row_values(parquet: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -175,7 +191,7 @@ def _row_sample(values: dict[str, Any], image: str, columns: dict[str, str], row
     named = values.get(columns["key"]) if "key" in columns else path
     if isinstance(named, bytes):
         named = named.decode("utf-8", "backslashreplace")
-    # Rows without a name of their own are named by their place, which a Parquet file never shifts.
+    # Rows without a name of their own are named by their number, which a Parquet file never shifts.
     key = str(named) if named not in (None, "") else f"{row:08d}"
     if data is None:
         return fault(key, "NoImage", f"column {image!r} is null in row {row}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from pipeline.text import printable
+from pipeline.text import valid_unicode
 
 ShardKind = Literal["tar", "parquet", "folder"]
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,30 @@ class Shard:
     etag: str | None = None
     """Changes when the shard's content does: the object store's etag, locally the modification time."""
     modified: float | None = None
-    """Seconds since the epoch."""
+    """When the file was written, or moved here if that was later, in seconds since the epoch."""
     files: tuple[ImageFile, ...] = ()
-    """Of a folder's shard: which files belong to it; `url` is the folder."""
+    """Which files of an image folder belong to the shard, whose `url` is the folder's; empty for tars and Parquet."""
     wanted: tuple[int, ...] | None = None
-    """Places of the only samples that are to be read, ascending; of a folder's shard they are the places of `files`."""
+    """Indexes in the shard of the samples to read, ascending; None: all. In an image folder's shard, `files` holds
+    those samples alone, and these are their indexes in the whole shard."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the shard is one file, a tar or Parquet file. Otherwise it is a part of an image folder."""
+        return self.kind != "folder"
+
+    @property
+    def n_listed_samples(self) -> int | None:
+        """How many samples the shard has, where its listing tells: in an image folder each is a file."""
+        return None if self.is_file else len(self.files)
+
+    def reduced(self, samples: Sequence[tuple[int, str]]) -> Shard:
+        """The shard with these samples only, given by index and key; of a folder those whose file still exists."""
+        if self.is_file:
+            return replace(self, wanted=tuple(index for index, _ in samples))
+        files = {file.key: file for file in self.files}
+        present = [(index, files[key]) for index, key in samples if key in files]
+        return replace(self, wanted=tuple(index for index, _ in present), files=tuple(file for _, file in present))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +59,7 @@ class Source:
     """What shard names are relative to; empty for lists, whose shards carry their whole path."""
     shards: list[Shard] = field(default_factory=list)
     images: list[ImageFile] = field(default_factory=list)
-    """Of a folder of images, which has no shards of its own."""
+    """Images of a folder that has no shards of its own."""
     notes: list[str] = field(default_factory=list)
     """What the user should know of what was left out."""
 
@@ -50,7 +71,7 @@ class FileVersion(NamedTuple):
     etag: str | None
     """Changes when the content does."""
     modified: float
-    """Seconds since the epoch; when the file was written, or moved here if that was later."""
+    """When the file was written, or moved here if that was later, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +79,24 @@ class ImageFile:
     """An image below the folder, with the side files that lie next to it."""
 
     path: str
-    """Relative to the folder."""
+    """Path of the image relative to the folder."""
     version: FileVersion
     text: str | None = None
-    """Path of its `.txt`."""
+    """Path of the image's `.txt`, relative to the folder; None without one."""
     description: str | None = None
-    """Path of its `.json`."""
+    """Path of the image's `.json`, relative to the folder; None without one."""
     problems: tuple[str, ...] = ()
-    """Of side files that are left out."""
+    """What is wrong with side files that are left out."""
 
     @property
     def key(self) -> str:
         """The sample's key: the path with its suffix, as valid Unicode."""
-        return printable(self.path)
+        return valid_unicode(self.path)
+
+
+def kind_of_file(path: str) -> ShardKind | None:
+    """The kind of a shard that is one file, by its suffix in any case; None for a file that is no shard."""
+    path = path.lower()
+    if path.endswith(_TAR_SUFFIXES):
+        return "tar"
+    return "parquet" if path.endswith(".parquet") else None

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 # fsspec carries no type information.
 Filesystem = Any
+# The clocks of the storage and of the machines may differ by this much.
+CLOCK_SKEW_S = 600
 S3_PROTOCOLS = ("s3://", "s3a://")
+_GONE_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
 
 def open_filesystem(url: str, **options: Any) -> tuple[Filesystem, str]:
@@ -57,6 +60,11 @@ class WatchedStream(io.RawIOBase):
         # Files on object stores know what they have from the storage.
         self._size: int | None = stream.size if isinstance(stream, AbstractBufferedFile) else None
         self.failure: Exception | None = None
+
+    def raise_failure(self) -> None:
+        """Raises the storage's failure, if there was one, in the place of what a decoder made of it."""
+        if self.failure is not None:
+            raise self.failure from None
 
     def readable(self) -> bool:
         return True
@@ -93,6 +101,13 @@ class WatchedStream(io.RawIOBase):
         except Exception as error:
             self.failure = error
             raise
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether a path leads to no file; ValueError is Python's for one that cannot be any (it holds a null byte)."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | ValueError):
+        return True
+    return isinstance(error, OSError) and error.errno in _GONE_ERRORS
 
 
 def read_if_exists(filesystem: Filesystem, path: str) -> bytes | None:

@@ -24,15 +24,13 @@ from pathlib import PurePosixPath
 
 from pipeline.background import in_background
 from pipeline.errors import RunLockedError, StorageError
-from pipeline.storage.files import modified_s, read_if_exists, storage_errors, write_whole
+from pipeline.storage.files import CLOCK_SKEW_S, modified_s, read_if_exists, storage_errors, write_whole
 from pipeline.store.run import Run
 from schemas import LockRecord
 
 LEASE_S = 300.0
 # Several times within a lease: a storage that fails for a while does not cost the lock.
 _RENEWAL_S = 60.0
-# The storage's clock and this machine's may differ by this much.
-_CLOCK_SKEW_S = 600
 _LOCK_NAME = re.compile(r"lock-(\d+)\.json")
 
 
@@ -169,7 +167,7 @@ def is_lock(path: str) -> bool:
 
 def find_left_locks(run: Run) -> list[StandingLock]:
     """Locks that no living job can hold, by this machine's clock. They do no harm; the next holder deletes them."""
-    now_s = time.time() - _CLOCK_SKEW_S
+    now_s = time.time() - CLOCK_SKEW_S
     return [lock for lock in read_locks(run) if lock.is_expired(now_s)]
 
 

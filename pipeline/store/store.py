@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pipeline.errors import StoreError
@@ -47,13 +48,10 @@ class Store:
 
     def find_run(self, name: str | None) -> RunRecord:
         """What a run is made of, by default the only one. Raises StoreError where there is none, or a choice."""
-        names = self.run_names()
-        if name is None and len(names) > 1:
-            raise StoreError(f"the store holds {len(names)} runs ({', '.join(names)}); choose one with --run")
-        name = name or (names[0] if names else "")
-        record = self.run(name).read_record() if name in names else None
+        chosen = choose_run(self.run_names(), name, f"the store {self.url}")
+        record = self.run(chosen).read_record()
         if record is None:
-            raise StoreError(f"there is no run {name} in the store {self.url}" if name else f"{self.url} holds no run")
+            raise StoreError(f"there is no run {chosen} in the store {self.url}")
         return record
 
     def create_run(self, record: RunRecord) -> RunRecord:
@@ -63,6 +61,22 @@ class Store:
         """
         check_run_name(record.run)
         return self.run(record.run).create(record)
+
+
+def choose_run(names: Sequence[str], name: str | None, store: str = "the store") -> str:
+    """One of a store's runs, by default its only one. Raises StoreError where there is none, or a choice.
+
+    Args:
+        store: what messages call the store.
+    """
+    if name is None and len(names) > 1:
+        raise StoreError(f"the store holds {len(names)} runs ({', '.join(names)}); choose one with --run")
+    if name is None and not names:
+        raise StoreError(f"{store} holds no run")
+    chosen = names[0] if name is None else name
+    if chosen not in names:
+        raise StoreError(f"there is no run {chosen} in {store}")
+    return chosen
 
 
 def check_run_name(name: str) -> None:

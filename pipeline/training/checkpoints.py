@@ -34,16 +34,16 @@ class TrainingState:
     """Where a training run stands, besides its weights and the optimizer."""
 
     step: int
-    """Steps done."""
+    """How many steps are done."""
     positions: list[Position]
-    """Of each worker's examples."""
+    """Where each worker stands in the order of its examples."""
     settings: dict[str, Any]
     metrics: list[dict[str, Any]] = field(default_factory=list)
     best_step: int | None = None
     best_recall: float | None = None
-    """Mean of the recalls at 1, 5 and 10 of the best step."""
+    """Mean of the recalls at 1, 5 and 10 of the best step, 0 to 1."""
     seconds: float = 0.0
-    """Time spent training."""
+    """Time spent training, in seconds."""
 
 
 class Checkpoints:

@@ -47,13 +47,13 @@ class TrainRequest:
     out: str
     settings: TrainSettings = field(default_factory=TrainSettings)
     init: str | None = None
-    """A model to start from; default a new one of the sizes in the settings."""
+    """A model to start from; None starts with a new one of the sizes in the settings."""
     val: str | None = None
     teacher: str | None = None
     """A model whose confident labels stand in place of the source's own."""
     min_score: float = 0.5
     n_workers: int = 0
-    """0 trains in this process."""
+    """How many workers of Ray train; 0 trains in this process."""
     resume: bool = False
     address: str | None = None
     verbose: bool = False

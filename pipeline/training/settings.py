@@ -63,18 +63,18 @@ class TrainSettings:
     optimizer: Optimizer = "adamw"
     """adamw; or muon: Muon for the matrices of the blocks, AdamW for all else."""
     learning_rate: float = 1e-3
-    """Its peak: after the warm-up it falls to zero along half a cosine."""
+    """The peak of the learning rate. After the warm-up it falls to zero along half a cosine."""
     warmup_steps: int = 100
     weight_decay: float = 0.1
-    """Of matrices; biases, norms and embeddings do not decay."""
+    """Weight decay of matrices. Biases, norms and embeddings do not decay."""
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-6
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 does not clip."""
     precision: str = "auto"
-    """Of the forward pass: float32, bfloat16 or float16; auto is bfloat16 on GPUs and float32 on CPUs. Weights and
-    optimizer are float32."""
+    """Number type of the forward pass: float32, bfloat16 or float16; auto is bfloat16 on GPUs and float32 on CPUs.
+    Weights and optimizer are float32."""
     objective: str = "restarting"
     """restarting: labels are learned as they are sampled; published: the public code's form."""
     targets: str = "any"
@@ -103,7 +103,7 @@ class TrainSettings:
     keep_checkpoints: int = 2
     """The last ones; the best is kept besides."""
     dtype: str = "float32"
-    """Of the weights in the finished folder."""
+    """Number type of the weights in the finished folder."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from model.choices import LOWEST_FIRST
+from model.choices import Ranking
 from pipeline.store.digest import has_other_digest
 from pipeline.store.parquet_file import read_described
 from pipeline.text import one_line
@@ -38,7 +39,7 @@ class Problem:
     """What is wrong with one of the tables of a shard."""
 
     table: str
-    """images or labels"""
+    """The table that the rows are of: images or labels."""
     kind: str
     message: str
 
@@ -95,156 +96,163 @@ def check_described(described: Mapping[str, str], fingerprint: str | None) -> st
     return None
 
 
-def check_rows(images: pa.Table, labels: pa.Table, shards: Sequence[str], ranking: str) -> Iterator[Problem]:
+def check_rows(images: pa.Table, labels: pa.Table, shards: Sequence[str], ranking: Ranking | None) -> Iterator[Problem]:
     """Whether the rows of a file's shards are whole and belong together.
 
     Args:
         shards: names of the shards that the file holds.
-        ranking: of the run, by which its labels are in order; another value where it is not known.
+        ranking: what the run's labels are ranked by; None where that is not known, and scores are in any order.
     """
     held = pa.array(shards, pa.string())
     images = images.select(list(_CHECKED_IMAGES))
-    codes = {table: _codes(rows, held) for table, rows in (("images", images), ("labels", labels))}
-    strange = {table: int((found < 0).sum()) for table, found in codes.items()}
+    numbers = {table: _shard_numbers(rows, held) for table, rows in (("images", images), ("labels", labels))}
+    strange = {table: int((found < 0).sum()) for table, found in numbers.items()}
     if any(strange.values()):
         for table, count in strange.items():
             if count:
                 yield Problem(table, "rows", f"{count:,} rows are of other shards than the file says it holds")
         return
-    order = np.lexsort((_numbers(images, "index"), codes["images"]))
-    whole = _Images(images.take(pa.array(order)), codes["images"][order])
-    yield from _check_images(whole, shards)
-    yield from _check_labels(whole, _Labels(labels, codes["labels"]), ranking)
+    order = np.lexsort((images.column("index").to_numpy(), numbers["images"]))
+    in_order = _Rows("images", images.take(pa.array(order)), numbers["images"][order])
+    yield from _check_images(in_order, shards)
+    yield from _check_labels(in_order, _Rows("labels", labels, numbers["labels"]), ranking)
 
 
 @dataclass(frozen=True, slots=True)
-class _Images:
-    """Images in the order of shard and index."""
+class _Rows:
+    """Rows of a file's images or labels, each of one of the file's shards."""
 
+    table: str
+    """The table that the rows are of: images or labels."""
     rows: pa.Table
-    codes: np.ndarray
-    """Of each row, which of the file's shards it is of."""
+    shards: np.ndarray
+    """The number of each row's shard among those of the file, int64 [rows]."""
 
     @property
-    def places(self) -> np.ndarray:
-        """Shard and index as one number, which rises from row to row."""
-        return _places(self.codes, self.rows)
+    def positions(self) -> np.ndarray:
+        """Shard and index of each row's image as one number, int64 [rows]."""
+        return (self.shards << 32) + self.column("index").astype(np.int64)
+
+    def column(self, name: str) -> np.ndarray:
+        return self.rows.column(name).to_numpy()
+
+    def problem(self, is_wrong: np.ndarray, message: str) -> Iterator[Problem]:
+        """One problem of the rows for which a mask holds, which counts them and names the first; none without any."""
+        if is_wrong.any():
+            (first,) = self.rows.slice(int(is_wrong.argmax()), 1).select(["shard", "index"]).to_pylist()
+            which = f"{int(is_wrong.sum()):,} rows (the first: shard {first['shard']}, index {first['index']})"
+            yield Problem(self.table, "rows", f"{which} {message}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Labels:
-    rows: pa.Table
-    codes: np.ndarray
-
-    @property
-    def places(self) -> np.ndarray:
-        return _places(self.codes, self.rows)
-
-
-def _check_images(images: _Images, shards: Sequence[str]) -> Iterator[Problem]:
+def _check_images(images: _Rows, shards: Sequence[str]) -> Iterator[Problem]:
     rows = images.rows
-    counts = np.bincount(images.codes, minlength=len(shards))
+    counts = np.bincount(images.shards, minlength=len(shards))
     expected = np.arange(rows.num_rows) - np.repeat(np.cumsum(counts) - counts, counts)
     status = rows.column("status")
+    is_known = _mask(pc.is_in(status, pa.array([LABELLED, REJECTED])))
     is_rejected = _mask(pc.equal(status, REJECTED))
     is_explained = _mask(pc.and_(*(pc.greater(pc.binary_length(rows.column(name)), 0) for name in ("stage", "error"))))
     if not counts.all():
         yield Problem("images", "rows", f"shard {shards[int(counts.argmin())]} has no rows; expected one a sample")
-    for is_wrong, message in (
-        (_numbers(rows, "index") != expected, "break the order of index; expected 0, 1, 2, ... in each shard"),
-        (
-            _numbers(rows, "image_id") != _expected_ids(images, shards),
-            "have another image_id than the hash of their shard and key",
-        ),
-        (
-            ~_mask(pc.is_in(status, pa.array([LABELLED, REJECTED]))),
-            "have another status than labelled or rejected",
-        ),
-        (is_rejected & ~is_explained, "are rejected without stage or error"),
-        (_numbers(rows, "n_unfinished") < 0, "have a negative number of unfinished branches"),
-    ):
-        if is_wrong.any():
-            yield Problem("images", "rows", f"{_which(rows, is_wrong)} {message}")
+    yield from images.problem(
+        images.column("index") != expected, "break the order of index; expected 0, 1, 2, ... in each shard"
+    )
+    yield from images.problem(
+        images.column("image_id") != _expected_ids(images, shards),
+        "have another image_id than the hash of their shard and key",
+    )
+    yield from images.problem(~is_known, "have another status than labelled or rejected")
+    yield from images.problem(is_rejected & ~is_explained, "are rejected without stage or error")
+    yield from images.problem(images.column("n_unfinished") < 0, "have a negative number of unfinished branches")
 
 
-def _expected_ids(images: _Images, shards: Sequence[str]) -> np.ndarray:
+def _expected_ids(images: _Rows, shards: Sequence[str]) -> np.ndarray:
     keys = images.rows.column("key").to_pylist()
-    ends = np.searchsorted(images.codes, np.arange(len(shards)), side="right")
+    ends = np.searchsorted(images.shards, np.arange(len(shards)), side="right")
     starts = [0, *ends[:-1]]
     ids = [image_ids(shard, keys[a:b]) for shard, a, b in zip(shards, starts, ends, strict=True)]
     return np.array([image for of_shard in ids for image in of_shard], np.int64)
 
 
-def _check_labels(images: _Images, labels: _Labels, ranking: str) -> Iterator[Problem]:
-    rows, of_images = labels.rows, images.places
-    if not len(of_images):
+def _check_labels(images: _Rows, labels: _Rows, ranking: Ranking | None) -> Iterator[Problem]:
+    """Whether each label belongs to an image of the file, and an image's labels are in order.
+
+    Args:
+        images: in the order of shard and index.
+    """
+    if not images.rows.num_rows:
         return
-    owners = np.minimum(np.searchsorted(of_images, labels.places), len(of_images) - 1)
-    is_owned = (of_images[owners] == labels.places) & (
-        _numbers(images.rows, "image_id")[owners] == _numbers(rows, "image_id")
-    )
+    owners, is_owned = _find_owners(images, labels)
+    n_owned = np.bincount(owners[is_owned], minlength=images.rows.num_rows)
     is_labelled = _mask(pc.equal(images.rows.column("status"), LABELLED))
-    counts = np.bincount(owners[is_owned], minlength=len(of_images))
-    probability = _numbers(rows, "first_token_prob")
-    for table, is_wrong, message in (
-        ("labels", ~is_owned, "are of no image in this file"),
-        ("labels", is_owned & ~is_labelled[owners], "are of an image that is not labelled"),
-        ("images", counts != _numbers(images.rows, "n_labels"), "have another n_labels than there are labels"),
-        ("labels", ~((probability >= 0) & (probability <= _MOST_PROBABLE)), "have a first_token_prob outside 0 to 1"),
-        *(("labels", *found) for found in _order_faults(rows, owners, ranking)),
-    ):
-        if is_wrong.any():
-            of = images.rows if table == "images" else rows
-            yield Problem(table, "rows", f"{_which(of, is_wrong)} {message}")
+    probability = labels.column("first_token_prob")
+    is_probability = (probability >= 0) & (probability <= _MOST_PROBABLE)
+    yield from labels.problem(~is_owned, "are of no image in this file")
+    yield from labels.problem(is_owned & ~is_labelled[owners], "are of an image that is not labelled")
+    yield from images.problem(n_owned != images.column("n_labels"), "have another n_labels than there are labels")
+    yield from labels.problem(~is_probability, "have a first_token_prob outside 0 to 1")
+    yield from _check_order(labels, owners, ranking)
 
 
-def _order_faults(rows: pa.Table, owners: np.ndarray, ranking: str) -> Iterator[tuple[np.ndarray, str]]:
-    """Labels that break the order of ranks or scores, or stand twice at an image."""
-    ranks, scores = _numbers(rows, "rank"), _numbers(rows, "score")
-    order = np.lexsort((ranks, owners))
-    is_next = np.zeros(len(order), bool)
-    is_next[1:] = owners[order][1:] == owners[order][:-1]
-    before = np.roll(order, 1)
-    yield (
-        _at(order, ranks[order] != np.where(is_next, ranks[before] + 1, 1)),
-        "break the ranks 1, 2, 3, ... of an image",
-    )
-    if ranking in LOWEST_FIRST:
-        yield _at(order, is_next & ~(scores[order] >= scores[before])), f"score below a better rank ({ranking})"
-    elif ranking == "prob":
-        yield _at(order, is_next & ~(scores[order] <= scores[before])), "score above a better rank (prob)"
-    texts = rows.column("label").combine_chunks()
+def _find_owners(images: _Rows, labels: _Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The row of each label's image, int64 [labels], and whether that is its image, bool [labels]."""
+    positions = images.positions
+    owners = np.minimum(np.searchsorted(positions, labels.positions), len(positions) - 1)
+    is_same = positions[owners] == labels.positions
+    return owners, is_same & (images.column("image_id")[owners] == labels.column("image_id"))
+
+
+def _check_order(labels: _Rows, owners: np.ndarray, ranking: Ranking | None) -> Iterator[Problem]:
+    """Whether ranks count up in each image, scores follow them, and no label stands twice."""
+    by_rank = _Sorted.within_images(owners, labels.column("rank"))
+    before, rank = by_rank.pairs(labels.column("rank"))
+    is_wrong = rank != np.where(by_rank.has_before, before + 1, 1)
+    yield from labels.problem(by_rank.as_rows(is_wrong), "break the ranks 1, 2, 3, ... of an image")
+    if ranking is not None and ranking.is_sorted:
+        before, score = by_rank.pairs(labels.column("score"))
+        is_kept = score >= before if ranking.lowest_first else score <= before
+        side = "below" if ranking.lowest_first else "above"
+        message = f"score {side} a better rank ({ranking.name})"
+        yield from labels.problem(by_rank.as_rows(by_rank.has_before & ~is_kept), message)
+    texts = labels.rows.column("label").combine_chunks()
     codes = (texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()).indices.to_numpy()
-    order = np.lexsort((codes, owners))
-    is_same = (codes[order] == codes[np.roll(order, 1)]) & (owners[order] == owners[np.roll(order, 1)])
-    is_same[:1] = False
-    yield _at(order, is_same), "repeat a label of their image"
+    by_text = _Sorted.within_images(owners, codes)
+    before, code = by_text.pairs(codes)
+    yield from labels.problem(by_text.as_rows(by_text.has_before & (code == before)), "repeat a label of their image")
 
 
-def _at(order: np.ndarray, is_wrong: np.ndarray) -> np.ndarray:
-    """What holds of sorted rows, in the order of the rows themselves."""
-    found = np.zeros(len(order), bool)
-    found[order] = is_wrong
-    return found
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """Labels sorted by image and by a value, each beside the one before it."""
+
+    order: np.ndarray
+    """Numbers of the rows in their new order, int64 [labels]."""
+    has_before: np.ndarray
+    """Whether the sorted row before is of the same image, bool [labels]."""
+
+    @classmethod
+    def within_images(cls, owners: np.ndarray, values: np.ndarray) -> Self:
+        order = np.lexsort((values, owners))
+        has_before = np.zeros(len(order), bool)
+        has_before[1:] = owners[order][1:] == owners[order][:-1]
+        return cls(order, has_before)
+
+    def pairs(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The value before each sorted row, and its own; the first of an image has none before, but any value."""
+        own = values[self.order]
+        return np.roll(own, 1), own
+
+    def as_rows(self, holds: np.ndarray) -> np.ndarray:
+        """What holds of sorted rows, in the order of the rows themselves."""
+        found = np.zeros(len(self.order), bool)
+        found[self.order] = holds
+        return found
 
 
-def _which(rows: pa.Table, is_wrong: np.ndarray) -> str:
-    first = rows.slice(int(is_wrong.argmax()), 1).select(["shard", "index"]).to_pylist()[0]
-    return f"{int(is_wrong.sum()):,} rows (the first: shard {first['shard']}, index {first['index']})"
-
-
-def _codes(rows: pa.Table, shards: pa.Array) -> np.ndarray:
-    """Of each row, which of the shards it is of; -1 for another."""
+def _shard_numbers(rows: pa.Table, shards: pa.Array) -> np.ndarray:
+    """The number of each row's shard among the shards, -1 for another, int64 [rows]."""
     found = pc.index_in(rows.column("shard").cast(pa.string()), value_set=shards)
     return pc.fill_null(found, -1).to_numpy().astype(np.int64)
-
-
-def _places(codes: np.ndarray, rows: pa.Table) -> np.ndarray:
-    return (codes << 32) + _numbers(rows, "index").astype(np.int64)
-
-
-def _numbers(rows: pa.Table, column: str) -> np.ndarray:
-    return rows.column(column).to_numpy()
 
 
 def _mask(values: pa.ChunkedArray) -> np.ndarray:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.storage.files import modified_s, storage_errors
+from pipeline.storage.files import CLOCK_SKEW_S, modified_s, storage_errors
 from pipeline.store.layout import TABLES
 from pipeline.store.lock import find_left_locks
 from pipeline.store.ownership import SUFFIX, is_compacted
@@ -17,9 +17,6 @@ from pipeline.store.run import Run
 from pipeline.store.run_files import RunFiles
 from pipeline.upkeep.compaction import LEFT_BEHIND_S, WORKSPACE
 from schemas import JobRecord
-
-# The storage's clock and those of the jobs may differ by this much.
-_CLOCK_SKEW_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ class Leftover:
     path: str
     message: str
     name: str = ""
-    """Of a file of images that owns nothing: its name."""
+    """Name of a file of images that owns nothing; empty for other leftovers."""
     is_ours: bool = True
 
 
@@ -45,12 +42,12 @@ class _Ages:
         modified = modified_s(info)
         return modified is not None and self._now - modified > LEFT_BEHIND_S
 
-    def is_no_jobs(self, info: Any) -> bool:
+    def is_written_by_no_job(self, info: Any) -> bool:
         """Whether no labelling job can be writing it: none is running that started before it was written."""
         modified = modified_s(info)
         if modified is None or self.is_old(info):
             return modified is not None
-        return not any(started - _CLOCK_SKEW_S <= modified for started in self._running_since)
+        return not any(started - CLOCK_SKEW_S <= modified for started in self._running_since)
 
 
 def find_leftovers(run: Run, files: RunFiles, jobs: Iterable[JobRecord]) -> Iterator[Leftover]:
@@ -74,7 +71,7 @@ def _judge(table: str, name: str, info: Any, files: RunFiles, ages: _Ages) -> Le
     if name.startswith(WORKSPACE):
         return Leftover(path, "is the workspace of a killed compaction") if ages.is_old(info) else None
     if _is_temporary(name):
-        return Leftover(path, "is a file of a killed job, half written") if ages.is_no_jobs(info) else None
+        return Leftover(path, "is a file of a killed job, half written") if ages.is_written_by_no_job(info) else None
     is_table = info["type"] == "file" and name.endswith(SUFFIX) and not name.startswith(".")
     if not is_table or (table == "spellings" and not is_compacted(name)):
         return Leftover(path, "is not a file of tagstream's", is_ours=False)
@@ -85,7 +82,7 @@ def _judge(table: str, name: str, info: Any, files: RunFiles, ages: _Ages) -> Le
     if name in files.images:
         # It goes with its images.
         return None
-    is_left = ages.is_old(info) if is_compacted(name) else ages.is_no_jobs(info)
+    is_left = ages.is_old(info) if is_compacted(name) else ages.is_written_by_no_job(info)
     return Leftover(path, "belongs to no images: its shard was not committed") if is_left else None
 
 

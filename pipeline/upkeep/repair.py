@@ -29,11 +29,11 @@ class Repaired:
 
     what: str
     path: str
-    """Below the store, and what goes with it."""
+    """Path below the store of what was repaired, and what goes with it."""
     n_opened: int = 0
-    """Shards that the next job labels anew."""
+    """How many shards the next job labels anew."""
     is_mended: bool = True
-    """False for damage that was left, and why."""
+    """Whether the damage is gone. Otherwise it was left, and `path` says why."""
 
 
 def repair_run(run: Run, verification: Verification) -> Iterator[Repaired]:
@@ -49,11 +49,11 @@ def repair_run(run: Run, verification: Verification) -> Iterator[Repaired]:
     damaged = {finding.name for finding in findings if finding.mend is Mend.TAKE_OUT}
     # A job or a compaction may have replaced a file since it was read.
     damaged &= {*files.committed.files, *files.unreadable}
-    left = _not_to_be_made_again(run, files, damaged) if damaged else {}
+    left = _find_irreplaceable(run, files, damaged) if damaged else {}
     for name, reason in left.items():
         yield Repaired("left", f"images/run={run.name}/{name} and its labels: {reason}", is_mended=False)
     taken = damaged - left.keys()
-    yield from _bare(run, files, taken)
+    yield from _rewrite_former_rows(run, files, taken)
     for name in sorted(taken, key=lambda name: (not is_compacted(name), name)):
         with storage_errors(f"delete {name} in the store {run.store_url}"):
             run.delete_files([name])
@@ -64,7 +64,7 @@ def repair_run(run: Run, verification: Verification) -> Iterator[Repaired]:
             yield Repaired("made anew", finding.path)
 
 
-def _not_to_be_made_again(run: Run, files: RunFiles, names: Iterable[str]) -> dict[str, str]:
+def _find_irreplaceable(run: Run, files: RunFiles, names: Iterable[str]) -> dict[str, str]:
     """Files with rows that no job could label anew, each with the reason: these are not for a machine to delete."""
     try:
         record = run.read_record()
@@ -107,7 +107,7 @@ def _delete_leftovers(run: Run, leftovers: list[Finding]) -> Iterator[Repaired]:
             yield Repaired("deleted", finding.path)
 
 
-def _bare(run: Run, files: RunFiles, taken: Set[str]) -> Iterator[Repaired]:
+def _rewrite_former_rows(run: Run, files: RunFiles, taken: Set[str]) -> Iterator[Repaired]:
     """Rewrites compacted files that hold former rows of the shards that are taken out: without their owner they would
     count again.
     """

@@ -10,6 +10,7 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.choices import RANKINGS
 from pipeline.errors import StoreError
 from pipeline.storage.files import read_if_exists, storage_errors
 from pipeline.store.layout import RunLayout
@@ -46,11 +47,11 @@ class Finding:
     kind: str
     """unreadable, schema, metadata, rows, missing, spellings or record: damage; leftover or foreign: no damage."""
     path: str
-    """Below the store."""
+    """Path of the file below the store."""
     message: str
     mend: Mend
     name: str = ""
-    """The file among the run's images that it belongs to."""
+    """Name of the file among the run's images that the finding belongs to."""
 
     @property
     def is_damage(self) -> bool:
@@ -157,7 +158,7 @@ class _FileCheck:
     def __init__(self, run: Run, record: RunRecord | None, files: RunFiles) -> None:
         self._run, self._files = run, files
         self._fingerprint = record.fingerprint if record else None
-        self._ranking = str(record.labelling.get("ranking")) if record else ""
+        self._ranking = RANKINGS.get(str(record.labelling.get("ranking"))) if record else None
 
     def __call__(self, name: str) -> Verification:
         result = Verification(self._run.name)

@@ -68,8 +68,8 @@ def average_precision(connection: Connection, url: str) -> str:
 
 def paper_recall(connection: Connection, url: str) -> str:
     analysis = analyse_run(connection, RUN, "labels")
-    compare_meanings(analysis, Store(url), find_embedder(None), K)
-    return f"{analysis.paper_measures(K)['recall'].value:.4f}"
+    meanings = compare_meanings(analysis, Store(url), find_embedder(None), K)
+    return f"{meanings.paper_measures(K)['recall'].value:.4f}"
 
 
 WORDS = make_words()

@@ -21,7 +21,7 @@ import pytest
 
 from model.folder import DEMO_MODEL
 from pipeline.analysis.embeddings import find_embedder
-from pipeline.analysis.recall import RunAnalysis, analyse_run, calibration_error, compare_meanings
+from pipeline.analysis.recall import MeaningMatches, RunAnalysis, analyse_run, calibration_error, compare_meanings
 from pipeline.catalog.views import open_store
 from pipeline.estimate import Estimate
 from pipeline.naming.nouns import nouns_of
@@ -43,10 +43,14 @@ WITHOUT_PERSON = replace(
 class Judged:
     """A run's analysis, and what it is an analysis of, read from the store's files."""
 
-    analysis: RunAnalysis
+    meanings: MeaningMatches
     images: list[dict[str, Any]]
     """Of each labelled image shard, key, truth, labels in the order of their ranks, and their scores."""
     vocabulary: Vocabulary
+
+    @property
+    def analysis(self) -> RunAnalysis:
+        return self.meanings.analysis
 
     @property
     def with_truth(self) -> list[dict[str, Any]]:
@@ -84,8 +88,9 @@ def judged(request: pytest.FixtureRequest, runs: tuple[Store, str]) -> Judged:
     source, truth = request.param.split("-")
     run, vocabulary = (demo_run, read_vocabulary(None)) if source == "demo" else (FAULTY, WITHOUT_PERSON)
     analysis = analyse_run(open_store(store.url, vocabulary), run, truth)
-    assert compare_meanings(analysis, store, find_embedder(None), 200) is None
-    return Judged(analysis, stored_images(store, run, truth), vocabulary)
+    meanings = compare_meanings(analysis, store, find_embedder(None), 200)
+    assert meanings.note is None
+    return Judged(meanings, stored_images(store, run, truth), vocabulary)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +209,7 @@ def test_semantic_measures_are_those_of_plain_computation(
     min_cosine = widest_gap(cosines.values(), about)
     assert any(cosine < min_cosine for cosine in cosines.values())
     assert any(cosine > min_cosine for (true, name), cosine in cosines.items() if true != name)
-    measured = {at_k.k: values(at_k.measures) for at_k in judged.analysis.recall(KS, min_cosine=min_cosine)}
+    measured = {at_k.k: values(at_k.measures) for at_k in judged.meanings.recall(KS, min_cosine)}
     for k in KS:
         expected = oracle.measures_at(
             judged.images, k, judged.vocabulary.name_of, lambda true, name: cosines[true, name] >= min_cosine
@@ -217,7 +222,7 @@ def test_the_papers_measures_are_those_of_plain_computation(
     judged: Judged, vectors: Mapping[str, np.ndarray], k: int
 ) -> None:
     expected = oracle.paper_measures_at(judged.images, k, judged.vocabulary.name_of, vectors)
-    assert values(judged.analysis.paper_measures(k)) == pytest.approx(expected, abs=TOLERANCE)
+    assert values(judged.meanings.paper_measures(k)) == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_every_name_is_counted_and_ordered_as_by_plain_computation(judged: Judged) -> None:

@@ -2,10 +2,10 @@
 -- (gained), and how far its score went where both do.
 WITH
 of_a AS (
-    SELECT image_id, name, highest_score AS score FROM listed($run_a) WHERE place <= $k
+    SELECT image_id, name, highest_score AS score FROM listed($run_a) WHERE name_rank <= $k
 ),
 of_b AS (
-    SELECT image_id, name, highest_score AS score FROM listed($run_b) WHERE place <= $k
+    SELECT image_id, name, highest_score AS score FROM listed($run_b) WHERE name_rank <= $k
 )
 SELECT
     name,

@@ -1,7 +1,7 @@
 -- For each true name: what images that lack it among their first $k names list instead, the $n most frequent.
 WITH
 first_k AS (
-    SELECT image_id, name FROM listed($run) WHERE place <= $k
+    SELECT image_id, name FROM listed($run) WHERE name_rank <= $k
 ),
 missed AS (
     SELECT image_id, name FROM true_names ANTI JOIN first_k USING (image_id, name)

@@ -20,17 +20,17 @@ listed AS (
     GROUP BY image_id
 ),
 given AS (
-    SELECT image_id, label, name_of(label) AS name, place
-    FROM (SELECT image_id, unnest(truth) AS label, generate_subscripts(truth, 1) AS place FROM wanted)
+    SELECT image_id, label, name_of(label) AS name, number
+    FROM (SELECT image_id, unnest(truth) AS label, generate_subscripts(truth, 1) AS number FROM wanted)
 ),
 true_names AS (
-    SELECT image_id, name, label, place
+    SELECT image_id, name, label, number
     FROM given
     WHERE name IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY image_id, name ORDER BY place) = 1
+    QUALIFY row_number() OVER (PARTITION BY image_id, name ORDER BY number) = 1
 ),
 true_lists AS (
-    SELECT image_id, list({'name': name, 'label': label} ORDER BY place) AS true_list
+    SELECT image_id, list({'name': name, 'label': label} ORDER BY number) AS true_list
     FROM true_names
     GROUP BY image_id
 )

@@ -1,5 +1,5 @@
--- Images of the runs $run_a and $run_b where two labels have one name, or one is denied. In all others a name's place is its
--- label's rank: a label occurs once in an image, and ranks go from 1 without a gap.
+-- Images of the runs $run_a and $run_b where two labels have one name, or one is denied. In all others a name's rank is
+-- its label's: a label occurs once in an image, and ranks go from 1 without a gap.
 CREATE OR REPLACE TEMP TABLE folded_images AS
 SELECT DISTINCT run, image_id
 FROM (

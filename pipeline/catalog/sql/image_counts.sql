@@ -9,12 +9,12 @@ run_hits AS MATERIALIZED (
     SELECT * FROM hits($run, $min_cosine)
 ),
 found AS (
-    SELECT image_id, list(place) AS found_at
-    FROM (SELECT image_id, true_name, min(place) AS place FROM run_hits GROUP BY image_id, true_name)
+    SELECT image_id, list(name_rank) AS found_at
+    FROM (SELECT image_id, true_name, min(name_rank) AS name_rank FROM run_hits GROUP BY image_id, true_name)
     GROUP BY image_id
 ),
 hitting AS (
-    SELECT image_id, list(DISTINCT place) AS hit_at FROM run_hits GROUP BY image_id
+    SELECT image_id, list(DISTINCT name_rank) AS hit_at FROM run_hits GROUP BY image_id
 ),
 n_truth AS (
     SELECT shard, image_id, count(*) AS n_truth FROM true_names GROUP BY shard, image_id
@@ -24,9 +24,9 @@ at_k AS (
         CASE WHEN $by_shard THEN shard END AS shard,
         k,
         n_truth,
-        len(list_filter(coalesce(found_at, []), lambda place: place <= k)) AS n_found,
+        len(list_filter(coalesce(found_at, []), lambda name_rank: name_rank <= k)) AS n_found,
         least(coalesce(n_listed, 0), k) AS n_listed,
-        len(list_filter(coalesce(hit_at, []), lambda place: place <= k)) AS n_hits
+        len(list_filter(coalesce(hit_at, []), lambda name_rank: name_rank <= k)) AS n_hits
     FROM n_truth
     LEFT JOIN n_listed USING (image_id)
     LEFT JOIN found USING (image_id)

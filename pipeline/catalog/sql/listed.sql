@@ -3,7 +3,7 @@ CREATE OR REPLACE TEMP MACRO listed_folded(of_run) AS TABLE
 SELECT
     image_id,
     name,
-    row_number() OVER (PARTITION BY image_id ORDER BY min(rank)) AS place,
+    row_number() OVER (PARTITION BY image_id ORDER BY min(rank)) AS name_rank,
     min(score) AS lowest_score,
     max(score) AS highest_score
 FROM stored_labels JOIN names USING (label)
@@ -14,7 +14,7 @@ GROUP BY image_id, name;
 
 -- What it lists for all judged images.
 CREATE OR REPLACE TEMP MACRO listed(of_run) AS TABLE
-SELECT image_id, name, rank::BIGINT AS place, score AS lowest_score, score AS highest_score
+SELECT image_id, name, rank::BIGINT AS name_rank, score AS lowest_score, score AS highest_score
 FROM stored_labels JOIN names USING (label)
 SEMI JOIN judged USING (image_id)
 ANTI JOIN (SELECT image_id FROM folded_images WHERE run = of_run) USING (image_id)

@@ -1,7 +1,7 @@
 -- What people ask most. Words are compared by name, as the vocabulary has it: images_with('Dogs') finds the label dog.
 
--- Images with a label of this name, the highest score first. The labels are found first, being few; of images the places
--- are compared, which take less reading than ids.
+-- Images with a label of this name, the highest score first. The labels are found first, being few; of images
+-- shard and index are compared, which take less reading than ids.
 CREATE MACRO images_with(what, min_score := 0) AS TABLE
 WITH found AS MATERIALIZED (
     SELECT run, shard, index, rank, label, score, image_id
@@ -59,7 +59,7 @@ ORDER BY images DESC, name;
 CREATE MACRO recall_at(k) AS TABLE
 WITH
 listed AS (
-    SELECT run, image_id, name, row_number() OVER (PARTITION BY run, image_id ORDER BY min(rank)) AS place
+    SELECT run, image_id, name, row_number() OVER (PARTITION BY run, image_id ORDER BY min(rank)) AS name_rank
     FROM labels
     WHERE name IS NOT NULL
     GROUP BY run, image_id, name
@@ -67,8 +67,8 @@ listed AS (
 per_image AS (
     SELECT
         run,
-        avg(coalesce(place <= k, false)::INT) AS recall,
-        max(coalesce(place <= k, false)::INT) AS hit
+        avg(coalesce(name_rank <= k, false)::INT) AS recall,
+        max(coalesce(name_rank <= k, false)::INT) AS hit
     FROM (SELECT DISTINCT run, image_id, name FROM truth WHERE name IS NOT NULL)
     LEFT JOIN listed USING (run, image_id, name)
     GROUP BY run, image_id

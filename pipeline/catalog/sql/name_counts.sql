@@ -4,7 +4,7 @@ WITH
 found AS (
     SELECT name, count(*) AS n_listed, count(true_names.image_id) AS n_hits
     FROM listed($run) LEFT JOIN true_names USING (image_id, name)
-    WHERE place <= $k
+    WHERE name_rank <= $k
     GROUP BY name
 ),
 supported AS (

@@ -4,7 +4,7 @@
 WITH
 pairs AS MATERIALIZED (
     SELECT image_id, true_id, listed_id, cosine
-    FROM (SELECT image_id, id AS listed_id FROM listed($run) JOIN name_ids USING (name) WHERE place <= $k)
+    FROM (SELECT image_id, id AS listed_id FROM listed($run) JOIN name_ids USING (name) WHERE name_rank <= $k)
     JOIN (SELECT image_id, id AS true_id FROM true_names JOIN name_ids USING (name)) USING (image_id)
     JOIN similarities USING (true_id, listed_id)
 ),

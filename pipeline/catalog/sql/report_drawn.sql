@@ -8,14 +8,14 @@ held AS (
 ordered AS (
     SELECT
         shard,
-        row_number() OVER by_digest AS place,
+        row_number() OVER by_digest AS number,
         coalesce(sum(count(*)) OVER (by_digest ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS n_before
     FROM held
     GROUP BY shard
     WINDOW by_digest AS (ORDER BY md5(concat(shard, ' ', $seed)), shard)
 ),
 drawn AS (
-    SELECT shard FROM ordered WHERE place <= $n_shards OR n_before < $n
+    SELECT shard FROM ordered WHERE number <= $n_shards OR n_before < $n
 )
 SELECT image_id
 FROM held SEMI JOIN drawn USING (shard)

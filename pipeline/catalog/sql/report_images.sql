@@ -38,17 +38,17 @@ listed_names AS (
     WHERE name IS NOT NULL
     GROUP BY image_id, name
 ),
-true_places AS (
-    SELECT image_id, name, rank, row_number() OVER (PARTITION BY image_id ORDER BY rank NULLS LAST, name) AS place
+numbered_truth AS (
+    SELECT image_id, name, rank, row_number() OVER (PARTITION BY image_id ORDER BY rank NULLS LAST, name) AS number
     FROM true_names SEMI JOIN wanted USING (image_id) LEFT JOIN listed_names USING (image_id, name)
 ),
 true_lists AS (
     SELECT
         image_id,
-        list({'name': left(name, $n_label_characters), 'rank': rank} ORDER BY place) FILTER (place <= $n_labels) AS truth,
-        count(*) FILTER (place > $n_labels) AS n_more_truth,
-        count(*) FILTER (place > $n_labels AND rank IS NULL) AS n_more_missed
-    FROM true_places
+        list({'name': left(name, $n_label_characters), 'rank': rank} ORDER BY number) FILTER (number <= $n_labels) AS truth,
+        count(*) FILTER (number > $n_labels) AS n_more_truth,
+        count(*) FILTER (number > $n_labels AND rank IS NULL) AS n_more_missed
+    FROM numbered_truth
     GROUP BY image_id
 )
 SELECT

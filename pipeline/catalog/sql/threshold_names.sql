@@ -1,5 +1,15 @@
 -- The step from which on each name reaches $target, learned from $halves; $n_steps, which no score reaches, where it
--- does so nowhere. What is computed and why: pipeline/analysis/threshold_learning.py.
+-- does so nowhere.
+--
+-- A name reaches the target from the lowest step on where its precision, shrunk towards that of all names, does. With n
+-- occurrences and h hits from a step on, the shrunk precision is the mean of the posterior of a beta prior of mean p and
+-- strength m (threshold_strength.sql): (h + m * p) / (n + m). The prior's mean is the precision of all names from this
+-- step on (`pooled`), its odds multiplied by how much oftener than expected the name was right *below* the step. Expected
+-- is what all names reach at such scores; the name's own rate below is shrunk to that with the same m. So a name that is
+-- always wrong does not get the benefit of the doubt at its topmost score, and no occurrence counts twice.
+--
+-- It follows that a name without evidence gets the common step exactly, and a name with n far above m one of its own.
+-- None lies below both the common step and the name's worst score.
 CREATE OR REPLACE TEMP TABLE name_steps AS
 WITH
 evidence AS (

@@ -17,7 +17,7 @@ curve AS (
         n_hits,
         sum(n_listed) OVER falling AS n_from_here,
         sum(n_hits) OVER falling / n_from_here AS precision,
-        n_from_here - n_listed / 2 AS place,
+        n_from_here - n_listed / 2 AS middle,
         sum(n_listed) OVER () / 20 AS reach
     FROM per_step
     WINDOW falling AS (ORDER BY step DESC)
@@ -28,4 +28,4 @@ SELECT
     max(least(precision, 1 - 0.5 / n_from_here)) OVER (ORDER BY step) AS cautious_precision,
     sum(n_hits) OVER around / sum(n_listed) OVER around AS hit_rate
 FROM curve
-WINDOW around AS (ORDER BY place RANGE BETWEEN reach PRECEDING AND reach FOLLOWING);
+WINDOW around AS (ORDER BY middle RANGE BETWEEN reach PRECEDING AND reach FOLLOWING);

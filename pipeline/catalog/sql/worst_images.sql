@@ -1,10 +1,10 @@
 -- The $n images whose first $k names have the lowest F1; of equal ones those with the most missing names first.
 WITH
 first_k AS (
-    SELECT image_id, name, place FROM listed($run) WHERE place <= $k
+    SELECT image_id, name, name_rank FROM listed($run) WHERE name_rank <= $k
 ),
 of_image AS (
-    SELECT image_id, count(*) AS n_listed, list(name ORDER BY place) AS listed FROM first_k GROUP BY image_id
+    SELECT image_id, count(*) AS n_listed, list(name ORDER BY name_rank) AS listed FROM first_k GROUP BY image_id
 ),
 of_truth AS (
     SELECT

@@ -29,8 +29,8 @@ def explanation(tiny_model: Path) -> Explanation:
     return Recognizer.from_pretrained(tiny_model, device="cpu").explain(jpeg(1), top_k=6)
 
 
-def write(folder: Path, explanation: Explanation, place: str = "photo.jpg") -> Path:
-    subject = Subject(place=place, data=b"", model="tiny", settings=LabelSettings())
+def write(folder: Path, explanation: Explanation, address: str = "photo.jpg") -> Path:
+    subject = Subject(address=address, data=b"", model="tiny", settings=LabelSettings())
     path = folder / "explanation.html"
     path.write_text(explanation_page(explanation, subject), encoding="utf-8")
     return path
@@ -105,7 +105,7 @@ def test_axe_finds_nothing(
 def test_hostile_labels_are_text(open_page: OpenPage, tmp_path: Path, explanation: Explanation, text: str) -> None:
     best = explanation.labels[0]
     hostile = replace(explanation, labels=[replace(best, label=replace(best.label, text=text))])
-    page = open_page(write(tmp_path, hostile, place=text), viewport=PHONE)
+    page = open_page(write(tmp_path, hostile, address=text), viewport=PHONE)
     assert page.title().startswith("What the model looked at: ")
     assert page.locator("#labels bdi").first.text_content() == text[:1000]
     assert page.locator("#place").text_content() == text

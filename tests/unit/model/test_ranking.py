@@ -8,18 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.ranking import (
-    Label,
-    branch_score,
-    check_ranking,
-    make_label,
-    rank,
-    token_distances,
-    with_similarity,
-)
+from model.choices import RANKINGS, find_ranking
+from model.ranking import Label, make_label, rank, token_distances, with_similarity
 from model.sampling import Branches
 
 DELIMITER = 9
+PROB, PPL, SIM, NONE = RANKINGS.values()
 
 
 def label(text: str, score: float, *, probs: tuple[float, ...] = (0.5, 0.5), finished: bool = True, first_id: int = 1):
@@ -56,37 +50,37 @@ def image_embeds():
 
 
 def test_prob_score_is_the_product_of_all_probabilities():
-    assert branch_score((0.5, 0.25, 0.8), "prob") == pytest.approx(0.1)
+    assert PROB.score_branch((0.5, 0.25, 0.8)) == pytest.approx(0.1)
 
 
 def test_ppl_score_is_the_inverse_geometric_mean():
     probs = (0.5, 0.25, 0.8)
     entropy = -sum(math.log(prob) for prob in probs) / 3
-    assert branch_score(probs, "ppl") == pytest.approx(math.exp(entropy))
+    assert PPL.score_branch(probs) == pytest.approx(math.exp(entropy))
 
 
 def test_none_score_is_the_first_probability():
-    assert branch_score((0.3, 0.9), "none") == 0.3
+    assert NONE.score_branch((0.3, 0.9)) == 0.3
 
 
 def test_a_certain_branch_has_perplexity_one():
-    assert branch_score((1.0, 1.0), "ppl") == 1.0
+    assert PPL.score_branch((1.0, 1.0)) == 1.0
 
 
 def test_a_token_of_probability_zero_gives_infinite_perplexity():
-    assert branch_score((0.5, 0.0), "ppl") == math.inf
+    assert PPL.score_branch((0.5, 0.0)) == math.inf
 
 
 def test_a_token_of_probability_zero_gives_probability_zero():
-    assert branch_score((0.5, 0.0), "prob") == 0.0
+    assert PROB.score_branch((0.5, 0.0)) == 0.0
 
 
 def test_prob_puts_the_highest_score_first():
     labels = [label("low", 0.1), label("high", 0.7), label("middle", 0.2)]
-    assert texts(rank(labels, "prob")) == ["high", "middle", "low"]
+    assert texts(rank(labels, PROB)) == ["high", "middle", "low"]
 
 
-@pytest.mark.parametrize("ranking", ["ppl", "sim"])
+@pytest.mark.parametrize("ranking", [PPL, SIM], ids=["ppl", "sim"])
 def test_ppl_and_sim_put_the_lowest_score_first(ranking):
     labels = [label("middle", 2.0), label("low", 1.5), label("high", 7.0)]
     assert texts(rank(labels, ranking)) == ["low", "middle", "high"]
@@ -94,42 +88,42 @@ def test_ppl_and_sim_put_the_lowest_score_first(ranking):
 
 def test_ppl_puts_an_impossible_branch_last():
     labels = [label("impossible", math.inf), label("unlikely", 1e9)]
-    assert texts(rank(labels, "ppl")) == ["unlikely", "impossible"]
+    assert texts(rank(labels, PPL)) == ["unlikely", "impossible"]
 
 
 def test_ppl_prefers_the_likelier_of_two_branches():
     likely, unlikely = (0.9, 0.9), (0.1, 0.1)
-    labels = [label(text, branch_score(probs, "ppl")) for text, probs in (("unlikely", unlikely), ("likely", likely))]
-    assert texts(rank(labels, "ppl")) == ["likely", "unlikely"]
+    labels = [label(text, PPL.score_branch(probs)) for text, probs in (("unlikely", unlikely), ("likely", likely))]
+    assert texts(rank(labels, PPL)) == ["likely", "unlikely"]
 
 
 def test_none_keeps_branch_order():
     labels = [label("b", 0.1), label("c", 0.9), label("a", 0.5)]
-    assert texts(rank(labels, "none")) == ["b", "c", "a"]
+    assert texts(rank(labels, NONE)) == ["b", "c", "a"]
 
 
-@pytest.mark.parametrize("ranking", ["prob", "ppl", "sim"])
+@pytest.mark.parametrize("ranking", [PROB, PPL, SIM], ids=["prob", "ppl", "sim"])
 def test_equal_scores_keep_branch_order(ranking):
     labels = [label(text, 0.5) for text in ("d", "a", "c", "b")]
     assert texts(rank(labels, ranking)) == ["d", "a", "c", "b"]
 
 
 def test_empty_labels_are_no_labels():
-    assert texts(rank([label("", 0.9), label("cat", 0.1)], "prob")) == ["cat"]
+    assert texts(rank([label("", 0.9), label("cat", 0.1)], PROB)) == ["cat"]
 
 
 def test_unfinished_labels_are_dropped():
-    assert texts(rank([label("long", 0.9, finished=False), label("cat", 0.1)], "prob")) == ["cat"]
+    assert texts(rank([label("long", 0.9, finished=False), label("cat", 0.1)], PROB)) == ["cat"]
 
 
 def test_kept_unfinished_labels_come_last_in_branch_order():
     labels = [label("x", 0.1, finished=False), label("cat", 0.1), label("y", 0.9, finished=False)]
-    assert texts(rank(labels, "prob", keep_unfinished=True)) == ["cat", "x", "y"]
+    assert texts(rank(labels, PROB, keep_unfinished=True)) == ["cat", "x", "y"]
 
 
 def test_an_unfinished_label_is_not_merged_with_a_finished_one():
     labels = [label("cat", 0.1), label("cat", 0.2, finished=False)]
-    assert [(each.score, each.finished) for each in rank(labels, "prob", keep_unfinished=True)] == [
+    assert [(each.score, each.finished) for each in rank(labels, PROB, keep_unfinished=True)] == [
         (0.1, True),
         (0.2, False),
     ]
@@ -137,18 +131,18 @@ def test_an_unfinished_label_is_not_merged_with_a_finished_one():
 
 def test_prob_sums_labels_spelled_alike():
     labels = [label("cat", 0.25), label("dog", 0.375), label("cat", 0.25)]
-    assert [(each.text, each.score) for each in rank(labels, "prob")] == [("cat", 0.5), ("dog", 0.375)]
+    assert [(each.text, each.score) for each in rank(labels, PROB)] == [("cat", 0.5), ("dog", 0.375)]
 
 
 def test_prob_keeps_the_tokens_of_the_most_probable_of_three_alike():
     # The third is likelier than either of the others, and less likely than their sum.
     probs = [(0.5, 0.2), (0.5, 0.3), (0.5, 0.4)]
     labels = [label("cat", math.prod(p), probs=p, first_id=n) for n, p in enumerate(probs)]
-    (merged,) = rank(labels, "prob")
+    (merged,) = rank(labels, PROB)
     assert (merged.token_ids, merged.token_probs) == ((2, DELIMITER), (0.5, 0.4))
 
 
-@pytest.mark.parametrize("ranking", ["ppl", "sim"])
+@pytest.mark.parametrize("ranking", [PPL, SIM], ids=["ppl", "sim"])
 def test_ppl_and_sim_keep_the_best_of_labels_spelled_alike(ranking):
     labels = [label("cat", 3.0), label("cat", 2.0, first_id=2), label("cat", 4.0)]
     (merged,) = rank(labels, ranking)
@@ -157,32 +151,32 @@ def test_ppl_and_sim_keep_the_best_of_labels_spelled_alike(ranking):
 
 def test_none_keeps_the_first_of_labels_spelled_alike():
     labels = [label("cat", 0.1), label("dog", 0.2), label("cat", 0.3)]
-    assert [(each.text, each.score) for each in rank(labels, "none")] == [("cat", 0.1), ("dog", 0.2)]
+    assert [(each.text, each.score) for each in rank(labels, NONE)] == [("cat", 0.1), ("dog", 0.2)]
 
 
 def test_an_image_without_branches_has_no_labels():
-    assert rank([], "prob") == []
+    assert rank([], PROB) == []
 
 
 def test_a_label_is_spelled_without_its_delimiter():
-    assert make_label((3, 4, DELIMITER), (0.5, 0.5, 0.5), True, spell, DELIMITER, "prob").text == "w3 w4"
+    assert make_label((3, 4, DELIMITER), (0.5, 0.5, 0.5), True, spell, DELIMITER, PROB).text == "w3 w4"
 
 
 def test_a_label_keeps_its_delimiter_among_its_tokens():
-    assert make_label((3, DELIMITER), (0.5, 0.25), True, spell, DELIMITER, "prob").token_ids == (3, DELIMITER)
+    assert make_label((3, DELIMITER), (0.5, 0.25), True, spell, DELIMITER, PROB).token_ids == (3, DELIMITER)
 
 
 def test_white_space_around_a_label_is_removed():
-    assert make_label((3, DELIMITER), (0.5, 0.5), True, lambda ids: "  cat ", DELIMITER, "prob").text == "cat"
+    assert make_label((3, DELIMITER), (0.5, 0.5), True, lambda ids: "  cat ", DELIMITER, PROB).text == "cat"
 
 
 @pytest.mark.parametrize(("ids", "text"), [((3,), "w3"), ((3, 4), "w3 w4"), ((3, 4, 5), "w3 w4 w5")])
 def test_an_unfinished_label_is_spelled_with_its_last_token(ids, text):
-    assert make_label(ids, (0.5,) * len(ids), False, spell, DELIMITER, "prob").text == text
+    assert make_label(ids, (0.5,) * len(ids), False, spell, DELIMITER, PROB).text == text
 
 
 def test_a_lone_delimiter_spells_an_empty_label():
-    assert make_label((DELIMITER,), (0.5,), True, spell, DELIMITER, "prob").text == ""
+    assert make_label((DELIMITER,), (0.5,), True, spell, DELIMITER, PROB).text == ""
 
 
 def test_branches_are_listed_without_their_padding():
@@ -232,4 +226,4 @@ def test_sim_of_an_image_without_labels_is_empty(embedding, image_embeds):
 
 def test_an_unknown_ranking_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="ranking is 'best'; expected one of prob, ppl, sim, none"):
-        check_ranking("best")
+        find_ranking("best")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from jobs.verbs import label as label_module
+from jobs.verbs import demo as demo_module
 from jobs.verbs.demo import demo
 from pipeline.labelling.request import LabelOutcome
 from tests.fixtures.report_stores import OTHER, RUN, make_store
@@ -19,7 +19,7 @@ OTHERS = {"a": [{"labels": ["cat"], "truth": ["dog"]}]}
 
 def run(monkeypatch: pytest.MonkeyPatch, store: str) -> Result:
     """The demo, whose run the store holds already."""
-    monkeypatch.setattr(label_module, "run_job", lambda job: LabelOutcome(job_record(RUN), []))
+    monkeypatch.setattr(demo_module, "run_job", lambda job: LabelOutcome(job_record(RUN), []))
     return CliRunner().invoke(demo, ["--store", store], catch_exceptions=False)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -127,8 +126,3 @@ def test_its_help_fits_a_screen_and_shows_an_example() -> None:
     result = CliRunner().invoke(import_nxtp, ["--help"], terminal_width=80)
     assert len(result.output.splitlines()) <= 40
     assert "tagstream import-nxtp --checkpoint" in result.output
-
-
-def test_importing_the_command_does_not_import_torch() -> None:
-    program = "import jobs.verbs.import_nxtp, sys; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[4]).returncode == 0

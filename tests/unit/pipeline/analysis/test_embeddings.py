@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.analysis.embeddings import embed, embed_names, find_embedder
-from pipeline.analysis.recall import RunAnalysis, compare_meanings
+from pipeline.analysis.recall import MeaningMatches, compare_meanings
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
@@ -42,10 +42,10 @@ def unit_vectors() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def analysis(analyse: AnalyseFunction, tmp_path: Path, embedder: Path) -> RunAnalysis:
-    analysis = analyse(IMAGES)
-    assert compare_meanings(analysis, Store(str(tmp_path / "store")), embedder, 200) is None
-    return analysis
+def meanings(analyse: AnalyseFunction, tmp_path: Path, embedder: Path) -> MeaningMatches:
+    meanings = compare_meanings(analyse(IMAGES), Store(str(tmp_path / "store")), embedder, 200)
+    assert meanings.note is None
+    return meanings
 
 
 class TestEmbeddings:
@@ -129,15 +129,15 @@ class TestPaperMeasure:
 
     @pytest.mark.parametrize("k", [1, 2, 10])
     def test_they_are_those_of_plain_numpy(
-        self, analysis: RunAnalysis, unit_vectors: dict[str, np.ndarray], k: int
+        self, meanings: MeaningMatches, unit_vectors: dict[str, np.ndarray], k: int
     ) -> None:
-        measured = {name: estimate.value for name, estimate in analysis.paper_measures(k).items()}
+        measured = {name: estimate.value for name, estimate in meanings.paper_measures(k).items()}
         assert measured == pytest.approx(oracle.paper_measures_at(IMAGES, k, NAME_OF, unit_vectors), abs=1e-6)
 
     def test_labels_that_are_the_truth_have_one(self, analyse: AnalyseFunction, tmp_path: Path, embedder: Any) -> None:
         analysis = analyse([{"truth": ["dog", "cat"], "labels": ["cats", "dog"]}])
-        compare_meanings(analysis, Store(str(tmp_path / "store")), embedder, 200)
-        assert [estimate.value for estimate in analysis.paper_measures(5).values()] == pytest.approx(
+        meanings = compare_meanings(analysis, Store(str(tmp_path / "store")), embedder, 200)
+        assert [estimate.value for estimate in meanings.paper_measures(5).values()] == pytest.approx(
             [1, 1, 1], abs=1e-6
         )
 
@@ -157,15 +157,15 @@ class TestPaperMeasureOfKnownVectors:
     @pytest.fixture
     def known(
         self, analyse: AnalyseFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedder: Path
-    ) -> Callable[[list[dict[str, Any]], int], RunAnalysis]:
+    ) -> Callable[[list[dict[str, Any]], int], MeaningMatches]:
         def embed_known(embedder: Path, names: list[str]) -> np.ndarray:
             return np.array([self.VECTORS[name] for name in names], np.float32)
 
-        def build(images: list[dict[str, Any]], k: int) -> RunAnalysis:
+        def build(images: list[dict[str, Any]], k: int) -> MeaningMatches:
             monkeypatch.setattr("pipeline.analysis.embeddings.embed", embed_known)
-            analysis = analyse(images)
-            assert compare_meanings(analysis, Store(str(tmp_path / "store")), embedder, k) is None
-            return analysis
+            meanings = compare_meanings(analyse(images), Store(str(tmp_path / "store")), embedder, k)
+            assert meanings.note is None
+            return meanings
 
         return build
 
@@ -173,7 +173,7 @@ class TestPaperMeasureOfKnownVectors:
         ("k", "recalls", "precisions"), [(1, [0.6, 0.5, 0, 0], [0.6, 1, 0, 0]), (2, [1, 0.9, 0, 0], [0.8, 0.9, 0, 0])]
     )
     def test_of_each_image_they_are_means_of_the_most_similar_names(
-        self, known: Callable[..., RunAnalysis], k: int, recalls: list[float], precisions: list[float]
+        self, known: Callable[..., MeaningMatches], k: int, recalls: list[float], precisions: list[float]
     ) -> None:
         f1s = [2 * r * p / (r + p) if r + p else 0 for r, p in zip(recalls, precisions, strict=True)]
         found = known(self.IMAGES, 2).paper_measures(k)
@@ -183,13 +183,13 @@ class TestPaperMeasureOfKnownVectors:
             # Cosines are float32.
             assert (found[name].value, found[name].low, found[name].high) == pytest.approx(expected, abs=1e-6)
 
-    def test_of_one_image_the_interval_is_its_value(self, known: Callable[..., RunAnalysis]) -> None:
+    def test_of_one_image_the_interval_is_its_value(self, known: Callable[..., MeaningMatches]) -> None:
         found = known(self.IMAGES[:1], 2).paper_measures(1)
         assert (found["recall"].low, found["recall"].high) == (found["recall"].value, found["recall"].value)
 
-    def test_only_names_among_the_first_k_are_compared(self, known: Callable[..., RunAnalysis]) -> None:
+    def test_only_names_among_the_first_k_are_compared(self, known: Callable[..., MeaningMatches]) -> None:
         query = "SELECT a.name, b.name FROM compared_names JOIN name_ids a ON a.id = true_id JOIN name_ids b"
-        connection = known(self.IMAGES, 1).connection
+        connection = known(self.IMAGES, 1).analysis.connection
         found = connection.sql(f"{query} ON b.id = listed_id ORDER BY ALL").fetchall()
         assert found == [("cat", "dog"), ("dog", "dog"), ("dog", "fox")]
 
@@ -199,15 +199,15 @@ class TestSemanticHits:
 
     @pytest.mark.parametrize("min_cosine", [0.3, 0.6, 0.9])
     def test_counts_are_those_of_plain_numpy(
-        self, analysis: RunAnalysis, unit_vectors: dict[str, np.ndarray], min_cosine: float
+        self, meanings: MeaningMatches, unit_vectors: dict[str, np.ndarray], min_cosine: float
     ) -> None:
         def is_hit(true: str, listed: str) -> bool:
             return bool(unit_vectors[true] @ unit_vectors[listed] >= min_cosine)
 
-        for at_k in analysis.recall([1, 3, 10], min_cosine=min_cosine):
+        for at_k in meanings.recall([1, 3, 10], min_cosine):
             measured = {name: estimate.value for name, estimate in at_k.measures.items()}
             assert measured == pytest.approx(oracle.measures_at(IMAGES, at_k.k, NAME_OF, is_hit), abs=1e-12)
 
-    def test_at_a_cosine_of_one_they_are_the_exact_ones(self, analysis: RunAnalysis) -> None:
-        semantic, exact = analysis.recall([1, 5], min_cosine=1.0), analysis.recall([1, 5])
+    def test_at_a_cosine_of_one_they_are_the_exact_ones(self, meanings: MeaningMatches) -> None:
+        semantic, exact = meanings.recall([1, 5], 1.0), meanings.analysis.recall([1, 5])
         assert semantic == exact

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from model.choices import LOWEST_FIRST, RANKINGS
+from model.choices import RANKINGS
 from pipeline.analysis.recall import Coverage, LabelQuality, RunAnalysis, analyse_run, calibration_error, compare_terms
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
@@ -295,9 +295,7 @@ class TestWiderTerms:
         analyse: AnalyseFunction, images: list[dict[str, Any]], wider: dict[str, str], k: int = 10
     ) -> dict[str, float]:
         vocabulary = Vocabulary(title="v", fold_plurals=True, keep=frozenset(), deny=frozenset(), wider=wider)
-        analysis = analyse(images, vocabulary=vocabulary)
-        compare_terms(analysis, vocabulary)
-        (at_k,) = analysis.recall([k], wider=True)
+        (at_k,) = compare_terms(analyse(images, vocabulary=vocabulary), vocabulary).recall([k])
         return {name: estimate.value for name, estimate in at_k.measures.items()}
 
     @pytest.mark.parametrize(
@@ -422,10 +420,9 @@ def test_a_run_without_truth_is_an_error_that_says_what_is_missing(analyse: Anal
         analyse([{"truth": None, "labels": ["dog"]}], truth=truth)
 
 
-def test_the_rankings_whose_lowest_score_is_best_are_the_models() -> None:
-    from model.ranking import _LOWEST_FIRST
-
-    assert _LOWEST_FIRST == LOWEST_FIRST
+def test_a_run_of_an_unknown_ranking_is_an_error_that_names_the_run(analyse: AnalyseFunction) -> None:
+    with pytest.raises(TagstreamError, match="the record of run run-1 cannot be understood: ranking is 'best'"):
+        analyse([{"truth": ["dog"], "labels": ["dog"]}], ranking="best")
 
 
 class TestWhatIsAskedFor:
@@ -491,7 +488,7 @@ class TestWhatIsAskedFor:
     @pytest.mark.parametrize("ranking", ["prob", "none"])
     def test_rankings_by_probability_have_a_reliability(self, analyse: AnalyseFunction, ranking: str) -> None:
         analysis = analyse([{"truth": ["dog"], "labels": [("dog", 0.5)]}], ranking=ranking)
-        assert analysis.has_probabilities
+        assert analysis.ranking.is_probability
         assert [tuple(row.values()) for row in analysis.reliability()] == [(0.5, 1, 0.5, 1.0)]
 
     def test_the_reliability_of_a_name_is_that_of_its_best_score(self, analyse: AnalyseFunction) -> None:

@@ -225,3 +225,47 @@ def test_another_vocabulary_changes_names_and_not_labels(store: Store) -> None:
 
 def test_a_hostile_word_is_only_a_word(store: Store) -> None:
     assert rows(store, "SELECT key FROM images_with('it''s; DROP VIEW labels')") == [("2",)]
+
+
+SQL_FOLDER = ROOT / "pipeline" / "catalog" / "sql"
+CREATED = re.compile(r"^CREATE (?:OR REPLACE )?(?:TEMP )?(?:TABLE|VIEW|MACRO) (\w+)", re.MULTILINE)
+
+
+def relations() -> list[tuple[list[str], list[str], list[str]]]:
+    """Rows of the page's table: names, files that make them, files that read them."""
+    lines = [line.split("|")[1:-1] for line in PAGE.splitlines() if line.startswith("| `")]
+    quoted = [[re.findall(r"`([^`*]+)`", cell) for cell in cells] for cells in lines]
+    return [(names, makers, readers) for names, _, makers, readers in quoted]
+
+
+def source_of(file: str) -> str:
+    """The text of a file that the page names, without comments of SQL."""
+    folders = [SQL_FOLDER] if file.endswith(".sql") else [SQL_FOLDER.parent, SQL_FOLDER.parents[1] / "analysis"]
+    (path,) = (folder / file for folder in folders if (folder / file).is_file())
+    return re.sub(r"--.*", "", path.read_text())
+
+
+def test_every_relation_that_a_file_of_sql_makes_is_on_the_page_with_its_file() -> None:
+    made = {(name, path.name) for path in SQL_FOLDER.glob("*.sql") for name in CREATED.findall(path.read_text())}
+    documented = {(name, file) for names, makers, _ in relations() for name in names for file in makers}
+    assert made
+    assert made <= documented
+
+
+def test_every_relation_of_an_open_store_is_on_the_page(store: Store) -> None:
+    query = """
+        SELECT table_name FROM duckdb_tables()
+        UNION SELECT view_name FROM duckdb_views() WHERE NOT internal
+        UNION SELECT function_name FROM duckdb_functions() WHERE NOT internal
+    """
+    held = {name for (name,) in rows(store, query)}
+    assert {"stored_labels", "spellings", "images_with"} <= held
+    assert held <= {name for names, _, _ in relations() for name in names}
+
+
+@pytest.mark.parametrize(("names", "makers", "readers"), relations(), ids=lambda cell: cell[0] if cell else "none")
+def test_files_that_the_page_names_make_and_read_the_relation(
+    names: list[str], makers: list[str], readers: list[str]
+) -> None:
+    for file in [file for file in makers + readers if "." in file]:
+        assert any(re.search(rf"\b{name}\b", source_of(file)) for name in names), f"{file} has none of {names}"

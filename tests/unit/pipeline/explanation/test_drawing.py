@@ -16,9 +16,9 @@ from pipeline.explanation.drawing import write_picture
 from tests.unit.pipeline.explanation.conftest import HOSTILE, called
 
 
-def drawn(explanation: Explanation, place: str = "photo.jpg") -> Image.Image:
+def drawn(explanation: Explanation, address: str = "photo.jpg") -> Image.Image:
     stream = io.BytesIO()
-    write_picture(explanation, place, stream)
+    write_picture(explanation, address, stream)
     image = Image.open(stream, formats=["PNG"])
     image.load()
     return image
@@ -72,7 +72,7 @@ def test_of_very_many_labels_the_first_are_drawn(explanation: Explanation) -> No
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_stays_in_its_line(explanation: Explanation, text: str) -> None:
-    usual, picture = drawn(called(explanation, "dog")), drawn(called(explanation, text), place=text)
+    usual, picture = drawn(called(explanation, "dog")), drawn(called(explanation, text), address=text)
     assert picture.size == usual.size
     # Neither the margins nor the maps are written over.
     assert (np.asarray(picture)[:, -drawing._MARGIN :] == 255).all()

@@ -20,7 +20,7 @@ from pipeline.explanation.subject import Subject
 from pipeline.settings.labelling import LabelSettings
 from tests.unit.pipeline.explanation.conftest import HOSTILE, called
 
-SUBJECT = Subject(place="photos/dog.jpg", data=b"", model="demo", settings=LabelSettings())
+SUBJECT = Subject(address="photos/dog.jpg", data=b"", model="demo", settings=LabelSettings())
 
 
 def page_data(html: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def test_an_explanation_without_labels_has_the_answer(explanation: Explanation) 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_ends_no_element(explanation: Explanation, text: str) -> None:
     harmless = explanation_page(called(explanation, "dog"), SUBJECT)
-    html = explanation_page(called(explanation, text), replace(SUBJECT, place=text, run=text, model=text))
+    html = explanation_page(called(explanation, text), replace(SUBJECT, address=text, run=text, model=text))
     assert len(re.findall(r"<script", html)) == len(re.findall(r"<script", harmless))
     assert len(re.findall(r"<img", html)) == len(re.findall(r"<img", harmless))
     assert page_data(html)["labels"][0]["text"] == text[:1000]

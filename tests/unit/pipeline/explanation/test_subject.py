@@ -58,7 +58,7 @@ class TestImagesOfARun:
     def test_an_image_is_found_by_its_key(self, make_store: MakeStore) -> None:
         subject = find(make_store({"a": sample_members("one", 1), "b": sample_members("two", 2)}), "two")
         assert subject.data == jpeg(2)
-        assert subject.place.endswith("/shards/b#two")
+        assert subject.address.endswith("/shards/b#two")
 
     def test_its_settings_are_those_of_its_run(self, make_store: MakeStore, tiny_model: Path) -> None:
         store = make_store({"a": sample_members("one", 1)})

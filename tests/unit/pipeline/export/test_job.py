@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from model.choices import RANKINGS
 from pipeline.errors import TagstreamError
 from pipeline.export import job
 from pipeline.naming.thresholds import Thresholds, direction_of
@@ -151,7 +152,7 @@ def thresholds_of(ranking: str, *, common: float, model_fingerprint: str = "0123
         vocabulary=read_vocabulary(None).version,
         model_fingerprint=model_fingerprint,
         ranking=ranking,
-        direction=direction_of(ranking),
+        direction=direction_of(RANKINGS[ranking]),
         target_precision=0.9,
         common=common,
         thresholds=thresholds,

@@ -14,8 +14,8 @@ from pipeline.catalog.connection import Connection
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.export import selection
-from pipeline.export.selection import Selection, chosen_images, select_images
-from pipeline.naming.thresholds import Thresholds, direction_of
+from pipeline.export.selection import Selection, select_images
+from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from tests.fixtures.tables import commit_judged, commit_shard, run_record
@@ -27,9 +27,9 @@ WORDS = ["dog", "Dogs", "cat", "tree", "Trees", "photo", "sky"]
 
 def choose(store: Store, *, min_score: float | None = None, **selected: Any) -> list[dict[str, Any]]:
     connection = open_store(store.url, WITHOUT_PHOTO)
-    n_images = select_images(connection, RUN, Selection(**selected))
-    images = list(chosen_images(connection, min_score))
-    assert len(images) == n_images
+    selected_images = select_images(connection, RUN, Selection(min_score=min_score, **selected))
+    images = list(selected_images.rows())
+    assert len(images) == selected_images.n_images
     return images
 
 
@@ -207,14 +207,14 @@ class TestLabels:
             vocabulary=read_vocabulary(None).version,
             model_fingerprint=record.model_fingerprint,
             ranking="prob",
-            direction=direction_of("prob"),
+            direction="highest",
             target_precision=0.9,
             common=0.2,
             thresholds={"dog": 0.6, "tree": 0.25},
         )
         connection = open_store(store.url, thresholds=thresholds)
-        select_images(connection, RUN, Selection(where="shard = 'a'"), confident=True)
-        labels = [[label["label"] for label in image["labels"]] for image in chosen_images(connection, None)]
+        selected = select_images(connection, RUN, Selection(where="shard = 'a'"), confident=True)
+        labels = [[label["label"] for label in image["labels"]] for image in selected.rows()]
         assert labels == [["tree"], ["photo", "sky"]]
 
     def test_scores_have_the_digits_that_they_were_stored_with(self, tmp_path: Path) -> None:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import gzip
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import StorageError
-from pipeline.forecast.extent import Head, estimate_extent, measure_extent, read_head
-from pipeline.sources.batches import read_batches
+from pipeline.forecast.extent import estimate_extent, measure_extent
 from pipeline.sources.image_folder import folder_shard
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard
+from pipeline.sources.shard_reader import Head
 from tests.fixtures.corpus import jpeg, tar_bytes
 
 JPEG = jpeg(0)
@@ -36,70 +29,6 @@ def tar(n_samples: int, n_bytes: int = 3000) -> bytes:
 
 def shards_of(folder: Path) -> list[Shard]:
     return find_source(str(folder)).shards
-
-
-class TestHeads:
-    """The beginning of one shard."""
-
-    def test_a_tars_head_ends_where_its_next_sample_begins(self, tmp_path: Path) -> None:
-        (tmp_path / "a.tar").write_bytes(tar(10))
-        (shard,) = shards_of(tmp_path)
-        head = read_head(shard, 4)
-        # Header and content of the image, header and block of the caption.
-        assert (head.n_samples, head.n_bytes) == (4, 4 * (512 + 3072 + 512 + 512))
-        assert head.shard_bytes == (tmp_path / "a.tar").stat().st_size
-
-    def test_the_head_is_what_is_then_read_and_nothing_behind_it(self, tmp_path: Path) -> None:
-        (tmp_path / "a.tar").write_bytes(tar(10))
-        (shard,) = shards_of(tmp_path)
-        batches = list(read_batches(read_head(shard, 4).shard, 3))
-        keys = [key for batch in batches for key in batch.column("samples")[0].values.field("key").to_pylist()]
-        assert keys == ["0", "1", "2", "3"]
-        assert batches[-1].column("n_samples").to_pylist() == [4]
-
-    def test_a_shard_that_is_shorter_is_taken_whole(self, tmp_path: Path) -> None:
-        (tmp_path / "a.tar").write_bytes(tar(3))
-        (shard,) = shards_of(tmp_path)
-        head = read_head(shard, 4)
-        assert (head.n_samples, head.n_bytes) == (3, head.shard_bytes)
-
-    def test_of_a_compressed_tar_the_bytes_are_those_of_its_file(self, tmp_path: Path) -> None:
-        noise = np.random.default_rng(0)
-        members = [(f"{number}.jpg", noise.bytes(20_000)) for number in range(100)]
-        (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar_bytes(members)))
-        (shard,) = shards_of(tmp_path)
-        head = read_head(shard, 50)
-        assert head.n_samples == 50
-        assert head.n_bytes / head.shard_bytes == pytest.approx(0.5, abs=0.05)
-
-    def test_a_parquet_file_says_how_many_rows_it_has(self, tmp_path: Path) -> None:
-        pq.write_table(pa.table({"bytes": [JPEG] * 20}), tmp_path / "a.parquet")
-        (shard,) = shards_of(tmp_path)
-        head = read_head(shard, 5)
-        assert (head.n_samples, head.shard.wanted) == (5, (0, 1, 2, 3, 4))
-        assert head.n_bytes == pytest.approx(head.shard_bytes / 4, abs=1)
-
-    @pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
-    def test_a_storage_that_fails_is_not_taken_for_a_damaged_shard(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-    ) -> None:
-        (tmp_path / name).write_bytes(tar(3))
-        (shard,) = shards_of(tmp_path)
-
-        class FailingFile(io.BytesIO):
-            def read(self, size: int | None = -1) -> bytes:
-                raise OSError(errno.EIO, "Input/output error")
-
-        monkeypatch.setattr(LocalFileSystem, "open", lambda *_, **__: FailingFile(tar(3)))
-        with pytest.raises(StorageError, match=r"cannot read shard a .*Input/output error"):
-            read_head(shard, 2)
-
-    @pytest.mark.parametrize("content", [b"", b"no archive" * 100])
-    def test_what_is_no_archive_is_one_row(self, tmp_path: Path, content: bytes) -> None:
-        (tmp_path / "a.tar").write_bytes(content)
-        (shard,) = shards_of(tmp_path)
-        assert read_head(shard, 5).n_samples == 1
-        assert len(list(read_batches(read_head(shard, 5).shard, 8))) == 1
 
 
 class TestExtent:

@@ -12,10 +12,11 @@ import pytest
 
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
-from pipeline.forecast.estimate import student_t
-from pipeline.forecast.extent import Extent, Head
+from pipeline.forecast.extent import Extent
 from pipeline.forecast.forecast import Forecast, OutputSizes, SampleCosts, Workers, forecast, steady_rate
+from pipeline.forecast.intervals import student_t
 from pipeline.sources.shard import Shard
+from pipeline.sources.shard_reader import Head
 
 SHARD = Shard("a", "a.tar", "tar", 1000)
 EXTENT = Extent(

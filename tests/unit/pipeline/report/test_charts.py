@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.cli import tagstream
+from model.choices import RANKINGS
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import analyse_run
 from pipeline.catalog.views import open_store
@@ -42,7 +43,7 @@ def charts(store: Store, vocabulary: Path, request: pytest.FixtureRequest) -> di
     path = None if request.param == "built in" else vocabulary
     connection = open_store(store.url, read_vocabulary(path))
     commands = Commands(store.url, None if path is None else str(path))
-    made = run_charts(connection, commands, RUN, "prob")
+    made = run_charts(connection, commands, RUN, RANKINGS["prob"])
     made += truth_charts(analyse_run(connection, RUN, "labels"), commands, TOP_K)
     made += comparison_charts(compare_runs(connection, OTHER, RUN, TOP_K, "labels"), commands, "labels")
     return {chart.id: chart for chart in made}
@@ -130,7 +131,9 @@ def test_perplexities_have_bins_of_their_own_and_no_calibration(tmp_path: Path) 
     image = {"labels": [("dog", 1.5), ("cat", 12.25), ("sky", 700.0), ("tree", float("inf"))], "truth": ["cat"]}
     store = make_store(tmp_path, {"a": [image]}, rankings=("ppl", "ppl"))
     connection = open_store(store.url)
-    (scores,) = (chart for chart in run_charts(connection, Commands(store.url), RUN, "ppl") if chart.id == "scores")
+    (scores,) = (
+        chart for chart in run_charts(connection, Commands(store.url), RUN, RANKINGS["ppl"]) if chart.id == "scores"
+    )
     assert scores.rows == [[1.0, 1, 1], [12.0, 0, 1], [40.0, 0, 1]]
     assert {chart.id for chart in truth_charts(analyse_run(connection, RUN, "labels"), Commands(store.url), 5)} == {
         "recall",
@@ -143,7 +146,7 @@ def test_texts_of_any_length_are_cut(tmp_path: Path) -> None:
     images = [{"labels": ["x" * 10_000], "truth": ["y" * 10_000]}, {**REJECTED, "columns": long}]
     store = make_store(tmp_path, {"a": images}, other={"a": [{"labels": ["z" * 10_000]}, REJECTED]})
     connection = open_store(store.url)
-    charts = run_charts(connection, Commands(store.url), RUN, "prob")
+    charts = run_charts(connection, Commands(store.url), RUN, RANKINGS["prob"])
     charts += truth_charts(analyse_run(connection, RUN, "labels"), Commands(store.url), TOP_K)
     comparison = compare_runs(connection, OTHER, RUN, TOP_K, "labels")
     charts += comparison_charts(comparison, Commands(store.url), "labels")
@@ -158,5 +161,5 @@ def test_texts_of_any_length_are_cut(tmp_path: Path) -> None:
 
 def test_a_run_without_images_has_charts_without_numbers(tmp_path: Path) -> None:
     store = make_store(tmp_path, {})
-    charts = run_charts(open_store(store.url), Commands(store.url), RUN, "prob")
+    charts = run_charts(open_store(store.url), Commands(store.url), RUN, RANKINGS["prob"])
     assert [chart.id for chart in charts if chart.rows] == ["jobs"]

@@ -18,11 +18,10 @@ from pipeline.store.store import Store
 from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
 
 
-def draw(store: Store, n: int = 10, seed: int = 0, where: str | None = None, runs: tuple[str, ...] = (RUN,)) -> Any:
+def draw(store: Store, n: int = 10, seed: int = 0, where: str | None = None, other: str | None = None) -> Any:
     connection = open_store(store.url)
-    name_labels(connection, [RUN], "labels")
-    narrow_to_run(connection, RUN)
-    return draw_gallery(connection, runs, where, n, seed)
+    named = name_labels(connection, [RUN], "labels")
+    return draw_gallery(narrow_to_run(connection, RUN), named, other, where, n, seed)
 
 
 def places(drawn: gallery.Gallery) -> list[tuple[str, int]]:
@@ -46,11 +45,11 @@ class TestDrawing:
     def test_seed_by_seed_every_image_has_its_chance(self, tmp_path: Path) -> None:
         store = make_store(tmp_path, random_shards(4, 5))
         connection = open_store(store.url)
-        name_labels(connection, [RUN], "labels")
-        narrow_to_run(connection, RUN)
+        named = name_labels(connection, [RUN], "labels")
+        scope = narrow_to_run(connection, RUN)
         counts: dict[tuple[str, int], int] = {}
         for seed in range(60):
-            for place in places(draw_gallery(connection, [RUN], None, 5, seed)):
+            for place in places(draw_gallery(scope, named, None, None, 5, seed)):
                 counts[place] = counts.get(place, 0) + 1
         # Fifteen times each on average; four standard deviations are thirteen.
         assert len(counts) == 20
@@ -113,14 +112,14 @@ class TestContent:
 
     def test_the_other_runs_labels_come_along(self, tmp_path: Path) -> None:
         mine, others = {"a": [{"labels": ["dog"]}, {"labels": ["cat"]}]}, {"a": [{"labels": ["tree", "Dogs"]}]}
-        first, second = draw(make_store(tmp_path, mine, other=others), runs=(RUN, OTHER)).images
+        first, second = draw(make_store(tmp_path, mine, other=others), other=OTHER).images
         assert [label["label"] for label in first["other_labels"]] == ["tree", "Dogs"]
         assert second["other_labels"] is None
 
     def test_what_the_other_run_lists_nothing_for_is_not_what_it_does_not_hold(self, tmp_path: Path) -> None:
         mine = {"a": [{"labels": ["dog"]} for _ in range(3)]}
         store = make_store(tmp_path, mine, other={"a": [{"labels": []}, REJECTED]})
-        nothing, rejected, absent = (image_data(image, None) for image in draw(store, runs=(RUN, OTHER)).images)
+        nothing, rejected, absent = (image_data(image, None) for image in draw(store, other=OTHER).images)
         assert nothing["other"] == []
         assert rejected["otherRejected"] == "decode: ImageUnreadable"
         assert "other" not in rejected
@@ -138,7 +137,7 @@ class TestContent:
     def test_a_rejection_of_any_length_is_cut(self, tmp_path: Path) -> None:
         columns = {"stage": "decode", "error": "E" * 10_000, "message": "m" * 10_000}
         rejected = {**REJECTED, "columns": columns}
-        (drawn,) = draw(make_store(tmp_path, {"a": [rejected]}, other={"a": [rejected]}), runs=(RUN, OTHER)).images
+        (drawn,) = draw(make_store(tmp_path, {"a": [rejected]}, other={"a": [rejected]}), other=OTHER).images
         data = image_data(drawn, None)
         assert data["rejected"] == data["otherRejected"] == "decode: " + "E" * 200
         assert len(data["message"]) == 2000

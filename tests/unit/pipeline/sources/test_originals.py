@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.sources.originals import Original, clean_file_name, original_place, read_originals
+from pipeline.sources.originals import Original, clean_file_name, original_address, read_originals
 from pipeline.storage.files import open_filesystem
 from pipeline.store.store import Store
 from schemas import RunRecord, content_hash
@@ -255,6 +255,6 @@ class TestNames:
 
     def test_a_place_is_a_path_or_a_shard_and_a_key(self) -> None:
         image = {"shard": "a/0", "key": "b/c.jpg"}
-        assert original_place(run_record(RUN, source_root="/d", folder_buckets=1), image) == "/d/b/c.jpg"
-        assert original_place(run_record(RUN, source_root="s3://x/y"), image) == "s3://x/y/a/0#b/c.jpg"
-        assert original_place(run_record(RUN, source_root=""), image) == "a/0#b/c.jpg"
+        assert original_address(run_record(RUN, source_root="/d", folder_buckets=1), image) == "/d/b/c.jpg"
+        assert original_address(run_record(RUN, source_root="s3://x/y"), image) == "s3://x/y/a/0#b/c.jpg"
+        assert original_address(run_record(RUN, source_root=""), image) == "a/0#b/c.jpg"

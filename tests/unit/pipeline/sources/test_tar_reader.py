@@ -410,13 +410,13 @@ def test_a_failure_of_the_storage_is_raised_and_no_row(compress) -> None:  # typ
 
 def test_a_large_archive_keeps_no_members_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
-    add = tar_reader._Reader.add
+    add = tar_reader._Grouping.add
 
-    def counting(self, archive, member):  # type: ignore[no-untyped-def]
-        kept.append(len(archive.members))
-        return add(self, archive, member)
+    def counting(self, member):  # type: ignore[no-untyped-def]
+        kept.append(len(member.archive.members))
+        return add(self, member)
 
-    monkeypatch.setattr(tar_reader._Reader, "add", counting)
+    monkeypatch.setattr(tar_reader._Grouping, "add", counting)
     read(tar_bytes((f"{number}.jpg", b"A") for number in range(300)))
     assert len(kept) == 300
     assert max(kept) <= 1

@@ -20,7 +20,7 @@ import pytest
 import s3fs
 
 from pipeline.errors import StorageError
-from pipeline.sources import shard_reader, tar_reader
+from pipeline.sources import shard_reader, tar_archive
 from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard
@@ -60,7 +60,7 @@ def source(
 ) -> str:
     """URL of a shard on S3 that takes several requests to read."""
     monkeypatch.setattr(shard_reader, "_READ_AHEAD_BYTES", 100_000)
-    monkeypatch.setattr(tar_reader, "_BUFFER_BYTES", 50_000)
+    monkeypatch.setattr(tar_archive, "_BUFFER_BYTES", 50_000)
     url = f"{s3}/{tmp_path.name}/{request.param}"
     Store(s3).filesystem.pipe_file(url, SHARDS[request.param]())
     faulty_s3.calm()

@@ -1,44 +1,50 @@
-"""What a command did, for machines that look after it: a record built whatever became of it, and its file."""
+"""What a command did, for programs that look after it: a record, and the file that holds it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from jobs.closing.outcome import Outcome
+from pipeline.analysis.comparison import Comparison
 from pipeline.storage.files import open_filesystem, storage_errors, write_whole
 from pipeline.text import conceal
 from schemas import ComparisonSummary, JobSummary
 
 if TYPE_CHECKING:
-    from pipeline.analysis.comparison import Comparison
+    # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
 
 
 @dataclass(slots=True)
-class Ending:
-    """How a command ended, as far as it has."""
+class PendingJob:
+    """What is known of a labelling job before it exists, and the job as soon as it does."""
 
-    outcome: str = "running"
-    exit_code: int | None = None
-    message: str = ""
-    alarms: list[str] = field(default_factory=list)
+    verb: str
+    source: str
+    store: str
+    job: LabelJob | None = None
+    """None until the job's settings have been read; it stays None where they are wrong."""
+
+    def summarize(self, outcome: Outcome) -> JobSummary:
+        """The summary of the job, however far it came."""
+        known: dict[str, Any] = {
+            "verb": self.verb,
+            "store": conceal(self.store),
+            "outcome": outcome.state,
+            "exit_code": outcome.exit_code,
+            "message": conceal(outcome.message),
+            "alarms": outcome.alarms,
+        }
+        if self.job is None:
+            return JobSummary(**known, source=conceal(self.source))
+        return _summarize(self.job, known)
 
 
-def summarize_job(verb: str, source: str, store: str, job: LabelJob | None, ending: Ending) -> JobSummary:
-    """The summary of a labelling job; None stands for one that could not be asked for, its settings being wrong."""
-    known: dict[str, Any] = {
-        "verb": verb,
-        "store": conceal(store),
-        "outcome": ending.outcome,
-        "exit_code": ending.exit_code,
-        "message": conceal(ending.message),
-        "alarms": ending.alarms,
-    }
-    if job is None:
-        return JobSummary(**known, source=conceal(source))
+def _summarize(job: LabelJob, known: dict[str, Any]) -> JobSummary:
     plan, counts = job.shard_plan, job.counts
-    if ending.outcome == "done" and plan is not None and not plan.pending:
-        known["outcome"] = "nothing_to_do"
+    if known["outcome"] == "done" and plan is not None and not plan.pending:
+        known = {**known, "outcome": "nothing_to_do"}
     n_rejected = counts["images"] - counts["labelled"]
     return JobSummary(
         **known,
@@ -64,9 +70,16 @@ def summarize_job(verb: str, source: str, store: str, job: LabelJob | None, endi
 
 
 def summarize_comparison(
-    store: str, runs: tuple[str, str], comparison: Comparison | None, ending: Ending
+    store: str, runs: tuple[str, str], comparison: Comparison | None, outcome: Outcome
 ) -> ComparisonSummary:
-    """The summary of a comparison of two runs; None stands for one that failed."""
+    """The summary of `tagstream compare`.
+
+    Args:
+        store: directory or URL.
+        runs: the names of run A and run B.
+        comparison: what was found; None where the command failed before.
+        outcome: how the command ended.
+    """
     found: dict[str, Any] = (
         {}
         if comparison is None
@@ -82,16 +95,16 @@ def summarize_comparison(
         store=conceal(store),
         run_a=runs[0],
         run_b=runs[1],
-        outcome=ending.outcome,
-        exit_code=ending.exit_code,
-        message=conceal(ending.message),
-        alarms=ending.alarms,
+        outcome=outcome.state,
+        exit_code=outcome.exit_code,
+        message=conceal(outcome.message),
+        alarms=outcome.alarms,
         **found,
     )
 
 
 def write_summary(url: str, summary: JobSummary | ComparisonSummary) -> None:
-    """Writes a summary, local or on an object store, over a former one. Raises StorageError where that fails."""
+    """Writes a summary as JSON to a path or s3:// URL, over whatever is there. Raises StorageError where that fails."""
     with storage_errors(f"write the summary {conceal(url)}"):
         filesystem, path = open_filesystem(url)
         write_whole(filesystem, path, summary.to_json().encode())

@@ -1,0 +1,57 @@
+"""The command `tagstream`: which modules it imports, and what its help lists."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from jobs import verbs
+from jobs.cli import tagstream
+
+ROOT = Path(__file__).parents[3]
+HEAVY = {"ray", "torch", "transformers"}
+# Modules of jobs/verbs that hold a part of another verb.
+PARTS = {"sql_prompt", "sql_query", "status_verify"}
+
+
+def run(program: str) -> list[str]:
+    """What a Python process of its own prints, line by line."""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_its_help_imports_no_verb() -> None:
+    usage, *_, imported = run(
+        "import sys; from jobs.cli import tagstream\n"
+        "tagstream(['--help'], prog_name='tagstream', standalone_mode=False)\n"
+        "print(*sys.modules)"
+    )
+    assert usage.startswith("Usage: tagstream")
+    assert not [name for name in imported.split() if name.startswith("jobs.verbs.")]
+    assert not set(imported.split()) & {*HEAVY, "duckdb", "pyarrow"}
+
+
+def test_no_verb_imports_ray_or_torch_before_it_runs() -> None:
+    lines = run(
+        "import sys; from jobs.cli import tagstream\n"
+        "for verb, command in tagstream.commands.items():\n"
+        f"    print(command.name, sorted({HEAVY} & set(sys.modules)))"
+    )
+    assert lines == [f"{verb} []" for verb in tagstream.commands]
+
+
+def test_its_help_lists_every_verb_of_the_folder() -> None:
+    names = {path.stem for path in Path(str(verbs.__file__)).parent.glob("*.py")} - {"__init__", *PARTS}
+    shown = CliRunner().invoke(tagstream, ["--help"]).output.partition("Commands:\n")[2]
+    listed = [line.split()[0] for line in shown.splitlines() if line[2:3].strip()]
+    assert listed == sorted(name.replace("_", "-") for name in names)
+
+
+def test_every_verb_has_the_name_that_it_is_listed_by() -> None:
+    assert {verb: command.name for verb, command in tagstream.commands.items()} == {
+        verb: verb for verb in tagstream.commands
+    }
