@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.faulty_s3 import FaultyS3
 
 if TYPE_CHECKING:
     from tests.fixtures.seaweedfs import ObjectStore
 
-ROOT = Path(__file__).resolve().parents[1]
 # Workers take the environment of the Ray they belong to, so the S3 server's address is set before Ray starts.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # On a laden machine Ray's head may not answer for a while; it is not lost for that.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import main
-from tests.e2e.conftest import RunFunction
+from tests.fixtures.commands import RunFunction
 from tests.fixtures.corpus import write_tars
 
 

@@ -14,9 +14,9 @@ import fsspec
 import pytest
 
 from jobs.verbs.submit import PACKAGES
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import sample_members, tar_bytes
-from tests.integration.conftest import rows
+from tests.fixtures.queries import rows
 
 TOKEN, SECRET = "0123456789abcdef" * 2, "a-secret-of-this-test"
 # Of the head.

@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from pipeline.catalog import open_store
 from pipeline.catalog.notebook import connection_html, relation_html
 from pipeline.store.store import Store
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.labelled import label_source
 
 NOTEBOOK = ROOT / "tests" / "notebooks" / "first-look.ipynb"

@@ -32,10 +32,10 @@ from tests.fixtures.corpus import encode, jpeg, sample_members, shard_bytes, tar
 from tests.fixtures.damage import Damager
 from tests.fixtures.faulty_s3 import Fault, FaultyS3
 from tests.fixtures.labelled import label_source
+from tests.fixtures.queries import read_table, rows
 from tests.fixtures.seaweedfs import ObjectStore
 from tests.fixtures.stores import FOUND, RUN, all_rows, compact, kinds, repair
 from tests.fixtures.tables import commit_shard, run_record
-from tests.integration.conftest import read_table, rows
 
 N_AT_ONCE = 4
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from jobs.cli import tagstream
 from pipeline.store.store import Store
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.labelled import label_source
 
 PAGE = (ROOT / "jobs" / "examples.md").read_text()
