@@ -239,7 +239,7 @@ class TestCrashes:
         monkeypatch.setattr(compaction_module, "_read_content", read_content)
         monkeypatch.setattr(compaction_module, "_N_READERS", 1)
         outcome = compact(store)
-        assert (outcome.n_put_off, outcome.n_files_after) == (5, 1)
+        assert (outcome.n_skipped, outcome.n_files_after) == (5, 1)
         assert all_rows(store) == before
 
     def test_a_shard_that_is_labelled_again_meanwhile_is_not_lost(
