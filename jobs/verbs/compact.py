@@ -37,9 +37,9 @@ def compact(store: str, run: str | None, vocabulary: str | None) -> None:
             f"{compacted.n_files_before:,}; labels take {compacted.label_bytes_after / 1e6:,.1f} MB, before "
             f"{compacted.label_bytes_before / 1e6:,.1f} MB; {compacted.seconds:.1f} s"
         )
-        if compacted.n_put_off:
+        if compacted.n_skipped:
             click.echo(
-                f"  {compacted.n_put_off} files changed meanwhile and were left; run the command again", err=True
+                f"  {compacted.n_skipped} files changed meanwhile and were left; run the command again", err=True
             )
 
 

@@ -33,7 +33,11 @@ UNION ALL SELECT 10, images, recall, hit FROM recall_at(10){which}"""
 @click.command
 @click.option("--store", default="demo-store", show_default=True, help="Where the tables go.")
 def demo(store: str) -> None:
-    """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query, make a report."""
+    """Label the scenes that ship with tagstream, print a few labels and the answer to an SQL query, make a report.
+
+    \b
+    tagstream demo --store demo-store
+    """
     # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
 

@@ -101,9 +101,8 @@ class Checkpoints:
                     # What a full disk looks like from there.
                     raise OSError(str(error)) from error
         except StoreError as error:
-            standing = self._standing()
             raise StoreError(
-                f"{error}; {standing}. Make room or mend the access, then run again with --resume"
+                f"{error}; {self._describe_last()}. Make room or mend the access, then run again with --resume"
             ) from error
 
     def prune(self, keep: int, best_step: int | None) -> None:
@@ -115,7 +114,8 @@ class Checkpoints:
                 with storage_errors(f"delete the checkpoint {path}"):
                     self._delete(path)
 
-    def _standing(self) -> str:
+    def _describe_last(self) -> str:
+        """The last whole checkpoint, as part of a sentence."""
         try:
             steps = self.steps()
         except StoreError:

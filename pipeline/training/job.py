@@ -122,11 +122,11 @@ class TrainJob:
             return
         if not steps:
             return
-        standing, wanted = self.checkpoints.read_state(steps[-1]).settings, request.described()
+        stored, wanted = self.checkpoints.read_state(steps[-1]).settings, request.described()
         differing = [
-            f"{name} {standing.get(name)} -> {wanted[name]}"
+            f"{name} {stored.get(name)} -> {wanted[name]}"
             for name in wanted
-            if json.dumps(standing.get(name)) != json.dumps(wanted[name])
+            if json.dumps(stored.get(name)) != json.dumps(wanted[name])
         ]
         if differing:
             raise StoreError(

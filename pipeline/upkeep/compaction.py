@@ -61,9 +61,10 @@ class CompactionOutcome:
     label_bytes_before: int
     n_files_after: int = 0
     label_bytes_after: int = 0
-    n_put_off: int = 0
-    """Files that another job replaced or compacted meanwhile."""
+    n_skipped: int = 0
+    """Files that were left alone because another job replaced or compacted them meanwhile."""
     seconds: float = 0.0
+    """Wall clock of the compaction."""
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ def compact_run(run: Run, vocabulary: Vocabulary, on_progress: Callable[[int, in
         except StoreError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
-            outcome.n_put_off += len(unit.files)
+            outcome.n_skipped += len(unit.files)
     committed, listed = run.committed(), run.list_labels()
     outcome.n_files_after = len(committed.files)
     outcome.label_bytes_after = _size_bytes(committed, listed)

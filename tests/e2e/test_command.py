@@ -8,9 +8,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from jobs.cli import main
+from jobs.cli import tagstream as group
 from tests.fixtures.commands import RunFunction
 from tests.fixtures.corpus import write_tars
 
@@ -82,11 +85,17 @@ def test_a_mistake_is_answered_in_one_sentence(
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize(
-    "verb", ["", "label", "status", "sql", "recall", "compare", "demo", "pack", "import-nxtp", "plan", "bench"]
-)
-def test_help_fits_a_screen(tagstream: RunFunction, verb: str) -> None:
-    result = tagstream(*filter(None, [verb]), "--help")
+def test_the_installed_command_shows_its_help(tagstream: RunFunction) -> None:
+    result = tagstream("--help")
 
     assert result.returncode == 0
+    assert "tagstream label s3://bucket/shards --store STORE" in result.stdout
+
+
+@pytest.mark.parametrize("verb", ["", *group.list_commands(click.Context(group))])
+def test_help_fits_a_screen_and_shows_an_example(verb: str) -> None:
+    result = CliRunner().invoke(group, [*filter(None, [verb]), "--help"], prog_name="tagstream", terminal_width=80)
+
+    assert result.exit_code == 0, result.output
     assert len(result.stdout.splitlines()) <= 45
+    assert f"  tagstream {verb}" in result.stdout

@@ -189,6 +189,7 @@ def test_training_to_and_from_object_storage_works(train: TrainFunction, s3: str
     train(out, request={"resume": True}, steps=20, eval_every=20, checkpoint_every=10)
 
 
+@pytest.mark.long
 def test_a_teachers_confident_labels_are_learned(
     train: TrainFunction, trained: Path, colours: Path, tmp_path: Path
 ) -> None:
