@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.commands import TAGSTREAM, RunFunction
+from tests.fixtures.processes.commands import TAGSTREAM, RunFunction
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fixtures.commands import n_commits, running, wait_until
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.instant_command import instant_command
-from tests.fixtures.queries import read_table
+from tests.fixtures.processes.commands import n_commits, running, wait_until
+from tests.fixtures.processes.instant_command import instant_command
+from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 24, 16
 # For eight images: a job is far from its end when it is disturbed, however busy the machine.

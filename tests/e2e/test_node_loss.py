@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.checkout import ROOT
-from tests.fixtures.commands import n_commits, running, wait_until
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.queries import read_table
-from tests.fixtures.two_nodes import two_nodes
+from tests.fixtures.processes.commands import n_commits, running, wait_until
+from tests.fixtures.servers.two_nodes import two_nodes
+from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 12, 24
 # A dead node is given up after two seconds, not after half a minute.

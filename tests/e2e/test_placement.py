@@ -17,9 +17,9 @@ from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.instant_labeler import InstantLabeler
-from tests.fixtures.queries import rows
-from tests.fixtures.two_nodes import two_nodes
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.servers.two_nodes import two_nodes
+from tests.fixtures.stored.queries import rows
 
 # Two raylets, and a job in a process of its own for each test.
 pytestmark = pytest.mark.long
@@ -63,7 +63,7 @@ def run(
     """Labels the source, when so many actors are there. Returns: node and process of whatever read and labelled."""
     notes = folder / "notes"
     notes.mkdir(parents=True)
-    program = str(ROOT / "tests" / "fixtures" / "placed_job.py")
+    program = str(ROOT / "tests" / "fixtures" / "processes" / "placed_job.py")
     arguments = [str(source), str(folder / "store"), str(notes), json.dumps(settings), str(n_actors), address]
     job = subprocess.run(
         [sys.executable, program, *arguments], capture_output=True, text=True, timeout=150, check=False

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from pipeline.store.store import Store
-from tests.fixtures.commands import TAGSTREAM
-from tests.fixtures.tables import commit_shard, run_record
+from tests.fixtures.processes.commands import TAGSTREAM
+from tests.fixtures.stored.tables import commit_shard, run_record
 
 ENDLESS = "SELECT count(*) FROM range(1000000000000)"
 CURSOR_ASKED, CURSOR_AT_TOP = b"\x1b[6n", b"\x1b[1;1R"

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.verbs.label import label
-from tests.fixtures.commands import RunFunction, n_commits, running, wait_until
 from tests.fixtures.corpus import sample_members, shard_bytes, tar_bytes, write_tars
-from tests.fixtures.instant_command import do_without_recognizer, instant_command
-from tests.fixtures.queries import rows
+from tests.fixtures.processes.commands import RunFunction, n_commits, running, wait_until
+from tests.fixtures.processes.instant_command import do_without_recognizer, instant_command
+from tests.fixtures.stored.queries import rows
 
 N_SHARDS, N_SAMPLES = 60, 12
 # The whole of these would take minutes.

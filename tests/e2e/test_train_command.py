@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.fixtures.commands import TAGSTREAM, RunFunction, running, wait_until
 from tests.fixtures.corpus import write_coloured_tars
+from tests.fixtures.processes.commands import TAGSTREAM, RunFunction, running, wait_until
 
 CONFIG = """
 steps = 400

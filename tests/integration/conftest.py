@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.instant_labeler import InstantLabeler
 from tests.fixtures.labelling import LabelFunction, label_with
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 
 
 @pytest.fixture

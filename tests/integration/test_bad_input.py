@@ -14,13 +14,13 @@ from pipeline.labelling.request import LabelOutcome
 from pipeline.store.store import Store
 from pipeline.upkeep.verification import verify_run
 from schemas import LABELLED
-from tests.fixtures.bad_corpus import KINDS, QUICK_KINDS, write_corpus
-from tests.fixtures.bad_kind import MAX_IMAGE_PIXELS, MAX_SAMPLE_BYTES, Kind, Row
+from tests.fixtures.bad.corpus import KINDS, QUICK_KINDS, write_corpus
+from tests.fixtures.bad.kind import MAX_IMAGE_PIXELS, MAX_SAMPLE_BYTES, Kind, Row
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.instant_command import do_without_recognizer
-from tests.fixtures.instant_labeler import InstantLabeler
 from tests.fixtures.labelling import label_with
-from tests.fixtures.queries import rows
+from tests.fixtures.processes.instant_command import do_without_recognizer
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.stored.queries import rows
 
 # Ample for what is huge but fine, on a machine that does other things besides.
 MAX_SAMPLE_S = 10.0

@@ -15,7 +15,7 @@ from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
 from tests.fixtures.corpus import shard_bytes, write_tars
 from tests.fixtures.labelling import LabelFunction
-from tests.fixtures.queries import read_table, rows
+from tests.fixtures.stored.queries import read_table, rows
 
 RUN = "run-1"
 N_SHARDS, N_IMAGES = 24, 6

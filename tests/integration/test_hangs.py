@@ -13,8 +13,8 @@ import ray
 from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.errors import ClusterError
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.instant_labeler import InstantLabeler, InstantRecognizer
 from tests.fixtures.labelling import LabelFunction
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler, InstantRecognizer
 
 
 class StuckRecognizer(InstantRecognizer):

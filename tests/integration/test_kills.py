@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from tests.fixtures.corpus import shard_bytes, tar_bytes
-from tests.fixtures.instant_labeler import InstantLabeler
 from tests.fixtures.labelling import LabelFunction, label_with
-from tests.fixtures.queries import read_table
-from tests.fixtures.ray_processes import killing
+from tests.fixtures.processes.ray_processes import killing
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 8, 24
 # Of zeros in front of the samples of a compressed shard: half a second in which its reader can be killed.

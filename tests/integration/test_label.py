@@ -16,7 +16,7 @@ from pipeline.labelling.request import LabelOutcome
 from schemas import IMAGES, LABELS
 from tests.fixtures.corpus import shard_bytes, write_tars
 from tests.fixtures.labelling import LabelFunction, label_with
-from tests.fixtures.queries import read_table, rows
+from tests.fixtures.stored.queries import read_table, rows
 
 
 @dataclass(frozen=True, slots=True)

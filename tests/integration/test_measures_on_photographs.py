@@ -28,7 +28,7 @@ from pipeline.naming.nouns import nouns_of
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store
 from tests.fixtures.labelling import label_with
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis import oracle
 
 KS = [1, 5, 10, 200]

@@ -16,10 +16,10 @@ from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
 from tests.fixtures.corpus import encode, jpeg, sample_members, tar_bytes, write_tars
-from tests.fixtures.instant_labeler import InstantLabeler
 from tests.fixtures.labelling import LabelFunction, label_with
-from tests.fixtures.queries import read_table, rows
-from tests.fixtures.tables import run_record
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.stored.queries import read_table, rows
+from tests.fixtures.stored.tables import run_record
 
 WIDE = encode(Image.new("RGB", (300, 200), (20, 120, 200)), "PNG")
 SMALL = {"max_image_pixels": 50_000}

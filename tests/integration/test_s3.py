@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from jobs.cli import tagstream
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.labelling import LabelFunction
-from tests.fixtures.queries import read_table, rows
+from tests.fixtures.stored.queries import read_table, rows
 
 UploadFunction = Callable[[Path, str], str]
 

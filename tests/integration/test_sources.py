@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.fixtures.corpus import jpeg, shard_bytes, write_parquet, write_tars
 from tests.fixtures.labelling import LabelFunction
-from tests.fixtures.queries import rows
+from tests.fixtures.stored.queries import rows
 
 
 def test_a_directory_a_glob_and_a_pattern_of_one_source_share_a_run(

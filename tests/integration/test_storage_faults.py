@@ -14,10 +14,10 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.store.store import Store
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.faulty_s3 import Fault, FaultyS3
-from tests.fixtures.instant_labeler import InstantLabeler
 from tests.fixtures.labelling import LabelFunction, label_with
-from tests.fixtures.queries import read_table, rows
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.servers.faulty_s3 import Fault, FaultyS3
+from tests.fixtures.stored.queries import read_table, rows
 
 N_SHARDS, N_SAMPLES = 6, 3
 # A worker waits seconds before its fifth attempt, the last; this process hardly at all.

@@ -20,8 +20,8 @@ from pipeline.training.settings import ModelSizes, TrainSettings
 from pipeline.training.trainer import Trainer, TrainPlan
 from tests.fixtures.corpus import write_coloured_tars
 from tests.fixtures.labelling import LabelFunction
-from tests.fixtures.models import TINY_SIZES
-from tests.fixtures.queries import rows
+from tests.fixtures.recognizers.tiny_recognizer import TINY_SIZES
+from tests.fixtures.stored.queries import rows
 
 # Workers do not find the tests' modules.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -18,7 +18,7 @@ from pipeline.errors import TagstreamError
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
-from tests.fixtures.instant_labeler import paced
+from tests.fixtures.recognizers.instant_labeler import paced
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.e2e.pages.report_pages import write_report
 from tests.fixtures.browser import OpenPage, find_chromium, launch, opened
-from tests.fixtures.report_stores import REJECTED, random_shards
+from tests.fixtures.stored.reported import REJECTED, random_shards
 
 
 @pytest.fixture(scope="module")

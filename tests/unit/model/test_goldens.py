@@ -12,7 +12,7 @@ import torch
 from model import ImagePreprocessor
 from model.importing.reference import recognizer_from_reference
 from model.sampling import sample_one_shot
-from tests.fixtures.goldens import GOLDENS, StandInTokenizer
+from tests.fixtures.recognizers.goldens import GOLDENS, StandInTokenizer
 from tests.unit.model.oracle import fast_branches
 
 SEEDS = (1, 2)

@@ -10,7 +10,7 @@ from model import Recognizer
 from model.training.from_scratch import new_recognizer, train_tokenizer
 from model.training.label_tokens import label_token_ids, prompt_token_ids
 from model.training.objective import PARAPHRASES, PROMPT_TEXT
-from tests.fixtures.models import TINY_SIZES
+from tests.fixtures.recognizers.tiny_recognizer import TINY_SIZES
 
 
 @pytest.fixture(scope="module")

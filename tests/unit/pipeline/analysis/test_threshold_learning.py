@@ -26,7 +26,7 @@ from pipeline.naming.thresholds import read_thresholds, write_thresholds
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from schemas import image_id
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis.threshold_oracle import Oracle
 
 RUN = "run-1"

@@ -16,8 +16,8 @@ from pipeline.errors import TagstreamError
 from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, run_record
-from tests.fixtures.thresholds import thresholds_of
+from tests.fixtures.stored.tables import commit_judged, run_record
+from tests.fixtures.stored.thresholds import thresholds_of
 
 RUN = "run-1"
 

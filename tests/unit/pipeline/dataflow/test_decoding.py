@@ -11,7 +11,7 @@ import pytest
 
 from model import ImagePreprocessor
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
-from tests.fixtures.bad_images import slow_jpeg
+from tests.fixtures.bad.images import slow_jpeg
 from tests.fixtures.corpus import jpeg
 
 LIMIT_S = 0.3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import TagstreamError
 from pipeline.naming.thresholds import read_thresholds, write_thresholds
-from tests.fixtures.thresholds import thresholds_of
+from tests.fixtures.stored.thresholds import thresholds_of
 
 
 class TestFile:

@@ -27,9 +27,9 @@ from pipeline.sources.shard import Shard
 from pipeline.store.parquet_file import read_file
 from pipeline.store.store import Store
 from tests.fixtures.corpus import tar_bytes
-from tests.fixtures.faulty_s3 import Fault, FaultyS3
 from tests.fixtures.files import files_below
-from tests.fixtures.tables import commit_shard, run_record, shard_tables
+from tests.fixtures.servers.faulty_s3 import Fault, FaultyS3
+from tests.fixtures.stored.tables import commit_shard, run_record, shard_tables
 
 RUN = "run-1"
 IMAGES = [random.Random(number).randbytes(40_000) for number in range(12)]

@@ -9,7 +9,7 @@ import pytest
 from pipeline.store.layout import TABLES, Layout
 from pipeline.store.store import Store
 from tests.fixtures.files import files_below
-from tests.fixtures.tables import commit_shard, job_record, run_record
+from tests.fixtures.stored.tables import commit_shard, job_record, run_record
 
 STORE = Layout("s3://corpus/store")
 RUN = STORE.run("run-1")

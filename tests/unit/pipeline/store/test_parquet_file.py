@@ -14,7 +14,7 @@ from pipeline.store.ownership import ShardVersion, file_name
 from pipeline.store.parquet_file import describe_file, encode_file, read_file, read_metadata
 from pipeline.store.store import Store
 from schemas import IMAGES, LABELS
-from tests.fixtures.tables import commit_shard
+from tests.fixtures.stored.tables import commit_shard
 
 RUN = "run-1"
 

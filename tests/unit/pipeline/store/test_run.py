@@ -23,7 +23,7 @@ from pipeline.store.store import Store
 from schemas import IMAGES, LABELS
 from tests.fixtures.files import files_below
 from tests.fixtures.interruption import Interruption
-from tests.fixtures.tables import commit_shard, job_record, run_record, shard_tables
+from tests.fixtures.stored.tables import commit_shard, job_record, run_record, shard_tables
 
 RUN = "run-1"
 NASTY_NAMES = [

@@ -11,9 +11,9 @@ from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.run_files import list_run_files
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
-from tests.fixtures.damage import Damager
-from tests.fixtures.faulty_s3 import Fault, FaultyS3
-from tests.fixtures.tables import commit_shard, run_record
+from tests.fixtures.servers.faulty_s3 import Fault, FaultyS3
+from tests.fixtures.stored.damage import Damager
+from tests.fixtures.stored.tables import commit_shard, run_record
 
 RUN = "run-1"
 GARBAGE = b"PAR1" + bytes(500) + b"PAR1"

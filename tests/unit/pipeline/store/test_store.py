@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import StoreError
 from pipeline.store.store import Store, check_run_name
 from tests.fixtures.files import files_below
-from tests.fixtures.tables import commit_shard, job_record, run_record
+from tests.fixtures.stored.tables import commit_shard, job_record, run_record
 
 RUN = "run-1"
 

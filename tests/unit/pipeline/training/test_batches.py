@@ -22,7 +22,7 @@ from pipeline.training.batches import BatchMaker, StepBatch
 from pipeline.training.examples import Example, ExampleStream, Position
 from pipeline.training.settings import TrainSettings
 from tests.fixtures.corpus import encode
-from tests.fixtures.tiny_recognizer import save_tiny_recognizer
+from tests.fixtures.recognizers.tiny_recognizer import save_tiny_recognizer
 
 LABELS = ("red", "green", "traffic light")
 

@@ -18,7 +18,7 @@ from pipeline.training import evaluation as evaluation_module
 from pipeline.training.evaluation import Evaluation
 from pipeline.training.settings import TrainSettings
 from tests.fixtures.corpus import jpeg, tar_bytes
-from tests.fixtures.instant_labeler import InstantLabeler
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 
 BATCH = 4
 TRUTHS = ['{"labels": ["cat", "dog"]}', '{"labels": ["RED  car"]}', '{"labels": ["zebra"]}', "{}", '{"labels": []}']

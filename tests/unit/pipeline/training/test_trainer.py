@@ -18,7 +18,7 @@ from pipeline.training.batches import BatchMaker
 from pipeline.training.examples import Example, Position
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import Trainer, TrainPlan
-from tests.fixtures.tiny_recognizer import save_tiny_recognizer
+from tests.fixtures.recognizers.tiny_recognizer import save_tiny_recognizer
 
 N_IMAGES = 8
 # The same sums in another order.

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.store.store import Store
 from tests.fixtures.corpus import sample_members, tar_bytes, write_tars
-from tests.fixtures.labelled import label_source
-from tests.fixtures.stores import FOUND, RUN, all_rows, compact, copy_store
-from tests.fixtures.tables import job_record
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.tables import job_record
+from tests.fixtures.stored.verified import FOUND, RUN, all_rows, compact, copy_store
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.store.store import Store
 from pipeline.upkeep.verification import verify_run
-from tests.fixtures.damage import Damager
-from tests.fixtures.labelled import label_source
-from tests.fixtures.stores import FOUND, RUN, all_rows, kinds, relabelled, repair
-from tests.fixtures.tables import job_record
+from tests.fixtures.stored.damage import Damager
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.tables import job_record
+from tests.fixtures.stored.verified import FOUND, RUN, all_rows, kinds, relabelled, repair
 
 LONG_AGO = time.time() - 2 * 86400
 

@@ -20,10 +20,10 @@ from pipeline.store.store import Store
 from pipeline.upkeep.verification import runs_to_verify, verify_run
 from schemas import SCHEMA_VERSION
 from tests.fixtures.corpus import sample_members
-from tests.fixtures.damage import OF_A_COMPACTED_FILE, OF_A_SHARD, Damage, Damager
-from tests.fixtures.labelled import label_source
-from tests.fixtures.stores import FOUND, RUN, all_rows, compact, copy_store, kinds, relabelled, repair
-from tests.fixtures.tables import run_record
+from tests.fixtures.stored.damage import OF_A_COMPACTED_FILE, OF_A_SHARD, Damage, Damager
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.tables import run_record
+from tests.fixtures.stored.verified import FOUND, RUN, all_rows, compact, copy_store, kinds, relabelled, repair
 
 Check = Callable[[Store, str, Damage], None]
 
