@@ -104,11 +104,13 @@ def test_workers_together_measure_what_one_does_alone(
     labeler: InstantLabeler, shards: list[Shard], n_ranks: int
 ) -> None:
     settings = TrainSettings(eval_images=20)
-    expected = Evaluation(shards, settings, 0, 1).measure(labeler, alone)
+    whole: list[float] = []
+    expected = Evaluation(shards, settings, 0, 1).measure(labeler, lambda values: whole.extend(values) or values)
     shares: list[list[float]] = []
     for rank in range(n_ranks):
         Evaluation(shards, settings, rank, n_ranks).measure(labeler, lambda values: shares.append(values) or values)
     total = [sum(values) for values in zip(*shares, strict=True)]
+    assert total == pytest.approx(whole)
     for rank in range(n_ranks):
         measured = Evaluation(shards, settings, rank, n_ranks).measure(labeler, lambda values: total)
         assert measured == pytest.approx(expected)
