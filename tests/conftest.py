@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.fixtures.faulty_s3 import FaultyS3
+from tests.fixtures.checkout import ROOT
+from tests.fixtures.servers.faulty_s3 import FaultyS3
 
 if TYPE_CHECKING:
-    from tests.fixtures.seaweedfs import ObjectStore
+    from tests.fixtures.servers.seaweedfs import ObjectStore
 
-ROOT = Path(__file__).resolve().parents[1]
 # Workers take the environment of the Ray they belong to, so the S3 server's address is set before Ray starts.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # On a laden machine Ray's head may not answer for a while; it is not lost for that.
@@ -46,7 +46,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a recognizer with random weights, 56 px, made in a second and labelling hundreds of images a second."""
     from transformers import CLIPVisionConfig, LlamaConfig
 
-    from tests.fixtures.random_recognizer import random_recognizer
+    from tests.fixtures.recognizers.random_recognizer import random_recognizer
 
     recognizer = random_recognizer(
         vision=CLIPVisionConfig(
@@ -107,7 +107,7 @@ def real_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     `ObjectStore.environment` is for other processes.
     """
     # It takes a while to import.
-    from tests.fixtures.seaweedfs import running_seaweedfs
+    from tests.fixtures.servers.seaweedfs import running_seaweedfs
 
     with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as store:
         yield store

@@ -29,7 +29,7 @@ from record import environment, markdown_table
 
 from model import Recognizer
 from model.sampling import Branches, sample_one_shot
-from tests.fixtures.random_recognizer import random_recognizer
+from tests.fixtures.recognizers.random_recognizer import random_recognizer
 
 SPEED_UP_GOALS = {20: 60, 100: 200}
 STAGES = ("encode", "prefill", "branches")

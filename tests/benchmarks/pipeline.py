@@ -40,7 +40,7 @@ from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
-from tests.fixtures.random_recognizer import random_recognizer
+from tests.fixtures.recognizers.random_recognizer import random_recognizer
 
 GOAL = 0.9
 TOP_K = 10

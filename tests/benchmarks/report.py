@@ -92,7 +92,7 @@ SCROLL = """async ([pxPerS, seconds]) => {
 def browse(page_file: Path) -> Browsing:
     from playwright.sync_api import sync_playwright
 
-    from tests.e2e.pages.conftest import launch, opened
+    from tests.fixtures.browser import launch, opened
 
     with sync_playwright() as playwright, launch(playwright) as browser:
         started = time.perf_counter()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-TAGSTREAM = str(Path(sys.executable).with_name("tagstream"))
-RunFunction = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests.fixtures.processes.commands import TAGSTREAM, RunFunction
 
 
 @pytest.fixture

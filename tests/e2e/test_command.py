@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from jobs.cli import main
 from jobs.cli import tagstream as group
-from tests.e2e.conftest import RunFunction
 from tests.fixtures.corpus import write_tars
+from tests.fixtures.processes.commands import RunFunction
 
 
 def test_the_demo_labels_prints_rows_answers_sql_and_makes_a_report(tagstream: RunFunction, tmp_path: Path) -> None:

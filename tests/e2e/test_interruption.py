@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.e2e.conftest import TAGSTREAM, RunFunction
 from tests.fixtures.corpus import write_tars
-from tests.integration.conftest import read_table
+from tests.fixtures.processes.commands import n_commits, running, wait_until
+from tests.fixtures.processes.instant_command import instant_command
+from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 24, 16
+# For eight images: a job is far from its end when it is disturbed, however busy the machine.
+SLOWLY_S = 0.5
 
 
-def start(environment: dict[str, str], arguments: list[object]) -> subprocess.Popen[str]:
-    """The command in a process group of its own."""
-    command = [TAGSTREAM, *map(str, arguments)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for_commits(store: Path, process: subprocess.Popen[str], n_commits: int, timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while len(list(store.glob("images/run=*/*.parquet"))) < n_commits:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no shard was committed in time"
-        time.sleep(0.005)
+def outcomes(store: Path) -> list[str]:
+    """What the store says of its jobs, the oldest first."""
+    return [json.loads(path.read_text())["outcome"] for path in sorted(store.glob("runs/*/jobs/*.json"))]
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +30,17 @@ def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """A source and the store that one job made of it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_tars(folder / "source", N_SHARDS, N_SAMPLES)
-    command = job(folder, folder / "store", tiny_model)
-    process = start({**os.environ, "TAGSTREAM_CACHE": str(folder / "cache")}, command)
-    _, errors = process.communicate(timeout=180)
+    command = job(folder, folder / "store", tiny_model, 0)
+    with running(command, {**os.environ, "TAGSTREAM_CACHE": str(folder / "cache")}) as process:
+        _, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
     return folder
 
 
-def job(undisturbed: Path, store: Path, tiny_model: Path) -> list[object]:
+def job(folder: Path, store: Path, tiny_model: Path, seconds_a_batch: float) -> list[object]:
+    """A job that labels the folder's source, and takes this long for eight images."""
     settings = ["--model", tiny_model, "--batch-size", 8, "--top-k", 5]
-    return ["label", undisturbed / "source", "--store", store, *settings]
+    return instant_command(seconds_a_batch, "label", folder / "source", "--store", store, *settings)
 
 
 def assert_equal(store: Path, undisturbed: Path) -> None:
@@ -57,19 +49,19 @@ def assert_equal(store: Path, undisturbed: Path) -> None:
 
 
 def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_undisturbed_run(
-    tagstream: RunFunction, environment: dict[str, str], undisturbed: Path, tiny_model: Path, tmp_path: Path
+    environment: dict[str, str], undisturbed: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    command = job(undisturbed, tmp_path / "killed", tiny_model)
-    process = start(environment, command)
-    wait_for_commits(tmp_path / "killed", process, 2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    n_committed = len(list((tmp_path / "killed").glob("images/run=*/*.parquet")))
-    again = tagstream(*command)
+    with running(job(undisturbed, tmp_path / "killed", tiny_model, SLOWLY_S), environment) as process:
+        wait_until(lambda: n_commits(tmp_path / "killed") >= 2, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    n_committed = n_commits(tmp_path / "killed")
+    with running(job(undisturbed, tmp_path / "killed", tiny_model, 0), environment) as again:
+        output, errors = again.communicate(timeout=180)
 
     assert 2 <= n_committed < N_SHARDS
-    assert again.returncode == 0, again.stderr
-    assert f"in {N_SHARDS - n_committed} shards" in again.stdout
+    assert again.returncode == 0, errors
+    assert f"in {N_SHARDS - n_committed} shards" in output
     assert_equal(tmp_path / "killed", undisturbed)
 
 
@@ -77,15 +69,19 @@ def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_un
 def test_of_two_jobs_at_once_one_that_wakes_up_late_adds_and_changes_nothing(
     environment: dict[str, str], undisturbed: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    command = job(undisturbed, tmp_path / "store", tiny_model)
-    late, other = start(environment, command), start(environment, command)
-    wait_for_commits(tmp_path / "store", late, 1)
-    late.send_signal(signal.SIGSTOP)
-    _, errors = other.communicate(timeout=240)
-    late.send_signal(signal.SIGCONT)
-    _, late_errors = late.communicate(timeout=240)
+    command = job(undisturbed, tmp_path / "store", tiny_model, SLOWLY_S)
+    with running(command, environment) as late, running(command, environment) as other:
+        wait_until(lambda: outcomes(tmp_path / "store") == ["running"] * 2, late)
+        wait_until(lambda: n_commits(tmp_path / "store") > 0, late)
+        late.send_signal(signal.SIGSTOP)
+        assert n_commits(tmp_path / "store") < N_SHARDS
+        _, errors = other.communicate(timeout=240)
+        assert sorted(outcomes(tmp_path / "store")) == ["done", "running"]
+        late.send_signal(signal.SIGCONT)
+        _, late_errors = late.communicate(timeout=240)
 
     assert (other.returncode, late.returncode) == (0, 0), errors + late_errors
+    assert outcomes(tmp_path / "store") == ["done"] * 2
     assert_equal(tmp_path / "store", undisturbed)
 
 
@@ -94,13 +90,14 @@ def test_a_job_that_loses_rays_head_process_does_not_end_without_a_word(
     environment: dict[str, str], tiny_model: Path, tmp_path: Path
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
-    command = ["label", tmp_path / "source", "--store", tmp_path / "store", "--model", tiny_model, "--batch-size", 1]
+    command = job(tmp_path, tmp_path / "store", tiny_model, SLOWLY_S)
     # Ray waits for a minute else.
-    process = start({**environment, "RAY_gcs_rpc_server_reconnect_timeout_s": "2"}, command)
-    wait_for_commits(tmp_path / "store", process, 1)
-    (head,) = [child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "gcs_server"]
-    head.kill()
-    _, errors = process.communicate(timeout=120)
+    with running(command, {**environment, "RAY_gcs_rpc_server_reconnect_timeout_s": "2"}) as process:
+        wait_until(lambda: n_commits(tmp_path / "store") > 0, process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        (head,) = [child for child in children if child.name() == "gcs_server"]
+        head.kill()
+        _, errors = process.communicate(timeout=120)
 
     assert process.returncode == 1
     assert "Ray lost its head process" in errors
@@ -111,15 +108,11 @@ def test_ctrl_c_and_a_scheduler_stop_a_job_cleanly_and_it_says_how_to_go_on(
     environment: dict[str, str], tiny_model: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
-    # Small batches: the job is far from its end when the signal comes, however busy the machine.
-    sizes = ["--top-k", 5, "--batch-size", 1]
-    process = start(
-        environment, ["label", tmp_path / "source", "--store", tmp_path / "store", "--model", tiny_model, *sizes]
-    )
-    wait_for_commits(tmp_path / "store", process, 1)
-    # A terminal tells the whole group, a scheduler the process that it started.
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    with running(job(tmp_path, tmp_path / "store", tiny_model, SLOWLY_S), environment) as process:
+        wait_until(lambda: n_commits(tmp_path / "store") > 0, process)
+        # A terminal tells the whole group, a scheduler the process that it started.
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        _, errors = process.communicate(timeout=60)
 
     assert process.returncode == code
     assert "run the same command to go on" in errors

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.e2e.test_interruption import wait_for_commits
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.two_nodes import two_nodes
-from tests.integration.conftest import read_table
+from tests.fixtures.processes.commands import n_commits, running, wait_until
+from tests.fixtures.servers.two_nodes import two_nodes
+from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 12, 24
 # A dead node is given up after two seconds, not after half a minute.
@@ -29,10 +28,9 @@ def cluster() -> Iterator[tuple[str, int]]:
         yield nodes
 
 
-def start_job(source: Path, store: Path, address: str, seconds_a_batch: float) -> subprocess.Popen[str]:
-    settings = ["--batch-size", "4", "--seconds-a-batch", str(seconds_a_batch), "--address", address]
-    command = [sys.executable, str(ROOT / "tests" / "soak" / "instant_job.py"), str(source), str(store), *settings]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def job(source: Path, store: Path, address: str, seconds_a_batch: float) -> list[object]:
+    settings = ["--batch-size", 4, "--seconds-a-batch", seconds_a_batch, "--address", address]
+    return [sys.executable, ROOT / "tests" / "soak" / "instant_job.py", source, store, *settings]
 
 
 @pytest.mark.long
@@ -41,12 +39,12 @@ def test_when_a_node_dies_the_others_do_its_work_and_every_row_is_there_once(
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
     address, raylet = cluster
-    undisturbed = start_job(tmp_path / "source", tmp_path / "whole", address, 0)
-    _, reason = undisturbed.communicate(timeout=120)
-    process = start_job(tmp_path / "source", tmp_path / "killed", address, 0.5)
-    wait_for_commits(tmp_path / "killed", process, 1)
-    os.kill(raylet, signal.SIGKILL)
-    output, errors = process.communicate(timeout=150)
+    with running(job(tmp_path / "source", tmp_path / "whole", address, 0), os.environ) as undisturbed:
+        _, reason = undisturbed.communicate(timeout=120)
+    with running(job(tmp_path / "source", tmp_path / "killed", address, 0.5), os.environ) as process:
+        wait_until(lambda: n_commits(tmp_path / "killed") > 0, process)
+        os.kill(raylet, signal.SIGKILL)
+        output, errors = process.communicate(timeout=150)
 
     assert (undisturbed.returncode, process.returncode) == (0, 0), reason + errors
     assert f"Labelled {N_SHARDS * N_SAMPLES} images in {N_SHARDS} shards" in output

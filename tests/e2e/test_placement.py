@@ -15,11 +15,11 @@ from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.instant_labeler import InstantLabeler
-from tests.fixtures.two_nodes import two_nodes
-from tests.integration.conftest import rows
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.servers.two_nodes import two_nodes
+from tests.fixtures.stored.queries import rows
 
 # Two raylets, and a job in a process of its own for each test.
 pytestmark = pytest.mark.long
@@ -58,13 +58,13 @@ def expected(source: Path) -> list[tuple[Any, ...]]:
 
 
 def run(
-    source: Path, folder: Path, settings: dict[str, Any], address: str, seconds_a_batch: float = 0.1
+    source: Path, folder: Path, settings: dict[str, Any], address: str, n_actors: int
 ) -> dict[str, set[tuple[str, str]]]:
-    """Labels the source. Returns: node and process of whatever read and labelled."""
+    """Labels the source, when so many actors are there. Returns: node and process of whatever read and labelled."""
     notes = folder / "notes"
     notes.mkdir(parents=True)
-    program = str(ROOT / "tests" / "fixtures" / "placed_job.py")
-    arguments = [str(source), str(folder / "store"), str(notes), json.dumps(settings), str(seconds_a_batch), address]
+    program = str(ROOT / "tests" / "fixtures" / "processes" / "placed_job.py")
+    arguments = [str(source), str(folder / "store"), str(notes), json.dumps(settings), str(n_actors), address]
     job = subprocess.run(
         [sys.executable, program, *arguments], capture_output=True, text=True, timeout=150, check=False
     )
@@ -84,7 +84,7 @@ def label_rows(store: Path) -> list[tuple[Any, ...]]:
 def test_two_nodes_label_together_and_give_the_rows_of_one_process(
     source: Path, address: str, expected: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
-    places = run(source, tmp_path, {}, address)
+    places = run(source, tmp_path, {}, address, n_actors=2)
     assert len(nodes(places["label"])) == 2
     assert label_rows(tmp_path / "store") == expected
 
@@ -92,7 +92,7 @@ def test_two_nodes_label_together_and_give_the_rows_of_one_process(
 def test_only_nodes_with_the_resource_label_while_others_read(
     source: Path, address: str, expected: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
-    places = run(source, tmp_path, {"actor_resources": {"gpu_node": 1}}, address)
+    places = run(source, tmp_path, {"actor_resources": {"gpu_node": 1}}, address, n_actors=1)
     assert len(nodes(places["label"])) == 1
     assert nodes(places["read"]) - nodes(places["label"])
     assert label_rows(tmp_path / "store") == expected
@@ -102,6 +102,6 @@ def test_a_pool_grows_within_its_bounds_and_only_on_nodes_with_the_label(
     source: Path, address: str, expected: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
     chosen = {"label_selector": {"kind": "gpu"}, "min_actors": 1, "max_actors": 2}
-    places = run(source, tmp_path, chosen, address, seconds_a_batch=0.5)
+    places = run(source, tmp_path, chosen, address, n_actors=2)
     assert (len(nodes(places["label"])), len(places["label"])) == (1, 2)
     assert label_rows(tmp_path / "store") == expected

@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.store.store import Store
-from tests.e2e.conftest import TAGSTREAM
-from tests.fixtures.tables import commit_shard, run_record
+from tests.fixtures.processes.commands import TAGSTREAM
+from tests.fixtures.stored.tables import commit_shard, run_record
 
 ENDLESS = "SELECT count(*) FROM range(1000000000000)"
 CURSOR_ASKED, CURSOR_AT_TOP = b"\x1b[6n", b"\x1b[1;1R"
@@ -47,6 +48,14 @@ class Terminal:
                     os.write(self._master, CURSOR_AT_TOP)
         before, found, self._unread = self._unread.partition(text.encode())
         return (before + found).decode(errors="replace")
+
+    def wait_for_work(self, cpu_s: float, timeout_s: float = 60) -> None:
+        """Waits until the command has computed for this long from now on."""
+        process, deadline = psutil.Process(self.pid), time.monotonic() + timeout_s
+        before = process.cpu_times().user
+        while process.cpu_times().user < before + cpu_s:
+            assert time.monotonic() < deadline, "the command does not work"
+            time.sleep(0.05)
 
     def exit_code(self, timeout_s: float = 60) -> int:
         deadline = time.monotonic() + timeout_s
@@ -96,9 +105,9 @@ def test_tab_completes(terminal: Terminal) -> None:
 def test_ctrl_c_stops_a_query_and_the_prompt_goes_on(terminal: Terminal) -> None:
     terminal.send(f"{ENDLESS};\r")
     terminal.read_until(PASTE_OFF)
-    time.sleep(1)
+    terminal.wait_for_work(0.5)
     terminal.send("\x03")
-    terminal.read_until("Stopped after", timeout_s=10)
+    terminal.read_until("Stopped after")
     # What is typed before the prompt reads is the terminal's, which takes Ctrl-D for itself.
     terminal.read_until(PASTE_ON)
     terminal.send("SELECT 41 + 1 AS answer;\r")

@@ -5,37 +5,30 @@ from __future__ import annotations
 import io
 import json
 import signal
-import subprocess
 import tarfile
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from jobs.verbs import label as label_module
 from jobs.verbs.label import label
-from pipeline.labelling.request import LabelRequest
-from tests.e2e.conftest import TAGSTREAM, RunFunction
 from tests.fixtures.corpus import sample_members, shard_bytes, tar_bytes, write_tars
-from tests.fixtures.instant_labeler import InstantLabeler
-from tests.integration.conftest import rows
+from tests.fixtures.processes.commands import RunFunction, n_commits, running, wait_until
+from tests.fixtures.processes.instant_command import do_without_recognizer, instant_command
+from tests.fixtures.stored.queries import rows
 
+N_SHARDS, N_SAMPLES = 60, 12
+# The whole of these would take minutes.
+SECONDS_AN_IMAGE = 0.5
 Night = Callable[[], tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture
 def night(shared_ray: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Night:
     """What cron runs, in this process and with a recognizer that costs nothing: its exit code and summary."""
-    make = label_module._request
-
-    def instant(*arguments: Any, **flags: Any) -> LabelRequest:
-        return replace(make(*arguments, **flags), labeler_class=InstantLabeler)
-
-    monkeypatch.setattr(label_module, "_request", instant)
+    do_without_recognizer(monkeypatch)
     summary, told = tmp_path / "nightly.json", tmp_path / "told.json"
     where = [tmp_path / "source", "--store", tmp_path / "store", "--model", tiny_model]
     asked = [
@@ -133,21 +126,18 @@ def test_three_nights_label_what_is_new_and_changed_and_nothing_else(night: Nigh
 def test_of_two_jobs_that_overlap_the_second_leaves_at_once_and_a_stopped_one_unlocks(
     tagstream: RunFunction, environment: dict[str, str], tiny_model: Path, tmp_path: Path
 ) -> None:
-    write_tars(tmp_path / "source", 24, 16)
+    write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
     where = ["label", tmp_path / "source", "--store", tmp_path / "store", "--model", tiny_model, "--batch-size", 1]
     watched = ["--lock", "--log-format", "json", "--notify", f"tee {tmp_path / 'told.json'}"]
-    words = [str(word) for word in [*where, *watched, "--summary", tmp_path / "first.json"]]
-    process = subprocess.Popen([TAGSTREAM, *words], env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "store").glob("images/run=*/*.parquet")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    second = tagstream(*where, "--lock", "--summary", tmp_path / "second.json")
-    assert process.poll() is None
-    status = tagstream("status", tmp_path / "store")
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=60)
+    # Far from its end when the others have had their turn, however busy the machine.
+    first = instant_command(SECONDS_AN_IMAGE, *where, *watched, "--summary", tmp_path / "first.json")
+    with running(first, environment) as process:
+        wait_until(lambda: n_commits(tmp_path / "store") > 0, process)
+        second = tagstream(*where, "--lock", "--summary", tmp_path / "second.json")
+        assert process.poll() is None
+        status = tagstream("status", tmp_path / "store")
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
 
     assert second.returncode == 5, second.stderr
     (sentence,) = second.stderr.splitlines()
@@ -160,7 +150,7 @@ def test_of_two_jobs_that_overlap_the_second_leaves_at_once_and_a_stopped_one_un
     stopped = json.loads((tmp_path / "first.json").read_text())
     assert process.returncode == 143
     assert (stopped["outcome"], stopped["exit_code"]) == ("interrupted", 143)
-    assert 0 < stopped["n_shards_committed"] == 24 - stopped["n_shards_open"]
+    assert 0 < stopped["n_shards_committed"] == N_SHARDS - stopped["n_shards_open"]
     assert json.loads((tmp_path / "told.json").read_text()) == stopped
     assert not list((tmp_path / "store").rglob("lock-*"))
     assert_log(log, stopped)

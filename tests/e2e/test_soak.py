@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 
 
 @pytest.mark.long

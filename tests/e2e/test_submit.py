@@ -14,9 +14,9 @@ import fsspec
 import pytest
 
 from jobs.verbs.submit import PACKAGES
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import sample_members, tar_bytes
-from tests.integration.conftest import rows
+from tests.fixtures.stored.queries import rows
 
 TOKEN, SECRET = "0123456789abcdef" * 2, "a-secret-of-this-test"
 # Of the head.
@@ -36,7 +36,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PATH": path, "PYTHONPATH": str(older)}
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "fixtures" / "head.py")],
+        [sys.executable, str(ROOT / "tests" / "fixtures" / "servers" / "head.py")],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -69,7 +69,13 @@ def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
 
 def send(environment: dict[str, str], head: str, name: str) -> tuple[str, int]:
     """Sends one of the files that are made for this module; returns the job's id and the bytes sent."""
-    command = [sys.executable, "-m", "tests.fixtures.send_file", head, str(ROOT / "tests" / "fixtures" / name)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fixtures.processes.send_file",
+        head,
+        str(ROOT / "tests" / "fixtures" / "processes" / name),
+    ]
     sent = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
     job_id, n_bytes = sent.stdout.split()
     return job_id, int(n_bytes)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.conftest import RunFunction
-from tests.e2e.test_interruption import start
 from tests.fixtures.corpus import write_coloured_tars
+from tests.fixtures.processes.commands import TAGSTREAM, RunFunction, running, wait_until
 
 CONFIG = """
 steps = 400
@@ -51,14 +49,11 @@ def arguments(tmp_path: Path) -> list[object]:
 def test_a_killed_job_resumes_to_its_end(
     tagstream: RunFunction, environment: dict[str, str], arguments: list[object], tmp_path: Path
 ) -> None:
-    process = start(environment, arguments)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "model" / "checkpoints" / "step-00000040" / "training.json").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no checkpoint was written in time"
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    checkpoint = tmp_path / "model" / "checkpoints" / "step-00000040" / "training.json"
+    with running([TAGSTREAM, *arguments], environment) as process:
+        wait_until(checkpoint.exists, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
     resumed = tagstream(*arguments, "--resume")
 
     assert resumed.returncode == 0, resumed.stderr

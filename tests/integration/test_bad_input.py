@@ -14,11 +14,13 @@ from pipeline.labelling.request import LabelOutcome
 from pipeline.store.store import Store
 from pipeline.upkeep.verification import verify_run
 from schemas import LABELLED
-from tests.fixtures.bad_corpus import KINDS, QUICK_KINDS, write_corpus
-from tests.fixtures.bad_kind import MAX_IMAGE_PIXELS, MAX_SAMPLE_BYTES, Kind, Row
+from tests.fixtures.bad.corpus import KINDS, QUICK_KINDS, write_corpus
+from tests.fixtures.bad.kind import MAX_IMAGE_PIXELS, MAX_SAMPLE_BYTES, Kind, Row
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.instant_labeler import InstantLabeler
-from tests.integration.conftest import label_with, rows
+from tests.fixtures.labelling import label_with
+from tests.fixtures.processes.instant_command import do_without_recognizer
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.stored.queries import rows
 
 # Ample for what is huge but fine, on a machine that does other things besides.
 MAX_SAMPLE_S = 10.0
@@ -106,7 +108,10 @@ def test_image_ids_are_unique_where_keys_repeat(bad_store: Path) -> None:
     assert rows(bad_store, "SELECT count(*) = count(DISTINCT image_id) FROM images") == [(True,)]
 
 
-def test_too_many_rejects_have_an_exit_code_of_their_own(shared_ray: None, tiny_model: Path, tmp_path: Path) -> None:
+def test_too_many_rejects_have_an_exit_code_of_their_own(
+    shared_ray: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do_without_recognizer(monkeypatch)
     write_tars(tmp_path / "source", 1, 4)
     (tmp_path / "source" / "garbage.tar").write_bytes(b"\xde\xad\xbe\xef" * 4096)
     options = ["--store", tmp_path / "store", "--model", tiny_model, "--max-reject-rate", 0.1]

@@ -13,8 +13,8 @@ import ray
 from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.errors import ClusterError
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.instant_labeler import InstantLabeler, InstantRecognizer
-from tests.integration.conftest import LabelFunction
+from tests.fixtures.labelling import LabelFunction
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler, InstantRecognizer
 
 
 class StuckRecognizer(InstantRecognizer):
@@ -36,24 +36,26 @@ class NeverReadyLabeler(InstantLabeler):
         time.sleep(1000)
 
 
-def test_a_stuck_actor_is_named_with_what_it_works_on(label: LabelFunction, tmp_path: Path) -> None:
+def test_a_stuck_actor_is_named_with_what_it_works_on(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 4)
     with pytest.raises(ClusterError) as caught:
-        label(tmp_path / "source", tmp_path / "store", labeler_class=StuckLabeler, no_progress_timeout_s=8)
+        label_instantly(tmp_path / "source", tmp_path / "store", labeler_class=StuckLabeler, no_progress_timeout_s=8)
     message = str(caught.value)
     assert "a labelling actor (process " in message
     assert f"on {os.uname().nodename}) is stuck" in message
     assert "4 images of shard 00000, from sample 0 on" in message
 
 
-def test_a_model_that_never_gets_loaded_is_a_standstill(label: LabelFunction, tmp_path: Path) -> None:
+def test_a_model_that_never_gets_loaded_is_a_standstill(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 4)
     with pytest.raises(ClusterError, match=r"longer than the 1 s .*unfinished: .*NeverReadyLabeler"):
-        label(tmp_path / "source", tmp_path / "store", labeler_class=NeverReadyLabeler, no_progress_timeout_s=1)
+        label_instantly(
+            tmp_path / "source", tmp_path / "store", labeler_class=NeverReadyLabeler, no_progress_timeout_s=1
+        )
 
 
 @pytest.mark.long
-def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label: LabelFunction, tmp_path: Path) -> None:
+def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label_instantly: LabelFunction, tmp_path: Path) -> None:
     @ray.remote
     class Holder:
         def is_there(self) -> bool:
@@ -65,6 +67,6 @@ def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label: LabelFunctio
     write_tars(tmp_path / "source", 1, 4)
     try:
         with pytest.raises(ClusterError, match="perhaps other jobs hold the CPUs"):
-            label(tmp_path / "source", tmp_path / "store", no_progress_timeout_s=1)
+            label_instantly(tmp_path / "source", tmp_path / "store", no_progress_timeout_s=1)
     finally:
         ray.kill(holder)

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 from tests.fixtures.corpus import shard_bytes, tar_bytes
-from tests.fixtures.instant_labeler import InstantLabeler
-from tests.fixtures.ray_processes import killing
-from tests.integration.conftest import LabelFunction, label_with, read_table
+from tests.fixtures.labelling import LabelFunction, label_with
+from tests.fixtures.processes.ray_processes import killing
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 8, 24
 # Of zeros in front of the samples of a compressed shard: half a second in which its reader can be killed.
@@ -43,11 +44,11 @@ def undisturbed(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.Tem
 
 @pytest.mark.parametrize(("title", "n_kills"), [("SlowLabeler", 2), ("ReadShards", 3)])
 def test_after_kills_of_workers_every_row_is_there_once(
-    label: LabelFunction, undisturbed: Path, tmp_path: Path, title: str, n_kills: int
+    label_instantly: LabelFunction, undisturbed: Path, tmp_path: Path, title: str, n_kills: int
 ) -> None:
     settings: dict[str, Any] = {"labeler_class": SlowLabeler, "batch_size": 4}
     with killing(title, n_kills) as killed:
-        outcome = label(undisturbed / "source", tmp_path / "store", **settings)
+        outcome = label_instantly(undisturbed / "source", tmp_path / "store", **settings)
 
     assert len(killed) == n_kills
     assert outcome.record.n_images == N_SHARDS * N_SAMPLES

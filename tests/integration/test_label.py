@@ -15,7 +15,8 @@ from pipeline.errors import ModelError, SourceError, StoreError
 from pipeline.labelling.request import LabelOutcome
 from schemas import IMAGES, LABELS
 from tests.fixtures.corpus import shard_bytes, write_tars
-from tests.integration.conftest import LabelFunction, label_with, read_table, rows
+from tests.fixtures.labelling import LabelFunction, label_with
+from tests.fixtures.stored.queries import read_table, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,9 @@ def labelled(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPa
 
 
 def test_real_photographs_are_labelled_with_their_captions_and_truth(
-    recognize: LabelFunction, coco_mini: Path, tmp_path: Path
+    label: LabelFunction, coco_mini: Path, tmp_path: Path
 ) -> None:
-    outcome = recognize(coco_mini, tmp_path / "store", top_k=10)
+    outcome = label(coco_mini, tmp_path / "store", top_k=10)
 
     assert (outcome.record.n_shards_committed, outcome.record.n_images, outcome.record.n_rejected) == (4, 80, 0)
     images = read_table(tmp_path / "store", "images").to_pylist()
@@ -76,52 +77,56 @@ def test_every_file_has_the_schema_and_names_what_it_was_made_from(labelled: Lab
 
 
 def test_two_independent_stores_of_one_source_are_equal_row_for_row(
-    recognize: LabelFunction, labelled: Labelled, tmp_path: Path
+    label: LabelFunction, labelled: Labelled, tmp_path: Path
 ) -> None:
-    recognize(labelled.source, tmp_path / "store")
+    label(labelled.source, tmp_path / "store")
 
     for table in ("images", "labels"):
         assert read_table(tmp_path / "store", table).equals(read_table(labelled.store, table))
 
 
-def test_the_same_command_again_finds_nothing_to_do(label: LabelFunction, labelled: Labelled, tmp_path: Path) -> None:
+def test_the_same_command_again_finds_nothing_to_do(
+    label_instantly: LabelFunction, labelled: Labelled, tmp_path: Path
+) -> None:
     store = labelled.copy_store(tmp_path)
     files = {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")}
-    second = label(labelled.source, store)
+    second = label_instantly(labelled.source, store)
 
     assert (second.record.n_shards_committed, second.record.n_shards_done_before) == (0, 3)
     assert second.record.run == labelled.outcome.record.run
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")} == files
 
 
-def test_only_a_new_shard_is_labelled(label: LabelFunction, tmp_path: Path) -> None:
+def test_only_a_new_shard_is_labelled(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 2, 4)
-    label(tmp_path / "source", tmp_path / "store")
+    label_instantly(tmp_path / "source", tmp_path / "store")
     write_tars(tmp_path / "source", 1, 4, first=2)
-    second = label(tmp_path / "source", tmp_path / "store")
+    second = label_instantly(tmp_path / "source", tmp_path / "store")
 
     assert (second.record.n_shards_committed, second.record.n_images) == (1, 4)
     assert rows(tmp_path / "store", "SELECT count(*), count(DISTINCT image_id) FROM images") == [(12, 12)]
 
 
-def test_a_limit_stops_at_the_end_of_a_shard_and_the_rest_follows(label: LabelFunction, tmp_path: Path) -> None:
+def test_a_limit_stops_at_the_end_of_a_shard_and_the_rest_follows(
+    label_instantly: LabelFunction, tmp_path: Path
+) -> None:
     write_tars(tmp_path / "source", 4, 6)
-    limited = label(tmp_path / "source", tmp_path / "store", limit=7)
-    rest = label(tmp_path / "source", tmp_path / "store")
+    limited = label_instantly(tmp_path / "source", tmp_path / "store", limit=7)
+    rest = label_instantly(tmp_path / "source", tmp_path / "store")
 
     assert (limited.record.n_shards_committed, limited.record.n_images) == (2, 12)
     assert (rest.record.n_shards_committed, rest.record.n_images) == (2, 12)
 
 
-def test_a_changed_shard_is_refused_kept_or_relabelled_as_asked(label: LabelFunction, tmp_path: Path) -> None:
+def test_a_changed_shard_is_refused_kept_or_relabelled_as_asked(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 2, 4)
-    label(tmp_path / "source", tmp_path / "store")
+    label_instantly(tmp_path / "source", tmp_path / "store")
     (tmp_path / "source" / "00001.tar").write_bytes(shard_bytes(9, 5))
     with pytest.raises(SourceError, match="1 shards changed after they were committed"):
-        label(tmp_path / "source", tmp_path / "store", changed="fail")
-    kept = label(tmp_path / "source", tmp_path / "store", changed="keep")
+        label_instantly(tmp_path / "source", tmp_path / "store", changed="fail")
+    kept = label_instantly(tmp_path / "source", tmp_path / "store", changed="keep")
     n_kept = rows(tmp_path / "store", "SELECT count(*) FROM images")
-    renewed = label(tmp_path / "source", tmp_path / "store", changed="relabel")
+    renewed = label_instantly(tmp_path / "source", tmp_path / "store", changed="relabel")
 
     assert [job.record.n_shards_changed for job in (kept, renewed)] == [1, 1]
     assert [job.record.n_shards_committed for job in (kept, renewed)] == [0, 1]
@@ -131,63 +136,63 @@ def test_a_changed_shard_is_refused_kept_or_relabelled_as_asked(label: LabelFunc
     assert stored == (True,)
 
 
-def test_a_copied_store_and_source_are_not_taken_for_changed(label: LabelFunction, tmp_path: Path) -> None:
+def test_a_copied_store_and_source_are_not_taken_for_changed(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 4)
     long_ago = time.time() - 7 * 86400
     os.utime(tmp_path / "source" / "00000.tar", (long_ago, long_ago))
-    label(tmp_path / "source", tmp_path / "store")
+    label_instantly(tmp_path / "source", tmp_path / "store")
     shutil.move(tmp_path / "source", tmp_path / "elsewhere")
     shutil.copytree(tmp_path / "elsewhere", tmp_path / "source")
-    again = label(tmp_path / "source", tmp_path / "store")
+    again = label_instantly(tmp_path / "source", tmp_path / "store")
 
     assert (again.record.n_shards_changed, again.record.n_shards_committed) == (0, 0)
 
 
 def test_another_setting_makes_another_run_beside_the_first(
-    label: LabelFunction, labelled: Labelled, tmp_path: Path
+    label_instantly: LabelFunction, labelled: Labelled, tmp_path: Path
 ) -> None:
     store = labelled.copy_store(tmp_path)
-    label(labelled.source, store, top_k=3)
+    label_instantly(labelled.source, store, top_k=3)
 
     per_run = rows(store, "SELECT count(*), max(n_labels) FROM images GROUP BY run ORDER BY 2")
     assert [n_images for n_images, _ in per_run] == [labelled.n_images] * 2
     assert per_run[0][1] <= 3 < per_run[1][1]
 
 
-def test_a_named_run_refuses_another_fingerprint(label: LabelFunction, labelled: Labelled) -> None:
+def test_a_named_run_refuses_another_fingerprint(label_instantly: LabelFunction, labelled: Labelled) -> None:
     with pytest.raises(StoreError, match=r"made with other settings \(top_k 5 -> 3\)"):
-        label(labelled.source, labelled.store, run=labelled.outcome.record.run, top_k=3)
+        label_instantly(labelled.source, labelled.store, run=labelled.outcome.record.run, top_k=3)
 
 
 def test_a_run_refuses_another_source_whose_shards_have_the_same_names(
-    label: LabelFunction, labelled: Labelled, tmp_path: Path
+    label_instantly: LabelFunction, labelled: Labelled, tmp_path: Path
 ) -> None:
     write_tars(tmp_path / "other", 1, 2)
     with pytest.raises(StoreError, match="a --run name of its own"):
-        label(tmp_path / "other", labelled.store)
+        label_instantly(tmp_path / "other", labelled.store)
 
 
-def test_a_store_that_cannot_be_written_is_one_sentence(label: LabelFunction, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_one_sentence(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 2)
     (tmp_path / "store").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match=r"cannot .* the store"):
-        label(tmp_path / "source", tmp_path / "store")
+        label_instantly(tmp_path / "source", tmp_path / "store")
 
 
-def test_an_unknown_model_is_one_sentence(label: LabelFunction, tmp_path: Path) -> None:
+def test_an_unknown_model_is_one_sentence(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 2)
     with pytest.raises(ModelError, match="there is no model"):
-        label(tmp_path / "source", tmp_path / "store", model=tmp_path / "nothing")
+        label_instantly(tmp_path / "source", tmp_path / "store", model=tmp_path / "nothing")
 
 
 def test_a_model_that_breaks_in_the_worker_stops_the_job_with_its_reason(
-    recognize: LabelFunction, tiny_model: Path, tmp_path: Path
+    label: LabelFunction, tiny_model: Path, tmp_path: Path
 ) -> None:
     write_tars(tmp_path / "source", 1, 2)
     shutil.copytree(tiny_model, tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x00" * 64)
     with pytest.raises(Exception, match=r"(?i)safetensors|header"):
-        recognize(tmp_path / "source", tmp_path / "store", model=tmp_path / "broken")
+        label(tmp_path / "source", tmp_path / "store", model=tmp_path / "broken")
 
 
 def test_a_job_leaves_a_record_with_its_split_of_time(labelled: Labelled) -> None:

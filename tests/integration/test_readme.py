@@ -15,9 +15,9 @@ from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
 from pipeline.training.settings import TrainSettings
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import write_tars
-from tests.integration.conftest import LabelFunction
+from tests.fixtures.labelling import LabelFunction
 
 README = (ROOT / "README.md").read_text()
 
@@ -26,9 +26,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_every_query_runs(label: LabelFunction, tmp_path: Path) -> None:
+def test_every_query_runs(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 4)
-    label(tmp_path / "source", tmp_path / "store")
+    label_instantly(tmp_path / "source", tmp_path / "store")
     connection = open_store(str(tmp_path / "store"))
     queries = [query for block in blocks("sql") for query in block.split(";") if query.strip()]
 

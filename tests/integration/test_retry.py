@@ -16,9 +16,10 @@ from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
 from tests.fixtures.corpus import encode, jpeg, sample_members, tar_bytes, write_tars
-from tests.fixtures.instant_labeler import InstantLabeler
-from tests.fixtures.tables import run_record
-from tests.integration.conftest import LabelFunction, label_with, read_table, rows
+from tests.fixtures.labelling import LabelFunction, label_with
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.stored.queries import read_table, rows
+from tests.fixtures.stored.tables import run_record
 
 WIDE = encode(Image.new("RGB", (300, 200), (20, 120, 200)), "PNG")
 SMALL = {"max_image_pixels": 50_000}
@@ -111,12 +112,14 @@ def test_a_shard_that_changed_since_is_left_out_and_named(stores: tuple[Path, Pa
     assert read_table(small, "images").equals(before)
 
 
-def test_a_mended_file_of_a_folder_is_labelled_though_others_have_changed(label: LabelFunction, tmp_path: Path) -> None:
+def test_a_mended_file_of_a_folder_is_labelled_though_others_have_changed(
+    label_instantly: LabelFunction, tmp_path: Path
+) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     for number in range(4):
         (folder / f"{number}.jpg").write_bytes(jpeg(number) if number != 2 else b"not yet")
-    label(folder, tmp_path / "store")
+    label_instantly(folder, tmp_path / "store")
     (folder / "2.jpg").write_bytes(jpeg(2))
     (folder / "0.jpg").unlink()
     outcome = retry(tmp_path / "store")

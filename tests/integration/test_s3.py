@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from jobs.cli import tagstream
 from tests.fixtures.corpus import write_tars
-from tests.integration.conftest import LabelFunction, read_table, rows
+from tests.fixtures.labelling import LabelFunction
+from tests.fixtures.stored.queries import read_table, rows
 
 UploadFunction = Callable[[Path, str], str]
 
@@ -30,15 +31,15 @@ def upload(s3: str, tmp_path: Path) -> UploadFunction:
 
 
 def test_a_source_and_a_store_on_s3_give_the_tables_of_local_ones(
-    label: LabelFunction,
+    label_instantly: LabelFunction,
     upload: UploadFunction,
     s3: str,
     tmp_path: Path,
 ) -> None:
     write_tars(tmp_path / "source", 3, 5)
     source, store = upload(tmp_path / "source", "source"), f"{s3}/{tmp_path.name}/store"
-    remote = label(source, store)
-    label(tmp_path / "source", tmp_path / "store")
+    remote = label_instantly(source, store)
+    label_instantly(tmp_path / "source", tmp_path / "store")
 
     assert remote.record.n_images == 15
     for table in ("images", "labels"):
@@ -46,18 +47,18 @@ def test_a_source_and_a_store_on_s3_give_the_tables_of_local_ones(
 
 
 def test_a_second_job_on_s3_labels_only_what_is_new_or_changed(
-    label: LabelFunction,
+    label_instantly: LabelFunction,
     upload: UploadFunction,
     s3: str,
     tmp_path: Path,
 ) -> None:
     write_tars(tmp_path / "source", 2, 3)
     source, store = upload(tmp_path / "source", "source"), f"{s3}/{tmp_path.name}/store"
-    label(source, store)
+    label_instantly(source, store)
     write_tars(tmp_path / "source", 1, 4)
     write_tars(tmp_path / "source", 1, 3, first=2)
     upload(tmp_path / "source", "source")
-    second = label(source, store, changed="relabel")
+    second = label_instantly(source, store, changed="relabel")
 
     assert (second.record.n_shards_changed, second.record.n_shards_committed) == (1, 2)
     assert rows(store, "SELECT shard, count(*) FROM images GROUP BY ALL ORDER BY ALL") == [
@@ -68,7 +69,7 @@ def test_a_second_job_on_s3_labels_only_what_is_new_or_changed(
 
 
 def test_a_model_on_s3_is_fetched_once(
-    label: LabelFunction,
+    label_instantly: LabelFunction,
     upload: UploadFunction,
     tiny_model: Path,
     tmp_path: Path,
@@ -76,8 +77,8 @@ def test_a_model_on_s3_is_fetched_once(
 ) -> None:
     monkeypatch.setenv("TAGSTREAM_CACHE", str(tmp_path / "cache"))
     write_tars(tmp_path / "source", 1, 3)
-    outcome = label(tmp_path / "source", tmp_path / "store", model=upload(tiny_model, "tiny"))
-    local = label(tmp_path / "source", tmp_path / "store")
+    outcome = label_instantly(tmp_path / "source", tmp_path / "store", model=upload(tiny_model, "tiny"))
+    local = label_instantly(tmp_path / "source", tmp_path / "store")
 
     assert outcome.record.n_images == 3
     assert local.record.run == outcome.record.run
@@ -85,14 +86,14 @@ def test_a_model_on_s3_is_fetched_once(
 
 
 def test_the_command_asks_a_store_on_s3_in_sql(
-    label: LabelFunction,
+    label_instantly: LabelFunction,
     upload: UploadFunction,
     s3: str,
     tmp_path: Path,
 ) -> None:
     write_tars(tmp_path / "source", 1, 3)
     store = f"{s3}/{tmp_path.name}/store"
-    label(upload(tmp_path / "source", "source"), store)
+    label_instantly(upload(tmp_path / "source", "source"), store)
     query = "SELECT count(*) AS n, count(DISTINCT run) AS runs FROM images"
     result = CliRunner().invoke(tagstream, ["sql", store, query, "--format", "csv"])
 

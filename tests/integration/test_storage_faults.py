@@ -14,9 +14,10 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.store.store import Store
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.faulty_s3 import Fault, FaultyS3
-from tests.fixtures.instant_labeler import InstantLabeler
-from tests.integration.conftest import LabelFunction, label_with, read_table, rows
+from tests.fixtures.labelling import LabelFunction, label_with
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.servers.faulty_s3 import Fault, FaultyS3
+from tests.fixtures.stored.queries import read_table, rows
 
 N_SHARDS, N_SAMPLES = 6, 3
 # A worker waits seconds before its fifth attempt, the last; this process hardly at all.
@@ -53,14 +54,14 @@ def assert_same_tables(store: Any, undisturbed: Path) -> None:
 
 
 def test_a_job_on_an_s3_that_fails_one_time_in_seven_gives_the_tables_of_an_undisturbed_one(
-    label: LabelFunction, s3_corpus: str, undisturbed: Path, faulty_s3: FaultyS3
+    label_instantly: LabelFunction, s3_corpus: str, undisturbed: Path, faulty_s3: FaultyS3
 ) -> None:
     store = s3_corpus.replace("/source", "/store-at-random")
     # The two that are worst, surely; the rest as it comes.
     faulty_s3.inject(Fault.CUT_BODY, method="GET", part="/source/0000", times=2)
     faulty_s3.inject(Fault.CUT_AFTER, method="PUT", part="/images/", times=2)
     faulty_s3.inject_at_random(seed=11, rate=0.15, part="faults/")
-    outcome = label(s3_corpus, store)
+    outcome = label_instantly(s3_corpus, store)
     injected = faulty_s3.injected.copy()
     faulty_s3.calm()
 
@@ -79,7 +80,7 @@ def test_a_job_on_an_s3_that_fails_one_time_in_seven_gives_the_tables_of_an_undi
     ids=["commit", "read"],
 )
 def test_a_job_on_an_s3_that_fails_for_good_says_so_and_its_rerun_goes_on(
-    label: LabelFunction,
+    label_instantly: LabelFunction,
     s3_corpus: str,
     undisturbed: Path,
     faulty_s3: FaultyS3,
@@ -89,11 +90,11 @@ def test_a_job_on_an_s3_that_fails_for_good_says_so_and_its_rerun_goes_on(
     store, started = s3_corpus.replace("/source", f"/store-{where['method']}"), time.monotonic()
     faulty_s3.inject(Fault.INTERNAL_ERROR, times=None, **where)
     with pytest.raises(StorageError) as caught:
-        label(s3_corpus, store)
+        label_instantly(s3_corpus, store)
     seconds = time.monotonic() - started
     faulty_s3.calm()
     n_done = len(Store(store).run(Store(store).run_names()[0]).committed())
-    second = label(s3_corpus, store)
+    second = label_instantly(s3_corpus, store)
 
     end = r"given up after 5 attempts\); what is committed stays, and the same command goes on from there"
     caught.match(f"^{sentence}{end}$")
@@ -105,7 +106,7 @@ def test_a_job_on_an_s3_that_fails_for_good_says_so_and_its_rerun_goes_on(
 
 
 def test_a_job_on_a_full_disk_says_so_and_its_rerun_goes_on(
-    label: LabelFunction, corpus: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    label_instantly: LabelFunction, corpus: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[Path] = []
     link = Path.hardlink_to
@@ -121,9 +122,9 @@ def test_a_job_on_a_full_disk_says_so_and_its_rerun_goes_on(
         with pytest.raises(
             StorageError, match=r"^cannot commit shard \d+ .*No space left on device; what is committed"
         ):
-            label(corpus, tmp_path / "store")
+            label_instantly(corpus, tmp_path / "store")
     assert not list((tmp_path / "store").rglob("*.tmp"))
-    second = label(corpus, tmp_path / "store")
+    second = label_instantly(corpus, tmp_path / "store")
 
     assert 0 < second.record.n_shards_done_before < N_SHARDS
     assert rows(tmp_path / "store", "SELECT outcome FROM jobs ORDER BY started") == [("failed",), ("done",)]

@@ -23,8 +23,8 @@ from click.testing import CliRunner, Result
 from jobs.cli import tagstream
 from pipeline.catalog.views import open_store
 from pipeline.labelling.retry import RetryJob, RetryRequest
-from tests.conftest import ROOT
-from tests.fixtures.instant_labeler import InstantLabeler
+from tests.fixtures.checkout import ROOT
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 
 MADE = ROOT / "tests" / "fixtures" / "stores_v1"
 MADE_AT = "/tmp/stores_v1"

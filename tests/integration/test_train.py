@@ -19,8 +19,9 @@ from pipeline.training.job import TrainJob, TrainRequest, source_shards
 from pipeline.training.settings import ModelSizes, TrainSettings
 from pipeline.training.trainer import Trainer, TrainPlan
 from tests.fixtures.corpus import write_coloured_tars
-from tests.fixtures.models import TINY_SIZES
-from tests.integration.conftest import LabelFunction, rows
+from tests.fixtures.labelling import LabelFunction
+from tests.fixtures.recognizers.tiny_recognizer import TINY_SIZES
+from tests.fixtures.stored.queries import rows
 
 # Workers do not find the tests' modules.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -112,12 +113,12 @@ def test_a_model_from_scratch_learns_and_its_folder_is_complete(trained: Path) -
 
 
 def test_labels_made_by_the_trainer_equal_those_of_the_saved_folder(
-    trained: Path, recognize: LabelFunction, colours: Path, tmp_path: Path
+    trained: Path, label: LabelFunction, colours: Path, tmp_path: Path
 ) -> None:
     trainer = Trainer(plan_of(trained, "unused", colours), 0, 1, lambda report: None)
     images = [sample for shard in source_shards(str(colours / "val")) for sample in read_images(shard)]
-    by_trainer = trainer.labeler.recognizer.label(images, top_k=5)
-    recognize(colours / "val", tmp_path / "store", model=Checkpoints(str(trained)).folder(60))
+    by_trainer = trainer.labeler.recognizer.label_instantly(images, top_k=5)
+    label(colours / "val", tmp_path / "store", model=Checkpoints(str(trained)).folder(60))
     stored = rows(tmp_path / "store", 'SELECT "index", label, score FROM labels ORDER BY "index", rank')
 
     by_command = [[(text, score) for index, text, score in stored if index == number] for number in range(len(images))]

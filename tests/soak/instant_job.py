@@ -7,31 +7,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import click
-import pyarrow as pa
 
 from jobs.verbs.label import report, run_job
 from pipeline.errors import TagstreamError
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
-from tests.fixtures.instant_labeler import InstantLabeler
-
-
-def paced(seconds_a_batch: float) -> type[InstantLabeler]:
-    """A labeler that takes this long for a batch."""
-
-    class PacedLabeler(InstantLabeler):
-        def __call__(self, batches: pa.Table) -> pa.Table:
-            time.sleep(seconds_a_batch)
-            return super().__call__(batches)
-
-    return PacedLabeler
+from tests.fixtures.recognizers.instant_labeler import paced
 
 
 def main() -> None:

@@ -31,8 +31,8 @@ from record import ROOT, environment, markdown_table
 from pipeline.store.store import Store
 from pipeline.upkeep.verification import verify_run
 from tests.fixtures.corpus import jpeg, sample_members, tar_bytes, write_tars
-from tests.fixtures.ray_processes import ray_processes
-from tests.integration.conftest import read_table
+from tests.fixtures.processes.ray_processes import ray_processes
+from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 40, 24
 PACE = ["--seconds-a-batch", "0.05", "--batch-size", "4"]

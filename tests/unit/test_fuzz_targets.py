@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 from tests.fuzz.targets import TARGETS, seeds
 
 _N_DAMAGED = 150

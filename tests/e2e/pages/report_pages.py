@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.report.job import Report, ReportRequest
 from pipeline.store.store import Store
-from tests.fixtures.report_stores import OTHER, RUN, make_store
+from tests.fixtures.stored.reported import OTHER, RUN, make_store
 
 IMAGE = {"labels": ["dog"]}
 

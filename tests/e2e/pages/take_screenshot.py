@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.e2e.pages.conftest import launch, opened
+from tests.fixtures.browser import launch, opened
 
 OUT = Path(__file__).with_name("demo-report.png")
 VIEWPORT = {"width": 1280, "height": 700}

@@ -18,7 +18,7 @@ from model import Explanation, Recognizer
 from pipeline.explanation.page import explanation_page
 from pipeline.explanation.subject import Subject
 from pipeline.settings.labelling import LabelSettings
-from tests.e2e.pages.conftest import DESKTOP, PHONE, OpenPage
+from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
 from tests.fixtures.corpus import jpeg
 
 HOSTILE = "</script><script>document.title='gone'</script><img src=x onerror=\"document.title='gone'\">"

@@ -10,9 +10,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from pipeline.naming.vocabulary import read_vocabulary
-from tests.e2e.pages.conftest import DESKTOP, PHONE, OpenPage
 from tests.e2e.pages.report_pages import found, n_columns, shown_keys, write_report
-from tests.fixtures.report_stores import OTHER, REJECTED, random_shards
+from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
+from tests.fixtures.stored.reported import OTHER, REJECTED, random_shards
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from pipeline.store.store import Store
-from tests.e2e.pages.conftest import DESKTOP, PHONE, OpenPage
 from tests.e2e.pages.report_pages import IMAGE, chart_rows, report_of, write_report
-from tests.fixtures.report_stores import REJECTED, RUN, make_store
-from tests.fixtures.tables import job_record
+from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
+from tests.fixtures.stored.reported import REJECTED, RUN, make_store
+from tests.fixtures.stored.tables import job_record
 
 
 def store_with_job(folder: Path, **job: Any) -> Store:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.pages.conftest import DESKTOP, PHONE, OpenPage
 from tests.e2e.pages.report_pages import IMAGE, chart_rows, found, report_of, shown_keys, write_report
-from tests.fixtures.report_stores import OTHER, REJECTED, make_store
+from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
+from tests.fixtures.stored.reported import OTHER, REJECTED, make_store
 
 
 class TestComparison:

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from jobs.cli import tagstream
 from pipeline.store.store import Store
-from tests.conftest import ROOT
-from tests.fixtures.labelled import label_source
+from tests.fixtures.checkout import ROOT
+from tests.fixtures.stored.labelled import label_source
 
 PAGE = (ROOT / "jobs" / "examples.md").read_text()
 COMMANDS = re.findall(r"^tagstream (.+)$", PAGE, re.MULTILINE)

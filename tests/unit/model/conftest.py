@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from model import Recognizer
-from tests.fixtures.random_recognizer import random_recognizer
+from tests.fixtures.recognizers.random_recognizer import random_recognizer
 
 BuildRecognizer = Callable[..., Recognizer]
 # Far above transformers' 0.02: weights this small would let neither the image nor the blocks change a label.

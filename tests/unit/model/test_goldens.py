@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +12,9 @@ import torch
 from model import ImagePreprocessor
 from model.importing.reference import recognizer_from_reference
 from model.sampling import sample_one_shot
+from tests.fixtures.recognizers.goldens import GOLDENS, StandInTokenizer
 from tests.unit.model.oracle import fast_branches
 
-GOLDENS = Path(os.environ.get("TAGSTREAM_GOLDENS") or Path(__file__).resolve().parents[4] / "shared" / "goldens")
 SEEDS = (1, 2)
 MAX_LABEL_TOKENS = 16
 # The recordings and this model run the same float32 network in another order: they differ by about 1e-5 in the logits.
@@ -27,16 +25,6 @@ PROBS_ABS, PROBS_REL = 1e-5, 1e-4
 SCORES_REL = 1e-4
 
 pytestmark = pytest.mark.skipif(not GOLDENS.is_dir(), reason=f"no recordings of the public implementation in {GOLDENS}")
-
-
-class StandInTokenizer:
-    """Id n is the word w<n>; an id in `aliases` is spelled as the id it maps to."""
-
-    def __init__(self, aliases: dict[str, int]):
-        self.aliases = {int(token_id): alias for token_id, alias in aliases.items()}
-
-    def decode(self, token_ids):
-        return " ".join(f"w{self.aliases.get(token_id, token_id)}" for token_id in token_ids)
 
 
 def read_cases() -> list[tuple[int, str]]:

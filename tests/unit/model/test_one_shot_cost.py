@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.decoder import BranchLayout
 from model.sampling import sample_one_shot
 from tests.unit.model.oracle import slow_branches
 
@@ -95,14 +94,3 @@ def test_no_tensor_of_the_branch_steps_is_as_large_as_a_prefix_copied_per_branch
         sample_one_shot(recognizer.module, prefix, TOP_K, 16)
     n_copied = prefix.cache.keys[0].numel() * TOP_K
     assert 0 < largest.n_elements < n_copied / 2
-
-
-def test_a_layout_packs_what_it_laid_side_by_side():
-    layout = BranchLayout.of(torch.tensor([0, 0, 2, 2, 2]), n_images=4)
-    packed = torch.arange(10.0).view(5, 2)
-    assert torch.equal(layout.packed(layout.side_by_side(packed)), packed)
-
-
-def test_a_layout_pads_images_with_fewer_branches_with_zeros():
-    layout = BranchLayout.of(torch.tensor([0, 0, 2]), n_images=3)
-    assert layout.side_by_side(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1, 2], [0, 0], [3, 0]]

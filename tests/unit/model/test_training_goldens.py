@@ -11,7 +11,7 @@ import torch
 
 from model.importing.reference import recognizer_from_reference
 from model.training.objective import attention_mask, decode_packed, label_log_probs, pack_published
-from tests.unit.model.test_goldens import GOLDENS, StandInTokenizer
+from tests.fixtures.recognizers.goldens import GOLDENS, StandInTokenizer
 
 FORMS = ("no_trailing_delim", "trailing_delim")
 # float32 in another order of operations.

@@ -19,7 +19,7 @@ from schemas import (
     content_hash,
     image_id,
 )
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 
 
 @pytest.mark.parametrize(("title", "schema"), [("images", IMAGES), ("labels", LABELS), ("spellings", SPELLINGS)])

@@ -25,7 +25,7 @@ from pipeline.errors import RunLockedError, TagstreamError
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelOutcome
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, job_record, run_record
+from tests.fixtures.stored.tables import commit_judged, job_record, run_record
 
 PENDING = PendingJob("label", "source", "store")
 

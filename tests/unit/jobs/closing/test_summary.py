@@ -16,7 +16,7 @@ from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.store.store import Store
 from schemas import ComparisonSummary
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 
 FAILED = Outcome("failed", 1, "it cannot be read")
 

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from jobs.console.live_line import LiveLine
 from jobs.console.log import identify_by, render, say, start_log
 from jobs.console.process import Terminated
 from pipeline.errors import RunLockedError, TagstreamError
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -149,9 +150,16 @@ def test_an_error_in_the_code_is_one_line_with_its_traceback(monkeypatch: pytest
 def test_progress_is_lines_of_counters_even_on_a_terminal(monkeypatch: pytest.MonkeyPatch, json_lines: Any) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(live_line, "_PLAIN_S", 0.01)
-    drawn = iter(range(1000))
-    with LiveLine(lambda elapsed_s: f"line {next(drawn)}", lambda: {"n_images": 7, "eta_s": None}):
-        time.sleep(0.2)
+    drawn, is_third = iter(range(1_000_000)), threading.Event()
+
+    def draw(elapsed_s: float) -> str:
+        number = next(drawn)
+        if number == 2:
+            is_third.set()
+        return f"line {number}"
+
+    with LiveLine(draw, lambda: {"n_images": 7, "eta_s": None}):
+        assert is_third.wait(60)
     lines = json_lines()
     assert [line["message"] for line in lines[:2]] == ["line 0", "line 1"]
     assert (lines[0]["n_images"], lines[0]["eta_s"]) == (7, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 
 # Cleaning up takes a minute, as it does where a store no longer answers.
 JOB = """
@@ -30,6 +30,7 @@ with job_process({sentences}):
 def start(work: str, clean_up_s: float, sentences: str = "") -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", JOB.format(work=work, clean_up_s=clean_up_s, sentences=sentences)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -96,8 +97,9 @@ def test_an_end_of_its_own_needs_no_explanation() -> None:
 
 
 def test_nothing_is_left_running() -> None:
-    process = start("time.sleep(0.2)", clean_up_s=0)
+    process = start("sys.stdin.read()", clean_up_s=0)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    # With its standard input the job ends.
     process.communicate(timeout=20)
 
     assert len(children) == 1

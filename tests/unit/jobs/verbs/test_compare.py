@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from jobs.verbs.compare import compare
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from jobs.verbs import demo as demo_module
 from jobs.verbs.demo import demo
 from pipeline.labelling.request import LabelOutcome
-from tests.fixtures.report_stores import OTHER, RUN, make_store
-from tests.fixtures.tables import job_record
+from tests.fixtures.stored.reported import OTHER, RUN, make_store
+from tests.fixtures.stored.tables import job_record
 
 MINE = {"a": [{"labels": ["dog"], "truth": ["dog"]}]}
 OTHERS = {"a": [{"labels": ["cat"], "truth": ["dog"]}]}

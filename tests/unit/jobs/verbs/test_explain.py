@@ -13,8 +13,8 @@ from model.fingerprint import fingerprint_folder
 from pipeline.errors import TagstreamError
 from pipeline.store.store import Store
 from tests.fixtures.corpus import jpeg, write_tars
-from tests.fixtures.labelled import label_source
-from tests.fixtures.tables import run_record
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.tables import run_record
 
 
 def run(*arguments: str | Path) -> Result:

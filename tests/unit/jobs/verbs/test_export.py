@@ -14,7 +14,7 @@ from pipeline.naming.thresholds import Thresholds, write_thresholds
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from tests.fixtures.corpus import write_tars
-from tests.fixtures.labelled import label_source
+from tests.fixtures.stored.labelled import label_source
 
 
 @pytest.fixture

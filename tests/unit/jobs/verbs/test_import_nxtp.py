@@ -12,7 +12,12 @@ from click.testing import CliRunner, Result
 
 from jobs.verbs.import_nxtp import import_nxtp
 from model import Recognizer
-from tests.fixtures.public_checkpoint import openai_state_dict, trained_weights, write_checkpoint, write_tokenizer
+from tests.fixtures.recognizers.public_checkpoint import (
+    openai_state_dict,
+    trained_weights,
+    write_checkpoint,
+    write_tokenizer,
+)
 
 LLAMA_PARAMS = {"dim": 128, "multiple_of": 256, "n_heads": 2, "n_layers": 2, "norm_eps": 1e-06, "vocab_size": -1}
 

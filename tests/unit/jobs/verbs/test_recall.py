@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from jobs.verbs.recall import recall
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 
 IMAGES = {
     "a": [

@@ -21,7 +21,7 @@ from pipeline.catalog.connection import run_query
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, commit_shard, run_record
+from tests.fixtures.stored.tables import commit_judged, commit_shard, run_record
 
 HOSTILE = [
     *('a "quoted", one', "it's", "new\nline", "carriage\rreturn", "both\r\n", "tab\there", " spaces ", "", "NULL"),

@@ -16,7 +16,7 @@ from jobs.verbs.sql import sql
 from jobs.verbs.sql_prompt import completions, history_path, is_complete, run_prompt
 from pipeline.catalog.views import open_store
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_shard, run_record
+from tests.fixtures.stored.tables import commit_shard, run_record
 
 ENTER, CTRL_C, CTRL_D = "\r", "\x03", "\x04"
 

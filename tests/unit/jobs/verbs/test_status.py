@@ -14,8 +14,8 @@ from pipeline.errors import TagstreamError
 from pipeline.store.lock import RunLock, read_locks
 from pipeline.store.store import Store
 from tests.fixtures.corpus import shard_bytes, tar_bytes, write_tars
-from tests.fixtures.labelled import label_source
-from tests.fixtures.tables import job_record
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.tables import job_record
 
 RUN = "run-1"
 COMMAND = "tagstream label source --store store --top-k 5"

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from jobs.verbs.thresholds import thresholds
 from pipeline.naming.thresholds import read_thresholds
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 
 HOSTILE = 'a "quoted",\nname'
 N_IMAGES = 60

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from model import Recognizer
 from model.importing.checkpoint import import_nxtp
 from model.importing.reference import CheckpointError, recognizer_from_reference
-from tests.fixtures.public_checkpoint import (
+from tests.fixtures.recognizers.public_checkpoint import (
     IMAGE,
     PROMPT,
     WORDS,

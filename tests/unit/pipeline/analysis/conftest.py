@@ -12,7 +12,7 @@ from pipeline.analysis.recall import RunAnalysis, analyse_run
 from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 
 RUN = "run-1"
 Image = Mapping[str, Any]

@@ -17,7 +17,7 @@ from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from schemas import REJECTED
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis import oracle
 
 A, B = "run-a", "run-b"

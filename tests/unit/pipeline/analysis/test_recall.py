@@ -15,7 +15,7 @@ from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store
 from schemas import REJECTED
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis import oracle
 from tests.unit.pipeline.analysis.conftest import RUN, AnalyseFunction
 

@@ -1,10 +1,9 @@
-"""Thresholds of names: learned as a plain computation would, written, read, applied."""
+"""Thresholds of names, learned as a plain computation would."""
 
 from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.analysis import threshold_learning
 from pipeline.analysis.recall import RunAnalysis, analyse_run
@@ -25,12 +22,12 @@ from pipeline.analysis.threshold_learning import (
     wilson_interval,
 )
 from pipeline.catalog.views import open_store
-from pipeline.errors import TagstreamError
-from pipeline.naming.thresholds import Thresholds, read_thresholds, write_thresholds
-from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
+from pipeline.naming.thresholds import read_thresholds, write_thresholds
+from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from schemas import image_id
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
+from tests.unit.pipeline.analysis.threshold_oracle import Oracle
 
 RUN = "run-1"
 WORDS = ["dog", "cat", "tree", "tie", "x'y", "שלום", "🐙", 'al"so']
@@ -73,82 +70,6 @@ def random_images(seed: int, n_images: int, n_scores: int) -> list[dict[str, Any
         truth = [word for word, score in labels if rng.random() < score + luck[word]]
         images.append({"truth": rng.choice([None, ["nothing", *truth], ["nothing", *truth]]), "labels": labels})
     return images
-
-
-class Oracle:
-    """Thresholds as the module `threshold_learning` describes them, score by score, in plain Python."""
-
-    def __init__(self, occurrences: Sequence[tuple[str, float, bool]], target: float) -> None:
-        self.occurrences = occurrences
-        self.target = target
-        self.grid = sorted({goodness for _, goodness, _ in occurrences})
-        self.curve = {step: self._precision(occurrences, step) for step in self.grid}
-        self.common = min((step for step in self.grid if self.curve[step] >= target), default=math.inf)
-        self.hit_rates = {step: self._hit_rate(step) for step in self.grid}
-        self.strength = self._strength()
-
-    def threshold(self, name: str) -> float:
-        own = [(goodness, hit) for other, goodness, hit in self.occurrences if other == name]
-        worst = min(goodness for goodness, _ in own)
-        for step in self.grid:
-            if step < min(worst, self.common):
-                continue
-            above = [hit for goodness, hit in own if goodness >= step]
-            prior = self._prior(step, [(goodness, hit) for goodness, hit in own if goodness < step])
-            if (sum(above) + self.strength * prior) / (len(above) + self.strength) >= self.target - 1e-9:
-                return step
-        return math.inf
-
-    def _prior(self, step: float, below: list[tuple[float, bool]]) -> float:
-        lower = [other for other in self.grid if other <= step]
-        pooled = max(self.curve[other] for other in lower)
-        if not below:
-            return pooled
-        expected = sum(self.hit_rates[goodness] for goodness, _ in below) / len(below)
-        if expected in (0, 1):
-            return pooled
-        rate = (sum(hit for _, hit in below) + self.strength * expected) / (len(below) + self.strength)
-        ratio = rate / (1 - rate) / (expected / (1 - expected))
-        if ratio < 1:
-            sizes = {other: sum(goodness >= other for _, goodness, _ in self.occurrences) for other in lower}
-            pooled = max(min(self.curve[other], 1 - 0.5 / sizes[other]) for other in lower)
-        if pooled == 1:
-            return 1.0
-        odds = ratio * pooled / (1 - pooled)
-        return odds / (1 + odds)
-
-    def _hit_rate(self, step: float) -> float:
-        """Of the scores whose middle place lies within a twentieth of all occurrences."""
-        goodness = np.array([goodness for _, goodness, _ in self.occurrences])
-        hits = np.array([hit for _, _, hit in self.occurrences])
-        places = {s: (goodness > s).sum() + (goodness == s).sum() / 2 for s in self.grid}
-        near = [s for s in self.grid if abs(places[s] - places[step]) <= len(goodness) / 20]
-        return float(hits[np.isin(goodness, near)].mean())
-
-    def _strength(self) -> float:
-        def log_beta(a: float, b: float) -> float:
-            return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-
-        counts = []
-        for name in {name for name, _, _ in self.occurrences}:
-            own = [(goodness, hit) for other, goodness, hit in self.occurrences if other == name]
-            mean = sum(self.hit_rates[goodness] for goodness, _ in own) / len(own)
-            if 0 < mean < 1:
-                n_hits = sum(hit for _, hit in own)
-                counts.append((n_hits, len(own) - n_hits, mean))
-        likelihoods = {}
-        for m in (2**power for power in range(11)):
-            terms = (
-                log_beta(a + m * mean, b + m * (1 - mean)) - log_beta(m * mean, m * (1 - mean)) for a, b, mean in counts
-            )
-            likelihoods[m] = sum(terms)
-        best = max(likelihoods.values())
-        return max(strength for strength, value in likelihoods.items() if value >= best - 1.92)
-
-    @staticmethod
-    def _precision(occurrences: Sequence[tuple[str, float, bool]], step: float) -> float:
-        above = [hit for _, goodness, hit in occurrences if goodness >= step]
-        return sum(above) / len(above)
 
 
 def occurrences_of(images: Sequence[Image], sign: int = 1) -> list[tuple[str, float, bool]]:
@@ -290,224 +211,6 @@ class TestKnownCases:
         assert (learned.thresholds.common, by_name(learned)["dog"].n_listed_before) == (pytest.approx(0.6), 1)
 
 
-def thresholds_of(**changed: Any) -> Thresholds:
-    values: dict[str, Any] = {
-        "run": RUN,
-        "model_fingerprint": "0123",
-        "ranking": "prob",
-        "direction": "highest",
-        "truth": "labels",
-        "vocabulary": read_vocabulary(None).version,
-        "target_precision": 0.9,
-        "common": 0.5,
-        "thresholds": {"dog": 0.25, "cat": math.inf},
-    }
-    return Thresholds(**{**values, **changed})
-
-
-class TestFile:
-    """Thresholds as TOML."""
-
-    # What Parquet and UTF-8 can hold; a name never is empty. A busy disk takes its time.
-    @given(
-        names=st.dictionaries(
-            st.text(st.characters(codec="utf-8"), min_size=1), st.floats(width=32, allow_nan=False), max_size=5
-        ),
-        run=st.text(st.characters(codec="utf-8")),
-        common=st.floats(allow_nan=False),
-    )
-    def test_any_name_and_number_is_read_as_it_was_written(
-        self, tmp_path_factory: pytest.TempPathFactory, names: dict[str, float], run: str, common: float
-    ) -> None:
-        path = tmp_path_factory.mktemp("toml") / "thresholds.toml"
-        thresholds = thresholds_of(thresholds=names, run=run, common=common)
-        write_thresholds(path, thresholds)
-        assert read_thresholds(path) == thresholds
-
-    @pytest.mark.parametrize(
-        ("old", "new", "message"),
-        [
-            ("common = 0.5", "common = nan", "common is nan; expected a number"),
-            ("common = 0.5", 'common = "0.5"', "common is '0.5'; expected a number"),
-            ("common = 0.5", "common = true", "common is True; expected a number"),
-            ("common = 0.5", f"common = {10**400}", "0; expected a number"),
-            ("common = 0.5", "", "have no common"),
-            ("common = 0.5", "common = 0.5\nfoo = 1", "unknown key 'foo'"),
-            ('"dog" = 0.25', '"dog" = nan', "threshold 'dog' is nan; expected a number"),
-            ('"dog" = 0.25', '"dog" = "x"', "threshold 'dog' is 'x'; expected a number"),
-            ('"dog" = 0.25', '"dog" = 1\n"dog" = 2', "no valid TOML"),
-            ('direction = "highest"', 'direction = "lowest"', "the best scores of the ranking prob are the highest"),
-            ('direction = "highest"', 'direction = "up"', "direction is 'up'; expected one of highest, lowest"),
-            ('ranking = "prob"', 'ranking = "best"', "ranking is 'best'; expected one of"),
-            ('truth = "labels"', "truth = 1", "truth is 1; expected a text"),
-            ("target_precision = 0.9", "target_precision = 90", "target_precision is 90.0; expected more than 0"),
-        ],
-    )
-    def test_what_does_not_fit_is_named_with_its_file(self, tmp_path: Path, old: str, new: str, message: str) -> None:
-        path = tmp_path / "mine.toml"
-        write_thresholds(path, thresholds_of())
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-        with pytest.raises(TagstreamError) as caught:
-            read_thresholds(path)
-        assert message in str(caught.value)
-        assert "mine.toml" in str(caught.value)
-
-    def test_a_file_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(TagstreamError, match=r"cannot read the thresholds .*none.toml"):
-            read_thresholds(tmp_path / "none.toml")
-
-
-class TestConfidentLabels:
-    """The view of labels that reach their thresholds."""
-
-    @staticmethod
-    def confident(
-        tmp_path: Path,
-        thresholds: Thresholds,
-        labels: Sequence[tuple[str, float]],
-        vocabulary: Vocabulary | None = None,
-    ) -> list[tuple[str, float]]:
-        store = Store(str(tmp_path / "store"))
-        store.create_run(run_record(RUN, labelling={"ranking": thresholds.ranking}))
-        commit_judged(store, RUN, {"a": [{"labels": labels}]})
-        connection = open_store(store.url, vocabulary, thresholds)
-        found: list[tuple[str, float]] = connection.sql(
-            "SELECT label, score FROM confident_labels ORDER BY rank"
-        ).fetchall()
-        return found
-
-    def test_a_label_reaches_its_names_threshold_or_the_common_one(self, tmp_path: Path) -> None:
-        labels = [("Dogs", 0.25), ("dog", 0.2), ("cat", 0.99), ("tree", 0.5), ("tie", 0.4)]
-        assert [label for label, _ in self.confident(tmp_path, thresholds_of(), labels)] == ["Dogs", "tree"]
-
-    def test_where_the_lowest_is_best_lower_scores_reach_it(self, tmp_path: Path) -> None:
-        thresholds = thresholds_of(
-            ranking="ppl", direction="lowest", common=2.0, thresholds={"dog": 3.0, "cat": -math.inf}
-        )
-        labels = [("dog", 3.0), ("dogs", 3.1), ("cat", 1.0), ("tree", 2.0), ("tie", 2.5)]
-        assert [label for label, _ in self.confident(tmp_path, thresholds, labels)] == ["dog", "tree"]
-
-    @given(score=st.floats(0, 1, width=32))
-    def test_a_score_reaches_itself_as_it_is_written(
-        self, tmp_path_factory: pytest.TempPathFactory, score: float
-    ) -> None:
-        shortest = float(str(np.float32(score)))
-        assert np.float32(shortest) == np.float32(score)
-
-    def test_denied_labels_are_not_confident(self, tmp_path: Path) -> None:
-        (tmp_path / "mine.toml").write_text('deny = ["dog"]')
-        vocabulary = read_vocabulary(tmp_path / "mine.toml")
-        thresholds = thresholds_of(vocabulary=vocabulary.version)
-        assert self.confident(tmp_path, thresholds, [("dog", 1.0), ("tree", 0.9)], vocabulary) == [
-            ("tree", pytest.approx(0.9))
-        ]
-
-    def test_what_was_learned_and_written_lets_pass_what_was_counted(
-        self, learn: LearnFunction, tmp_path: Path
-    ) -> None:
-        learned = learn(random_images(7, 300, 1000), 0.8)
-        write_thresholds(tmp_path / "t.toml", learned.thresholds)
-        connection = open_store(str(tmp_path / "store"), None, read_thresholds(tmp_path / "t.toml"))
-        query = """
-            SELECT name, count(*) FROM confident_labels SEMI JOIN truth USING (run, image_id) GROUP BY name
-        """
-        counted = {name.name: name.counts.n_listed for name in learned.names if name.counts.n_listed}
-        assert dict(connection.sql(query).fetchall()) == counted
-
-    def test_without_thresholds_there_is_no_such_view(self, tmp_path: Path) -> None:
-        store = Store(str(tmp_path))
-        store.create_run(run_record(RUN))
-        assert open_store(store.url).sql("SHOW TABLES").filter("name = 'confident_labels'").fetchall() == []
-
-    def test_names_of_another_vocabulary_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            TagstreamError, match=r"for names of the vocabulary mine-0, the store was opened with default-"
-        ):
-            self.confident(tmp_path, thresholds_of(vocabulary="mine-0"), [("dog", 1.0)])
-
-    @pytest.mark.parametrize(
-        "record", [{"labelling": {"ranking": "ppl"}}, {"model_fingerprint": "9", "labelling": {"ranking": "prob"}}]
-    )
-    def test_a_store_without_such_scores_is_refused(self, tmp_path: Path, record: dict[str, Any]) -> None:
-        store = Store(str(tmp_path))
-        store.create_run(run_record(RUN, **record))
-        with pytest.raises(
-            TagstreamError, match=r"the model 0123 ranked by prob, as of run run-1; the store has no such"
-        ):
-            open_store(store.url, None, thresholds_of())
-
-    def test_runs_with_other_scores_are_left_out(self, tmp_path: Path) -> None:
-        store = Store(str(tmp_path))
-        for run, ranking in ((RUN, "prob"), ("run-2", "sim"), ("run-3", "prob")):
-            store.create_run(run_record(run, labelling={"ranking": ranking}))
-            commit_judged(store, run, {"a": [{"labels": [("dog", 0.9)]}]})
-        connection = open_store(store.url, None, thresholds_of())
-        assert connection.sql("SELECT run FROM confident_labels ORDER BY run").fetchall() == [(RUN,), ("run-3",)]
-
-
-class TestWords:
-    """What a file of thresholds says, and what it may hold."""
-
-    @pytest.mark.parametrize(
-        ("ranking", "direction", "sentences"),
-        [
-            ("prob", "highest", ("where its score is at or above the threshold", "No score is at or above inf.")),
-            ("sim", "lowest", ("where its score is at or below the threshold", "No score is at or below -inf.")),
-        ],
-    )
-    def test_a_file_says_which_scores_are_believed(
-        self, tmp_path: Path, ranking: str, direction: str, sentences: tuple[str, str]
-    ) -> None:
-        write_thresholds(tmp_path / "t.toml", thresholds_of(ranking=ranking, direction=direction))
-        first, second = (tmp_path / "t.toml").read_text("utf-8").splitlines()[:2]
-        assert sentences[0] in first
-        assert second == f"# {sentences[1]}"
-
-    @pytest.mark.parametrize("name", ["a\x7fb", 'a"b', "a\\b", "a\nb", "\x00\x1f", "a.b = 1", "[x]", "🐙"])
-    def test_a_name_with_signs_of_toml_is_read_as_it_was_written(self, tmp_path: Path, name: str) -> None:
-        thresholds = thresholds_of(thresholds={name: 0.5})
-        write_thresholds(tmp_path / "t.toml", thresholds)
-        assert read_thresholds(tmp_path / "t.toml") == thresholds
-
-    @pytest.mark.parametrize("changed", [{"target_precision": 1.0}, {"target_precision": 1e-9}, {"truth": "captions"}])
-    def test_the_outermost_values_are_read(self, tmp_path: Path, changed: dict[str, Any]) -> None:
-        write_thresholds(tmp_path / "t.toml", thresholds_of(**changed))
-        assert read_thresholds(tmp_path / "t.toml") == thresholds_of(**changed)
-
-    @pytest.mark.parametrize(
-        ("changed", "message"),
-        [
-            ({"target_precision": 0.0}, "target_precision is 0.0; expected more than 0 and at most 1"),
-            ({"target_precision": -0.5}, "target_precision is -0.5; expected more than 0 and at most 1"),
-            ({"target_precision": 1.001}, "target_precision is 1.001; expected more than 0 and at most 1"),
-            ({"truth": "nouns"}, "truth is 'nouns'; expected one of labels, captions"),
-            ({"ranking": "sim"}, "direction is 'highest'; the best scores of the ranking sim are the lowest"),
-        ],
-    )
-    def test_values_outside_are_refused(self, tmp_path: Path, changed: dict[str, Any], message: str) -> None:
-        write_thresholds(tmp_path / "t.toml", thresholds_of(**changed))
-        with pytest.raises(TagstreamError, match=re.escape(message)):
-            read_thresholds(tmp_path / "t.toml")
-
-    def test_thresholds_that_are_no_table_are_refused(self, tmp_path: Path) -> None:
-        write_thresholds(tmp_path / "t.toml", thresholds_of())
-        text = (tmp_path / "t.toml").read_text("utf-8").split("[thresholds]")[0]
-        (tmp_path / "t.toml").write_text(f"{text}thresholds = [0.5]\n", "utf-8")
-        with pytest.raises(TagstreamError, match=r"thresholds is \[0.5\]; expected a table of numbers"):
-            read_thresholds(tmp_path / "t.toml")
-
-
-@pytest.mark.parametrize(("ranking", "score"), [("prob", 0.7), ("ppl", 0.1), ("sim", 0.1)])
-def test_a_score_reaches_the_threshold_that_is_written_like_it(tmp_path: Path, ranking: str, score: float) -> None:
-    # As float32, 0.7 is a little less and 0.1 a little more.
-    direction = "highest" if ranking == "prob" else "lowest"
-    thresholds = thresholds_of(ranking=ranking, direction=direction, common=score, thresholds={"dog": score})
-    labels = [("dog", score), ("cat", score)]
-    assert [label for label, _ in TestConfidentLabels.confident(tmp_path, thresholds, labels)] == ["dog", "cat"]
-
-
 class TestCounts:
     """Shares of what is counted."""
 
@@ -638,3 +341,15 @@ class TestWhatIsLearned:
     def test_a_target_that_is_reached_exactly_is_reached(self, learn: LearnFunction, n_hits: int, n: int) -> None:
         learned = learn(images_of("dog", [0.5] * n_hits, [0.5] * (n - n_hits)), n_hits / n)
         assert (learned.thresholds.common, by_name(learned)["dog"].threshold) == (0.5, 0.5)
+
+    def test_what_was_learned_and_written_lets_pass_what_was_counted(
+        self, learn: LearnFunction, tmp_path: Path
+    ) -> None:
+        learned = learn(random_images(7, 300, 1000), 0.8)
+        write_thresholds(tmp_path / "t.toml", learned.thresholds)
+        connection = open_store(str(tmp_path / "store"), None, read_thresholds(tmp_path / "t.toml"))
+        query = """
+            SELECT name, count(*) FROM confident_labels SEMI JOIN truth USING (run, image_id) GROUP BY name
+        """
+        counted = {name.name: name.counts.n_listed for name in learned.names if name.counts.n_listed}
+        assert dict(connection.sql(query).fetchall()) == counted

@@ -18,8 +18,8 @@ from pipeline.catalog.connection import run_query
 from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store
-from tests.conftest import ROOT
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.checkout import ROOT
+from tests.fixtures.stored.tables import commit_judged, run_record
 
 PAGE = (ROOT / "pipeline" / "catalog" / "sql" / "README.md").read_text()
 

@@ -16,7 +16,7 @@ from pipeline.storage.files import open_filesystem
 from pipeline.store.ownership import file_name
 from pipeline.store.store import Store
 from schemas import IMAGES, LABELS, REJECTED
-from tests.fixtures.tables import commit_shard, job_record, run_record, shard_tables
+from tests.fixtures.stored.tables import commit_shard, job_record, run_record, shard_tables
 
 RUN = "run-1"
 

@@ -42,10 +42,14 @@ def test_work_without_end_is_given_up_at_the_limit() -> None:
 
 
 def test_waiting_for_ones_turn_does_not_count() -> None:
-    device = DeviceThread()
-    with ThreadPoolExecutor(4) as callers:
-        results = [callers.submit(device.run, 0.5, time.sleep, 0.2) for _ in range(4)]
-        assert [result.result() for result in results] == [None] * 4
+    device, is_over = DeviceThread(), Event()
+    with ThreadPoolExecutor(2) as callers:
+        first = callers.submit(device.run, None, is_over.wait)
+        waiting = callers.submit(device.run, 0.4, int)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=1)
+        is_over.set()
+        assert (first.result(), waiting.result()) == (True, 0)
 
 
 def test_work_that_is_still_going_on_counts_as_busy() -> None:
@@ -59,9 +63,11 @@ def test_work_that_is_still_going_on_counts_as_busy() -> None:
         first = callers.submit(device.run, None, work)
         began.wait()
         waiting = callers.submit(device.run, None, int)
+        deadline = time.monotonic() + 60
+        while device.n_waiting < 1:
+            assert time.monotonic() < deadline
         time.sleep(0.05)
         assert device.busy_s >= 0.05
-        assert device.n_waiting == 1
         is_over.set()
         wait([first, waiting])
     after = device.busy_s

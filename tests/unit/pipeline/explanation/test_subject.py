@@ -16,8 +16,8 @@ from pipeline.explanation.subject import Subject, explain, find_file, find_image
 from pipeline.storage.files import open_filesystem
 from pipeline.store.store import Store
 from tests.fixtures.corpus import jpeg, sample_members, tar_bytes
-from tests.fixtures.labelled import label_source
-from tests.fixtures.tables import run_record
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.tables import run_record
 
 LABELLING = {
     "top_k": 7,
@@ -163,7 +163,7 @@ class TestFiles:
     def test_more_labels_than_words_are_refused(self, tmp_path: Path) -> None:
         from transformers import CLIPVisionConfig, LlamaConfig
 
-        from tests.fixtures.random_recognizer import random_recognizer
+        from tests.fixtures.recognizers.random_recognizer import random_recognizer
 
         sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
         vision = CLIPVisionConfig(**sizes, image_size=28, patch_size=14)

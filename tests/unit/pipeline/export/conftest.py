@@ -12,7 +12,7 @@ from pipeline.export.selection import Selection
 from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, run_record
 
 RUN = "run-1"
 HOSTILE = [

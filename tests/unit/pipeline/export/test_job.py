@@ -19,8 +19,8 @@ from pipeline.storage.files import open_filesystem
 from pipeline.store.store import Store
 from schemas import content_hash
 from tests.fixtures.corpus import jpeg, tar_bytes, write_tars
-from tests.fixtures.labelled import label_source
-from tests.fixtures.tables import commit_judged, run_record
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.unit.pipeline.export.conftest import ExportFunction
 
 

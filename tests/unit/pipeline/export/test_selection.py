@@ -18,7 +18,7 @@ from pipeline.export.selection import Selection, select_images
 from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_judged, commit_shard, run_record
+from tests.fixtures.stored.tables import commit_judged, commit_shard, run_record
 from tests.unit.pipeline.export.conftest import RUN
 
 WITHOUT_PHOTO = replace(read_vocabulary(None), deny=frozenset({"photo"}))

@@ -17,7 +17,7 @@ from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.corpus import shard_bytes
-from tests.fixtures.tables import job_record
+from tests.fixtures.stored.tables import job_record
 
 
 @pytest.fixture

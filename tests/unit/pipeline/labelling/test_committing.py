@@ -16,7 +16,7 @@ from pipeline.labelling.committing import COMMIT_THREADS, Commit, Committer
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.store import Store
-from tests.fixtures.tables import commit_shard, run_record, shard_tables
+from tests.fixtures.stored.tables import commit_shard, run_record, shard_tables
 
 RUN, FINGERPRINT = "r", "0a1b"
 Complete = Callable[[WholeShard, CommittedShard | None], WholeShard | None]

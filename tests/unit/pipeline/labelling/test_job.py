@@ -27,7 +27,7 @@ from pipeline.sources.shard import Shard
 from pipeline.store.store import Store
 from schemas import JobRecord
 from tests.fixtures.corpus import shard_bytes, write_tars
-from tests.fixtures.instant_labeler import InstantLabeler
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 
 
 def label_here(shards: list[Shard], pool: PoolPlan, config: LabelerConfig, *_: Any) -> Iterator[pa.Table]:

@@ -18,7 +18,7 @@ from pipeline.store.ownership import CommittedShard, CommittedShards, file_name
 from pipeline.store.run import Run
 from pipeline.store.store import Store
 from tests.fixtures.corpus import tar_bytes
-from tests.fixtures.tables import commit_shard
+from tests.fixtures.stored.tables import commit_shard
 
 RUN = "run-1"
 LONG_AGO = time.time() - 7 * 86400

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.labelling.retry import merge_rows
 from schemas import IMAGES, LABELS
-from tests.fixtures.tables import shard_tables
+from tests.fixtures.stored.tables import shard_tables
 
 KEYS = [f"k{index}" for index in range(5)]
 

@@ -10,7 +10,7 @@ from pipeline.errors import SourceError, TagstreamError
 from pipeline.labelling.source_status import SourceStatus, compare_with_source
 from pipeline.store.store import Store
 from tests.fixtures.corpus import jpeg, shard_bytes, write_tars
-from tests.fixtures.labelled import label_source
+from tests.fixtures.stored.labelled import label_source
 
 RUN = "run-1"
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.pages import render as page
 from pipeline.pages.render import render_page
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 
 PAGES = ROOT / "pipeline" / "pages"
 NAMES = sorted(folder.name for folder in PAGES.iterdir() if (folder / "body.html").is_file())

@@ -18,7 +18,7 @@ from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.report.charts import Chart, Commands, comparison_charts, run_charts, truth_charts
 from pipeline.store.store import Store
-from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
+from tests.fixtures.stored.reported import OTHER, REJECTED, RUN, make_store, random_shards
 
 TOP_K = 5
 

@@ -15,7 +15,7 @@ from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.report import gallery
 from pipeline.report.gallery import draw_gallery, image_data
 from pipeline.store.store import Store
-from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
+from tests.fixtures.stored.reported import OTHER, REJECTED, RUN, make_store, random_shards
 
 
 def draw(store: Store, n: int = 10, seed: int = 0, where: str | None = None, other: str | None = None) -> Any:

@@ -18,9 +18,9 @@ from pipeline.report.job import Report, ReportRequest
 from pipeline.storage.files import open_filesystem
 from pipeline.store.store import Store
 from tests.fixtures.corpus import jpeg, tar_bytes
-from tests.fixtures.labelled import label_source
-from tests.fixtures.report_stores import OTHER, REJECTED, RUN, make_store, random_shards
-from tests.fixtures.tables import job_record
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.reported import OTHER, REJECTED, RUN, make_store, random_shards
+from tests.fixtures.stored.tables import job_record
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
 from schemas import content_hash
 from tests.fixtures.corpus import STORED_AS, encode, jpeg, tar_bytes
-from tests.fixtures.tables import run_record
+from tests.fixtures.stored.tables import run_record
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
 from pipeline.sources.sample import Sample
 from schemas import LABELLED, REJECTED
-from tests.fixtures.bad_corpus import KINDS
-from tests.fixtures.bad_kind import AFTER, BEFORE, MAX_IMAGE_PIXELS, MAX_SAMPLE_BYTES, Kind, Row
+from tests.fixtures.bad.corpus import KINDS
+from tests.fixtures.bad.kind import AFTER, BEFORE, MAX_IMAGE_PIXELS, MAX_SAMPLE_BYTES, Kind, Row
 
 PREPROCESSOR = ImagePreprocessor(image_size=56, max_image_pixels=MAX_IMAGE_PIXELS)
 BATCH_SIZE = 16

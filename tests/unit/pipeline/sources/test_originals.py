@@ -14,8 +14,8 @@ from pipeline.storage.files import open_filesystem
 from pipeline.store.store import Store
 from schemas import RunRecord, content_hash
 from tests.fixtures.corpus import encode, jpeg, sample_members, tar_bytes, write_parquet, write_tars
-from tests.fixtures.labelled import label_source
-from tests.fixtures.tables import run_record
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.tables import run_record
 
 RUN = "run-1"
 

@@ -20,7 +20,7 @@ from webdataset.tariterators import base_plus_ext
 from pipeline.sources import tar_reader
 from pipeline.sources.sample import Sample
 from pipeline.sources.tar_reader import read_tar, split_name
-from tests.conftest import ROOT
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import Members, raw_tar, tar_bytes, tar_header
 
 BLOCK = 512

@@ -27,8 +27,9 @@ from pipeline.sources.shard import Shard
 from pipeline.store.parquet_file import read_file
 from pipeline.store.store import Store
 from tests.fixtures.corpus import tar_bytes
-from tests.fixtures.faulty_s3 import Fault, FaultyS3
-from tests.fixtures.tables import commit_shard, run_record, shard_tables
+from tests.fixtures.files import files_below
+from tests.fixtures.servers.faulty_s3 import Fault, FaultyS3
+from tests.fixtures.stored.tables import commit_shard, run_record, shard_tables
 
 RUN = "run-1"
 IMAGES = [random.Random(number).randbytes(40_000) for number in range(12)]
@@ -210,11 +211,11 @@ class TestLocalDisk:
     def test_a_commit_that_does_not_fit_leaves_nothing_and_is_done_when_it_fits(self, tmp_path: Path) -> None:
         store = Store(str(tmp_path / "store"))
         assert commit_shard(store, RUN, "0")
-        before = _files(tmp_path)
+        before = files_below(tmp_path)
         with _file_size_limited(100_000), pytest.raises(StorageError) as caught:
             commit_shard(store, RUN, "1", n_rows=30_000)
         assert str(caught.value).startswith(f"cannot commit shard 1 to the store {tmp_path}/store: [Errno")
-        assert _files(tmp_path) == before
+        assert files_below(tmp_path) == before
         assert commit_shard(store, RUN, "1", n_rows=30_000)
 
     @pytest.mark.parametrize("call", ["write", "fsync", "link"])
@@ -226,25 +227,21 @@ class TestLocalDisk:
                 StorageError, match=r"^cannot commit shard 0 to .*: \[Errno 28\] No space left on device"
             ):
                 commit_shard(store, RUN, "0")
-        assert _files(tmp_path) == []
+        assert files_below(tmp_path) == []
         assert commit_shard(store, RUN, "0")
 
     def test_permission_that_is_lost_is_named_and_nothing_is_left(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             store = Store(f"{folder}/store")
             assert commit_shard(store, RUN, "0")
-            before = _files(Path(folder))
+            before = files_below(Path(folder))
             with (
                 _without_permission(Path(folder)),
                 pytest.raises(StorageError, match=r"cannot commit shard 1 .*denied"),
             ):
                 commit_shard(store, RUN, "1")
-            assert _files(Path(folder)) == before
+            assert files_below(Path(folder)) == before
             assert commit_shard(store, RUN, "1")
-
-
-def _files(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
 @contextmanager

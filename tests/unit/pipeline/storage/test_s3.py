@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from pipeline.errors import StorageError
 from pipeline.storage.files import Filesystem, open_filesystem, storage_errors, write_whole
 from pipeline.storage.s3 import _explained
-from tests.fixtures.faulty_s3 import Fault, FaultyS3
+from tests.fixtures.servers.faulty_s3 import Fault, FaultyS3
 
 CONTENT = random.Random(5).randbytes(300_000)
 ANSWERS = [Fault.INTERNAL_ERROR, Fault.SLOW_DOWN, Fault.TOO_MANY_REQUESTS]

@@ -23,7 +23,7 @@ from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.ownership import file_name
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
-from tests.fixtures.tables import commit_shard, run_record
+from tests.fixtures.stored.tables import commit_shard, run_record
 
 RUN = "run-1"
 OLD, NEW = {"n_rows": 3, "etag": "v1"}, {"n_rows": 5, "etag": "v2"}

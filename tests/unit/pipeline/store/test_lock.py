@@ -20,7 +20,7 @@ from pipeline.store.lock import LEASE_S, RunLock, find_left_locks, held_lock, re
 from pipeline.store.store import Store
 from pipeline.upkeep.repair import repair_run
 from pipeline.upkeep.verification import verify_run
-from tests.fixtures.tables import run_record
+from tests.fixtures.stored.tables import run_record
 
 RUN = "run-1"
 

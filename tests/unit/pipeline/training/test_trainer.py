@@ -14,12 +14,11 @@ import torch.multiprocessing as mp
 from PIL import Image
 
 from model.training.denoising import Corruption
-from model.training.from_scratch import new_recognizer, train_tokenizer
 from pipeline.training.batches import BatchMaker
 from pipeline.training.examples import Example, Position
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import Trainer, TrainPlan
-from tests.fixtures.models import TINY_SIZES
+from tests.fixtures.recognizers.tiny_recognizer import save_tiny_recognizer
 
 N_IMAGES = 8
 # The same sums in another order.
@@ -28,13 +27,7 @@ GRADIENT_REL, GRADIENT_ABS = 1e-4, 1e-7
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    new_recognizer(
-        tokenizer=train_tokenizer(["red", "green", "traffic light"] * 20, 400),
-        **TINY_SIZES,
-        seed=0,
-    ).save_pretrained(folder)
-    return str(folder)
+    return save_tiny_recognizer(tmp_path_factory.mktemp("model"))
 
 
 def examples() -> list[Example]:

@@ -23,7 +23,7 @@ from pipeline.upkeep import compaction as compaction_module
 from pipeline.upkeep.compaction import CompactionOutcome, compact_run
 from schemas import IMAGES, LABELS
 from tests.fixtures.interruption import Interruption
-from tests.fixtures.tables import commit_judged, commit_shard, run_record, shard_tables
+from tests.fixtures.stored.tables import commit_judged, commit_shard, run_record, shard_tables
 
 RUN = "run-1"
 SHARDS = ["a/0", "a/1", "b", "größe", "x" * 250]

@@ -15,10 +15,10 @@ from pipeline.upkeep import repair as repair_module
 from pipeline.upkeep.repair import repair_run
 from pipeline.upkeep.verification import verify_run
 from tests.fixtures.corpus import jpeg, write_tars
-from tests.fixtures.damage import Damager
 from tests.fixtures.interruption import Interruption
-from tests.fixtures.labelled import label_source
-from tests.fixtures.stores import FOUND, RUN, all_rows, compact, kinds, relabelled, repair
+from tests.fixtures.stored.damage import Damager
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.verified import FOUND, RUN, all_rows, compact, kinds, relabelled, repair
 
 
 class TestSource:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import time
@@ -20,57 +19,16 @@ from pipeline.store.run import Run
 from pipeline.store.store import Store
 from pipeline.upkeep.verification import runs_to_verify, verify_run
 from schemas import SCHEMA_VERSION
-from tests.fixtures.corpus import sample_members, tar_bytes, write_tars
-from tests.fixtures.damage import OF_A_COMPACTED_FILE, OF_A_SHARD, Damage, Damager
-from tests.fixtures.labelled import label_source
-from tests.fixtures.stores import FOUND, RUN, all_rows, compact, kinds, relabelled, repair
-from tests.fixtures.tables import job_record, run_record
+from tests.fixtures.corpus import sample_members
+from tests.fixtures.stored.damage import OF_A_COMPACTED_FILE, OF_A_SHARD, Damage, Damager
+from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.tables import run_record
+from tests.fixtures.stored.verified import FOUND, RUN, all_rows, compact, copy_store, kinds, relabelled, repair
 
 Check = Callable[[Store, str, Damage], None]
+
+
 LONG_AGO = time.time() - 2 * 86400
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shards: two of good samples, one with a repeated key and a sample without an image."""
-    folder = tmp_path_factory.mktemp("source")
-    write_tars(folder, 2, 4)
-    odd = [*sample_members("a", 90), *sample_members("b", 91), ("a.jpg", b"again"), ("c.txt", b"no image")]
-    (folder / "odd.tar").write_bytes(tar_bytes(odd))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def templates(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Good stores, to be copied: one as jobs leave it, one compacted."""
-    folder = tmp_path_factory.mktemp("stores")
-    for kind in ("plain", "compacted"):
-        store = Store(str(folder / kind))
-        label_source(store, RUN, str(source), FOUND)
-        store.run(RUN).write_job(job_record(RUN))
-        if kind == "compacted":
-            compact(store)
-    return {kind: folder / kind for kind in ("plain", "compacted")}
-
-
-@pytest.fixture(scope="module")
-def good_rows(templates: dict[str, Path]) -> dict[str, list[Any]]:
-    return all_rows(Store(str(templates["plain"])))
-
-
-@pytest.fixture
-def store(templates: dict[str, Path], tmp_path: Path) -> Store:
-    return copied(templates["plain"], tmp_path)
-
-
-@pytest.fixture
-def compacted(templates: dict[str, Path], tmp_path: Path) -> Store:
-    return copied(templates["compacted"], tmp_path)
-
-
-def copied(template: Path, tmp_path: Path) -> Store:
-    shutil.copytree(template, tmp_path / "store")
-    return Store(str(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -90,6 +48,23 @@ def check_found_and_mended(source: Path, good_rows: dict[str, list[Any]]) -> Che
         assert all_rows(store) == good_rows
 
     return check
+
+
+def read_by_others(path: Path) -> list[Any]:
+    """Answers of DuckDB, some of which come from the footer's statistics alone, and of pyarrow."""
+    column = "rank" if "/labels/" in str(path) else "n_labels"
+    queries = ("SELECT *", "SELECT count(*)", f"SELECT min({column}), max({column})", "SELECT * WHERE index = 1")
+    with duckdb.connect() as connection:
+        found = [
+            connection.execute(
+                query.replace("WHERE", f"FROM '{path}' WHERE") if "WHERE" in query else f"{query} FROM '{path}'"
+            ).fetchall()
+            for query in queries
+        ]
+    return [*found, pq.read_table(path).to_pylist()]
+
+
+Described = list[tuple[str, str, str | None]]
 
 
 @pytest.mark.parametrize("what", OF_A_SHARD)
@@ -191,7 +166,7 @@ class TestGoodStores:
 def test_no_flipped_bit_changes_what_is_read_unnoticed(
     templates: dict[str, Path], tmp_path: Path, kind: str, table: str
 ) -> None:
-    store = copied(templates[kind], tmp_path)
+    store = copy_store(templates[kind], tmp_path)
     name = sorted(store.run(RUN).list_images())[-1]
     path = Path(store.root, table, f"run={RUN}", name)
     whole = path.read_bytes()
@@ -207,101 +182,6 @@ def test_no_flipped_bit_changes_what_is_read_unnoticed(
         else:
             n_found += 1
     assert n_found >= 58
-
-
-def read_by_others(path: Path) -> list[Any]:
-    """Answers of DuckDB, some of which come from the footer's statistics alone, and of pyarrow."""
-    column = "rank" if "/labels/" in str(path) else "n_labels"
-    queries = ("SELECT *", "SELECT count(*)", f"SELECT min({column}), max({column})", "SELECT * WHERE index = 1")
-    with duckdb.connect() as connection:
-        found = [
-            connection.execute(
-                query.replace("WHERE", f"FROM '{path}' WHERE") if "WHERE" in query else f"{query} FROM '{path}'"
-            ).fetchall()
-            for query in queries
-        ]
-    return [*found, pq.read_table(path).to_pylist()]
-
-
-class TestLeftovers:
-    """What lies in the folders and is no part of the run."""
-
-    def leave(self, store: Store, path: str, modified: float | None = None) -> Path:
-        """Makes a file below the store."""
-        file = Path(store.root, path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"PAR1")
-        if modified is not None:
-            os.utime(file, (modified, modified))
-        return file
-
-    @pytest.mark.parametrize(
-        "path",
-        [
-            f"labels/run={RUN}/open.parquet",
-            f"labels/run={RUN}/00000!g1.parquet",
-            f"labels/run={RUN}/compacted!000009-0123456789ab.parquet",
-            f"spellings/run={RUN}/compacted!000009-0123456789ab.parquet",
-            f"images/run={RUN}/.open.parquet.0123.tmp",
-            f"labels/run={RUN}/.open.parquet.0123.tmp",
-            f"runs/{RUN}/jobs/.x.json.0123.tmp",
-            f"runs/{RUN}/.run.json.0123.tmp",
-            f"images/run={RUN}/.compacting-x/labels",
-        ],
-    )
-    def test_what_was_left_long_ago_is_told_and_deleted(self, store: Store, path: str) -> None:
-        store.run(RUN).write_job(job_record(RUN, started="2026-01-02T00:00:00+00:00", outcome="running"))
-        before = all_rows(store)
-        file = self.leave(store, path, LONG_AGO)
-        os.utime(file.parent, (LONG_AGO, LONG_AGO))
-        found = verify_run(store.run(RUN))
-        assert (kinds(found), found.is_whole) == ({"leftover"}, True)
-        assert repair(store) == ["deleted"]
-        assert not file.exists()
-        assert all_rows(store) == before
-
-    def test_what_a_running_job_may_own_is_neither_told_nor_deleted(self, store: Store) -> None:
-        started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - 3600))
-        store.run(RUN).write_job(job_record(RUN, started=started, outcome="running"))
-        names = ("open.parquet", "00000!g1.parquet", ".open.parquet.0123.tmp")
-        left = [self.leave(store, f"labels/run={RUN}/{name}") for name in names]
-        left.append(self.leave(store, f"labels/run={RUN}/compacted!000009-0123456789ab.parquet"))
-        left.append(self.leave(store, f"images/run={RUN}/.compacting-x/labels"))
-        assert verify_run(store.run(RUN)).findings == []
-        assert repair(store) == []
-        assert all(file.exists() for file in left)
-
-    def test_what_is_older_than_all_running_jobs_is_of_one_that_died(self, store: Store) -> None:
-        started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-        store.run(RUN).write_job(job_record(RUN, started=started, outcome="running"))
-        self.leave(store, f"labels/run={RUN}/open.parquet", time.time() - 3600)
-        assert kinds(verify_run(store.run(RUN))) == {"leftover"}
-
-    def test_images_that_own_nothing_are_deleted_with_their_labels(self, tmp_path: Path) -> None:
-        store, _ = relabelled(tmp_path, "plain")
-        before = all_rows(store)
-        found = verify_run(store.run(RUN))
-        assert [finding.path for finding in found.findings] == [f"images/run={RUN}/00001.parquet"]
-        assert repair(store) == ["deleted"]
-        assert len(store.run(RUN).list_labels()) == len(store.run(RUN).list_images()) == 3
-        assert all_rows(store) == before
-
-    def test_files_of_others_are_told_and_left_alone(self, store: Store) -> None:
-        names = (f"images/run={RUN}/notes.txt", f"labels/run={RUN}/sub/x.parquet", f"spellings/run={RUN}/0.parquet")
-        files = [self.leave(store, name, LONG_AGO) for name in names]
-        found = verify_run(store.run(RUN))
-        assert (kinds(found), len(found.findings), found.is_whole) == ({"foreign"}, 3, True)
-        assert repair(store) == []
-        assert all(file.exists() for file in files)
-
-    def test_images_that_were_deleted_make_their_shard_open(
-        self, store: Store, source: Path, good_rows: dict[str, list[Any]]
-    ) -> None:
-        Damager(store, RUN, "00000.parquet").delete("images")
-        assert kinds(verify_run(store.run(RUN))) == {"leftover"}
-        repair(store)
-        label_source(store, RUN, str(source), FOUND)
-        assert all_rows(store) == good_rows
 
 
 class TestRecords:
@@ -339,10 +219,6 @@ class TestRecords:
         shutil.rmtree(Path(store.root, "runs", RUN))
         assert runs_to_verify(store) == [RUN]
         assert kinds(verify_run(store.run(RUN))) == {"record"}
-
-
-Described = list[tuple[str, str, str | None]]
-"""Changes of what files say of themselves: table, key, value (None: the key is taken away)."""
 
 
 class TestWhatFilesSay:
