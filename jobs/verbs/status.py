@@ -15,6 +15,7 @@ from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
 from pipeline.store.lock import describe_holder, find_left_locks, read_locks
+from pipeline.store.run_choice import match_run
 from pipeline.store.store import Store
 from pipeline.text import one_line, printable
 
@@ -53,9 +54,8 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
 
 def _show(connection: Connection, url: str, run: str | None) -> int:
     store = Store(url)
+    run = None if run is None else match_run(store, store.run_names(), run)
     records = query_rows(connection, "records", {"run": run})
-    if run is not None and not records:
-        raise click.ClickException(f"there is no run {run} in {url}")
     totals = {row["run"]: row for row in query_rows(connection, "status", {"run": run})}
     adds_up = True
     for record in records:
