@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -21,7 +22,8 @@ from pipeline.catalog.connection import Connection, query_rows, run_query
 from pipeline.errors import TagstreamError
 from pipeline.text import one_line, printable
 
-_PROMPT, _CONTINUED = "tagstream> ", "      ...> "
+_CONTINUED = "...> "
+_MAX_RUN_CHARACTERS = 40
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
 _HELP = """\
 A query ends with a semicolon and may take several lines; it reads the store as it was when the prompt opened.
@@ -41,16 +43,19 @@ def run_prompt(connection: Connection, store: str, output: str) -> None:
         store: directory or URL, for the greeting.
         output: "table", "csv" or "json".
     """
+    runs = [row["run"] for row in query_rows(connection, "records", {"run": None})]
+    prompt = _prompt_of(runs)
     session: PromptSession[str] = PromptSession(
-        _PROMPT,
+        prompt,
         # Enter starts a new line until the query is complete.
         multiline=Condition(lambda: not is_complete(get_app().current_buffer.text)),
-        prompt_continuation=_CONTINUED,
+        prompt_continuation=_CONTINUED.rjust(len(prompt)),
         completer=WordCompleter(completions(connection), ignore_case=True),
         complete_while_typing=False,
         history=_open_history(),
     )
-    click.echo(f"Store {store}. A query ends with ; and .help tells more.")
+    several = f" It holds {len(runs)} runs; --run narrows the views to one." if len(runs) > 1 else ""
+    click.echo(f"Store {store}.{several} A query ends with ; and .help tells more.")
     while True:
         try:
             text = session.prompt().strip()
@@ -61,6 +66,15 @@ def run_prompt(connection: Connection, store: str, output: str) -> None:
             continue
         except EOFError:
             return
+
+
+def _prompt_of(runs: Sequence[str]) -> str:
+    """The prompt: the run that the views hold, or how many runs they hold."""
+    if len(runs) != 1:
+        return f"{len(runs)} runs> "
+    (run,) = runs
+    shown = run if len(run) <= _MAX_RUN_CHARACTERS else run[: _MAX_RUN_CHARACTERS - 3] + "..."
+    return f"run {shown}> "
 
 
 def is_complete(text: str) -> bool:
