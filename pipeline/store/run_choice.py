@@ -8,10 +8,9 @@ from typing import Literal
 
 from pipeline.errors import StoreError
 from pipeline.store.run import Run
-from pipeline.store.store import Store
+from pipeline.store.store import LATEST, Store
 from schemas import RunRecord
 
-LATEST = "latest"
 _N_NAMED = 10
 
 

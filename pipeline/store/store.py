@@ -11,6 +11,8 @@ from pipeline.store.layout import Layout
 from pipeline.store.run import Run
 from schemas import RunRecord
 
+# What `--run` calls the latest run.
+LATEST = "latest"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -48,9 +50,11 @@ class Store:
     def create_run(self, record: RunRecord) -> RunRecord:
         """Makes the run that a record describes, unless it exists; returns the record that stands, perhaps another's.
 
-        Raises StoreError for a name that cannot be part of a path.
+        Raises StoreError for a name that cannot be part of a path, and for `latest`.
         """
         check_run_name(record.run)
+        if record.run == LATEST:
+            raise StoreError(f"a new run cannot be called {LATEST}, which means the latest run; choose another name")
         return self.run(record.run).create(record)
 
 

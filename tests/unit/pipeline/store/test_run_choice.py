@@ -108,9 +108,14 @@ class TestLatest:
         assert choose_run(store, None).run == "a"
 
     def test_a_run_that_is_called_latest_is_meant_by_its_name(self, tmp_path: Path) -> None:
-        store = make(tmp_path, "latest", "z")
+        store = make(tmp_path, "z")
+        store.run("latest").create(run_record("latest"))
         store.run("z").write_job(job_record("z"))
         assert choose_run(store, "latest").run == "latest"
+
+    def test_a_new_run_cannot_be_called_latest(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"a new run cannot be called latest, .*; choose another name"):
+            make(tmp_path, "latest")
 
     def test_the_latest_can_be_matched(self, tmp_path: Path) -> None:
         store = make(tmp_path, "a", "b")
