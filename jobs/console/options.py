@@ -20,6 +20,10 @@ class FiniteRange(click.FloatRange):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        # Click would describe a range without ends as "x<=None".
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False)
 

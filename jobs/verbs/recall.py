@@ -97,7 +97,7 @@ def _numbers(text: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or numbers[0] < 1 or numbers[-1] > _MAX_K:
-        raise click.UsageError(f"--k is {text}; expected numbers from 1 to {_MAX_K}, apart by commas")
+        raise click.UsageError(f"--k is {text}; expected numbers from 1 to {_MAX_K}, separated by commas")
     return numbers
 
 

@@ -24,13 +24,19 @@ from pipeline.text import one_line, printable
 
 _CONTINUED = "...> "
 _MAX_RUN_CHARACTERS = 40
+# The commands as other prompts call them.
+_ALIASES = {
+    **dict.fromkeys((".exit", "exit", "quit", "\\q"), ".quit"),
+    **dict.fromkeys(("help", "\\?", "\\h"), ".help"),
+    **dict.fromkeys(("\\d", "\\dt", "\\dv"), ".tables"),
+}
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
 _HELP = """\
 A query ends with a semicolon and may take several lines; it reads the store as it was when the prompt opened.
 
   .tables   views and macros, and their columns and arguments
   .help     this text
-  .quit     leave, as does Ctrl-D
+  .quit     leave, as do exit, quit, \\q and Ctrl-D
 
 Tab completes. Ctrl-C stops a query, or clears what is typed. Ctrl-R searches what was asked before."""
 
@@ -59,7 +65,7 @@ def run_prompt(connection: Connection, store: str, output: str) -> None:
     while True:
         try:
             text = session.prompt().strip()
-            if text.rstrip("; ") in (".quit", ".exit"):
+            if _command(text) == ".quit":
                 return
             _obey(connection, text, output)
         except KeyboardInterrupt:
@@ -80,7 +86,7 @@ def _prompt_of(runs: Sequence[str]) -> str:
 def is_complete(text: str) -> bool:
     """Whether Enter runs this text: it is empty, a command, or a query that ends with a semicolon."""
     text = text.strip()
-    if not text or text.startswith("."):
+    if not text or text.startswith(".") or _command(text).startswith("."):
         return True
     tokens = [(start, kind) for start, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
     # Tokens start at byte offsets. A semicolon within a string, a quoted name or a comment is not an operator.
@@ -119,9 +125,15 @@ def _open_history() -> History:
         return InMemoryHistory()
 
 
+def _command(text: str) -> str:
+    """The command that a text is, or else the text."""
+    word = text.strip().rstrip("; ")
+    return _ALIASES.get(word.lower(), word)
+
+
 def _obey(connection: Connection, text: str, output: str) -> None:
     """Runs a command or queries; a failure is printed, and the prompt goes on."""
-    command = text.rstrip("; ")
+    command = _command(text)
     try:
         if command == ".help":
             click.echo(_HELP)

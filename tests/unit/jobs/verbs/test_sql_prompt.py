@@ -147,6 +147,14 @@ class TestCommands:
     def test_quit_leaves(self, prompt: Prompt) -> None:
         assert prompt(f".quit{ENTER}SELECT 1;{ENTER}") == ([], [])
 
+    @pytest.mark.parametrize("word", ["exit", "quit", "EXIT;", "\\q", ".exit"])
+    def test_it_is_left_as_other_prompts_are(self, prompt: Prompt, word: str) -> None:
+        assert prompt(f"{word}{ENTER}SELECT 1;{ENTER}") == ([], [])
+
+    @pytest.mark.parametrize(("word", "command"), [("help", ".help"), ("\\?", ".help"), ("\\d", ".tables")])
+    def test_commands_may_be_called_as_in_other_prompts(self, prompt: Prompt, word: str, command: str) -> None:
+        assert prompt(f"{word}{ENTER}") == prompt(f"{command}{ENTER}")
+
     def test_help_names_every_command(self, prompt: Prompt) -> None:
         text = "\n".join(prompt(f".help{ENTER}")[0])
         assert all(word in text for word in (".tables", ".help", ".quit", "Ctrl-C", "Ctrl-D"))
