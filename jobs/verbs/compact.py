@@ -56,4 +56,4 @@ class _FilesLine:
         self._done, self._total = done, total
 
     def describe(self, elapsed_s: float) -> str:
-        return f"run {self._run}: {self._done:,} of {self._total:,} new files · {clock(elapsed_s)} gone"
+        return f"run {self._run}: {self._done:,} of {self._total:,} new files · {clock(elapsed_s)} elapsed"

@@ -54,7 +54,7 @@ def export(form: Any, images: bool, vocabulary: str | None, thresholds: str | No
     options["run"] = find_chosen_run(options["store"], options["run"])
     request = ExportRequest(to=form, selection=chosen, vocabulary=words, thresholds=learned, images=images, **options)
     exported = Export(request)
-    with LiveLine(lambda s: f"{_describe(exported)} · {clock(s)} gone"):
+    with LiveLine(lambda s: f"{_describe(exported)} · {clock(s)} elapsed"):
         exported.write()
     _print_result(exported, options["out"])
 

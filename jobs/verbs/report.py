@@ -53,7 +53,7 @@ def report(store: str, run: str | None, vocabulary: str | None, **options: Any) 
     words = read_vocabulary(vocabulary)
     run = find_chosen_run(store, run)
     made = Report(ReportRequest(store=store, run=run, vocabulary=words, vocabulary_path=vocabulary, **options))
-    with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} gone"):
+    with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} elapsed"):
         made.write()
     print_report(made)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -48,7 +49,7 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
     except (duckdb.Error, StoreError) as error:
         if not isinstance(error, duckdb.Error) and not isinstance(error.__cause__, duckdb.Error):
             raise
-        hint = f"`tagstream status {store} --verify` finds what is damaged"
+        hint = f"`tagstream status {shlex.quote(store)} --verify` finds what is damaged"
         raise StoreError(f"{one_line(error)}; {hint}") from error
 
 
@@ -110,7 +111,7 @@ def _print_source(store: Store, run: str) -> None:
     if record is None:
         return
     try:
-        with LiveLine(lambda elapsed_s: f"run {run}: listing the source · {clock(elapsed_s)} gone"):
+        with LiveLine(lambda elapsed_s: f"run {run}: listing the source · {clock(elapsed_s)} elapsed"):
             at_source = compare_with_source(store.run(run), record)
     except TagstreamError as error:
         click.echo(f"  source      could not be looked at: {printable(str(error))}")

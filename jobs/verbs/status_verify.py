@@ -10,7 +10,7 @@ from jobs.console.live_line import LiveLine, clock
 from pipeline.errors import StoreError
 from pipeline.labelling.source_status import labelling_command
 from pipeline.store.run_choice import match_run
-from pipeline.store.store import Store
+from pipeline.store.store import Store, no_store
 from pipeline.text import printable
 from pipeline.upkeep.repair import repair_run
 from pipeline.upkeep.verification import Finding, Mend, Verification, runs_to_verify, verify_run
@@ -32,7 +32,7 @@ def verify_store(url: str, run: str | None, repair: bool) -> int:
     store = Store(url)
     runs = runs_to_verify(store)
     if not runs:
-        raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
+        raise no_store(url)
     is_left = False
     for name in runs if run is None else [match_run(store, runs, run)]:
         verification = _verify(store, name)
@@ -52,7 +52,7 @@ def _verify(store: Store, run: str) -> Verification:
         done[:] = [n_read, n_files]
 
     def describe(elapsed_s: float) -> str:
-        return f"run {run}: {done[0]:,} of {done[1]:,} files of images read · {clock(elapsed_s)} gone"
+        return f"run {run}: {done[0]:,} of {done[1]:,} files of images read · {clock(elapsed_s)} elapsed"
 
     with LiveLine(describe):
         return verify_run(store.run(run), note)

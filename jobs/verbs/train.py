@@ -94,7 +94,7 @@ def describe(at: TrainProgress, elapsed_s: float) -> str:
         limit = at.recall_10_limit
         at_most = "" if limit is None or limit >= 1 else f" (at most {limit:.3f})"
         parts.append(f"recall@10 {at.recall_10:.3f}{at_most}")
-    parts.append(f"{clock(elapsed_s)} gone")
+    parts.append(f"{clock(elapsed_s)} elapsed")
     if at.eta_s is not None:
         parts.append(f"{clock(at.eta_s)} to go")
     if at.phase != "training":

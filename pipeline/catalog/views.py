@@ -26,7 +26,7 @@ from pipeline.storage.files import full_url, is_local, open_filesystem, storage_
 from pipeline.store.layout import Layout
 from pipeline.store.ownership import is_compacted
 from pipeline.store.run_choice import choose_run
-from pipeline.store.store import Store
+from pipeline.store.store import Store, no_store
 from pipeline.text import without_traceback
 from schemas import IMAGES, LABELS, SPELLINGS, JobRecord, RunRecord
 
@@ -62,7 +62,7 @@ def open_store(
     """
     store = Store(url)
     if not store.exists():
-        raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
+        raise no_store(url)
     runs = store.run_names() if run is None else [choose_run(store, run).run]
     connection = _connect(memory_limit)
     root = full_url(store.filesystem, store.root)

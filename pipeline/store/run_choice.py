@@ -8,7 +8,7 @@ from typing import Literal
 
 from pipeline.errors import StoreError
 from pipeline.store.run import Run
-from pipeline.store.store import LATEST, Store
+from pipeline.store.store import LATEST, Store, no_store
 from schemas import RunRecord
 
 _N_NAMED = 10
@@ -80,7 +80,7 @@ def match_run(store: Store, names: Sequence[str], given: str) -> str:
 def _run_names(store: Store) -> list[str]:
     names = store.run_names()
     if not names:
-        raise StoreError(f"there is no store at {store.url}; `tagstream label SOURCE --store {store.url}` makes one")
+        raise no_store(store.url)
     return names
 
 

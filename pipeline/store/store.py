@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import PurePosixPath
 
 from pipeline.errors import StoreError
@@ -56,6 +57,12 @@ class Store:
         if record.run == LATEST:
             raise StoreError(f"a new run cannot be called {LATEST}, which means the latest run; choose another name")
         return self.run(record.run).create(record)
+
+
+def no_store(url: str) -> StoreError:
+    """The error for a store that is not there, with the command that makes it."""
+    command = f"tagstream label SOURCE --store {shlex.quote(url)}"
+    return StoreError(f"there is no store at {url}; `{command}` makes one")
 
 
 def check_run_name(name: str) -> None:

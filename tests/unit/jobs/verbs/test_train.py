@@ -46,7 +46,7 @@ def test_the_line_tells_of_steps_loss_rate_recall_and_time() -> None:
     progress = TrainProgress(n_steps=1200)
     progress.update(ROW)
     assert describe(progress, 65.0) == (
-        "step 120/1,200 · loss 1.234 · 99 images/s · recall@10 0.500 · 1:05 gone · 9:00 to go"
+        "step 120/1,200 · loss 1.234 · 99 images/s · recall@10 0.500 · 1:05 elapsed · 9:00 to go"
     )
 
 

@@ -58,6 +58,10 @@ class TestByName:
         with pytest.raises(StoreError, match=r"^there is no store at .*; `tagstream label SOURCE --store"):
             choose_run(Store(str(tmp_path / "nowhere")), None)
 
+    def test_the_command_that_makes_a_store_can_be_pasted(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"`tagstream label SOURCE --store '.*/my tags'` makes one$"):
+            choose_run(Store(str(tmp_path / "my tags")), None)
+
     def test_a_run_without_a_record_is_told_of(self, tmp_path: Path) -> None:
         (tmp_path / "store" / "runs" / "lost").mkdir(parents=True)
         with pytest.raises(StoreError, match=r"there is no run lost in the store .*: its record is lost"):
