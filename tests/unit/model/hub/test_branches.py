@@ -32,6 +32,7 @@ from tests.fixtures.tiny_vlms import (
     merge,
 )
 from tests.unit.model.hub.slow_branches import assert_same_branches, next_log_probs, slow_branches, slow_score
+from tests.unit.model.test_one_shot_cost import LargestTensor
 
 TOP_K, MAX_LABEL_TOKENS = 6, 4
 # A sixth of the vocabulary. Placeholders of images are among them: the slow way would take them for images.
@@ -152,6 +153,17 @@ def test_an_image_whose_branches_have_all_ended_leaves_the_others_as_they_are():
         branches = sample_branches(decoder, Ending([first[1]]), 1, MAX_LABEL_TOKENS)
     assert branches.n_tokens_BK[1, 0] == 1
     assert_same_branches(branches, [slow_branches(vlm, image, {first[1]}, 1, MAX_LABEL_TOKENS) for image in images])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("architecture", ["llava", "qwen3_vl", "paligemma2"])
+def test_no_tensor_of_the_steps_is_as_large_as_a_prefix_copied_for_every_branch(architecture):
+    vlm = vlm_of(architecture)
+    prefix = prefill(vlm.model, merge(pictures(vlm, words=(90, 80, 85))))
+    with LargestTensor() as largest:
+        sample_branches(HubBranches(vlm.model, prefix), Ending(sorted(CLOSING)), TOP_K, MAX_LABEL_TOKENS)
+    n_copied = prefix.cache.layers[-1].keys.numel() * TOP_K
+    assert 0 < largest.n_elements < n_copied / 2
 
 
 def test_a_place_that_is_kept_twice_becomes_two_branches():
