@@ -117,7 +117,7 @@ def test_labels_made_by_the_trainer_equal_those_of_the_saved_folder(
 ) -> None:
     trainer = Trainer(plan_of(trained, "unused", colours), 0, 1, lambda report: None)
     images = [sample for shard in source_shards(str(colours / "val")) for sample in read_images(shard)]
-    by_trainer = trainer.labeler.recognizer.label_instantly(images, top_k=5)
+    by_trainer = trainer.labeler.recognizer.label(images, top_k=5)
     label(colours / "val", tmp_path / "store", model=Checkpoints(str(trained)).folder(60))
     stored = rows(tmp_path / "store", 'SELECT "index", label, score FROM labels ORDER BY "index", rank')
 
