@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.sampling import Branches, SampledLabel
-from tests.fixtures.tiny_vlms import Inputs, TinyVlm, extend, merge
+from tests.fixtures.recognizers.tiny_vlms import Inputs, TinyVlm, extend, merge
 
 # The same float32 network computed in two orders. A wrong mask or position is off by far more.
 PROBABILITY_ABS, PROBABILITY_REL = 1e-5, 1e-4

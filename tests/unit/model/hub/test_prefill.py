@@ -7,7 +7,7 @@ import torch
 import transformers as tf
 
 from model.hub.prefill import prefill
-from tests.fixtures.tiny_vlms import IMAGE, SQUARE, TEXT, build_vlm, merge
+from tests.fixtures.recognizers.tiny_vlms import IMAGE, SQUARE, TEXT, build_vlm, merge
 
 
 @pytest.fixture(scope="module")

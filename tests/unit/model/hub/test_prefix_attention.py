@@ -11,7 +11,7 @@ from model.decoder import BranchLayout
 from model.hub.branch_cache import BranchLayer
 from model.hub.branches import share_prefixes
 from model.hub.prefix_attention import attend, branch_step
-from tests.fixtures.tiny_vlms import build_vlm, merge
+from tests.fixtures.recognizers.tiny_vlms import build_vlm, merge
 
 N_BRANCHES, N_HEADS, WIDTH = 4, 2, 8
 
