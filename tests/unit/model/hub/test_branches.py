@@ -34,7 +34,7 @@ from tests.fixtures.recognizers.tiny_vlms import (
 from tests.unit.model.hub.slow_branches import assert_same_branches, next_log_probs, slow_branches, slow_score
 from tests.unit.model.test_one_shot_cost import LargestTensor
 
-# Plain, with three axes of positions, with masks of their own, with windows, with crossed attention. The others are long.
+# Plain, three axes of positions, masks of their own, windows, crossed attention. Tests of the others are long.
 FIRST = {"llava", "qwen3_vl", "paligemma2", "gemma3", "mllama"}
 TOP_K, MAX_LABEL_TOKENS = 6, 4
 # A sixth of the vocabulary. Placeholders of images are among them: the slow way would take them for images.
