@@ -129,7 +129,8 @@ def _attend_from_branches(
     n_hidden = 0
     if layer is None:
         prefix_keys, prefix_values = key, value
-        key, value = (images.new_empty(len(query_MHQE), *images.shape[1:])[:, :, :0] for images in (key, value))
+        # There are no own tokens.
+        key, value = (of.new_empty(len(query_MHQE), of.shape[1], 0, of.shape[3]) for of in (key, value))
     else:
         prefix_keys, prefix_values = layer.prefix_keys, layer.prefix_values
         n_hidden = layer.n_prefix - prefix_keys.shape[2]

@@ -33,7 +33,7 @@ def test_positions_of_a_label_go_on_where_those_of_the_prompt_end(qwen):
 
 
 @torch.inference_mode()
-def test_the_mask_of_a_branch_is_its_image_s_and_own_tokens(qwen):
+def test_the_mask_of_a_branch_is_that_of_its_image_and_its_own_tokens(qwen):
     images = [qwen.make_inputs(9, 0), qwen.make_inputs(4, 0)]
     inputs = prefill(qwen.model, merge(images)).step_inputs(torch.tensor([0, 1, 1]), 2)
     longest = images[0]["input_ids"].shape[1]
