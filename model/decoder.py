@@ -4,8 +4,8 @@ Both run the modules of `LlamaForCausalLM` block by block, because the stock for
 block at the answer position nor let branches read a prefix that is stored once per image.
 
 Shape suffixes: B images, S prefix tokens, D decoder width, M live branches of all images together, A live branches of
-the image that has most, H query heads, K key/value heads, G query heads a key/value head (H = K * G), E head width,
-T tokens a branch has had so far.
+the image that has most, H query heads, K key/value heads, G query heads a key/value head (H = K * G), R queries of an
+image (A * G), E head width, T tokens a branch has had so far, X prefix and own tokens (S + T).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class BranchLayout:
     def packed(self, padded: Tensor) -> Tensor:
         """[B, A, ...] -> [M, ...]."""
         if self.is_full:
-            return padded.reshape(-1, *padded.shape[2:])
+            return padded.flatten(0, 1)
         return padded[self.image_M, self.slot_M]
 
 
@@ -176,12 +176,19 @@ def attend_from_branches(
     prefix_keys_BKSE: Tensor,
     prefix_values_BKSE: Tensor,
     layout: BranchLayout,
+    mask_MX: Tensor | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """Attention of each branch's one (scaled) query to its image's prefix and its own tokens, [M, H, E].
 
     This is attention under a block mask with the blocks that are masked out never computed: one product of all of an
     image's queries with its prefix, one small product of each query with its own tokens, one softmax (float32) over
     both.
+
+    Args:
+        mask_MX: what of prefix and own tokens a branch sees. A boolean mask is True there. A mask of floats is added to
+            the scores. None where every branch sees all of it.
+        softcap: scores are squeezed between this and its negative, where given.
     """
     n_branches, n_heads, width = query_MHE.shape
     n_kv_heads, n_prefix = prefix_keys_BKSE.shape[1:3]
@@ -195,14 +202,25 @@ def attend_from_branches(
     scores_BKRS = query_BKRE @ prefix_keys_BKSE.transpose(2, 3)
     own_scores_BKRT = layout.side_by_side(own_scores_MKGT).transpose(1, 2).flatten(2, 3)
 
-    weights_BKRX = torch.cat((scores_BKRS, own_scores_BKRT), dim=-1).softmax(dim=-1, dtype=torch.float32)
-    weights_BKRX = weights_BKRX.to(query_MHE.dtype)
+    scores_BKRX = torch.cat((scores_BKRS, own_scores_BKRT), dim=-1)
+    if softcap is not None:
+        scores_BKRX = torch.tanh(scores_BKRX / softcap) * softcap
+    if mask_MX is not None:
+        scores_BKRX = apply_mask(scores_BKRX, layout.side_by_side(mask_MX).repeat_interleave(n_groups, dim=1)[:, None])
+    weights_BKRX = scores_BKRX.softmax(dim=-1, dtype=torch.float32).to(query_MHE.dtype)
     from_prefix_BKRE = weights_BKRX[..., :n_prefix] @ prefix_values_BKSE
 
     split = (layout.n_images, n_kv_heads, layout.n_slots, n_groups, -1)
     from_prefix_MKGE = layout.packed(from_prefix_BKRE.view(split).transpose(1, 2))
     own_weights_MKGT = layout.packed(weights_BKRX[..., n_prefix:].reshape(split).transpose(1, 2))
-    return (from_prefix_MKGE + own_weights_MKGT @ own_values_MKTE).reshape(n_branches, n_heads, width)
+    return (from_prefix_MKGE + own_weights_MKGT @ own_values_MKTE).reshape(n_branches, n_heads, -1)
+
+
+def apply_mask(scores: Tensor, mask: Tensor) -> Tensor:
+    """Attention scores under a mask that broadcasts to them: a boolean one hides where False, another is added."""
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores + mask
 
 
 def project(

@@ -14,10 +14,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from model.branches import NxtpBranches
 from model.choices import DTYPES, SAMPLINGS, find_ranking
 from model.configuration import RecognizerConfig
+from model.ending import Ending
 from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
+from model.label_trie import ListedLabels
 from model.list_decoding import decode_lists
 from model.modeling import RecognizerModel
 from model.notebook import LabelLists, Labels, recognizer_html
@@ -25,8 +28,11 @@ from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor, resize_and_crop
 from model.ranking import Label, make_label, rank, with_similarity
 from model.sampling import Branches, SampledLabel, check_top_k, sample_one_shot
+from model.scoring import score_labels
 
 _DECODED_LABELS_KEPT = 1 << 17
+# The logits of so many branches are held at once: 512 MiB with a vocabulary of 32,000.
+_MAX_SCORED_BRANCHES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class Tokenizer(Protocol):
     """What a recognizer needs of a tokenizer."""
 
     def decode(self, token_ids: list[int], /) -> str: ...
+
+    def encode(self, text: str, /, *, add_special_tokens: bool) -> list[int]: ...
 
 
 class Recognizer:
@@ -207,6 +215,41 @@ class Recognizer:
                 embedding_VD = self.module.get_input_embeddings().weight
                 images = with_similarity(images, sampled.image_embeds_BND, embedding_VD)
         return LabelLists(Labels(rank(labels, by, keep_unfinished), ranking) for labels in images)
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[Image.Image | bytes], names: Sequence[str]) -> Tensor:
+        """Log probability that the model writes each of these names for each image, float32 [images, names].
+
+        It is that of the name's tokens and of the delimiter behind them. The ranking "prob" gives the same probability
+        to a label that one branch alone spells.
+
+        Args:
+            images: PIL images or encoded bytes, as in `label`.
+            names: labels of your own list, each spelled as the model would write it.
+
+        Raises ImageDecodeError where bytes are no readable image, ValueError where a name cannot be a label.
+        """
+        pixel_values = self.pixel_values([self.preprocessor.crop(image) for image in images])
+        n_images = len(pixel_values)
+        labels = ListedLabels(
+            [self._name_ids(name) for name in names], max(1, _MAX_SCORED_BRANCHES // max(1, n_images)), self.device
+        )
+        if n_images == 0:
+            return torch.empty(0, labels.n_labels)
+        decoder = NxtpBranches(self.module, self.module.prefill(pixel_values))
+        return score_labels(decoder, labels, Ending([self.config.delimiter_id], self.device)).cpu()
+
+    def _name_ids(self, name: str) -> list[int]:
+        """A name's token ids. Raises ValueError where the model cannot write it."""
+        ids = self.tokenizer.encode(name, add_special_tokens=False)
+        spelled = self.tokenizer.decode(ids).strip()
+        if not ids or spelled != name or self.config.delimiter_id in ids:
+            delimiter = self.tokenizer.decode([self.config.delimiter_id]).strip()
+            raise ValueError(
+                f"the name {name!r} is read as {spelled!r}; expected words of the model's vocabulary"
+                f" without {delimiter!r}"
+            )
+        return ids
 
     def explain(
         self,

@@ -1,10 +1,11 @@
 """One-shot sampling: the top-k labels of an image decoded in parallel from one prefill.
 
 "Object recognition as next token prediction" (Yue et al., CVPR 2024), section 3.3: the k most probable first tokens
-after the prompt open k branches; each is then decoded greedily until it produces the delimiter.
+after the prompt open k branches. Each is then decoded greedily until its label ends: with the delimiter, or with one of
+several tokens that close a label.
 
-Shape suffixes: B images, K branches an image, M live branches of all images together, T tokens of a branch (the
-delimiter included), V vocabulary.
+Shape suffixes: B images, K branches an image, M live branches of all images together, T tokens of a branch (the end
+included), V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.decoder import BranchCache, BranchLayout, step_branches
+from model.branches import BranchDecoder, NxtpBranches
+from model.ending import Ending
 from model.modeling import Prefix, RecognizerModel
 
 MAX_TOP_K = 200
@@ -56,28 +58,37 @@ class Branches:
 def top_k_tokens(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Probabilities (softmax over the whole vocabulary) and ids of the k most probable tokens, [B, k] each.
 
-    In float32 whatever the model's dtype: half-precision logits tie, and ties make the choice arbitrary. Overwrites
-    float32 logits: another tensor of their size would cost more time than the sum itself.
+    In float32 whatever the logits' dtype: half-precision logits tie, and ties make the choice arbitrary.
     """
     logits_BV = logits_BV.float()
-    # For one token max() reads the logits once; topk() selects and sorts.
-    top_BK, ids_BK = logits_BV.max(dim=-1, keepdim=True) if k == 1 else logits_BV.topk(k, dim=-1)
+    top_BK, ids_BK = logits_BV.topk(k, dim=-1)
     highest_B1 = top_BK[:, :1]
-    total_B1 = logits_BV.sub_(highest_B1).exp_().sum(dim=-1, keepdim=True)
+    total_B1 = (logits_BV - highest_B1).exp_().sum(dim=-1, keepdim=True)
     return (top_BK - highest_B1).exp() / total_B1, ids_BK
 
 
 def sample_one_shot(model: RecognizerModel, prefix: Prefix, top_k: int, max_label_tokens: int) -> Branches:
-    """Decodes the top-k labels of every image over the shared prefix.
+    """Decodes the top-k labels of every image over the shared prefix, by an NXTP recognizer.
 
     Args:
         prefix: what `model.prefill` returned for the images.
-        top_k: branches an image, 1 to 200.
-        max_label_tokens: a branch that has this many tokens and whose next is not the delimiter is unfinished.
+        top_k, max_label_tokens: as in `sample_branches`.
     """
-    check_top_k(top_k, model.config.text_config.vocab_size)
-    delimiter_id = model.config.delimiter_id
-    probs_BK, ids_BK = top_k_tokens(model.token_logits(prefix.answer_BD), top_k)
+    ending = Ending([model.config.delimiter_id], prefix.answer_BD.device)
+    return sample_branches(NxtpBranches(model, prefix), ending, top_k, max_label_tokens)
+
+
+def sample_branches(decoder: BranchDecoder, ending: Ending, top_k: int, max_label_tokens: int) -> Branches:
+    """Decodes the top-k labels of every image over the shared prefix.
+
+    Args:
+        decoder: with the images' prefixes. The branches that it has open are forgotten.
+        ending: what closes a label.
+        top_k: branches an image, 1 to 200.
+        max_label_tokens: a branch that has this many tokens and does not end with the next is unfinished.
+    """
+    check_top_k(top_k, decoder.first_logits_BV.shape[-1])
+    probs_BK, ids_BK = top_k_tokens(decoder.first_logits_BV, top_k)
     n_images = len(ids_BK)
     n_branches = n_images * top_k
 
@@ -85,28 +96,22 @@ def sample_one_shot(model: RecognizerModel, prefix: Prefix, top_k: int, max_labe
     token_probs = probs_BK.new_zeros(n_branches, max_label_tokens + 1)
     n_tokens = ids_BK.new_ones(n_branches)
     token_ids[:, 0], token_probs[:, 0] = ids_BK.flatten(), probs_BK.flatten()
-    finished = token_ids[:, 0] == delimiter_id
+    finished = ending.has(token_ids[:, 0])
 
-    cache = BranchCache()
     live_M = torch.nonzero(~finished)[:, 0]
+    decoder.open(live_M // top_k)
     for n_decoded in range(1, max_label_tokens + 1):
         if len(live_M) == 0:
             break
-        layout = BranchLayout.of(live_M // top_k, n_images)
-        position = prefix.cache.n_tokens + n_decoded - 1
-        hidden_MD = step_branches(
-            model.decoder, token_ids[live_M, n_decoded - 1], position, layout, prefix.cache, cache
-        )
-        next_probs_M1, next_ids_M1 = top_k_tokens(model.token_logits(hidden_MD), 1)
-        next_ids_M, closes_M = next_ids_M1[:, 0], next_ids_M1[:, 0] == delimiter_id
-        # At the limit only a delimiter is still taken: another token would make the label too long.
+        next_probs_M, next_ids_M, closes_M = ending.next_tokens(decoder.step(token_ids[live_M, n_decoded - 1]))
+        # At the limit only an end is still taken: another token would make the label too long.
         taken_M = closes_M if n_decoded == max_label_tokens else torch.ones_like(closes_M)
         token_ids[live_M, n_decoded] = torch.where(taken_M, next_ids_M, 0)
-        token_probs[live_M, n_decoded] = torch.where(taken_M, next_probs_M1[:, 0], 0.0)
+        token_probs[live_M, n_decoded] = torch.where(taken_M, next_probs_M, 0.0)
         n_tokens[live_M] += taken_M.long()
         finished[live_M] = closes_M
         open_M = torch.nonzero(~closes_M)[:, 0]
-        cache.keep(open_M)
+        decoder.keep(open_M)
         live_M = live_M[open_M]
 
     return Branches(

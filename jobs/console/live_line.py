@@ -17,7 +17,7 @@ from pipeline.labelling.progress import ProgressSnapshot
 _REDRAW_S = 0.25
 _PLAIN_S = 5.0
 _CLOCK = r"(\d+ d )?(\d+:)?\d+:\d\d"
-_PROGRESS = re.compile(rf".+ \.\.\. {_CLOCK}|.+ · {_CLOCK} gone( · .+)?")
+_PROGRESS = re.compile(rf".+ \.\.\. {_CLOCK}|.+ · {_CLOCK} elapsed( · .+)?")
 
 
 class LiveLine:
@@ -81,7 +81,7 @@ def describe(at: ProgressSnapshot, elapsed_s: float) -> str:
         f"{at.n_images:,} images",
         f"{at.images_per_s:,.0f} images/s",
         f"{at.n_rejected:,} rejected",
-        f"{clock(elapsed_s)} gone",
+        f"{clock(elapsed_s)} elapsed",
     ]
     if at.eta_s is not None:
         parts.append(f"{clock(at.eta_s)} to go")

@@ -20,14 +20,20 @@ class FiniteRange(click.FloatRange):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        # Click would describe a range without ends as "x<=None".
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False)
 
 # The store that a verb reads.
 store_argument = click.argument("store")
 
-run_option = click.option("--run", help="Which run.  [default: the only one]")
-only_run_option = click.option("--run", help="Only this run.")
+_RUN = "A run's name, its unique beginning, or latest."
+read_run_option = click.option("--run", help=f"{_RUN}  [default: latest]")
+changed_run_option = click.option("--run", help=f"{_RUN}  [default: the only one]")
+only_run_option = click.option("--run", help=f"{_RUN}  [default: all]")
 truth_option = click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
 vocabulary_option = click.option("--vocabulary", type=EXISTING_FILE, help="TOML or CSV.  [default: built in]")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")

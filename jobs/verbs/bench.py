@@ -35,7 +35,7 @@ def bench(output: str, **options: Any) -> None:
     from pipeline.forecast.machine_speed import SpeedJob, SpeedRequest
 
     job = SpeedJob(SpeedRequest(**options))
-    with job_process(**NOTHING_KEPT), LiveLine(lambda elapsed_s: f"{job.phase} · {clock(elapsed_s)} gone"):
+    with job_process(**NOTHING_KEPT), LiveLine(lambda elapsed_s: f"{job.phase} · {clock(elapsed_s)} elapsed"):
         measured = job.run()
     if output == "json":
         click.echo(json.dumps(asdict(measured), indent=2))

@@ -7,6 +7,7 @@ import click
 from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import only_run_option, store_argument, vocabulary_option
 from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.store.run_choice import match_run
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
 
@@ -28,7 +29,8 @@ def compact(store: str, run: str | None, vocabulary: str | None) -> None:
     opened = Store(store)
     if not opened.exists():
         raise click.ClickException(f"there is no store at {store}")
-    for name in [run] if run else opened.run_names():
+    names = opened.run_names()
+    for name in names if run is None else [match_run(opened, names, run)]:
         line = _FilesLine(name)
         with LiveLine(line.describe):
             compacted = compact_run(opened.run(name), words, line.note)
@@ -54,4 +56,4 @@ class _FilesLine:
         self._done, self._total = done, total
 
     def describe(self, elapsed_s: float) -> str:
-        return f"run {self._run}: {self._done:,} of {self._total:,} new files · {clock(elapsed_s)} gone"
+        return f"run {self._run}: {self._done:,} of {self._total:,} new files · {clock(elapsed_s)} elapsed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -18,10 +19,13 @@ from jobs.console.output import print_rows
 from pipeline.analysis.comparison import Comparison, compare_runs
 from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import read_vocabulary
-from schemas import ComparisonSummary
+from pipeline.store.run_choice import choose_run
+from pipeline.store.store import Store
+from schemas import ComparisonSummary, RunRecord
 
 EXIT_CONDITION_MET = 4
 _MAX_K = 200
+_DEFAULT_K = 10
 _SHOWN_NAMES = 10
 _SHOWN_MEASURES = ("recall_macro", "precision_macro", "f1_macro", "hit")
 _CONDITION = re.compile(r"\s*([a-z1_]+)(?:@(\d+))?\s*(<=|>=|<|>)\s*([-+]?\d*\.?\d+(?:e-?\d+)?)\s*")
@@ -33,7 +37,9 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
 @store_argument
 @click.argument("run_a")
 @click.argument("run_b")
-@click.option("--k", default=10, show_default=True, type=click.IntRange(1, _MAX_K), help="Labels an image.")
+@click.option(
+    "--k", type=click.IntRange(1, _MAX_K), help="Labels an image.  [default: 10, or fewer where one run has fewer]"
+)
 @truth_option
 @vocabulary_option
 @click.option(
@@ -49,7 +55,7 @@ def compare(
     store: str,
     run_a: str,
     run_b: str,
-    k: int,
+    k: int | None,
     truth: Any,
     vocabulary: str | None,
     conditions: tuple[str, ...],
@@ -59,26 +65,37 @@ def compare(
 ) -> int:
     """Compare RUN_B with RUN_A on the images that both have labelled. Every difference is B minus A.
 
+    RUN_A and RUN_B are names of runs, their unique beginnings, or latest. Runs that differ in top_k are compared at
+    the smaller one, at most 10.
+
     A CONDITION is a difference and its limit: "recall@10 < -0.01", "reject_rate > 0.001"; also precision, f1, hit.
 
     \b
     tagstream compare STORE nxtp-1a2b3c4d5e6f nxtp-2b3c4d5e6f7a --fail-if "recall@10 < -0.01"
     """
     comparison: Comparison | None = None
+    runs = (run_a, run_b)
 
     def summarize(outcome: Outcome) -> ComparisonSummary:
-        return summarize_comparison(store, (run_a, run_b), comparison, outcome)
+        return summarize_comparison(store, runs, comparison, outcome)
 
     with closing(summarize, summary, notify) as outcome:
-        parsed = [_Condition.parse(text, k) for text in conditions]
-        comparison = compare_runs(open_store(store, read_vocabulary(vocabulary)), run_a, run_b, k, truth)
+        parsed = [_Condition.parse(text) for text in conditions]
+        opened = Store(store)
+        records = [choose_run(opened, run).record for run in runs]
+        runs = (records[0].run, records[1].run)
+        compared_k = _common_k(records) if k is None else k
+        _tell_of_top_k(records, compared_k)
+        for condition in parsed:
+            condition.check(compared_k)
+        comparison = compare_runs(open_store(store, read_vocabulary(vocabulary)), *runs, compared_k, truth)
         if output == "json":
             click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
         else:
             _print(comparison, truth)
         outcome.alarms = [condition.text for condition in parsed if condition.holds(comparison)]
-        for condition in outcome.alarms:
-            click.echo(f"The condition holds: {condition}", err=True)
+        for alarm in outcome.alarms:
+            click.echo(f"The condition holds: {alarm}", err=True)
         outcome.exit_code = EXIT_CONDITION_MET if outcome.alarms else 0
     return outcome.exit_code
 
@@ -89,12 +106,14 @@ class _Condition:
 
     text: str
     measure: str
+    k: int | None
+    """How many labels it is about; None where it does not say."""
     sign: str
     limit: float
 
     @classmethod
-    def parse(cls, text: str, k: int) -> Self:
-        """The condition of this text. Raises UsageError where it is none, or is not about the first k labels."""
+    def parse(cls, text: str) -> Self:
+        """The condition of this text. Raises UsageError where it is none."""
         match = _CONDITION.fullmatch(text)
         measure = match and _SHORT.get(match[1], match[1])
         if match is None or measure not in {*_SHOWN_MEASURES, "reject_rate"}:
@@ -102,9 +121,14 @@ class _Condition:
                 f"--fail-if is {text!r}; expected recall, precision, f1, hit or reject_rate, a sign and a limit: "
                 '"recall@10 < -0.01"'
             )
-        if match[2] is not None and int(match[2]) != k:
-            raise click.UsageError(f"--fail-if asks for {match[1]}@{match[2]}, --k is {k}; expected the same")
-        return cls(text, str(measure), match[3], float(match[4]))
+        k = None if match[2] is None else int(match[2])
+        return cls(text, str(measure), k, match[3], float(match[4]))
+
+    def check(self, k: int) -> None:
+        """Raises UsageError where the condition is not about the first k labels, which are compared."""
+        if self.k not in (None, k):
+            asked = f"{self.measure.removesuffix('_macro')}@{self.k}"
+            raise click.UsageError(f"--fail-if asks for {asked}, --k is {k}; expected the same")
 
     def holds(self, comparison: Comparison) -> bool:
         """Whether the difference is beyond the limit. Raises ClickException for a measure that needs a truth."""
@@ -117,6 +141,22 @@ class _Condition:
                 f"--fail-if asks for {self.measure}, but no image that both runs have has a truth"
             )
         return bool(_SIGNS[self.sign](difference, self.limit))
+
+
+def _common_k(records: Sequence[RunRecord]) -> int:
+    """How many labels both runs list, where they differ in that; at most 10.
+
+    Of runs that list as many, fewer than 10 labels are all labels.
+    """
+    top_ks = {int(record.labelling["top_k"]) for record in records}
+    return _DEFAULT_K if len(top_ks) == 1 else min(_DEFAULT_K, *top_ks)
+
+
+def _tell_of_top_k(records: Sequence[RunRecord], k: int) -> None:
+    a, b = (int(record.labelling["top_k"]) for record in records)
+    if a != b:
+        one_sided = "" if k <= min(a, b) else ", which one of them cannot list"
+        click.echo(f"top_k differs: A has {a}, B has {b}; compared at the first {k} labels{one_sided}", err=True)
 
 
 def _print(comparison: Comparison, truth: str) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.console.options import overwrite_option
+from jobs.console.chosen_run import find_chosen_run
+from jobs.console.options import overwrite_option, read_run_option
 from jobs.console.output import print_rows
 from pipeline.catalog.result_file import ResultFile, find_result_file
 from pipeline.explanation.subject import Subject, find_file, find_image
@@ -24,7 +25,7 @@ _SUFFIXES = (".html", ".png")
 @click.option("--out", required=True, metavar="FILE", help="Page or picture to write: .html or .png, local or s3://.")
 @click.option("--model", help="Folder, hub id, s3:// URL, or demo.  [default: the run's]")
 @click.option("--store", help="Store that has IMAGE, which is then a key.")
-@click.option("--run", help="Which run of the store.  [default: the only one]")
+@read_run_option
 @click.option("--top-k", type=click.IntRange(1, 200), help="Labels to explain.  [default: the run's, or 10]")
 @overwrite_option
 def explain(
@@ -55,7 +56,11 @@ def explain(
 
     file = find_result_file(out, store, overwrite=overwrite)
     # Without a store there is a model, as was checked above.
-    subject = find_image(store, run, image, model, top_k) if store else find_file(image, str(model), top_k)
+    subject = (
+        find_image(store, find_chosen_run(store, run), image, model, top_k)
+        if store
+        else find_file(image, str(model), top_k)
+    )
     explanation = explain_subject(subject)
     _write(explanation, subject, suffix, file)
     print_rows(["label", "score"], [(explained.label.text, explained.label.score) for explained in explanation.labels])

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from jobs.console.chosen_run import find_chosen_run
 from jobs.console.live_line import LiveLine, clock
-from jobs.console.options import EXISTING_FILE, FiniteRange, run_option, store_argument, vocabulary_option
+from jobs.console.options import EXISTING_FILE, FiniteRange, read_run_option, store_argument, vocabulary_option
 from pipeline.export.job import Export, ExportRequest
 from pipeline.export.selection import Selection
 from pipeline.naming.thresholds import read_thresholds
@@ -29,7 +30,7 @@ _NEXT = {
 @store_argument
 @click.option("--to", "form", required=True, type=click.Choice(_FORMATS))
 @click.option("--out", required=True, help="Folder to make.")
-@run_option
+@read_run_option
 @click.option("--where", metavar="SQL", help="Only images that meet this condition.")
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only N of them, drawn by --seed.")
 @click.option("--seed", default=0, show_default=True)
@@ -50,9 +51,10 @@ def export(form: Any, images: bool, vocabulary: str | None, thresholds: str | No
     chosen = Selection(**{name: options.pop(name) for name in ("where", "sample", "seed", "min_score")})
     words = read_vocabulary(vocabulary)
     learned = None if thresholds is None else read_thresholds(thresholds)
+    options["run"] = find_chosen_run(options["store"], options["run"])
     request = ExportRequest(to=form, selection=chosen, vocabulary=words, thresholds=learned, images=images, **options)
     exported = Export(request)
-    with LiveLine(lambda s: f"{_describe(exported)} · {clock(s)} gone"):
+    with LiveLine(lambda s: f"{_describe(exported)} · {clock(s)} elapsed"):
         exported.write()
     _print_result(exported, options["out"])
 

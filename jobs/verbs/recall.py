@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from jobs.console.options import FiniteRange, format_option, run_option, store_argument, truth_option, vocabulary_option
+from jobs.console.chosen_run import find_chosen_run
+from jobs.console.options import (
+    FiniteRange,
+    format_option,
+    read_run_option,
+    store_argument,
+    truth_option,
+    vocabulary_option,
+)
 from jobs.console.output import print_rows
 from pipeline.analysis.embeddings import find_embedder
 from pipeline.analysis.recall import (
@@ -29,7 +37,7 @@ _WORST_IMAGES = 50
 
 @click.command
 @store_argument
-@run_option
+@read_run_option
 @click.option("--k", "ks", default="1,5,10,20", show_default=True, help="Numbers of labels, separated by commas.")
 @click.option("--match", type=click.Choice(["exact", "wider", "semantic", "paper"]), default="exact", show_default=True)
 @truth_option
@@ -62,7 +70,8 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
         raise click.UsageError(f"--by {by} goes with --match exact{', wider or semantic' if by == 'shard' else ''}")
     numbers = _numbers(ks)
     vocabulary = read_vocabulary(options["vocabulary"])
-    analysis = analyse_run(open_store(store, vocabulary), options["run"], options["truth"])
+    run = find_chosen_run(store, options["run"])
+    analysis = analyse_run(open_store(store, vocabulary), run, options["truth"])
     if by in _LISTINGS:
         rows = _LISTINGS[by](analysis, max(numbers))
     else:
@@ -88,7 +97,7 @@ def _numbers(text: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or numbers[0] < 1 or numbers[-1] > _MAX_K:
-        raise click.UsageError(f"--k is {text}; expected numbers from 1 to {_MAX_K}, apart by commas")
+        raise click.UsageError(f"--k is {text}; expected numbers from 1 to {_MAX_K}, separated by commas")
     return numbers
 
 

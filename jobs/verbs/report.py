@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from jobs.console.chosen_run import find_chosen_run
 from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import (
     FiniteRange,
     overwrite_option,
-    run_option,
+    read_run_option,
     store_argument,
     truth_option,
     vocabulary_option,
@@ -22,7 +23,7 @@ from pipeline.report.job import Report, ReportRequest
 @click.command
 @store_argument
 @click.option("--out", required=True, help="HTML file to write, local or s3://.")
-@run_option
+@read_run_option
 @click.option("--compare", metavar="RUN", help="Show what the run gained and lost against this one.")
 @click.option(
     "--sample",
@@ -38,7 +39,7 @@ from pipeline.report.job import Report, ReportRequest
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
 @click.option("--max-mb", type=FiniteRange(min=1), default=50, show_default=True, help="Largest size of the file.")
 @overwrite_option
-def report(vocabulary: str | None, **options: Any) -> None:
+def report(store: str, run: str | None, vocabulary: str | None, **options: Any) -> None:
     """Write one HTML file about a run of STORE: a sample of its images with their labels and their truth, and charts of
     the whole run. The file can be opened from a disk, without a network.
 
@@ -49,8 +50,10 @@ def report(vocabulary: str | None, **options: Any) -> None:
     tagstream report STORE --out cats.html --where "image_id IN (SELECT image_id FROM images_with('cat'))"
     tagstream report STORE --run NEW --compare OLD --out changes.html
     """
-    made = Report(ReportRequest(vocabulary=read_vocabulary(vocabulary), vocabulary_path=vocabulary, **options))
-    with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} gone"):
+    words = read_vocabulary(vocabulary)
+    run = find_chosen_run(store, run)
+    made = Report(ReportRequest(store=store, run=run, vocabulary=words, vocabulary_path=vocabulary, **options))
+    with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} elapsed"):
         made.write()
     print_report(made)
 

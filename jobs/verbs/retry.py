@@ -10,12 +10,12 @@ from jobs.closing.closing import closing
 from jobs.closing.summary import PendingJob
 from jobs.console.config_file import read_config
 from jobs.console.options import (
+    changed_run_option,
     closing_options,
     config_option,
     lock_option,
     log_format_option,
     ray_address_option,
-    run_option,
     store_argument,
     verbose_option,
 )
@@ -26,7 +26,7 @@ from schemas import JobRecord
 
 @click.command
 @store_argument
-@run_option
+@changed_run_option
 @click.option("--error", help="Only samples rejected with this error, as `tagstream status` names it.")
 @click.option("--stage", type=click.Choice(["read", "decode"]), help="Only samples rejected at this stage.")
 @config_option("TOML with settings: limits, batch_size.")

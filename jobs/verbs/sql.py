@@ -8,12 +8,13 @@ from pathlib import PurePosixPath
 
 import click
 
-from jobs.console.options import EXISTING_FILE, overwrite_option, store_argument, vocabulary_option
+from jobs.console.chosen_run import find_chosen_run
+from jobs.console.options import EXISTING_FILE, only_run_option, overwrite_option, store_argument, vocabulary_option
 from jobs.console.output import columns_and_rows, print_result
 from jobs.console.row_formats import write_csv, write_json, write_parquet
 from jobs.verbs.sql_prompt import run_prompt
 from jobs.verbs.sql_query import run_interruptibly
-from pipeline.catalog.connection import Connection, run_query
+from pipeline.catalog.connection import Connection, query_rows, run_query
 from pipeline.catalog.result_file import ResultFile, find_result_file, stream_batches
 from pipeline.catalog.views import open_store
 from pipeline.naming.thresholds import read_thresholds
@@ -25,6 +26,7 @@ _FILE_FORMATS = ("csv", "json", "parquet")
 @click.command
 @store_argument
 @click.argument("query", required=False)
+@only_run_option
 @click.option(
     "--format",
     "output",
@@ -42,6 +44,7 @@ _FILE_FORMATS = ("csv", "json", "parquet")
 def sql(
     store: str,
     query: str | None,
+    run: str | None,
     output: str | None,
     out: str | None,
     overwrite: bool,
@@ -54,10 +57,10 @@ def sql(
 
     Views: images (one row a sample), labels (one row a label), rejects, truth (given labels), runs, jobs. Macros:
     images_with('dog'), labels_of('key'), cooccurring('dog'), top_labels('run'), recall_at(10). Macros find a name in
-    all its spellings.
+    all its spellings. With --run all of these know one run alone; without it, all runs of the store.
 
     \b
-    tagstream sql STORE "SELECT label, count(*) AS n FROM labels GROUP BY label ORDER BY n DESC LIMIT 10"
+    tagstream sql STORE --run latest "SELECT label, count(*) AS n FROM labels GROUP BY label ORDER BY n DESC LIMIT 10"
     tagstream sql STORE "SELECT shard, key, score FROM images_with('dog', min_score := 0.2)"
     tagstream sql STORE "SELECT * FROM labels" --out labels.parquet
     """
@@ -68,14 +71,17 @@ def sql(
         _check_prompt(output, out)
     file = None if out is None else find_result_file(out, store, overwrite=overwrite)
     learned = None if thresholds is None else read_thresholds(thresholds)
-    connection = open_store(store, read_vocabulary(vocabulary), learned)
+    run = None if run is None else find_chosen_run(store, run)
+    connection = open_store(store, read_vocabulary(vocabulary), learned, run=run)
     if query is None:
         run_prompt(connection, store, output)
-    elif file is not None:
+        return
+    _tell_of_several_runs(connection)
+    if file is None:
+        _print(connection, query, output)
+    else:
         n_rows = _write(connection, query, output, file)
         click.echo(f"{n_rows:,} row{'' if n_rows == 1 else 's'} in {out}")
-    else:
-        _print(connection, query, output)
 
 
 def _format(output: str | None, out: str | None, overwrite: bool) -> str:
@@ -110,6 +116,13 @@ def _check_prompt(output: str, out: str | None) -> None:
     """Raises UsageError where there is neither a query nor a terminal for the prompt."""
     if out is not None or output == "parquet" or not sys.stdout.isatty():
         raise click.UsageError("there is no QUERY; the prompt prints to a terminal only, everything else needs one")
+
+
+def _tell_of_several_runs(connection: Connection) -> None:
+    """Says on stderr that a query adds up what several runs found, unless it tells them apart."""
+    n_runs = len(query_rows(connection, "records", {"run": None}))
+    if n_runs > 1:
+        click.echo(f"the views hold {n_runs} runs; --run narrows them to one", err=True)
 
 
 def _print(connection: Connection, query: str, output: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -21,14 +22,21 @@ from pipeline.catalog.connection import Connection, query_rows, run_query
 from pipeline.errors import TagstreamError
 from pipeline.text import one_line, printable
 
-_PROMPT, _CONTINUED = "tagstream> ", "      ...> "
+_CONTINUED = "...> "
+_MAX_RUN_CHARACTERS = 40
+# The commands as other prompts call them.
+_ALIASES = {
+    **dict.fromkeys((".exit", "exit", "quit", "\\q"), ".quit"),
+    **dict.fromkeys(("help", "\\?", "\\h"), ".help"),
+    **dict.fromkeys(("\\d", "\\dt", "\\dv"), ".tables"),
+}
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE)
 _HELP = """\
 A query ends with a semicolon and may take several lines; it reads the store as it was when the prompt opened.
 
   .tables   views and macros, and their columns and arguments
   .help     this text
-  .quit     leave, as does Ctrl-D
+  .quit     leave, as do exit, quit, \\q and Ctrl-D
 
 Tab completes. Ctrl-C stops a query, or clears what is typed. Ctrl-R searches what was asked before."""
 
@@ -41,20 +49,23 @@ def run_prompt(connection: Connection, store: str, output: str) -> None:
         store: directory or URL, for the greeting.
         output: "table", "csv" or "json".
     """
+    runs = [row["run"] for row in query_rows(connection, "records", {"run": None})]
+    prompt = _prompt_of(runs)
     session: PromptSession[str] = PromptSession(
-        _PROMPT,
+        prompt,
         # Enter starts a new line until the query is complete.
         multiline=Condition(lambda: not is_complete(get_app().current_buffer.text)),
-        prompt_continuation=_CONTINUED,
+        prompt_continuation=_CONTINUED.rjust(len(prompt)),
         completer=WordCompleter(completions(connection), ignore_case=True),
         complete_while_typing=False,
         history=_open_history(),
     )
-    click.echo(f"Store {store}. A query ends with ; and .help tells more.")
+    several = f" It holds {len(runs)} runs; --run narrows the views to one." if len(runs) > 1 else ""
+    click.echo(f"Store {store}.{several} A query ends with ; and .help tells more.")
     while True:
         try:
             text = session.prompt().strip()
-            if text.rstrip("; ") in (".quit", ".exit"):
+            if _command(text) == ".quit":
                 return
             _obey(connection, text, output)
         except KeyboardInterrupt:
@@ -63,10 +74,19 @@ def run_prompt(connection: Connection, store: str, output: str) -> None:
             return
 
 
+def _prompt_of(runs: Sequence[str]) -> str:
+    """The prompt: the run that the views hold, or how many runs they hold."""
+    if len(runs) != 1:
+        return f"{len(runs)} runs> "
+    (run,) = runs
+    shown = run if len(run) <= _MAX_RUN_CHARACTERS else run[: _MAX_RUN_CHARACTERS - 3] + "..."
+    return f"run {shown}> "
+
+
 def is_complete(text: str) -> bool:
     """Whether Enter runs this text: it is empty, a command, or a query that ends with a semicolon."""
     text = text.strip()
-    if not text or text.startswith("."):
+    if not text or text.startswith(".") or _command(text).startswith("."):
         return True
     tokens = [(start, kind) for start, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
     # Tokens start at byte offsets. A semicolon within a string, a quoted name or a comment is not an operator.
@@ -105,9 +125,15 @@ def _open_history() -> History:
         return InMemoryHistory()
 
 
+def _command(text: str) -> str:
+    """The command that a text is, or else the text."""
+    word = text.strip().rstrip("; ")
+    return _ALIASES.get(word.lower(), word)
+
+
 def _obey(connection: Connection, text: str, output: str) -> None:
     """Runs a command or queries; a failure is printed, and the prompt goes on."""
-    command = text.rstrip("; ")
+    command = _command(text)
     try:
         if command == ".help":
             click.echo(_HELP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
 from pipeline.store.lock import describe_holder, find_left_locks, read_locks
+from pipeline.store.run_choice import match_run
 from pipeline.store.store import Store
 from pipeline.text import one_line, printable
 
@@ -47,15 +49,14 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
     except (duckdb.Error, StoreError) as error:
         if not isinstance(error, duckdb.Error) and not isinstance(error.__cause__, duckdb.Error):
             raise
-        hint = f"`tagstream status {store} --verify` finds what is damaged"
+        hint = f"`tagstream status {shlex.quote(store)} --verify` finds what is damaged"
         raise StoreError(f"{one_line(error)}; {hint}") from error
 
 
 def _show(connection: Connection, url: str, run: str | None) -> int:
     store = Store(url)
+    run = None if run is None else match_run(store, store.run_names(), run)
     records = query_rows(connection, "records", {"run": run})
-    if run is not None and not records:
-        raise click.ClickException(f"there is no run {run} in {url}")
     totals = {row["run"]: row for row in query_rows(connection, "status", {"run": run})}
     adds_up = True
     for record in records:
@@ -110,7 +111,7 @@ def _print_source(store: Store, run: str) -> None:
     if record is None:
         return
     try:
-        with LiveLine(lambda elapsed_s: f"run {run}: listing the source · {clock(elapsed_s)} gone"):
+        with LiveLine(lambda elapsed_s: f"run {run}: listing the source · {clock(elapsed_s)} elapsed"):
             at_source = compare_with_source(store.run(run), record)
     except TagstreamError as error:
         click.echo(f"  source      could not be looked at: {printable(str(error))}")

@@ -9,7 +9,8 @@ import click
 from jobs.console.live_line import LiveLine, clock
 from pipeline.errors import StoreError
 from pipeline.labelling.source_status import labelling_command
-from pipeline.store.store import Store
+from pipeline.store.run_choice import match_run
+from pipeline.store.store import Store, no_store
 from pipeline.text import printable
 from pipeline.upkeep.repair import repair_run
 from pipeline.upkeep.verification import Finding, Mend, Verification, runs_to_verify, verify_run
@@ -23,7 +24,7 @@ def verify_store(url: str, run: str | None, repair: bool) -> int:
 
     Args:
         url: the store, a directory or s3://bucket/prefix.
-        run: the one run to verify; None verifies all.
+        run: the one run to verify, as `match_run` takes it; None verifies all.
         repair: whether to repair what was found.
 
     Returns: the exit code, 1 where damage is left. Damage that was repaired does not count.
@@ -31,11 +32,9 @@ def verify_store(url: str, run: str | None, repair: bool) -> int:
     store = Store(url)
     runs = runs_to_verify(store)
     if not runs:
-        raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
-    if run is not None and run not in runs:
-        raise click.ClickException(f"there is no run {run} in {url}")
+        raise no_store(url)
     is_left = False
-    for name in [run] if run else runs:
+    for name in runs if run is None else [match_run(store, runs, run)]:
         verification = _verify(store, name)
         _print_verification(verification)
         if repair:
@@ -53,7 +52,7 @@ def _verify(store: Store, run: str) -> Verification:
         done[:] = [n_read, n_files]
 
     def describe(elapsed_s: float) -> str:
-        return f"run {run}: {done[0]:,} of {done[1]:,} files of images read · {clock(elapsed_s)} gone"
+        return f"run {run}: {done[0]:,} of {done[1]:,} files of images read · {clock(elapsed_s)} elapsed"
 
     with LiveLine(describe):
         return verify_run(store.run(run), note)

@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from jobs.console.options import FiniteRange, format_option, run_option, store_argument, truth_option, vocabulary_option
+from jobs.console.chosen_run import find_chosen_run
+from jobs.console.options import (
+    FiniteRange,
+    format_option,
+    read_run_option,
+    store_argument,
+    truth_option,
+    vocabulary_option,
+)
 from jobs.console.output import print_rows
 from pipeline.analysis.recall import analyse_run
 from pipeline.analysis.threshold_learning import Counts, LearnedThresholds, NameThreshold, learn_thresholds
@@ -31,7 +39,7 @@ _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
     help="0.9: nine in ten.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML to write.")
-@run_option
+@read_run_option
 @truth_option
 @vocabulary_option
 @format_option("table", "csv", "json")
@@ -47,7 +55,7 @@ def thresholds(
     tagstream thresholds STORE --target-precision 0.9 --out thresholds.toml
     """
     rules = read_vocabulary(vocabulary)
-    analysis = analyse_run(open_store(store, rules), run, truth)
+    analysis = analyse_run(open_store(store, rules), find_chosen_run(store, run), truth)
     learned = learn_thresholds(analysis, rules, target_precision)
     write_thresholds(out, learned.thresholds)
     if output == "table":

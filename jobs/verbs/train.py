@@ -14,6 +14,7 @@ from jobs.console.options import FiniteRange, config_option, ray_address_option,
 from jobs.console.process import command_line, job_process
 from pipeline.settings.toml_file import read_settings
 from pipeline.training.progress import TrainProgress
+from pipeline.training.recall_sum import describe_limits, describe_qualities
 
 if TYPE_CHECKING:
     from pipeline.training.checkpoints import TrainingState
@@ -28,7 +29,7 @@ _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 @click.option("--out", required=True, help="Folder for the model and its checkpoints; local or s3://.")
 @click.option("--preset", help="Settings to start from: demo, nxtp-g3m, nxtp-g70m, nxtp-imagenet.")
 @click.option("--init", help="Recognizer to start from.  [default: a new one, sizes by preset]")
-@click.option("--val", help="Labelled source to measure recall on.")
+@click.option("--val", help="Labelled source to measure hit@1 and recall@k on.")
 @click.option("--teacher", help="Recognizer whose confident labels are the targets, instead of the source's own.")
 @click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="Least confident score.")
 @click.option(
@@ -60,8 +61,10 @@ def train(source: str, out: str, preset: str | None, config: str | None, **flags
     click.echo(f"Trained {state.step:,} steps in {state.seconds:,.0f} s: {out}")
     for row in state.metrics:
         if row["step"] == state.best_step:
-            recalls = ", ".join(f"{row[f'recall_{k}']:.3f} at {k}" for k in (1, 5, 10))
-            click.echo(f"Its weights are those of step {state.best_step:,}, the best: recall {recalls}")
+            click.echo(f"Its weights are those of step {state.best_step:,}, the best: {describe_qualities(row)}")
+            limits = describe_limits(row)
+            if limits:
+                click.echo(f"In the validation source {limits}")
 
 
 def _run(job: TrainJob) -> TrainingState:
@@ -88,8 +91,10 @@ def describe(at: TrainProgress, elapsed_s: float) -> str:
         parts.append(f"loss {at.loss:.3f}")
     parts.append(f"{at.images_per_s:,.0f} images/s")
     if at.recall_10 is not None:
-        parts.append(f"recall@10 {at.recall_10:.3f}")
-    parts.append(f"{clock(elapsed_s)} gone")
+        limit = at.recall_10_limit
+        at_most = "" if limit is None or limit >= 1 else f" (at most {limit:.3f})"
+        parts.append(f"recall@10 {at.recall_10:.3f}{at_most}")
+    parts.append(f"{clock(elapsed_s)} elapsed")
     if at.eta_s is not None:
         parts.append(f"{clock(at.eta_s)} to go")
     if at.phase != "training":

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.analysis.measures import ImageCounts, estimate_difference
 from pipeline.analysis.truth import TruthKind, name_labels
-from pipeline.catalog.connection import Connection, find_run, query_rows, read_sql
+from pipeline.catalog.connection import Connection, query_rows, read_sql, run_record
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 
@@ -73,7 +73,7 @@ class Comparison:
 
 def compare_runs(connection: Connection, run_a: str, run_b: str, k: int, truth: TruthKind) -> Comparison:
     """Compares two runs. Raises TagstreamError where one is missing, or no image is in both."""
-    records = [find_run(connection, run) for run in (run_a, run_b)]
+    records = [run_record(connection, run) for run in (run_a, run_b)]
     name_labels(connection, [run_a, run_b], truth)
     parameters = {"run_a": run_a, "run_b": run_b}
     connection.execute(read_sql("paired"), parameters)

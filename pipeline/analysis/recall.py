@@ -12,7 +12,7 @@ from model.choices import Ranking
 from pipeline.analysis.embeddings import embed_names
 from pipeline.analysis.measures import ImageCounts, estimate, estimate_mean
 from pipeline.analysis.truth import NamedTruth, TruthKind, name_labels, no_truth
-from pipeline.catalog.connection import Connection, add_table, find_run, query_rows, ranking_of, read_sql
+from pipeline.catalog.connection import Connection, add_table, query_rows, ranking_of, read_sql, run_record
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 from pipeline.naming.vocabulary import Vocabulary
@@ -221,19 +221,16 @@ class LabelQuality:
         return self.n_hits / self.n_listed if self.n_listed else None
 
 
-def analyse_run(connection: Connection, run: str | None, truth: TruthKind) -> RunAnalysis:
+def analyse_run(connection: Connection, run: str, truth: TruthKind) -> RunAnalysis:
     """Names the labels and the truth of a run, in the vocabulary that the store was opened with.
-
-    Args:
-        run: None takes the store's only run.
 
     Raises TagstreamError where there is no such run, or no truth.
     """
-    record = find_run(connection, run)
-    named = name_labels(connection, [record["run"]], truth)
+    record = run_record(connection, run)
+    named = name_labels(connection, [run], truth)
     if not named.n_images:
-        raise no_truth(record["run"], truth)
-    return RunAnalysis(named, ranking_of(record["run"], record["labelling"]))
+        raise no_truth(run, truth)
+    return RunAnalysis(named, ranking_of(run, record["labelling"]))
 
 
 def compare_meanings(analysis: RunAnalysis, store: Store, embedder: Path, k: int) -> MeaningMatches:

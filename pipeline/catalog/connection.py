@@ -12,9 +12,8 @@ import duckdb
 import pyarrow as pa
 
 from model.choices import Ranking, find_ranking
-from pipeline.errors import TagstreamError
+from pipeline.errors import StoreError, TagstreamError
 from pipeline.naming.vocabulary import Vocabulary
-from pipeline.store.store import choose_run
 
 # DuckDB carries no type information.
 Connection = Any
@@ -98,10 +97,12 @@ def add_names(connection: Connection, vocabulary: Vocabulary) -> None:
     )
 
 
-def find_run(connection: Connection, run: str | None) -> dict[str, Any]:
-    """The record of a run, by default of the only one. Raises StoreError where there is none, or a choice."""
-    records = {record["run"]: record for record in query_rows(connection, "records", {"run": None})}
-    return records[choose_run(list(records), run)]
+def run_record(connection: Connection, run: str) -> dict[str, Any]:
+    """The record of the run of this name. Raises StoreError where there is none."""
+    records = query_rows(connection, "records", {"run": run})
+    if not records:
+        raise StoreError(f"there is no run {run} in the store")
+    return records[0]
 
 
 def ranking_of(run: str, labelling: Mapping[str, Any]) -> Ranking:

@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from string import Template
@@ -24,7 +25,8 @@ from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.storage.files import full_url, is_local, open_filesystem, storage_errors
 from pipeline.store.layout import Layout
 from pipeline.store.ownership import is_compacted
-from pipeline.store.store import Store
+from pipeline.store.run_choice import choose_run
+from pipeline.store.store import Store, no_store
 from pipeline.text import without_traceback
 from schemas import IMAGES, LABELS, SPELLINGS, JobRecord, RunRecord
 
@@ -40,6 +42,7 @@ def open_store(
     vocabulary: Vocabulary | None = None,
     thresholds: Thresholds | None = None,
     *,
+    run: str | None = None,
     memory_limit: str | None = None,
 ) -> Connection:
     """A DuckDB connection with views of the store: images, labels, rejects, truth, runs, jobs; and macros.
@@ -48,24 +51,29 @@ def open_store(
     `name_of(text)` gives it. The macros: `pipeline/catalog/sql/macros.sql`. With thresholds there are also
     `confident_labels`.
 
+    With a run, every view and macro knows this run alone: `choose_run` says which one a name, its beginning or `latest`
+    means. Without one they know all runs of the store.
+
     What needs more memory than the limit (by default 80 % of the machine's) goes to the disk, among temporary files.
 
     It shows what is committed now. It reads the store and nothing else of this machine. `s3://` is read through fsspec,
-    DuckDB's httpfs extension is not needed. Raises StoreError where there is no store.
+    DuckDB's httpfs extension is not needed. Raises StoreError where there is no
+    store, or no such run.
     """
     store = Store(url)
     if not store.exists():
-        raise StoreError(f"there is no store at {url}; `tagstream label SOURCE --store {url}` makes one")
+        raise no_store(url)
+    runs = store.run_names() if run is None else [choose_run(store, run).run]
     connection = _connect(memory_limit)
     root = full_url(store.filesystem, store.root)
     if not is_local(store.filesystem):
         # With its default cache the filesystem would read whole files for the sake of one column.
         filesystem, _ = open_filesystem(url, default_cache_type="none")
         connection.register_filesystem(filesystem)
-    _create_records(connection, store)
+    _create_records(connection, store, runs)
     try:
         with storage_errors(f"read the store {url}"):
-            _create_file_views(connection, store, root)
+            _create_file_views(connection, store, runs, root)
     except duckdb.Error as error:
         reason = without_traceback(str(error)).strip().splitlines()[0]
         raise StoreError(f"the store {url} cannot be read: {reason}") from error
@@ -110,9 +118,9 @@ def _confine(connection: Connection, root: str) -> None:
     connection.execute("SET lock_configuration = true")
 
 
-def _create_file_views(connection: Connection, store: Store, root: str) -> None:
+def _create_file_views(connection: Connection, store: Store, runs: Sequence[str], root: str) -> None:
     """Views of the files that own shards, as they are now."""
-    committed = {run: store.run(run).committed() for run in store.run_names()}
+    committed = {run: store.run(run).committed() for run in runs}
     superseded = [
         {"file": file, "shard": shard}
         for shards in committed.values()
@@ -143,9 +151,9 @@ def _create_file_views(connection: Connection, store: Store, root: str) -> None:
         connection.execute(Template(text).substitute(view=view))
 
 
-def _create_records(connection: Connection, store: Store) -> None:
+def _create_records(connection: Connection, store: Store, names: Sequence[str]) -> None:
     """Tables of the json records; their nested objects are structs."""
-    runs = [record for run in store.run_names() if (record := store.run(run).read_record()) is not None]
+    runs = [record for name in names if (record := store.run(name).read_record()) is not None]
     jobs = [job for run in runs for job in store.run(run.run).read_jobs()]
     for name, kind, records in (("runs", RunRecord, runs), ("jobs", JobRecord, jobs)):
         types = {field.name: _RECORD_TYPES.get(str(field.type)) for field in fields(kind)}

@@ -14,6 +14,7 @@ from pipeline.settings.labelling import LabelSettings, resolve_dtype
 from pipeline.sources.originals import original_address, read_originals
 from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.storage.model_cache import fetch_model, load_recognizer
+from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store
 from schemas import LABELLED, RunRecord
 
@@ -52,14 +53,14 @@ def find_image(store_url: str, run: str | None, name: str, model: str | None, to
     """An image of a run by its key or `SHARD#KEY`, read from the run's source.
 
     Args:
-        run: default the store's only one.
+        run: as `choose_run` takes it; default the latest.
         model: default the run's; it has to be the same model.
         top_k: default the run's, as all other settings.
 
     Raises TagstreamError where there is no such image, or several, or it is not what was labelled any more.
     """
     connection = open_store(store_url)
-    record = Store(store_url).find_run(run)
+    record = choose_run(Store(store_url), run).record
     row = _find_row(connection, record, name)
     settings = _settings_of(record, top_k, (row["width"] or 0) * (row["height"] or 0))
     model = model or record.model

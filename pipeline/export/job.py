@@ -23,6 +23,7 @@ from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.sources.originals import clean_file_name, original_address, read_originals
 from pipeline.storage.files import storage_errors
+from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store
 from schemas import RunRecord
 
@@ -48,7 +49,7 @@ class ExportRequest:
     to: Format
     out: str
     run: str | None = None
-    """Name of the run to export; None takes the store's only run."""
+    """The run to export, as `choose_run` takes it; None takes the latest."""
     selection: Selection = field(default_factory=Selection)
     vocabulary: Vocabulary
     thresholds: Thresholds | None = None
@@ -75,7 +76,7 @@ class Export:
         request = self.request
         out = _new_folder(request.out)
         connection = open_store(request.store, request.vocabulary, request.thresholds)
-        record = Store(request.store).find_run(request.run)
+        record = choose_run(Store(request.store), request.run).record
         self.run = record.run
         request.selection.check_ranking(record)
         confident = request.thresholds is not None

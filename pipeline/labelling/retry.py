@@ -26,6 +26,7 @@ from pipeline.settings.toml_file import read_settings
 from pipeline.sources.shard import Shard
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
+from pipeline.store.run_choice import choose_run_to_change
 from pipeline.store.store import Store
 from schemas import IMAGES, LABELS, RunRecord
 
@@ -37,7 +38,7 @@ class RetryRequest:
     store: str
     """Local folder or URL of the store."""
     run: str | None = None
-    """Name of the run; the default is the store's only run."""
+    """The run, as `choose_run_to_change` takes it; None takes the store's only run."""
     error: str | None = None
     """Retry samples that were rejected with an error of this class; the default is any class."""
     stage: str | None = None
@@ -62,7 +63,7 @@ class RetryJob(LabelJob):
     """Labels the rejected samples of a run once more."""
 
     def __init__(self, request: RetryRequest) -> None:
-        run = Store(request.store).find_run(request.run)
+        run = choose_run_to_change(Store(request.store), request.run).record
         super().__init__(_label_request(run, request), RetryAssignment(request.error, request.stage))
 
 

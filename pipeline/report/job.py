@@ -21,6 +21,7 @@ from pipeline.report.gallery import Gallery, draw_gallery, image_data
 from pipeline.report.head import describe_run
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
 from pipeline.settings.toml_file import check_range
+from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store
 from schemas import LABELLED, RunRecord
 
@@ -42,9 +43,9 @@ class ReportRequest:
     store: str
     out: str
     run: str | None = None
-    """Name of the run to show; None takes the store's only run."""
+    """The run to show, as `choose_run` takes it; None takes the latest."""
     compare: str | None = None
-    """Name of another run that the run is compared with; None compares nothing."""
+    """Another run that the run is compared with, as `choose_run` takes it; None compares nothing."""
     sample: int = DEFAULT_SAMPLE
     """How many labelled images to draw. Up to a tenth as many rejected samples come beside them, or 20."""
     seed: int = 0
@@ -92,21 +93,23 @@ class Report:
         request = self.request
         connection = open_store(request.store, request.vocabulary, memory_limit=_MEMORY_LIMIT)
         store = Store(request.store)
-        record = store.find_run(request.run)
+        record = choose_run(store, request.run).record
         self.run = record.run
-        if request.compare == self.run:
+        other = None if request.compare is None else choose_run(store, request.compare).record
+        if other is not None and other.run == self.run:
             raise TagstreamError(f"--compare names the run itself ({self.run}); give another run of {request.store}")
-        other = None if request.compare is None else store.find_run(request.compare)
         if request.where is not None:
             # What follows takes long.
             check_condition(connection, request.where)
         self.phase = "asking the store"
         head = describe_run(connection, record, store.run(self.run).read_jobs(), request.usd_per_hour)
         k = min([_COMPARED_K, *(int(held.labelling["top_k"]) for held in (record, other) if held)])
-        charts, named = self._charts(connection, record, k)
+        charts, named = self._charts(connection, record, other, k)
         self.phase = "drawing images"
         scope = narrow_to_run(connection, self.run)
-        gallery = draw_gallery(scope, named, request.compare, request.where, request.sample, request.seed)
+        gallery = draw_gallery(
+            scope, named, None if other is None else other.run, request.where, request.sample, request.seed
+        )
         data = {
             "head": {**head, "store": request.store, "vocabulary": request.vocabulary.version},
             "compare": other and {"run": other.run, "ranking": other.labelling["ranking"], "k": k},
@@ -120,14 +123,16 @@ class Report:
         }
         return self._with_pictures(record, data, gallery)
 
-    def _charts(self, connection: Connection, record: RunRecord, k: int) -> tuple[list[Chart], NamedTruth]:
+    def _charts(
+        self, connection: Connection, record: RunRecord, other: RunRecord | None, k: int
+    ) -> tuple[list[Chart], NamedTruth]:
         """All charts, and the truth of the report's run."""
         request = self.request
         top_k, ranking = int(record.labelling["top_k"]), ranking_of(record.run, record.labelling)
         commands = Commands(request.store, request.vocabulary_path)
         charts = run_charts(connection, commands, record.run, ranking)
-        if request.compare is not None:
-            comparison = compare_runs(connection, request.compare, record.run, k, request.truth)
+        if other is not None:
+            comparison = compare_runs(connection, other.run, record.run, k, request.truth)
             charts = comparison_charts(comparison, commands, request.truth) + charts
         # After the comparison, whose names and truth they take the place of.
         named = name_labels(connection, [record.run], request.truth)

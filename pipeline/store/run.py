@@ -31,7 +31,7 @@ from pipeline.store.ownership import (
 )
 from pipeline.store.parquet_file import describe_file, encode_file, read_file, read_metadata, reading, version_of
 from pipeline.text import one_line
-from schemas import JobRecord, RunRecord
+from schemas import LABELLED, JobRecord, RunRecord
 
 _N_FOOTER_READERS = 32
 
@@ -127,6 +127,15 @@ class Run:
         if shard.version is not None:
             return shard.version
         return version_of(read_metadata(self.filesystem, self.layout.images(shard.file)))
+
+    def has_labelled(self) -> bool:
+        """Whether any committed sample is labelled; reads files until one is found."""
+        for name in self.committed().files:
+            path = self.layout.images(name)
+            with reading(path), self.filesystem.open(path, "rb") as file:
+                if pc.any(pc.equal(pq.read_table(file, columns=["status"])["status"], LABELLED)).as_py():
+                    return True
+        return False
 
     def read_keys(self, shard: str, committed: CommittedShard) -> set[str]:
         """Keys of all samples of a committed shard."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
 from pathlib import PurePosixPath
 
 from pipeline.errors import StoreError
@@ -12,6 +12,8 @@ from pipeline.store.layout import Layout
 from pipeline.store.run import Run
 from schemas import RunRecord
 
+# What `--run` calls the latest run.
+LATEST = "latest"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -46,37 +48,21 @@ class Store:
             names = [PurePosixPath(entry.rstrip("/")).name for entry in entries if entry.rstrip("/") != folder]
             return sorted(name for name in names if _RUN_NAME.fullmatch(name))
 
-    def find_run(self, name: str | None) -> RunRecord:
-        """What a run is made of, by default the only one. Raises StoreError where there is none, or a choice."""
-        chosen = choose_run(self.run_names(), name, f"the store {self.url}")
-        record = self.run(chosen).read_record()
-        if record is None:
-            raise StoreError(f"there is no run {chosen} in the store {self.url}")
-        return record
-
     def create_run(self, record: RunRecord) -> RunRecord:
         """Makes the run that a record describes, unless it exists; returns the record that stands, perhaps another's.
 
-        Raises StoreError for a name that cannot be part of a path.
+        Raises StoreError for a name that cannot be part of a path, and for `latest`.
         """
         check_run_name(record.run)
+        if record.run == LATEST:
+            raise StoreError(f"a new run cannot be called {LATEST}, which means the latest run; choose another name")
         return self.run(record.run).create(record)
 
 
-def choose_run(names: Sequence[str], name: str | None, store: str = "the store") -> str:
-    """One of a store's runs, by default its only one. Raises StoreError where there is none, or a choice.
-
-    Args:
-        store: what messages call the store.
-    """
-    if name is None and len(names) > 1:
-        raise StoreError(f"the store holds {len(names)} runs ({', '.join(names)}); choose one with --run")
-    if name is None and not names:
-        raise StoreError(f"{store} holds no run")
-    chosen = names[0] if name is None else name
-    if chosen not in names:
-        raise StoreError(f"there is no run {chosen} in {store}")
-    return chosen
+def no_store(url: str) -> StoreError:
+    """The error for a store that is not there, with the command that makes it."""
+    command = f"tagstream label SOURCE --store {shlex.quote(url)}"
+    return StoreError(f"there is no store at {url}; `{command}` makes one")
 
 
 def check_run_name(name: str) -> None:

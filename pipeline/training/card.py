@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.training.recall_sum import MEASURES, describe_limits, describe_qualities
+
 _ORIGINS = ("source", "init", "teacher", "min_score")
 _CARD = """---
 library_name: transformers
@@ -81,9 +83,10 @@ def _evaluation(metrics: pa.Table, step: int) -> str:
     rows = metrics.filter(pc.and_(pc.equal(metrics.column("step"), step), metrics.column("recall_10").is_valid()))
     if not rows.num_rows:
         return "None was made of these weights during training."
-    recalls = {k: rows.column(f"recall_{k}")[-1].as_py() for k in (1, 5, 10)}
-    listed = ", ".join(f"{recall:.3f} at {k}" for k, recall in recalls.items())
+    means = {name: rows.column(name)[-1].as_py() for name in MEASURES}
+    limits = describe_limits(means)
     return (
-        f"On the validation source, labelled with one-shot sampling: recall {listed}. Recall at k is the share of an "
-        "image's true labels among its first k, of as many as k labels can hold; matching is exact but for case."
+        f"On the validation source, labelled with one-shot sampling: {describe_qualities(means)}. hit@1 is the share "
+        "of images whose first label is true, recall@k the mean share of an image's true labels among its first k; "
+        f"matching is exact but for case.{f' In that source {limits}.' if limits else ''}"
     )

@@ -41,7 +41,7 @@ class TrainingState:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     best_step: int | None = None
     best_recall: float | None = None
-    """Mean of the recalls at 1, 5 and 10 of the best step, 0 to 1."""
+    """Mean of hit@1, recall@5 and recall@10 of the best step, 0 to 1."""
     seconds: float = 0.0
     """Time spent training, in seconds."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-_LOSS, _RATE, _RECALLS = "#1f5fa8", "#7a7a7a", {1: "#c2571a", 5: "#8a6fb0", 10: "#2e7d4f"}
+_LOSS, _RATE, _QUALITIES = "#1f5fa8", "#7a7a7a", {"hit_1": "#c2571a", "recall_5": "#8a6fb0", "recall_10": "#2e7d4f"}
 
 
 def draw_curves(metrics: pa.Table, path: Path) -> None:
@@ -26,19 +26,19 @@ def draw_curves(metrics: pa.Table, path: Path) -> None:
         loss.plot(steps, denoise, color=_RATE, linewidth=1.2, label="denoising")
         loss.legend(frameon=False)
     loss.set_ylabel("loss (nats a token)")
-    for k, colour in _RECALLS.items():
-        measured = metrics.filter(metrics.column(f"recall_{k}").is_valid())
+    for name, colour in _QUALITIES.items():
+        measured = metrics.filter(metrics.column(name).is_valid())
         recall.plot(
             measured.column("step").to_numpy(),
-            measured.column(f"recall_{k}").to_numpy(),
+            measured.column(name).to_numpy(),
             color=colour,
             marker=".",
-            label=f"at {k}",
+            label=name.replace("_", "@"),
         )
-    recall.set_ylabel("recall")
+    recall.set_ylabel("share, 0 to 1")
     recall.set_ylim(0, 1.15)
     recall.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    recall.legend(frameon=False, loc="upper left", ncols=len(_RECALLS))
+    recall.legend(frameon=False, loc="upper left", ncols=len(_QUALITIES))
     rate.plot(steps, metrics.column("learning_rate").to_numpy(), color=_RATE, linewidth=1.2)
     rate.set_ylabel("learning rate")
     rate.set_xlabel("step")

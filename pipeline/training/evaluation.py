@@ -9,22 +9,20 @@ import pyarrow as pa
 from pipeline.dataflow.labeler import Labeler
 from pipeline.sources.shard import Shard
 from pipeline.training.examples import read_tables, target_labels
-from pipeline.training.recall_sum import RECALL_AT, RecallSum
+from pipeline.training.recall_sum import RecallSum
 from pipeline.training.settings import TrainSettings
 
 
 class Evaluation:
-    """Recall on the first images of a source, shared among the workers; the images stay in memory."""
-
-    ks = RECALL_AT
+    """hit@1 and recall@k on the first images of a source, shared among the workers; the images stay in memory."""
 
     def __init__(self, shards: list[Shard], settings: TrainSettings, rank: int, n_ranks: int) -> None:
         self._shards, self._settings = shards, settings
         self._rank, self._n_ranks = rank, n_ranks
         self._tables: list[pa.Table] | None = None
 
-    def measure(self, labeler: Labeler, total: Callable[[list[float]], list[float]]) -> dict[int, float | None]:
-        """Recall at each k, over all workers' images with a truth; None where there is none.
+    def measure(self, labeler: Labeler, total: Callable[[list[float]], list[float]]) -> dict[str, float | None]:
+        """Means by name, as in `MEASURES`, over all workers' images with a truth; None where there is none.
 
         Args:
             total: sums values over the workers.
@@ -37,9 +35,7 @@ class Evaluation:
                 truth = target_labels(row["truth"], row["caption"], self._settings)
                 if truth:
                     recall.add([label["label"] for label in row["labels"]], truth)
-        n_images, *sums = total([recall.n_images, *recall.sums.values()])
-        summed = RecallSum(int(n_images), dict(zip(recall.sums, sums, strict=True)))
-        return {k: summed.mean(k) for k in self.ks}
+        return RecallSum.of_totals(total(recall.totals())).means()
 
     def _read(self) -> list[pa.Table]:
         """This worker's batches of the first `eval_images` images."""

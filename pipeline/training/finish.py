@@ -16,6 +16,7 @@ from pipeline.storage.model_cache import load_recognizer
 from pipeline.training.card import write_card
 from pipeline.training.checkpoints import Checkpoints, TrainingState, upload_folder
 from pipeline.training.curves import draw_curves
+from pipeline.training.recall_sum import MEASURES
 
 METRICS_FILE = "metrics.parquet"
 CURVES_FILE = "training.png"
@@ -31,9 +32,7 @@ METRICS = pa.schema(
         ("wait_share", pa.float64()),
         ("n_unreadable", pa.int64()),
         ("seconds", pa.float64()),
-        ("recall_1", pa.float64()),
-        ("recall_5", pa.float64()),
-        ("recall_10", pa.float64()),
+        *((name, pa.float64()) for name in MEASURES),
     ]
 )
 

@@ -17,6 +17,7 @@ class TrainProgress:
     step: int = 0
     loss: float | None = None
     recall_10: float | None = None
+    recall_10_limit: float | None = None
     images_per_s: float = 0.0
     steps_per_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -34,7 +35,7 @@ class TrainProgress:
                 self.images_per_s = report["images_per_s"]
                 self.steps_per_s = report["steps_per_s"]
                 if report["recall_10"] is not None:
-                    self.recall_10 = report["recall_10"]
+                    self.recall_10, self.recall_10_limit = report["recall_10"], report["recall_10_limit"]
 
     @property
     def eta_s(self) -> float | None:

@@ -27,6 +27,7 @@ from pipeline.training.batches import BatchMaker, MicroBatch, StepBatch
 from pipeline.training.checkpoints import Checkpoints, TrainingState, optimizer_tensors, restore_optimizers
 from pipeline.training.evaluation import Evaluation
 from pipeline.training.examples import ExampleStream, Position, TeacherPlan
+from pipeline.training.recall_sum import MEASURES, QUALITIES, RECALL_AT
 from pipeline.training.settings import TrainSettings
 
 Report = Callable[[dict[str, Any]], None]
@@ -190,13 +191,13 @@ class Trainer:
 
     def _evaluate(self, step: int) -> dict[str, float | None]:
         self._report({"phase": "evaluating"})
-        recall = self._evaluation.measure(self.labeler, self._total)
-        measured = [value for value in recall.values() if value is not None]
+        means = self._evaluation.measure(self.labeler, self._total)
+        measured = [value for name in QUALITIES if (value := means[name]) is not None]
         # One k alone may be reached early, and then tells the models after it apart no more.
         mean = sum(measured) / len(measured) if measured else None
         if mean is not None and (self.state.best_recall is None or mean >= self.state.best_recall):
             self.state = replace(self.state, best_step=step, best_recall=mean)
-        return {f"recall_{k}": value for k, value in recall.items()}
+        return means
 
     def _log(self, step: int, recalls: dict[str, float | None]) -> None:
         meter, now = self._meter, time.perf_counter()
@@ -217,7 +218,7 @@ class Trainer:
             "wait_share": meter.waited_s / elapsed_s,
             "n_unreadable": int(n_unreadable),
             "seconds": self._seconds_before + now - self._started,
-            **{f"recall_{k}": recalls.get(f"recall_{k}") for k in Evaluation.ks},
+            **{name: recalls.get(name) for name in MEASURES},
         }
         self.state.metrics.append(row)
         self._report({"phase": "training", **row})
@@ -280,7 +281,7 @@ class Trainer:
             train_rows_only(recognizer.decoder.model.embed_tokens, [known[token] for token in rows])
 
     def _labeler_config(self, model: str) -> LabelerConfig:
-        settings = LabelSettings(top_k=max(Evaluation.ks))
+        settings = LabelSettings(top_k=max(RECALL_AT))
         return LabelerConfig.of(
             model, settings, dtype="float32", device=self.plan.device, n_threads=self.plan.n_threads
         )

@@ -19,16 +19,16 @@ from record import environment, markdown_table
 
 from pipeline.catalog.views import open_store
 
-# An image's recall at k: the share of its objects among the first k labels; at 1, whether the first label is one.
+# An image's recall at k: the share of its objects among the first k labels; hit at 1: whether the first label is one.
 _PER_IMAGE = """
     SELECT count(*) AS n_objects,
-        max(coalesce(l.rank = 1, false)::INT) AS recall_1,
+        max(coalesce(l.rank = 1, false)::INT) AS hit_1,
         avg(coalesce(l.rank <= 10, false)::INT) AS recall_10
     FROM truth t LEFT JOIN labels l USING (run, image_id, label) GROUP BY run, image_id
 """
 _SUMMARY = f"""
     SELECT {{group}} AS objects, count(*) AS scenes,
-        avg(recall_1), 1.96 * stddev_samp(recall_1) / sqrt(count(*)),
+        avg(hit_1), 1.96 * stddev_samp(hit_1) / sqrt(count(*)),
         avg(recall_10), 1.96 * stddev_samp(recall_10) / sqrt(count(*))
     FROM ({_PER_IMAGE}) GROUP BY 1 ORDER BY 1
 """
@@ -69,10 +69,10 @@ def report(options: argparse.Namespace, rows: list[tuple[object, ...]]) -> str:
 
 {environment("cpu", f"python {' '.join(sys.argv)}")}
 - {options.images:,} scenes of seed {options.seed}, which is in no training corpus; 95 % intervals
-- recall@10: the share of a scene's objects among the first ten labels, exact match; recall@1: whether the first label
+- recall@10: the share of a scene's objects among the first ten labels, exact match; hit@1: whether the first label
   is in the scene; the goal is 0.90 for both
 
-{markdown_table(["objects in the scene", "scenes", "recall@1", "recall@10"], cells)}
+{markdown_table(["objects in the scene", "scenes", "hit@1", "recall@10"], cells)}
 """
 
 

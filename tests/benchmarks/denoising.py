@@ -71,7 +71,7 @@ def recalls(model: Path, scenes: list[Scene]) -> dict[str, float]:
     """Recall@10 under each condition."""
     recognizer = Recognizer.from_pretrained(model)
     return {
-        condition: measure_recall(recognizer, scenes, degrade).mean(10) or 0.0
+        condition: measure_recall(recognizer, scenes, degrade).means()["recall_10"] or 0.0
         for condition, degrade in CONDITIONS.items()
     }
 

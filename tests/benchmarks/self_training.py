@@ -26,7 +26,7 @@ from model import Recognizer
 from model.training.truncation import truncate
 from pipeline.cluster.ray_session import start_ray, stop_ray
 from pipeline.training.job import TrainJob, TrainRequest, source_shards
-from pipeline.training.recall_sum import RecallSum
+from pipeline.training.recall_sum import QUALITIES, RecallSum
 
 
 def strip_labels(source: str, out: Path) -> None:
@@ -79,8 +79,9 @@ def main() -> None:
 
 def report(options: argparse.Namespace, measured: dict[str, RecallSum]) -> str:
     """The result as Markdown."""
-    ks = next(iter(measured.values())).sums
-    rows = [[name, *(f"{recall.mean(k) or 0.0:.3f}" for k in ks)] for name, recall in measured.items()]
+    rows = [
+        [name, *(f"{recall.means()[quality] or 0.0:.3f}" for quality in QUALITIES)] for name, recall in measured.items()
+    ]
     return f"""# Self-training: a truncated decoder, taught by the whole one
 
 {environment("cpu", f"python {' '.join(sys.argv)}")}
@@ -88,7 +89,7 @@ def report(options: argparse.Namespace, measured: dict[str, RecallSum]) -> str:
 - {options.steps:,} steps on scenes without labels, on the teacher's labels of score {options.min_score} or more
 - {options.val_images:,} scenes
 
-{markdown_table(["model", *(f"recall@{k}" for k in ks)], rows)}
+{markdown_table(["model", *(quality.replace("_", "@") for quality in QUALITIES)], rows)}
 """
 
 

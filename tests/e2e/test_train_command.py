@@ -58,7 +58,7 @@ def test_a_killed_job_resumes_to_its_end(
 
     assert resumed.returncode == 0, resumed.stderr
     assert "Trained 400 steps" in resumed.stdout
-    assert "recall 1.000 at 1" in resumed.stdout
+    assert "hit@1 1.000" in resumed.stdout
     metrics = pq.read_table(tmp_path / "model" / "metrics.parquet").to_pydict()
     assert metrics["step"] == list(range(1, 401))
     card = (tmp_path / "model" / "README.md").read_text()

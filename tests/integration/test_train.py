@@ -104,7 +104,7 @@ def test_a_model_from_scratch_learns_and_its_folder_is_complete(trained: Path) -
     logged = metrics(trained)
     assert logged["step"] == list(range(1, 61))
     assert logged["label_loss"][-1] < 0.3 * logged["label_loss"][0]
-    recalls = [recall for recall in logged["recall_1"] if recall is not None]
+    recalls = [recall for recall in logged["hit_1"] if recall is not None]
     # Four colours, the same for training and validation.
     assert recalls[-1] > 0.95
     names = {path.name for path in trained.iterdir()}
@@ -203,7 +203,7 @@ def test_a_teachers_confident_labels_are_learned(
             "min_score": 0.4,
         },
     )
-    recalls = [recall for recall in metrics(tmp_path / "student")["recall_1"] if recall is not None]
+    recalls = [recall for recall in metrics(tmp_path / "student")["hit_1"] if recall is not None]
     assert recalls[-1] > 0.95
 
 

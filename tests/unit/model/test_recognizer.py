@@ -289,3 +289,28 @@ def test_a_configuration_that_does_not_fit_is_refused(recognizer, fields, messag
     sound = json.loads(recognizer.config.to_json_string(use_diff=False))
     with pytest.raises(ValueError, match=message):
         RecognizerConfig(**{**sound, **fields}).check()
+
+
+def test_a_name_scores_as_the_label_that_was_sampled(recognizer, make_image):
+    images = [make_image(40, 30), make_image(30, 50, seed=1)]
+    sampled = [
+        [label for label in labels if len(label.token_ids) == 2] for labels in recognizer.label(images, top_k=20)
+    ]
+    names = sorted({label.text for labels in sampled for label in labels})
+    scores = recognizer.score(images, names)
+    for image, labels in enumerate(sampled):
+        assert len(labels) > 1
+        got = [float(scores[image, names.index(label.text)].exp()) for label in labels]
+        assert got == pytest.approx([label.score for label in labels], rel=1e-4)
+
+
+@pytest.mark.parametrize("n_images", [0, 2])
+def test_every_image_has_a_score_for_every_name(recognizer, make_image, n_images):
+    scores = recognizer.score([make_image(40, 30)] * n_images, ["w20", "w21", "w20"])
+    assert (scores.shape, scores.dtype) == ((n_images, 3), torch.float32)
+
+
+@pytest.mark.parametrize("name", ["", "zebra", ",", " w20"])
+def test_a_name_that_cannot_be_a_label_is_refused_by_name(recognizer, make_image, name):
+    with pytest.raises(ValueError, match=f"the name '{name}' is read as .*; expected words of the model's vocabulary"):
+        recognizer.score([make_image(40, 30)], [name])

@@ -48,12 +48,12 @@ def test_the_clock_shows_what_a_person_reads(seconds: float, text: str) -> None:
 
 def test_the_line_tells_of_shards_images_rate_rejects_and_time() -> None:
     assert describe(snapshot(), 65.0) == (
-        "34/1,200 shards · 34,567 images · 988 images/s · 12 rejected · 1:05 gone · 1:02:03 to go"
+        "34/1,200 shards · 34,567 images · 988 images/s · 12 rejected · 1:05 elapsed · 1:02:03 to go"
     )
 
 
 def test_without_an_estimate_the_line_does_not_guess() -> None:
-    assert describe(snapshot(eta_s=None), 65.0).endswith("12 rejected · 1:05 gone")
+    assert describe(snapshot(eta_s=None), 65.0).endswith("12 rejected · 1:05 elapsed")
 
 
 def test_before_the_first_image_the_line_tells_what_the_job_does() -> None:

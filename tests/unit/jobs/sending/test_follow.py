@@ -16,7 +16,7 @@ LINES = [
     "2026-11-22 01:48:05,095\tINFO job_manager.py:581 -- Runtime env is setting up.",
     "Running entrypoint for job label-1: exec python -m jobs.cli label s3://b",
     "loading the model ... 0:05",
-    "1/4 shards · 50 images · 12 images/s · 0 rejected · 0:30 gone",
+    "1/4 shards · 50 images · 12 images/s · 0 rejected · 0:30 elapsed",
     "Labelled 200 images in 4 shards",
 ]
 

@@ -87,3 +87,39 @@ def test_a_condition_that_is_none_is_wrong_usage(store: str, condition: str, mes
     result = CliRunner().invoke(compare, [store, "run-a", "run-b", "--fail-if", condition])
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+class TestRunsThatDifferInTopK:
+    """One run lists ten labels an image, the other five."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> str:
+        """A store in which the runs list the same labels as far as both go, and the truth stands at the sixth place."""
+        store = Store(str(tmp_path / "store"))
+        listed = ["cat", "tree", "sky", "bird", "car", "dog", "fox", "cow", "bus", "cup"]
+        for run, top_k in (("run-a", 10), ("run-b", 5)):
+            store.create_run(run_record(run, labelling={"top_k": top_k, "ranking": "prob"}))
+            commit_judged(store, run, {"s": [{"truth": ["dog"], "labels": listed[:top_k]}]})
+        return store.url
+
+    def test_they_are_compared_at_the_labels_that_both_can_list(self, store: str) -> None:
+        result = run(store, "--format", "json", "--fail-if", "recall < -0.01")
+        found = json.loads(result.stdout)
+        assert (found["k"], found["differences"]["recall_macro"]["value"], result.return_value) == (5, 0.0, 0)
+        assert result.stderr == "top_k differs: A has 10, B has 5; compared at the first 5 labels\n"
+
+    def test_another_number_is_measured_where_it_is_asked_for(self, store: str) -> None:
+        result = run(store, "--k", "10", "--fail-if", "recall@10 < -0.01")
+        assert result.return_value == 4
+        assert "compared at the first 10 labels, which one of them cannot list" in result.stderr
+
+    def test_a_condition_at_labels_that_one_cannot_list_is_wrong_usage(self, store: str) -> None:
+        result = CliRunner().invoke(compare, [store, "run-a", "run-b", "--fail-if", "recall@10 < -0.01"])
+        assert result.exit_code == 2
+        assert result.stderr.startswith("top_k differs: A has 10, B has 5;")
+        assert "--fail-if asks for recall@10, --k is 5; expected the same" in result.stderr
+
+
+def test_runs_with_one_top_k_are_compared_at_ten_labels_without_a_word(store: str) -> None:
+    result = run(store, "--format", "json")
+    assert (json.loads(result.stdout)["k"], result.stderr) == (10, "")

@@ -143,7 +143,7 @@ def test_another_vocabulary_is_named_in_the_result(store: str, tmp_path: Path) -
 def test_a_k_that_is_none_is_wrong_usage(store: str, ks: str) -> None:
     result = run(store, "--k", ks)
     assert result.exit_code == 2
-    assert f"--k is {ks}; expected numbers from 1 to 200, apart by commas" in result.stderr
+    assert f"--k is {ks}; expected numbers from 1 to 200, separated by commas" in result.stderr
 
 
 @pytest.mark.parametrize(

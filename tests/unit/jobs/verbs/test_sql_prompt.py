@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
+from prompt_toolkit.output.plain_text import PlainTextOutput
 
 from jobs.verbs.sql import sql
 from jobs.verbs.sql_prompt import completions, history_path, is_complete, run_prompt
@@ -56,6 +58,41 @@ class Prompt:
 @pytest.fixture
 def prompt(store: str, capsys: pytest.CaptureFixture[str]) -> Prompt:
     return Prompt(store, capsys)
+
+
+class TestRunsInTheViews:
+    """The prompt says which run is asked, or how many."""
+
+    def opening(self, store: str, run: str | None, capture: pytest.CaptureFixture[str]) -> tuple[str, str]:
+        """The greeting, and what is shown before anything is typed."""
+        shown = io.StringIO()
+        with create_pipe_input() as pipe, create_app_session(input=pipe, output=PlainTextOutput(shown)):
+            pipe.send_text(CTRL_D)
+            run_prompt(open_store(store, run=run), store, "table")
+        return capture.readouterr().out, shown.getvalue()
+
+    def test_the_prompt_has_the_name_of_the_run(self, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+        greeting, shown = self.opening(store, None, capsys)
+        assert greeting == f"Store {store}. A query ends with ; and .help tells more.\n"
+        assert shown.startswith("run run-1>")
+
+    def test_of_several_runs_it_has_their_number(self, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+        Store(store).create_run(run_record("other"))
+        greeting, shown = self.opening(store, None, capsys)
+        assert " It holds 2 runs; --run narrows the views to one. " in greeting
+        assert shown.startswith("2 runs>")
+
+    def test_narrowed_to_a_run_it_has_the_name_of_this_one(
+        self, store: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Store(store).create_run(run_record("other"))
+        greeting, shown = self.opening(store, "oth", capsys)
+        assert "runs" not in greeting
+        assert shown.startswith("run other>")
+
+    def test_a_long_name_is_cut(self, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+        Store(store).create_run(run_record("x" * 41))
+        assert self.opening(store, "x", capsys)[1].startswith("run " + "x" * 37 + "...>")
 
 
 class TestAnswers:
@@ -109,6 +146,14 @@ class TestCommands:
 
     def test_quit_leaves(self, prompt: Prompt) -> None:
         assert prompt(f".quit{ENTER}SELECT 1;{ENTER}") == ([], [])
+
+    @pytest.mark.parametrize("word", ["exit", "quit", "EXIT;", "\\q", ".exit"])
+    def test_it_is_left_as_other_prompts_are(self, prompt: Prompt, word: str) -> None:
+        assert prompt(f"{word}{ENTER}SELECT 1;{ENTER}") == ([], [])
+
+    @pytest.mark.parametrize(("word", "command"), [("help", ".help"), ("\\?", ".help"), ("\\d", ".tables")])
+    def test_commands_may_be_called_as_in_other_prompts(self, prompt: Prompt, word: str, command: str) -> None:
+        assert prompt(f"{word}{ENTER}") == prompt(f"{command}{ENTER}")
 
     def test_help_names_every_command(self, prompt: Prompt) -> None:
         text = "\n".join(prompt(f".help{ENTER}")[0])

@@ -19,6 +19,7 @@ ROW = {
     "images_per_s": 98.6,
     "steps_per_s": 2.0,
     "recall_10": 0.5,
+    "recall_10_limit": 1.0,
 }
 
 
@@ -45,8 +46,14 @@ def test_the_line_tells_of_steps_loss_rate_recall_and_time() -> None:
     progress = TrainProgress(n_steps=1200)
     progress.update(ROW)
     assert describe(progress, 65.0) == (
-        "step 120/1,200 · loss 1.234 · 99 images/s · recall@10 0.500 · 1:05 gone · 9:00 to go"
+        "step 120/1,200 · loss 1.234 · 99 images/s · recall@10 0.500 · 1:05 elapsed · 9:00 to go"
     )
+
+
+def test_the_line_tells_what_recall_is_possible_where_that_is_less_than_one() -> None:
+    progress = TrainProgress(n_steps=1200)
+    progress.update({**ROW, "recall_10_limit": 0.75})
+    assert " · recall@10 0.500 (at most 0.750) · " in describe(progress, 65.0)
 
 
 def test_the_last_recall_stays_on_the_line_between_evaluations() -> None:

@@ -33,6 +33,6 @@ def analyse(tmp_path: Path) -> AnalyseFunction:
         store = Store(str(tmp_path / "store"))
         store.create_run(run_record(RUN, labelling={"top_k": 20, "ranking": ranking}))
         commit_judged(store, RUN, images if isinstance(images, Mapping) else {"a": images})
-        return analyse_run(open_store(store.url, vocabulary), None, truth)
+        return analyse_run(open_store(store.url, vocabulary), RUN, truth)
 
     return build

@@ -44,7 +44,7 @@ def learn(tmp_path: Path) -> LearnFunction:
         store.create_run(run_record(RUN, labelling={"top_k": 20, "ranking": ranking}))
         commit_judged(store, RUN, {"a": images})
         vocabulary = read_vocabulary(None)
-        return learn_thresholds(analyse_run(open_store(store.url, vocabulary), None, "labels"), vocabulary, target)
+        return learn_thresholds(analyse_run(open_store(store.url, vocabulary), RUN, "labels"), vocabulary, target)
 
     return build
 
@@ -242,7 +242,7 @@ class TestSteps:
         store.create_run(run_record(RUN, labelling={"ranking": ranking}))
         commit_judged(store, RUN, {"a": images})
         vocabulary = read_vocabulary(None)
-        analysis = analyse_run(open_store(store.url, vocabulary), None, "labels")
+        analysis = analyse_run(open_store(store.url, vocabulary), RUN, "labels")
         learn_thresholds(analysis, vocabulary, 0.8)
         return [g for (g,) in analysis.connection.sql("SELECT goodness FROM steps ORDER BY step").fetchall()], analysis
 

@@ -57,7 +57,7 @@ def test_every_documented_query_runs(store: Store, query: str) -> None:
 
 @pytest.mark.parametrize("query", examples("sql thresholds"))
 def test_every_documented_query_of_thresholds_runs(store: Store, query: str) -> None:
-    analysis = analyse_run(open_store(store.url), None, "labels")
+    analysis = analyse_run(open_store(store.url), "run-1", "labels")
     learned = learn_thresholds(analysis, read_vocabulary(None), target_precision=0.5)
     assert run_query(open_store(store.url, thresholds=learned.thresholds), query).description
 

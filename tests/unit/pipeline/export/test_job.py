@@ -20,7 +20,7 @@ from pipeline.store.store import Store
 from schemas import content_hash
 from tests.fixtures.corpus import jpeg, tar_bytes, write_tars
 from tests.fixtures.stored.labelled import label_source
-from tests.fixtures.stored.tables import commit_judged, run_record
+from tests.fixtures.stored.tables import commit_judged, job_record, run_record
 from tests.unit.pipeline.export.conftest import ExportFunction
 
 
@@ -93,9 +93,9 @@ class TestFolder:
         assert (exported.run, exported.n_chosen, exported.n_images, exported.n_labels) == ("run-1", 2, 2, 4)
         assert exported.notes == []
 
-    def test_a_run_has_to_be_chosen_where_there_are_several(self, export: ExportFunction) -> None:
-        with pytest.raises(TagstreamError, match="choose one with --run"):
-            export("csv", run=None)
+    def test_the_latest_run_is_written_where_none_is_named(self, store: Store, export: ExportFunction) -> None:
+        store.run("run-2").write_job(job_record("run-2"))
+        assert export("csv", run=None).run == "run-2"
 
 
 class TestScores:

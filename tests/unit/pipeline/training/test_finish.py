@@ -42,7 +42,7 @@ def row(step: int, **values: Any) -> dict[str, Any]:
         "wait_share": 0.0,
         "n_unreadable": 0,
         "seconds": 1234.0 * step,
-        "recall_1": None,
+        "hit_1": None,
         "recall_5": None,
         "recall_10": None,
         **values,
@@ -55,9 +55,9 @@ def state_of(*rows: dict[str, Any]) -> TrainingState:
 
 MEASURED = state_of(
     row(1),
-    row(2, recall_1=0.125, recall_5=0.25, recall_10=0.375),
+    row(2, hit_1=0.125, recall_5=0.25, recall_10=0.375),
     row(3),
-    row(4, recall_1=0.5, recall_5=0.6254, recall_10=0.75),
+    row(4, hit_1=0.5, recall_5=0.6254, recall_10=0.75),
 )
 UNMEASURED = state_of(row(1), row(2))
 
@@ -77,7 +77,7 @@ class TestMetrics:
         assert table.column("denoise_loss").null_count == 4
 
     def test_a_column_that_a_row_lacks_is_null(self) -> None:
-        assert metrics_table(state_of({"step": 1})).column("recall_1").to_pylist() == [None]
+        assert metrics_table(state_of({"step": 1})).column("hit_1").to_pylist() == [None]
 
     def test_without_rows_it_is_an_empty_table_of_the_schema(self) -> None:
         table = metrics_table(TrainingState(step=0, positions=[], settings={}))
@@ -120,12 +120,19 @@ class TestCard:
             assert lines.count(line) == 1
 
     @pytest.mark.parametrize(
-        ("step", "recalls"), [(2, "0.125 at 1, 0.250 at 5, 0.375 at 10"), (4, "0.500 at 1, 0.625")]
+        ("step", "recalls"), [(2, "hit@1 0.125, recall@5 0.250, recall@10 0.375"), (4, "hit@1 0.500, recall@5 0.625")]
     )
     def test_its_recalls_are_those_of_the_weights_step(self, card, step: int, recalls: str) -> None:
         text = card(step=step)
-        assert f"recall {recalls}" in text
+        assert f": {recalls}" in text
         assert f"| weights | of step {step} of 12,000 |" in text
+
+    def test_it_says_at_which_k_an_image_cannot_reach_a_recall_of_one(self, card) -> None:
+        measured = {"hit_1": 0.5, "recall_5": 0.5, "recall_10": 0.75, "recall_5_limit": 0.875, "recall_10_limit": 1.0}
+        text = card(state_of(row(1, **measured)), 1)
+        assert "recall@5 0.500 (at most 0.875), recall@10 0.750." in text
+        assert "In that source an image with more than 5 true labels cannot reach a recall@5 of 1." in text
+        assert "In that source" not in card(step=2)
 
     def test_its_time_is_that_of_the_whole_training(self, card) -> None:
         assert "| seconds | 4,936 |" in card(step=2)
@@ -136,7 +143,7 @@ class TestCard:
     ) -> None:
         text = card(state, step)
         assert "None was made of these weights" in text
-        assert " at 10" not in text
+        assert "recall@10" not in text
 
     def test_its_settings_are_json_that_reads_back(self, card) -> None:
         block = card().split("```json\n")[1].split("\n```")[0]
@@ -158,7 +165,7 @@ class TestCurves:
             UNMEASURED,
             state_of(row(1)),
             state_of(row(1, denoise_loss=2.0), row(2, denoise_loss=1.0)),
-            state_of(row(1), row(2, denoise_loss=1.0, recall_1=1.0, recall_5=1.0, recall_10=1.0)),
+            state_of(row(1), row(2, denoise_loss=1.0, hit_1=1.0, recall_5=1.0, recall_10=1.0)),
             state_of(row(1, label_loss=float("nan")), row(2)),
         ],
         ids=["recalls", "no recall", "one row", "denoising", "denoising in part", "a loss that is not finite"],
@@ -216,7 +223,7 @@ class TestFinishedFolder:
     def test_its_card_tells_of_that_step(self, finished: Path) -> None:
         text = (finished / "README.md").read_text("utf-8")
         assert "| weights | of step 2 of 12,000 |" in text
-        assert "recall 0.125 at 1" in text
+        assert "hit@1 0.125, " in text
 
     def test_everything_that_belongs_to_it_is_there(self, finished: Path) -> None:
         names = {path.name for path in finished.iterdir()}

@@ -1,0 +1,1 @@
+"""Vision-language models of the Hugging Face hub as decoders of branches, whatever their architecture."""
