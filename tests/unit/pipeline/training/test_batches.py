@@ -148,6 +148,8 @@ class TestPacking:
     def test_a_label_that_the_model_cannot_write_is_left_out(self, labeler: Labeler) -> None:
         (batch,) = make(labeler, [example(0, ("red", "red, green"))]).micro_batches
         assert texts(labeler, batch.packed) == [["red"]]
+        # One token and its delimiter.
+        assert batch.packed.n_targets == 2
 
     def test_a_step_is_shared_in_equal_parts(self, labeler: Labeler) -> None:
         with pytest.raises(TagstreamError, match=r"batch_size is 8; expected a multiple of the 3 workers"):

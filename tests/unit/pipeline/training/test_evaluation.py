@@ -1,7 +1,8 @@
-"""Recall on held-out images: what it is of, how workers share it, and that images are read once."""
+"""Measures on held-out images: what they are of, how workers share it, and that images are read once."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ from tests.fixtures.corpus import jpeg, tar_bytes
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 
 BATCH = 4
-TRUTHS = ['{"labels": ["cat", "dog"]}', '{"labels": ["RED  car"]}', '{"labels": ["zebra"]}', "{}", '{"labels": []}']
+TRUTHS = [
+    '{"labels": ["cat", "dog"]}',
+    '{"labels": ["RED  car"]}',
+    '{"labels": ["zebra"]}',
+    "{}",
+    '{"labels": []}',
+    # More than five labels can hold.
+    '{"labels": ["cat", "dog", "tree", "cup", "sky", "lamp", "key"]}',
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +65,20 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def plain_recall(labeler: InstantLabeler, shards: list[Shard], n_images: int, truth_of: Callable[[Any], Any]) -> Any:
-    """Recall at 1, 5 and 10 by its definition, one image after another."""
-    shares: dict[int, list[float]] = {1: [], 5: [], 10: []}
+def plain_means(labeler: InstantLabeler, shards: list[Shard], n_images: int, truth_of: Callable[[Any], Any]) -> Any:
+    """What is measured by its definition, one image after another."""
+    values: dict[str, list[float]] = defaultdict(list)
     rows = [row for shard in shards for batch in read_batches(shard, BATCH) for row in labeler(batch).to_pylist()]
     for row in rows[:n_images]:
         truth = {" ".join(name.lower().split()) for name in truth_of(row) or ()}
         found = [label["label"].lower() for label in row["labels"]]
-        for k, of_k in shares.items():
-            if truth:
-                of_k.append(len(truth & set(found[:k])) / min(k, len(truth)))
-    return {k: pytest.approx(sum(of_k) / len(of_k)) for k, of_k in shares.items()}
+        if not truth:
+            continue
+        values["hit_1"].append(found[0] in truth)
+        for k in (5, 10):
+            values[f"recall_{k}"].append(len(truth & set(found[:k])) / len(truth))
+            values[f"recall_{k}_limit"].append(min(k, len(truth)) / len(truth))
+    return {name: pytest.approx(sum(of_images) / len(of_images)) for name, of_images in values.items()}
 
 
 def alone(values: list[float]) -> list[float]:
@@ -74,17 +86,18 @@ def alone(values: list[float]) -> list[float]:
     return values
 
 
-def test_recall_is_that_of_plain_computation_over_the_images_with_a_truth(
+def test_the_measures_are_those_of_plain_computation_over_the_images_with_a_truth(
     labeler: InstantLabeler, shards: list[Shard]
 ) -> None:
     measured = Evaluation(shards, TrainSettings(targets="labels"), 0, 1).measure(labeler, alone)
-    assert measured == plain_recall(labeler, shards, 30, lambda row: row["truth"])
-    assert 0 < measured[1] < measured[10] < 1
+    assert measured == plain_means(labeler, shards, 30, lambda row: row["truth"])
+    assert 0 < measured["hit_1"] < 1
+    assert 0 < measured["recall_5"] < measured["recall_5_limit"] < measured["recall_10_limit"] == 1
 
 
 def test_what_is_learned_is_what_is_asked_for(labeler: InstantLabeler, shards: list[Shard]) -> None:
     measured = Evaluation(shards, TrainSettings(targets="captions"), 0, 1).measure(labeler, alone)
-    assert measured == plain_recall(labeler, shards, 30, lambda row: ["tree", "boat"])
+    assert measured == plain_means(labeler, shards, 30, lambda row: ["tree", "boat"])
 
 
 @pytest.mark.parametrize(("wanted", "n_images", "n_shards"), [(1, 4, 1), (4, 4, 1), (5, 8, 1), (12, 14, 2)])
@@ -96,7 +109,7 @@ def test_the_first_images_are_taken_in_whole_batches_and_no_more_is_read(
     measured = Evaluation(shards, settings, 0, 1).measure(labeler, lambda values: seen.extend(values) or values)
     assert seen[0] == n_images
     assert len(begun) == n_shards
-    assert measured == plain_recall(labeler, shards, n_images, lambda row: ["tree", "boat"])
+    assert measured == plain_means(labeler, shards, n_images, lambda row: ["tree", "boat"])
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3, 9])
@@ -104,20 +117,22 @@ def test_workers_together_measure_what_one_does_alone(
     labeler: InstantLabeler, shards: list[Shard], n_ranks: int
 ) -> None:
     settings = TrainSettings(eval_images=20)
-    expected = Evaluation(shards, settings, 0, 1).measure(labeler, alone)
+    whole: list[float] = []
+    expected = Evaluation(shards, settings, 0, 1).measure(labeler, lambda values: whole.extend(values) or values)
     shares: list[list[float]] = []
     for rank in range(n_ranks):
         Evaluation(shards, settings, rank, n_ranks).measure(labeler, lambda values: shares.append(values) or values)
     total = [sum(values) for values in zip(*shares, strict=True)]
+    assert total == pytest.approx(whole)
     for rank in range(n_ranks):
         measured = Evaluation(shards, settings, rank, n_ranks).measure(labeler, lambda values: total)
         assert measured == pytest.approx(expected)
 
 
-def test_without_a_truth_there_is_no_recall(labeler: InstantLabeler, tmp_path: Path) -> None:
+def test_without_a_truth_nothing_is_measured(labeler: InstantLabeler, tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(tar_bytes([("a.jpg", jpeg(0))]))
     measured = Evaluation(find_source(str(tmp_path)).shards, TrainSettings(), 0, 1).measure(labeler, alone)
-    assert measured == {1: None, 5: None, 10: None}
+    assert set(measured.values()) == {None}
 
 
 def test_images_are_read_once_and_labelled_anew_each_time(
@@ -134,4 +149,5 @@ def test_images_are_read_once_and_labelled_anew_each_time(
             return rows.set_column(rows.column_names.index("labels"), "labels", [[[]] * rows.num_rows])
 
     forgetful = Forgetful(labeler.config)
-    assert set(evaluation.measure(forgetful, alone).values()) == {0.0}
+    measured = evaluation.measure(forgetful, alone)
+    assert (measured["hit_1"], measured["recall_5"], measured["recall_10"]) == (0.0, 0.0, 0.0)
