@@ -125,7 +125,8 @@ def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent:
     Locally by writing, syncing and renaming a temporary file; object stores put an object atomically.
 
     Args:
-        if_absent: leave an existing file as it is. Of writers of the same content each is told that it wrote it.
+        if_absent: leave an existing file as it is. On object stores each of several writers of the same content is told
+            that it wrote the file: a write whose answer was lost is sent again, and then meets itself.
 
     Returns: whether the file was written.
     """
@@ -134,7 +135,6 @@ def write_whole(filesystem: Filesystem, path: str, content: bytes, *, if_absent:
     try:
         filesystem.pipe_file(path, content, mode="create" if if_absent else "overwrite")
     except FileExistsError:
-        # A write whose answer was lost is sent again, and then meets itself.
         return read_if_exists(filesystem, path) == content
     return True
 
