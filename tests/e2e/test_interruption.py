@@ -11,8 +11,10 @@ import psutil
 import pytest
 
 from tests.fixtures.corpus import write_tars
+from tests.fixtures.labelling import label_with
 from tests.fixtures.processes.commands import n_commits, running, wait_until
 from tests.fixtures.processes.instant_command import instant_command
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 24, 16
@@ -26,14 +28,11 @@ def outcomes(store: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A source and the store that one job made of it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_tars(folder / "source", N_SHARDS, N_SAMPLES)
-    command = job(folder, folder / "store", tiny_model, 0)
-    with running(command, {**os.environ, "TAGSTREAM_CACHE": str(folder / "cache")}) as process:
-        _, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors
+    label_with(tiny_model, folder / "source", folder / "store", labeler_class=InstantLabeler)
     return folder
 
 
@@ -103,7 +102,9 @@ def test_a_job_that_loses_rays_head_process_does_not_end_without_a_word(
     assert "Ray lost its head process" in errors
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_ctrl_c_and_a_scheduler_stop_a_job_cleanly_and_it_says_how_to_go_on(
     environment: dict[str, str], tiny_model: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

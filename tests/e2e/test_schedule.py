@@ -123,6 +123,7 @@ def test_three_nights_label_what_is_new_and_changed_and_nothing_else(night: Nigh
     assert_tables(store, shards)
 
 
+@pytest.mark.long
 def test_of_two_jobs_that_overlap_the_second_leaves_at_once_and_a_stopped_one_unlocks(
     tagstream: RunFunction, environment: dict[str, str], tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import sample_members, tar_bytes
 from tests.fixtures.stored.queries import rows
 
+# A head of its own, and jobs that it starts.
+pytestmark = pytest.mark.long
 TOKEN, SECRET = "0123456789abcdef" * 2, "a-secret-of-this-test"
 # Of the head.
 N_CPUS = 3

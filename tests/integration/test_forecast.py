@@ -14,6 +14,7 @@ from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from pipeline.store.store import Store
 from tests.fixtures.corpus import shard_bytes
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 
 
 def test_what_was_planned_is_kept_beside_what_it_took(shared_ray: None, tiny_model: Path, tmp_path: Path) -> None:
@@ -25,6 +26,7 @@ def test_what_was_planned_is_kept_beside_what_it_took(shared_ray: None, tiny_mod
         store=str(tmp_path / "store"),
         model=str(tiny_model),
         settings=LabelSettings(top_k=5, batch_size=8),
+        labeler_class=InstantLabeler,
     )
     made = ForecastJob(ForecastRequest(label=request, n_images=100)).run()
     assert (made.n_sampled, made.n_shards_sampled) == (95, 4)

@@ -53,6 +53,7 @@ def assert_same_tables(store: Any, undisturbed: Path) -> None:
         assert read_table(store, table).equals(read_table(undisturbed, table))
 
 
+@pytest.mark.long
 def test_a_job_on_an_s3_that_fails_one_time_in_seven_gives_the_tables_of_an_undisturbed_one(
     label_instantly: LabelFunction, s3_corpus: str, undisturbed: Path, faulty_s3: FaultyS3
 ) -> None:
@@ -75,7 +76,11 @@ def test_a_job_on_an_s3_that_fails_one_time_in_seven_gives_the_tables_of_an_undi
     ("where", "sentence"),
     [
         ({"method": "PUT", "part": "/images/", "skip": 3}, r"cannot commit shard \d+ to the store s3://.*"),
-        ({"method": "GET", "part": "/00005.tar"}, r"cannot read shard 00005 \(s3://.*/00005\.tar\): .*"),
+        pytest.param(
+            {"method": "GET", "part": "/00005.tar"},
+            r"cannot read shard 00005 \(s3://.*/00005\.tar\): .*",
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["commit", "read"],
 )

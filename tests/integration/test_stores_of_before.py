@@ -155,7 +155,7 @@ def test_status_finds_the_source_committed_and_the_sums_right(copy: Copy) -> Non
         "5 shards now: all committed",
         "2 shards now: all committed",
     ]
-    assert not re.findall(r"changed|missing|open|WRONG", result.stdout)
+    assert not re.findall(r"^ +(changed|missing|open|WRONG)", result.stdout, re.MULTILINE)
 
 
 def test_a_file_more_in_the_folder_is_the_only_thing_open(copy: Copy) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.forecast import machine_speed
 from pipeline.forecast.machine_speed import MachineSpeed, SpeedJob, SpeedRequest, make_images
 
 
@@ -17,7 +18,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(tiny_model: Path, folder: Path) -> MachineSpeed:
-    return SpeedJob(SpeedRequest(model=str(tiny_model), seconds=0.1, folder=str(folder))).run()
+    with pytest.MonkeyPatch.context() as patch:
+        # An eighth of the images: this is about what is measured, not how well.
+        patch.setattr(machine_speed, "_N_IMAGES", 32)
+        patch.setattr(machine_speed, "make_images", lambda: make_images(32))
+        return SpeedJob(SpeedRequest(model=str(tiny_model), seconds=0.1, folder=str(folder))).run()
 
 
 def test_every_stage_is_measured_in_its_units(measured: MachineSpeed) -> None:

@@ -58,6 +58,8 @@ SCENARIOS = {
     "labelled again": Scenario(lambda store: commit_shard(store, RUN, "a", **OLD), True, 10),
     "labelled again, compacted": Scenario(_compact, True, 8),
 }
+# The others are long: each kills ten processes.
+FIRST = {"new", "labelled again, compacted"}
 
 
 def rows(store: Store) -> dict[str, Rows]:
@@ -116,7 +118,9 @@ def _die_at(step: int) -> None:
     sys.addaudithook(die)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(
+    "name", [name if name in FIRST else pytest.param(name, marks=pytest.mark.long) for name in SCENARIOS]
+)
 def test_killed_in_front_of_any_operation_a_commit_is_whole_or_not_there(name: str, tmp_path: Path) -> None:
     scenario = SCENARIOS[name]
     start = prepared(tmp_path / "start", scenario)

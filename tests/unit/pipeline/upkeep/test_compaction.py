@@ -179,14 +179,14 @@ class TestLaterJobs:
         assert store.run(RUN).commit("b", *shard_tables("b", 1), {}, replaces=former)
         assert open_store(store.url).execute("SELECT count(*) FROM images WHERE shard = 'b'").fetchall() == [(1,)]
 
-    def test_a_job_that_wakes_up_after_its_shard_was_compacted_changes_nothing(self, any_store: Store) -> None:
-        before = all_rows(any_store)
-        compact(any_store)
-        commit_shard(any_store, RUN, "b", n_rows=1)
-        assert all_rows(any_store) == before
-        compact(any_store)
-        assert all_rows(any_store) == before
-        assert len(file_names(any_store, "images")) == 1
+    def test_a_job_that_wakes_up_after_its_shard_was_compacted_changes_nothing(self, store: Store) -> None:
+        before = all_rows(store)
+        compact(store)
+        commit_shard(store, RUN, "b", n_rows=1)
+        assert all_rows(store) == before
+        compact(store)
+        assert all_rows(store) == before
+        assert len(file_names(store, "images")) == 1
 
 
 class TestCrashes:
@@ -213,24 +213,22 @@ class TestCrashes:
         assert all_rows(store) == before
         assert len(file_names(store, "images")) == 1
 
-    def test_two_compactions_at_once_leave_the_same_rows(
-        self, any_store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        before = all_rows(any_store)
+    def test_two_compactions_at_once_leave_the_same_rows(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = all_rows(store)
         move, others = compaction_module.move_whole, []
 
         def move_whole(*arguments: Any) -> None:
             if not others:
                 others.append(1)
-                compact(any_store)
+                compact(store)
             move(*arguments)
 
         monkeypatch.setattr(compaction_module, "move_whole", move_whole)
-        compact(any_store)
-        assert all_rows(any_store) == before
-        compact(any_store)
-        assert all_rows(any_store) == before
-        assert len(file_names(any_store, "images")) == 1
+        compact(store)
+        assert all_rows(store) == before
+        compact(store)
+        assert all_rows(store) == before
+        assert len(file_names(store, "images")) == 1
 
     def test_files_that_another_compaction_took_are_put_off(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
