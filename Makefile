@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-v
 export PYTHONDONTWRITEBYTECODE :=
 # A file of tests shares what is dear to make, such as a Ray: it stays in one process. The longest come first.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
-QUICK := $(addprefix tests/unit/,infra jobs model schemas pipeline/naming pipeline/settings pipeline/sources)
+QUICK := $(addprefix tests/unit/,jobs/closing jobs/console jobs/sending jobs/test_cli.py model schemas pipeline/naming pipeline/settings) \
+	--ignore tests/unit/model/hub
 
 .PHONY: demo quick test test-all check clean
 
@@ -16,7 +17,7 @@ demo: .venv/installed
 	$(BIN)/tagstream demo --store demo-store
 
 quick: check
-	@echo "Unit tests of what has no Ray: recognizer, command, schemas, infra, settings, names, storage ..."
+	@echo "Unit tests of what has no Ray: recognizer, schemas, settings, names, what verbs share ..."
 	$(PYTEST) -m "not long" $(QUICK)
 
 test: check
