@@ -16,6 +16,7 @@ from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
 from pipeline.store.lock import describe_holder, find_left_locks, read_locks
+from pipeline.store.run import Run
 from pipeline.store.run_choice import match_run
 from pipeline.store.store import Store
 from pipeline.text import one_line, printable
@@ -71,8 +72,8 @@ def _show(connection: Connection, url: str, run: str | None) -> int:
             click.echo("  images      none committed yet")
         for reject in query_rows(connection, "rejects", {"run": name}):
             _print_rejects(reject)
-        _print_lock(store, name)
-        _print_source(store, name)
+        _print_lock(store.run(name))
+        _print_source(store.run(name))
         _print_last_job(query_rows(connection, "last_job", {"run": name}))
     return 0 if adds_up else EXIT_DOES_NOT_ADD_UP
 
@@ -98,25 +99,25 @@ def _print_rejects(reject: dict[str, Any]) -> None:
         click.echo(f"              {printable(example['sample'])}: {printable(example['message'] or '')}")
 
 
-def _print_lock(store: Store, run: str) -> None:
-    left = find_left_locks(store.run(run))
-    for lock in read_locks(store.run(run)):
+def _print_lock(run: Run) -> None:
+    left = find_left_locks(run)
+    for lock in read_locks(run):
         state = "expired, left by a job that was killed: " if lock in left else ""
         click.echo(f"  lock        {state}{printable(describe_holder(lock))}")
 
 
-def _print_source(store: Store, run: str) -> None:
+def _print_source(run: Run) -> None:
     """Prints how far the run is with its source, or why the source cannot be read."""
-    record = store.run(run).read_record()
+    record = run.read_record()
     if record is None:
         return
     try:
-        with LiveLine(lambda elapsed_s: f"run {run}: listing the source · {clock(elapsed_s)} elapsed"):
-            at_source = compare_with_source(store.run(run), record)
+        with LiveLine(lambda elapsed_s: f"run {run.name}: listing the source · {clock(elapsed_s)} elapsed"):
+            at_source = compare_with_source(run, record)
     except TagstreamError as error:
         click.echo(f"  source      could not be looked at: {printable(str(error))}")
         return
-    _print_source_status(at_source, labelling_command(store.run(run).read_jobs()))
+    _print_source_status(at_source, labelling_command(run.read_jobs()))
 
 
 def _print_source_status(at_source: SourceStatus, command: str | None) -> None:

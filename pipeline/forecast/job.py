@@ -33,6 +33,7 @@ from pipeline.labelling.pending import ShardPlan, run_shards
 from pipeline.labelling.request import LabelRequest
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.ownership import CommittedShard
+from pipeline.store.run import Run
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
 from schemas import JobRecord, RunRecord
@@ -225,18 +226,18 @@ def measure_output(shards: list[WholeShard], rows_a_shard: float, store: Store, 
         rows_a_shard: mean number of images of the source's shards. In a larger shard an image takes fewer bytes, so
             the shard that is measured has about as many images, if the sample does.
     """
-    run = store.create_run(record).run
+    run = store.run(store.create_run(record).run)
     n_shards = 1 + next(
         (number for number, rows in enumerate(accumulate(_n_rows(shards))) if rows >= rows_a_shard), len(shards)
     )
     whole, rest = shards[:n_shards], shards[n_shards:]
-    _commit_as_one(store, run, "empty", [_emptied(shards[0])])
-    empty_labels, empty_images = _sizes(store, run)
-    _commit_as_one(store, run, "whole", whole)
-    both_labels, both_images = _sizes(store, run)
+    _commit_as_one(run, "empty", [_emptied(shards[0])])
+    empty_labels, empty_images = _sizes(run)
+    _commit_as_one(run, "whole", whole)
+    both_labels, both_images = _sizes(run)
     if rest:
-        _commit_as_one(store, run, "rest", rest)
-    compacted = compact_run(store.run(run), read_vocabulary(None), lambda done, of: None)
+        _commit_as_one(run, "rest", rest)
+    compacted = compact_run(run, read_vocabulary(None), lambda done, of: None)
     n_images = sum(_n_rows(whole))
     return OutputSizes(
         bytes_a_shard=empty_labels + empty_images,
@@ -254,12 +255,12 @@ def _emptied(shard: WholeShard) -> WholeShard:
     return replace(shard, images=shard.images.slice(0, 0), labels=shard.labels.slice(0, 0))
 
 
-def _commit_as_one(store: Store, run: str, name: str, shards: list[WholeShard]) -> None:
+def _commit_as_one(run: Run, name: str, shards: list[WholeShard]) -> None:
     images = pa.concat_tables([shard.images for shard in shards])
-    store.run(run).commit(name, images, pa.concat_tables([shard.labels for shard in shards]), {})
+    run.commit(name, images, pa.concat_tables([shard.labels for shard in shards]), {})
 
 
-def _sizes(store: Store, run: str) -> tuple[int, int]:
-    listings = (store.run(run).list_labels(), store.run(run).list_images())
+def _sizes(run: Run) -> tuple[int, int]:
+    listings = (run.list_labels(), run.list_images())
     labels, images = (sum(info["size"] for info in listing.values()) for listing in listings)
     return labels, images
