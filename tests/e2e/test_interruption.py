@@ -47,6 +47,7 @@ def assert_equal(store: Path, undisturbed: Path) -> None:
         assert read_table(store, table).equals(read_table(undisturbed / "store", table))
 
 
+@pytest.mark.long
 def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_undisturbed_run(
     environment: dict[str, str], undisturbed: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

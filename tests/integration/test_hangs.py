@@ -36,6 +36,7 @@ class NeverReadyLabeler(InstantLabeler):
         time.sleep(1000)
 
 
+@pytest.mark.long
 def test_a_stuck_actor_is_named_with_what_it_works_on(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 4)
     with pytest.raises(ClusterError) as caught:

@@ -42,9 +42,9 @@ def labelled(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPa
 
 
 def test_real_photographs_are_labelled_with_their_captions_and_truth(
-    label: LabelFunction, coco_mini: Path, tmp_path: Path
+    label_instantly: LabelFunction, coco_mini: Path, tmp_path: Path
 ) -> None:
-    outcome = label(coco_mini, tmp_path / "store", top_k=10)
+    outcome = label_instantly(coco_mini, tmp_path / "store", top_k=10)
 
     assert (outcome.record.n_shards_committed, outcome.record.n_images, outcome.record.n_rejected) == (4, 80, 0)
     images = read_table(tmp_path / "store", "images").to_pylist()

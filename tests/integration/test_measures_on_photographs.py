@@ -31,6 +31,8 @@ from tests.fixtures.labelling import label_with
 from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis import oracle
 
+# The same oracle judges made-up runs in the unit tests; this adds real photographs and their words.
+pytestmark = pytest.mark.long
 KS = [1, 5, 10, 200]
 TOLERANCE = 1e-6
 FAULTY = "faulty-run"

@@ -21,6 +21,8 @@ from schemas import JobRecord
 from tests.fixtures.corpus import jpeg, tar_bytes
 from tests.fixtures.labelling import label_with
 
+# Ray shows metrics every few seconds.
+pytestmark = pytest.mark.long
 _SECONDS_A_BATCH = 0.25
 
 

@@ -30,6 +30,7 @@ def upload(s3: str, tmp_path: Path) -> UploadFunction:
     return put
 
 
+@pytest.mark.long
 def test_a_source_and_a_store_on_s3_give_the_tables_of_local_ones(
     label_instantly: LabelFunction,
     upload: UploadFunction,
@@ -46,6 +47,7 @@ def test_a_source_and_a_store_on_s3_give_the_tables_of_local_ones(
         assert read_table(store, table).equals(read_table(tmp_path / "store", table))
 
 
+@pytest.mark.long
 def test_a_second_job_on_s3_labels_only_what_is_new_or_changed(
     label_instantly: LabelFunction,
     upload: UploadFunction,

@@ -75,7 +75,11 @@ def test_a_job_on_an_s3_that_fails_one_time_in_seven_gives_the_tables_of_an_undi
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
-        ({"method": "PUT", "part": "/images/", "skip": 3}, r"cannot commit shard \d+ to the store s3://.*"),
+        pytest.param(
+            {"method": "PUT", "part": "/images/", "skip": 3},
+            r"cannot commit shard \d+ to the store s3://.*",
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             {"method": "GET", "part": "/00005.tar"},
             r"cannot read shard 00005 \(s3://.*/00005\.tar\): .*",

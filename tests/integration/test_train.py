@@ -112,6 +112,7 @@ def test_a_model_from_scratch_learns_and_its_folder_is_complete(trained: Path) -
     assert Checkpoints(str(trained)).steps()[-2:] == [40, 60]
 
 
+@pytest.mark.long
 def test_labels_made_by_the_trainer_equal_those_of_the_saved_folder(
     trained: Path, label: LabelFunction, colours: Path, tmp_path: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_source_without_labels_is_an_error_that_says_so(train: TrainFunction, 
         train(tmp_path / "model", targets="captions")
 
 
+@pytest.mark.long
 def test_training_to_and_from_object_storage_works(train: TrainFunction, s3: str, tmp_path: Path) -> None:
     out = f"{s3}/{tmp_path.name}/model"
     train(out, steps=20, eval_every=20, checkpoint_every=10)

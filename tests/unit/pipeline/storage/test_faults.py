@@ -53,6 +53,8 @@ SHARDS: dict[str, Callable[[], bytes]] = {
     "folder/0.jpg": lambda: IMAGES[0],
 }
 
+FAULTS_FOR_GOOD = [Fault.SLOW_DOWN, pytest.param(Fault.CUT_BODY, marks=pytest.mark.long), Fault.FORBIDDEN]
+
 
 @pytest.fixture(params=SHARDS)
 def source(
@@ -96,7 +98,7 @@ def stored_rows(store: Store, shard: str) -> tuple[pa.Table, pa.Table]:
 class TestReading:
     """A shard on a storage that fails."""
 
-    @pytest.mark.parametrize("seed", [1, 2])
+    @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
     def test_its_samples_are_those_of_an_undisturbed_read(self, source: str, faulty_s3: FaultyS3, seed: int) -> None:
         expected = read_samples(source)
         assert [sample["data"] for sample in expected] == IMAGES[: len(expected)]
@@ -105,7 +107,7 @@ class TestReading:
         assert read_samples(source) == expected
         assert faulty_s3.injected[Fault.CUT_BODY] >= 1
 
-    @pytest.mark.parametrize("fault", [Fault.SLOW_DOWN, Fault.CUT_BODY, Fault.FORBIDDEN])
+    @pytest.mark.parametrize("fault", FAULTS_FOR_GOOD)
     def test_one_that_fails_for_good_is_no_fault_of_the_shard(
         self, source: str, faulty_s3: FaultyS3, fault: Fault
     ) -> None:
@@ -165,7 +167,7 @@ class TestCommits:
         assert faulty_s3.injected == {Fault.CUT_AFTER: 1}
         assert stored_rows(store, "0")[0].num_rows == 2
 
-    @pytest.mark.parametrize("seed", [1, 2, 3])
+    @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3))])
     def test_of_jobs_with_the_same_rows_the_first_alone_commits_each_shard(
         self, store: Store, faulty_s3: FaultyS3, seed: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -87,7 +87,7 @@ def test_damage_of_a_compacted_file_is_found_and_mended(
     check_found_and_mended(compacted, name, OF_A_COMPACTED_FILE[what])
 
 
-@pytest.mark.parametrize("is_compacted", [False, True])
+@pytest.mark.parametrize("is_compacted", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_damage_on_s3_is_found_and_mended(
     s3: str, tmp_path: Path, source: Path, check_found_and_mended: Check, is_compacted: bool
 ) -> None:
