@@ -35,16 +35,19 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.venv/installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+.venv/bin/python:
+	$(PYTHON) -m venv --upgrade-deps .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (about a minute) ..."
 	$(PIP) --editable .
 	touch $@
 
-.venv/installed-dev: .venv/installed
-	@echo "Installing what the tests need ..."
+# All at once: pip takes as long for what is installed already as for what is not.
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv, with what the tests need (about a minute) ..."
 	$(PIP) --editable '.[dev]'
-	touch $@
+	touch .venv/installed $@
 
 clean:
 	rm -rf .venv demo-store demo-store.html
