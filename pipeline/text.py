@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 
 _MAX_MESSAGE_CHARACTERS = 1000
+# What stands where something was concealed.
+CONCEALED = "***"
 
 _LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+@")
 # Signed links carry their signature behind the question mark.
@@ -16,7 +18,7 @@ _NOTIFIED = re.compile(r"((?<=')--notify=)[^']*|(--notify[= ])(?:'[^']*'|[^\s']+
 
 def conceal(text: str) -> str:
     """The text without names and passwords in URLs, without the queries of web links and without who is notified."""
-    return _QUERY.sub(r"\1?***", _LOGIN.sub("***@", _NOTIFIED.sub(r"\1\2***", text)))
+    return _QUERY.sub(rf"\1?{CONCEALED}", _LOGIN.sub(f"{CONCEALED}@", _NOTIFIED.sub(r"\1\2***", text)))
 
 
 def valid_unicode(name: str) -> str:

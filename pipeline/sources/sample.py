@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,22 @@ READ_STAGE = "read"
 DECODE_STAGE = "decode"
 
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+# Of formats that have another suffix, too.
+_OTHER_SPELLINGS = frozenset({"jpe", "jfif", "jif", "apng"})
+_STARTS = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)
+# What web sites and download tools add to a suffix: .jpg_large, .jpg!thumb, .jpg?width=100.
+_ADDED = re.compile(r"([a-z0-9]+)[_!?:@&%-].*", re.DOTALL)
+
+
+def is_image_suffix(suffix: str) -> bool:
+    """Whether a suffix, in lower case and without its dot, is that of an image."""
+    added = _ADDED.fullmatch(suffix)
+    return (added[1] if added else suffix) in IMAGE_SUFFIXES | _OTHER_SPELLINGS
+
+
+def looks_like_image(start: bytes) -> bool:
+    """Whether content begins like that of an image in a usual format; 12 bytes are enough."""
+    return _STARTS.match(start) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from pipeline.text import valid_unicode
 
-ShardKind = Literal["tar", "parquet", "folder"]
-_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+ShardKind = Literal["tar", "zip", "parquet", "folder"]
+_TAR = re.compile(r".*(\.tar(\.(gz|bz2|xz|zst))?|\.(tgz|tbz|tbz2|txz|tzst))")
+# Some writers name the codec behind the suffix. It is that of the pages within: the file is plain Parquet.
+_PARQUET = re.compile(r".*\.(parquet(\.(snappy|gzip|gz|zstd|lz4|brotli))?|parq|pq)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +29,14 @@ class Shard:
     modified: float | None = None
     """When the file was written, or moved here if that was later, in seconds since the epoch."""
     files: tuple[ImageFile, ...] = ()
-    """Which files of an image folder belong to the shard, whose `url` is the folder's; empty for tars and Parquet."""
+    """Which files of an image folder belong to the shard, whose `url` is the folder's; empty for other shards."""
     wanted: tuple[int, ...] | None = None
     """Indexes in the shard of the samples to read, ascending; None: all. In an image folder's shard, `files` holds
     those samples alone, and these are their indexes in the whole shard."""
 
     @property
     def is_file(self) -> bool:
-        """Whether the shard is one file, a tar or Parquet file. Otherwise it is a part of an image folder."""
+        """Whether the shard is one file, an archive or a Parquet file. Otherwise it is a part of an image folder."""
         return self.kind != "folder"
 
     @property
@@ -52,16 +55,27 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a source was found to hold."""
+    """What a source was found to hold: shards, or images."""
 
     given: str
+    """The source as messages name it."""
     root: str
     """What shard names are relative to; empty for lists, whose shards carry their whole path."""
     shards: list[Shard] = field(default_factory=list)
     images: list[ImageFile] = field(default_factory=list)
-    """Images of a folder that has no shards of its own."""
+    """Images of a source that is a folder of images."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know of what was left out."""
+    """What else the user should know."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """How many files are left out, by kind: `.mp4`, `link`, ...; most first."""
+    addresses: tuple[str, ...] = ()
+    """The arguments that lead to the source, where there are several."""
+    other: Source | None = None
+    """The same files taken as the other kind of source; None where there are none of that kind."""
+
+    def of_kind(self, is_folder: bool) -> Source | None:
+        """The source as a folder of images or as shards; None where it holds nothing of that kind."""
+        return self if bool(self.images) == is_folder else self.other
 
 
 class FileVersion(NamedTuple):
@@ -97,6 +111,8 @@ class ImageFile:
 def kind_of_file(path: str) -> ShardKind | None:
     """The kind of a shard that is one file, by its suffix in any case; None for a file that is no shard."""
     path = path.lower()
-    if path.endswith(_TAR_SUFFIXES):
+    if _TAR.fullmatch(path):
         return "tar"
-    return "parquet" if path.endswith(".parquet") else None
+    if path.endswith(".zip"):
+        return "zip"
+    return "parquet" if _PARQUET.fullmatch(path) else None

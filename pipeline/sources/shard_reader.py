@@ -1,7 +1,7 @@
 """Reads a shard of any kind: its samples, its version, its beginning.
 
-A kind has one reader, and nobody else asks for the kind: tars and Parquet files are opened and decoded, an image folder
-keeps each sample in files of its own.
+A kind has one reader, and nobody else asks for the kind: archives and Parquet files are opened and decoded, an image
+folder keeps each sample in files of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pipeline.sources.parquet_reader import count_in_parquet, read_parquet
 from pipeline.sources.sample import Sample
 from pipeline.sources.shard import Shard, ShardKind, kind_of_file
 from pipeline.sources.tar_reader import count_in_tar, read_tar
+from pipeline.sources.zip_reader import count_in_zip, read_zip
 from pipeline.storage.files import Filesystem, is_gone, open_filesystem, storage_errors
 
 _READ_AHEAD_BYTES = 8 << 20
@@ -118,7 +119,7 @@ class _FileReader:
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """An open tar or Parquet file."""
+    """An open archive or Parquet file."""
 
     stream: IO[bytes]
     name: str
@@ -154,6 +155,10 @@ class _FolderReader:
         return Head(replace(shard, files=files, size=n_bytes), len(files), n_bytes, shard.size or 0)
 
 
+def _decode_zip(stream: IO[bytes], name: str, max_sample_bytes: int) -> Iterator[Sample]:
+    return read_zip(stream, max_sample_bytes)
+
+
 def _decode_tar(stream: IO[bytes], name: str, max_sample_bytes: int) -> Iterator[Sample]:
     return read_tar(stream, max_sample_bytes)
 
@@ -161,11 +166,14 @@ def _decode_tar(stream: IO[bytes], name: str, max_sample_bytes: int) -> Iterator
 _FILE_READERS = {
     # Read from front to back.
     "tar": _FileReader("readahead", _decode_tar, count_in_tar),
+    # Jumps to its table of members first.
+    "zip": _FileReader("readahead", _decode_zip, count_in_zip),
     # Jumps to its footer and between columns.
     "parquet": _FileReader("none", read_parquet, count_in_parquet),
 }
 _READERS: Mapping[ShardKind, _ShardReader] = {
     "tar": _FILE_READERS["tar"],
+    "zip": _FILE_READERS["zip"],
     "parquet": _FILE_READERS["parquet"],
     "folder": _FolderReader(),
 }

@@ -16,8 +16,10 @@ import io
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
+
+import pyarrow as pa
 
 from pipeline.storage.files import WatchedStream
 from pipeline.text import one_line, valid_unicode
@@ -35,6 +37,7 @@ _MAX_EXTENDED_HEADER_BYTES = 1 << 20
 _MAX_HEADERS_BYTES = 4 << 20
 _MAX_MEMBER_BYTES = 1 << 40
 _MAX_READS_AT_END = 100
+_MAGIC_BYTES = 10
 _EXTENDED_HEADERS = frozenset(
     {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 )
@@ -60,7 +63,7 @@ def read_members(watched: WatchedStream) -> Iterator[Member | Gap]:
     may be concatenated. Raises one of `DAMAGE` where the archive cannot be read on, or where the storage fails.
     """
     with _Archive.open(
-        fileobj=_decompressed(watched), mode="r|", bufsize=_PIECE_BYTES, tarinfo=Member, ignore_zeros=True
+        fileobj=decompressed(watched), mode="r|", bufsize=_PIECE_BYTES, tarinfo=Member, ignore_zeros=True
     ) as archive:
         for member in archive:
             # TarFile keeps every member it has seen: 12 MB per 100,000.
@@ -174,20 +177,35 @@ class _HeaderStream:
         return data
 
 
-def _decompressed(watched: WatchedStream) -> Any:
+def is_plain_tar(watched: WatchedStream) -> bool:
+    """Whether an archive, which has to be at its beginning and stays there, is not compressed."""
+    start = watched.read(_MAGIC_BYTES) or b""
+    watched.seek(0)
+    return _opener_of(start) is None
+
+
+def decompressed(watched: WatchedStream) -> Any:
     """The archive's own bytes, whatever it is compressed with and however it is named.
 
     tarfile would take the first of several compressed parts, as parallel compressors write them, for the whole.
     """
     stream = io.BufferedReader(watched, _BUFFER_BYTES)
-    start = stream.peek(10)
+    opener = _opener_of(stream.peek(_MAGIC_BYTES))
+    return _Chunks(stream if opener is None else opener(stream))
+
+
+def _opener_of(start: bytes) -> Callable[[Any], Any] | None:
+    """What decompresses a stream that begins so; None for one that is not compressed."""
     if start.startswith(b"\x1f\x8b"):
-        return _Chunks(gzip.GzipFile(fileobj=stream))
+        return lambda stream: gzip.GzipFile(fileobj=stream)
     if start.startswith(b"BZh") and start[4:10] == b"1AY&SY":
-        return _Chunks(bz2.BZ2File(stream))
+        return bz2.BZ2File
     if start.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00\x80")):
-        return _Chunks(lzma.LZMAFile(stream))
-    return _Chunks(stream)
+        return lzma.LZMAFile
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        # Python's own comes with 3.14.
+        return lambda stream: pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
+    return None
 
 
 class _Chunks:

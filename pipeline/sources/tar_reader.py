@@ -1,25 +1,56 @@
-"""Samples of a WebDataset tar.
+"""Samples of an archive in WebDataset's way: members of one key are a sample, and each image of it is a row.
 
 WebDataset's naming rule groups members into samples. The package's reader is not used: it stops at the first fault and
 loses every readable sample behind it (and with a truncated archive those before it); here each fault becomes one row,
 and reading goes on behind a damaged header at the next good one. Nor is its name splitting: importing it loads torch,
 seconds and 200 MB in every process that reads.
+
+A key ends at the first dot of the file name. Where more than a suffix follows, as in `0001.left.jpg` or
+`IMG_2019.05.03.jpg`, the image is a sample of its own, whose key is the name without the suffix alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO
+from itertools import chain, count
+from typing import IO, Any, Protocol
 
 from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SIDE_FILE_BYTES
-from pipeline.sources.sample import IMAGE_SUFFIXES, Sample, fault, make_sample, too_large
-from pipeline.sources.tar_archive import DAMAGE, Gap, Member, read_members
+from pipeline.sources.sample import Sample, fault, is_image_suffix, looks_like_image, make_sample, too_large
+from pipeline.sources.tar_archive import DAMAGE, Gap, decompressed, is_plain_tar, read_members
 from pipeline.storage.files import WatchedStream
 from pipeline.text import one_line, valid_unicode
 
 _SIDE_SUFFIXES = frozenset({"txt", "json"})
+# What a member without a suffix may have and still be looked into.
+_MIN_IMAGE_BYTES = 12
+
+
+class ArchiveMember(Protocol):
+    """A file in an archive."""
+
+    name: str
+    size: int
+    """Bytes of its content, as its header says."""
+
+    def isreg(self) -> bool: ...
+
+    def islnk(self) -> bool: ...
+
+    def issym(self) -> bool: ...
+
+    def content(self) -> bytes:
+        """Its bytes. Raises what the archive raises for damage."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    key: str
+    name: str
+    data: bytes
 
 
 @dataclass(slots=True)
@@ -27,14 +58,25 @@ class _Group:
     """Members of one key, in the order they stand in the archive."""
 
     key: str
-    images: list[bytes] = field(default_factory=list)
-    side_files: dict[str, bytes] = field(default_factory=dict)
+    images: list[_Image] = field(default_factory=list)
+    side_files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Content of the side files by their suffix, and by their name without it."""
     faults: list[Sample] = field(default_factory=list)
     """The rows of images that cannot be labelled."""
     problems: list[str] = field(default_factory=list)
     """What is wrong with side files that are left out."""
     names: list[str] = field(default_factory=list)
     is_beside_gap: bool = False
+
+    def side_file(self, suffix: str, key: str) -> bytes | None:
+        """The side file of an image: that of its own name, else that of the group, else the only one there is."""
+        by_stem = self.side_files.get(suffix, {})
+        if key == self.key:
+            return by_stem.get(key)
+        own = {image.key for image in self.images}
+        others = [content for stem, content in by_stem.items() if stem not in own]
+        only = others[0] if len(others) == 1 else None
+        return by_stem.get(key, by_stem.get(self.key, only))
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -50,12 +92,13 @@ def split_name(name: str) -> tuple[str, str]:
 def read_tar(stream: IO[bytes], max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[Sample]:
     """Every sample of the archive in order, each fault in its place.
 
-    A sample is the run of members that share a key (the path up to the first dot of the file name); hidden files, and
-    files without a suffix, belong to none. Never raises for damage: what cannot be read is a fault row of empty key,
-    and an image larger than `max_sample_bytes` one of its own.
+    A sample is the run of members that share a key (the path up to the first dot of the file name), or one of several
+    images among them; hidden files, and files without a suffix that do not begin like an image, belong to none. Never
+    raises for damage: what cannot be read is a fault row of empty key, and an image larger than `max_sample_bytes` one
+    of its own.
     """
     watched = WatchedStream(stream)
-    grouping = _Grouping(max_sample_bytes)
+    grouping = Grouping(max_sample_bytes)
     try:
         for found in read_members(watched):
             if isinstance(found, Gap):
@@ -68,31 +111,54 @@ def read_tar(stream: IO[bytes], max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Ite
     yield from grouping.finish()
 
 
-class _Grouping:
+class Grouping:
     """Puts members together to samples."""
 
     def __init__(self, max_sample_bytes: int) -> None:
         self._max_sample_bytes = max_sample_bytes
-        self._labelled: set[int] = set()
+        self._labelled: dict[int, int] = {}
+        """Hash of each key that has an image, with a hash of the image."""
+        self._complete: set[int] = set()
+        """Hashes of the keys of groups that had images."""
         self._group: _Group | None = None
         self._gaps: list[Sample] = []
         """Rows of gaps within or behind the group."""
         self._is_behind_gap = False
         self._is_empty = True
 
-    def add(self, member: Member) -> Iterator[Sample]:
+    def add(self, member: ArchiveMember) -> Iterator[Sample]:
         """Takes the next member; yields the rows of the sample that ends before it."""
         name = valid_unicode(member.name)
         key, suffix = split_name(name)
-        if not key or not suffix or not (member.isreg() or member.islnk() or member.issym()):
+        if not (member.isreg() or member.islnk() or member.issym()):
             return
+        bare = None if key else self._bare_image(member, name)
+        if not key and bare is None:
+            return
+        key = key or name
         if self._group is None or key != self._group.key:
             yield from self._end_group()
         if self._group is None:
             self._group = _Group(key, is_beside_gap=self._is_behind_gap)
         self._is_empty = self._is_behind_gap = False
         self._group.names.append(name)
-        _add_member(self._group, member, suffix.lower(), self._max_sample_bytes)
+        if bare is not None:
+            self._group.images.append(_Image(key, name, bare))
+        else:
+            _add_member(self._group, member, suffix, self._max_sample_bytes)
+
+    def fail(self, name: str, message: str) -> Iterator[Sample]:
+        """The row of a member that is there and cannot be read, behind those of the sample before it."""
+        key, suffix = split_name(valid_unicode(name))
+        if self._group is None or key != self._group.key:
+            yield from self._end_group()
+            self._group = _Group(key or valid_unicode(name))
+        self._is_empty = False
+        if is_image_suffix(suffix.rpartition(".")[2].lower()):
+            own = _own_key(valid_unicode(name), key, suffix)
+            self._group.faults.append(fault(own, "ArchiveDamaged", message))
+        else:
+            self._group.problems.append(message)
 
     def skip(self, gap: Gap) -> None:
         """Notes what could not be read in front of the next member, or of the end."""
@@ -100,9 +166,9 @@ class _Grouping:
         message = f"from byte {gap.start} to {until} the archive holds no readable member: {gap.reason}"
         self._note_gap(message, gap.reason if gap.end is None else None)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, kind: str = "tar archive") -> None:
         """Notes that the archive cannot be read on."""
-        self._note_gap(f"the archive cannot be read on: {reason}", reason)
+        self._note_gap(f"the archive cannot be read on: {reason}", reason, kind)
 
     def finish(self) -> Iterator[Sample]:
         """The rows of the last sample."""
@@ -110,10 +176,18 @@ class _Grouping:
             yield fault("", "EmptyShard", "the archive holds no samples")
         yield from self._end_group()
 
-    def _note_gap(self, message: str, reason_at_end: str | None) -> None:
+    def _bare_image(self, member: ArchiveMember, name: str) -> bytes | None:
+        """The content of a member without a suffix, where it is an image; None for any other."""
+        file = name.rpartition("/")[2]
+        if "." in file or not member.isreg() or not _MIN_IMAGE_BYTES <= member.size <= self._max_sample_bytes:
+            return None
+        data = member.content()
+        return data if looks_like_image(data) else None
+
+    def _note_gap(self, message: str, reason_at_end: str | None, kind: str = "tar archive") -> None:
         """Adds a gap's row, behind the group in which it lies."""
         if self._is_empty and reason_at_end is not None:
-            self._gaps.append(fault("", "ArchiveUnreadable", f"not a readable tar archive: {reason_at_end}"))
+            self._gaps.append(fault("", "ArchiveUnreadable", f"not a readable {kind}: {reason_at_end}"))
             return
         last_seen = "" if self._group is None else f"; the last sample in front of it is {self._group.key!r}"
         self._gaps.append(fault("", "ArchiveDamaged", message + last_seen))
@@ -129,43 +203,64 @@ class _Grouping:
         self._group, self._gaps = None, []
 
     def _rows(self, group: _Group) -> Iterator[Sample]:
-        """The rows of a complete group: its sample, then one row for each image too many, then its faults."""
-        key, known = group.key, hash(group.key)
+        """The rows of a complete group: one for each image, then its faults."""
         names = ", ".join(group.names[:6])
-        for data in group.images:
-            if known in self._labelled:
-                yield fault(key, "DuplicateKey", f"the key has an image already; this one is left out ({names})")
+        for image in group.images:
+            key = self._take_key(image)
+            if key is None:
+                message = f"the same image has this key already; it is left out the second time ({names})"
+                yield fault(image.key, "DuplicateKey", message)
                 continue
-            self._labelled.add(known)
-            text, description = group.side_files.get("txt"), group.side_files.get("json")
-            yield make_sample(key, data, text, description, group.problems)
+            text, description = (group.side_file(suffix, image.key) for suffix in ("txt", "json"))
+            yield make_sample(key, image.data, text, description, group.problems)
         yield from group.faults
+        known = hash(group.key)
+        if group.images:
+            self._complete.add(known)
         # The image of a group beside a gap is lost in it: the gap's row stands for it.
         if group.images or group.faults or group.is_beside_gap:
             return
-        if known in self._labelled:
+        if known in self._complete:
             message = f"{names} came after the sample of this key was complete; members of a sample must be neighbours"
-            yield fault(key, "SplitSample", message)
+            yield fault(group.key, "SplitSample", message)
         else:
-            yield fault(key, "NoImage", f"the sample holds no image, only {names}")
+            yield fault(group.key, "NoImage", f"the sample holds no image, only {names}")
+
+    def _take_key(self, image: _Image) -> str | None:
+        """A key that no other image has: its own, else its whole name; None for an image that has its key already."""
+        content = int.from_bytes(hashlib.blake2b(image.data, digest_size=8).digest())
+        for key in chain((image.key, image.name), (f"{image.name}~{number}" for number in count(2))):
+            known = self._labelled.get(hash(key))
+            if known is None:
+                self._labelled[hash(key)] = content
+                return key
+            if known == content:
+                return None
+        raise AssertionError("count() ends never")
 
 
-def _add_member(group: _Group, member: Member, suffix: str, max_sample_bytes: int) -> None:
-    name = group.names[-1]
+def _add_member(group: _Group, member: ArchiveMember, suffix: str, max_sample_bytes: int) -> None:
+    name, last = group.names[-1], suffix.rpartition(".")[2].lower()
+    own_key = _own_key(name, group.key, suffix)
     link = "" if member.isreg() else f"{name} is a link; expected a regular file"
-    if suffix in IMAGE_SUFFIXES:
+    if is_image_suffix(last):
         if link:
-            group.faults.append(fault(group.key, "LinkMember", link))
+            group.faults.append(fault(own_key, "LinkMember", link))
         elif member.size > max_sample_bytes:
-            group.faults.append(too_large(group.key, name, member.size, max_sample_bytes))
+            group.faults.append(too_large(own_key, name, member.size, max_sample_bytes))
         else:
-            group.images.append(member.content())
-    elif suffix in _SIDE_SUFFIXES:
+            group.images.append(_Image(own_key, name, member.content()))
+    elif last in _SIDE_SUFFIXES:
         if link or member.size > MAX_SIDE_FILE_BYTES:
             too_long = f"{name} has {member.size} bytes; the limit is {MAX_SIDE_FILE_BYTES}"
             group.problems.append(link or too_long)
         else:
-            group.side_files.setdefault(suffix, member.content())
+            group.side_files.setdefault(last, {}).setdefault(own_key, member.content())
+
+
+def _own_key(name: str, key: str, suffix: str) -> str:
+    """The key of the sample that an image is for itself: its name without the last suffix."""
+    return name.rpartition(".")[0] if "." in suffix else key
 
 
 def count_in_tar(stream: IO[bytes], n_bytes: int, n_samples: int) -> tuple[int, int]:
@@ -176,19 +271,27 @@ def count_in_tar(stream: IO[bytes], n_bytes: int, n_samples: int) -> tuple[int, 
 
     What is damaged ends the count: it is the reading's to judge.
     """
-    n_found, last = 0, ""
+    n_found, last, has_image = 0, "", False
     watched = WatchedStream(stream)
     try:
-        with tarfile.open(fileobj=watched, mode="r:*") as archive:
+        is_plain = is_plain_tar(watched)
+        # A plain archive is jumped through; the content of a compressed one has to be read.
+        opened: dict[str, Any] = (
+            {"mode": "r:", "fileobj": watched} if is_plain else {"mode": "r|", "fileobj": decompressed(watched)}
+        )
+        with tarfile.open(**opened) as archive:
             for member in archive:
                 key, suffix = split_name(member.name)
-                if not member.isfile() or not suffix or key == last:
+                if not member.isfile() or not suffix:
+                    continue
+                is_image = is_image_suffix(suffix.rpartition(".")[2].lower())
+                if key == last and not (is_image and has_image):
+                    has_image |= is_image
                     continue
                 if n_found == n_samples:
                     # In a compressed archive the position in the file, a little behind the member.
-                    is_plain = archive.fileobj is watched
                     return n_found, max(1, member.offset if is_plain else stream.tell())
-                n_found, last = n_found + 1, key
+                n_found, last, has_image = n_found + 1, key, is_image
     except (tarfile.TarError, EOFError, OSError, ValueError):
         watched.raise_failure()
     return n_found, max(1, n_bytes)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ Filesystem = Any
 # The clocks of the storage and of the machines may differ by this much.
 CLOCK_SKEW_S = 600
 S3_PROTOCOLS = ("s3://", "s3a://")
+# fsspec's way to put one filesystem over another: zip://x.jpg::s3://bucket/a.zip. Elsewhere `::` is part of a name.
+_CHAIN = re.compile(r"[a-z0-9_+-]+(://.*)?::[a-z0-9_+-]+://", re.DOTALL)
 _GONE_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
 
@@ -39,8 +42,10 @@ def open_filesystem(url: str, **options: Any) -> tuple[Filesystem, str]:
     try:
         if url.startswith(S3_PROTOCOLS):
             filesystem, path = _open_s3(url, **options)
-        else:
+        elif _CHAIN.match(url):
             filesystem, path = fsspec.core.url_to_fs(url, **options)
+        else:
+            filesystem, path = _open_unchained(url, **options)
     except (ValueError, ImportError) as error:
         raise TagstreamError(f"cannot open {url}: {error}") from error
     if is_local(filesystem):
@@ -81,6 +86,9 @@ class WatchedStream(io.RawIOBase):
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and offset < 0:
+            # A decoder was led there by what it had read: no failure of the storage.
+            raise ValueError(f"negative seek value {offset}")
         with self._watched():
             return self._stream.seek(offset, whence)
 
@@ -199,6 +207,18 @@ def storage_errors(doing: str) -> Iterator[None]:
         if isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
             raise StorageError(f"cannot {doing}: {one_line(error)}") from error
         raise
+
+
+def protocol_of(url: str) -> str:
+    """The protocol of a URL or local path."""
+    protocol, separator, _ = url.partition("://")
+    return protocol if separator else "file"
+
+
+def _open_unchained(url: str, **options: Any) -> tuple[Filesystem, str]:
+    """As fsspec opens a URL in which it finds no other one."""
+    kind: Any = fsspec.get_filesystem_class(protocol_of(url))
+    return kind(**{**kind._get_kwargs_from_urls(url), **options}), kind._strip_protocol(url)
 
 
 def _open_s3(url: str, **options: Any) -> tuple[Filesystem, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -27,6 +29,19 @@ def files(*paths: str) -> list[ImageFile]:
 def read(root: Path) -> list[Sample]:
     """The images of a folder, listed and read."""
     return list(read_files(fsspec.filesystem("file"), str(root), find_source(str(root)).images))
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, error: OSError, *names: str) -> None:
+    """Reading these files fails."""
+    kind = type(fsspec.filesystem("file"))
+    cat_file = kind.cat_file
+
+    def cat(self: Any, path: str, *arguments: Any, **options: Any) -> Any:
+        if Path(path).name in names:
+            raise error
+        return cat_file(self, path, *arguments, **options)
+
+    monkeypatch.setattr(kind, "cat_file", cat)
 
 
 class TestListing:
@@ -170,6 +185,38 @@ class TestReading:
         monkeypatch.setattr(folder, "MAX_SIDE_FILE_BYTES", 10)
         (sample,) = read(tmp_path)
         assert (sample.data, sample.caption, sample.error) == (b"A", None, "SideFileUnreadable")
+
+    @pytest.mark.parametrize(
+        "error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.ESTALE, "Stale file handle")]
+    )
+    def test_a_file_that_cannot_be_read_is_one_rejected_row(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+    ) -> None:
+        for name in ("a.jpg", "a.txt", "b.jpg", "c.jpg", "c.txt"):
+            (tmp_path / name).write_bytes(name.encode())
+        # As root every file may be read.
+        refuse(monkeypatch, error, "b.jpg", "c.txt")
+        found = {sample.key: sample for sample in read(tmp_path)}
+        assert {key: (sample.data, sample.error) for key, sample in found.items()} == {
+            "a.jpg": (b"a.jpg", None),
+            "b.jpg": (None, "FileUnreadable"),
+            "c.jpg": (b"c.jpg", "SideFileUnreadable"),
+        }
+        assert found["b.jpg"].message == f"it cannot be read: {error.strerror.lower()}"
+
+    def test_many_files_of_which_none_can_be_read_are_a_failure_of_the_storage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = [f"{number}.jpg" for number in range(10)]
+        for name in names:
+            (tmp_path / name).write_bytes(b"A")
+        refuse(monkeypatch, PermissionError(errno.EACCES, "Permission denied"), *names)
+        with pytest.raises(PermissionError):
+            read(tmp_path)
+
+    def test_a_folder_that_is_empty_all_at_once_is_a_failure_of_the_storage(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="the folder is empty now"):
+            list(read_files(fsspec.filesystem("file"), str(tmp_path), files("a.jpg")))
 
     def test_a_failure_of_the_storage_is_raised_and_no_row(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

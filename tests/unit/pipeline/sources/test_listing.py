@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
-from pipeline.errors import SourceError, TagstreamError
+from pipeline.errors import SourceError, StorageError, TagstreamError
 from pipeline.sources.batches import read_batches
-from pipeline.sources.listing import current_version, find_source, shard_name
+from pipeline.sources.contents import describe_skipped, shard_name
+from pipeline.sources.listing import current_version, find_source, source_name
 from pipeline.sources.shard import Source
 from pipeline.storage.files import open_filesystem
 from tests.fixtures.corpus import tar_bytes
 
+STORE = [
+    "images/run=r/0.parquet",
+    "labels/run=r/sub%2F1.parquet",
+    "spellings/run=r/compacted.parquet",
+    "embeddings/abc.parquet",
+    "runs/r/run.json",
+    "runs/r/jobs/2026.json",
+]
 TAR = tar_bytes([("a.jpg", b"A")])
 HTTP_LIST = "https://host/x/0.tar?signature=1\nhttps://host/x/1.tar?signature=2\n"
 
@@ -143,43 +154,216 @@ class TestContent:
         linked = find_source(given).shards[1]
         assert (linked.name, linked.size, linked.etag) == ("2", len(TAR), "1000000000.000000")
 
-    def test_a_link_that_leads_nowhere_is_noted(self, here: Path) -> None:
+    def test_links_to_no_file_are_counted_and_not_followed(self, here: Path) -> None:
         (here / "shards/2.tar").symlink_to("nowhere")
-        source = find_source("shards")
-        assert names(source) == ["0", "sub/1"]
-        assert "1 links" in source.notes[0]
-        assert "2.tar" in source.notes[0]
-
-    def test_a_link_to_a_directory_is_noted_and_not_followed(self, here: Path) -> None:
         (here / "shards/again").symlink_to(".", target_is_directory=True)
         source = find_source("shards")
-        assert (names(source), len(source.notes)) == (["0", "sub/1"], 1)
+        assert (names(source), source.skipped) == (["0", "sub/1"], {"link": 2})
 
     @pytest.mark.parametrize("given", ["shards", "shards/**/*.parquet", "shards/{0.tar,**/*.parquet}"])
     def test_a_store_within_the_source_is_no_part_of_it(self, here: Path, given: str) -> None:
-        write(here / "shards", "p.parquet", "tags/images/run=r/0.parquet", "tags/labels/run=r/sub%2F1.parquet")
-        assert not any("tags" in name for name in names(find_source(given)))
+        write(here / "shards", "p.parquet", *(f"tags/{name}" for name in STORE))
+        source = find_source(given)
+        assert names(source)[0] in ("0", "p")
+        assert (any("tags" in name for name in names(source)), source.skipped) == (False, {})
 
     def test_a_folder_of_images_with_a_store_in_it_stays_a_folder_of_images(self, here: Path) -> None:
         write(here / "photos", "a.jpg", "labels/run=r/bucket-0000-of-0001.parquet")
         source = find_source("photos")
         assert (source.shards, [file.path for file in source.images]) == ([], ["a.jpg"])
 
-    def test_images_beside_shards_are_noted(self, here: Path) -> None:
-        write(here / "shards", "a.jpg", "sub/b.PNG", ".hidden.jpg")
-        source = find_source("shards")
-        assert names(source) == ["0", "sub/1"]
-        assert source.notes[0].startswith("2 images beside the shards are left out")
-
     def test_tars_of_the_same_name_in_different_directories_stay_apart(self, here: Path) -> None:
         write(here / "twins", "a/0.tar", "b/0.tar", "a-0.tar")
         assert names(find_source("twins")) == ["a-0", "a/0", "b/0"]
+
+    def test_tars_whose_suffix_alone_differs_stay_apart(self, here: Path) -> None:
+        write(here / "twins", "a.TAR", "a.tar", "b.TAR")
+        assert {shard.name: shard.url for shard in find_source("twins").shards} == {
+            "a": f"{here}/twins/a.tar",
+            "a.TAR": f"{here}/twins/a.TAR",
+            "b": f"{here}/twins/b.TAR",
+        }
 
     def test_a_name_that_is_no_utf_8_becomes_a_valid_one_that_can_be_read(self, here: Path) -> None:
         write(here / "odd", os.fsdecode(b"caf\xe9.tar"))
         (shard,) = find_source("odd").shards
         (batch,) = read_batches(shard, 8)
         assert (shard.name, batch.column("shard").to_pylist()) == ("caf\\xe9", ["caf\\xe9"])
+
+
+class TestKind:
+    """A source is shards or a folder of images: what most of its files are."""
+
+    def test_files_of_the_other_kind_are_counted(self, here: Path) -> None:
+        write(here / "shards", "a.jpg", "sub/b.PNG", ".hidden.jpg")
+        source = find_source("shards")
+        assert (names(source), source.skipped) == (["0", "sub/1"], {".jpg": 1, ".png": 1})
+
+    @pytest.mark.parametrize("stray", ["labels.parquet", "backup.tar", "old.zip"])
+    def test_a_stray_shard_makes_no_shards_of_a_folder_of_images(self, here: Path, stray: str) -> None:
+        write(here / "photos", "a.jpg", "b.jpg", stray)
+        source = find_source("photos")
+        assert ([file.path for file in source.images], source.shards) == (["a.jpg", "b.jpg"], [])
+        assert source.skipped == {f".{stray.split('.')[1]}": 1}
+
+    def test_a_source_may_be_taken_as_the_kind_that_its_run_began_with(self, here: Path) -> None:
+        write(here / "photos", "a.jpg", "b.tar", "c.tar", "d.txt")
+        as_shards = find_source("photos")
+        as_folder = as_shards.of_kind(is_folder=True)
+        assert as_folder is not None
+        assert as_shards.of_kind(is_folder=False) is as_shards
+        assert (names(as_shards), as_shards.skipped) == (["b", "c"], {".jpg": 1, ".txt": 1})
+        assert ([file.path for file in as_folder.images], as_folder.skipped) == (["a.jpg"], {".tar": 2, ".txt": 1})
+        assert find_source("shards").of_kind(is_folder=True) is None
+
+    def test_tables_that_img2dataset_leaves_beside_its_tars_and_folders_are_no_shards(self, here: Path) -> None:
+        write(here / "tars", "00000.tar", "00000.parquet", "00000_stats.json", "00001.tar", "00001.parquet")
+        write(here / "files", "00000/a.jpg", "00000/a.txt", "00000.parquet", "00000_stats.json")
+        tars, files = find_source("tars"), find_source("files")
+        assert (names(tars), tars.skipped) == (["00000", "00001"], {".parquet": 2, ".json": 1})
+        assert ([file.path for file in files.images], files.skipped) == (["00000/a.jpg"], {".json": 1, ".parquet": 1})
+
+    def test_what_spark_and_delta_keep_for_themselves_is_no_shard(self, here: Path) -> None:
+        hidden = ["_temporary/0/part-1.parquet", "_delta_log/0010.checkpoint.parquet", "_metadata.parquet"]
+        write(here / "table", "_day=1/part-0.parquet", "label=dog/part-0.parquet", *hidden)
+        source = find_source("table")
+        assert (names(source), source.skipped) == (["_day=1/part-0", "label=dog/part-0"], {"system file": 3})
+
+    def test_names_that_begin_with_an_underscore_are_photographs(self, here: Path) -> None:
+        write(here / "photos", "_DSC0001.JPG", "_edited/b.jpg")
+        assert [file.path for file in find_source("photos").images] == ["_DSC0001.JPG", "_edited/b.jpg"]
+
+    @pytest.mark.parametrize("folder", ["@eaDir/a.jpg", "__MACOSX", "x/#recycle", "$RECYCLE.BIN"])
+    def test_thumbnails_and_bins_of_storage_boxes_are_no_photographs(self, here: Path, folder: str) -> None:
+        write(here / "photos", "a.jpg", f"{folder}/SYNOPHOTO_THUMB_XL.jpg")
+        source = find_source("photos")
+        assert ([file.path for file in source.images], source.skipped) == (["a.jpg"], {"system file": 1})
+
+
+class TestFoldersOfImages:
+    """Which files of a folder are images, and what is counted of the others."""
+
+    def test_images_are_known_by_more_suffixes_than_their_usual_ones(self, here: Path) -> None:
+        known = ["a.jfif", "b.jpe", "c.apng", "d.jpg_large", "e.jpg!thumb", "f.JPG:orig", "g.png?width=100"]
+        write(here / "photos", *known, "h.jpg.part", "i.jpgx")
+        source = find_source("photos")
+        assert [file.path for file in source.images] == known
+        assert source.skipped == {".jpgx": 1, ".part": 1}
+
+    def test_a_file_without_a_suffix_is_an_image_if_it_begins_like_one(self, here: Path) -> None:
+        write(here / "photos", "README", "a.jpg")
+        (here / "photos/scan.d").mkdir()
+        (here / "photos/scan.d/0001").write_bytes(b"\xff\xd8\xff\xe0" + bytes(20))
+        source = find_source("photos")
+        assert [file.path for file in source.images] == ["a.jpg", "scan.d/0001"]
+        assert source.skipped == {"file without suffix": 1}
+
+    def test_other_files_are_counted_by_suffix_and_side_files_that_are_taken_are_not(self, here: Path) -> None:
+        write(here / "photos", "a.jpg", "a.txt", "a.TXT", "b.MP4", "x/c.mp4", "x/d.json", "e.p\u202edf", ".hidden")
+        os.mkfifo(here / "photos/pipe.jpg")
+        (here / "photos/linked").symlink_to("..", target_is_directory=True)
+        assert find_source("photos").skipped == {
+            ".mp4": 2,
+            ".json": 1,
+            ".txt": 1,
+            "file of another kind": 1,
+            "link": 1,
+            "special file": 1,
+        }
+
+    def test_folders_that_may_not_be_read_are_counted(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(here / "photos", "a.jpg", "private/b.jpg", "private/c.jpg")
+        # As root no folder is closed.
+        scandir = os.scandir
+
+        def scan(path: str) -> Any:
+            if path.endswith("private"):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", scan)
+        source = find_source("photos")
+        assert ([file.path for file in source.images], source.skipped) == (["a.jpg"], {"folder without permission": 1})
+        with pytest.raises(StorageError, match="permission denied"):
+            find_source("photos/private")
+
+    @pytest.mark.parametrize(
+        ("skipped", "text"),
+        [
+            ({}, ""),
+            ({".mp4": 12, ".heic": 3, "link": 1}, "12 .mp4, 3 .heic, 1 link"),
+            (
+                {"folder without permission": 2, "file without suffix": 1},
+                "2 folders without permission, 1 file without suffix",
+            ),
+            (
+                {f".{n}": 1 for n in range(10)} | {"link": 1500},
+                "1 .0, 1 .1, 1 .2, 1 .3, 1 .4, 1 .5, 1 .6, 1 .7, 1,502 others",
+            ),
+        ],
+    )
+    def test_what_was_left_out_is_told_in_words(self, skipped: dict[str, int], text: str) -> None:
+        assert describe_skipped(skipped) == text
+
+
+class TestSeveral:
+    """Several arguments make one source."""
+
+    @pytest.mark.parametrize(
+        "given", [("shards/0.tar", "shards/sub/1.tar"), ("shards", "shards/0.tar"), ("shards/*.tar", "shards/sub")]
+    )
+    def test_shards_are_named_as_in_their_common_directory(self, here: Path, given: tuple[str, ...]) -> None:
+        source = find_source(*given)
+        assert (names(source), source.root, source.addresses) == (["0", "sub/1"], str(here / "shards"), given)
+
+    def test_shards_of_one_name_in_different_directories_stay_apart(self, here: Path) -> None:
+        write(here, "a/0.tar", "b/0.tar")
+        assert names(find_source("a", "b")) == names(find_source("a/0.tar", "b/0.tar")) == ["a/0", "b/0"]
+
+    def test_images_come_with_the_side_files_that_lie_beside_them(self, here: Path) -> None:
+        write(here / "photos", "a.jpg", "a.txt", "b.png", "c.mp4", "sub/d.jpg", "sub/d.json")
+        images = ["photos/a.jpg", "photos/b.png", "photos/c.mp4", "photos/sub"]
+        source = find_source(*images)
+        assert source.root == str(here / "photos")
+        assert [(file.path, file.text, file.description) for file in source.images] == [
+            ("a.jpg", "a.txt", None),
+            ("b.png", None, None),
+            ("sub/d.jpg", None, "sub/d.json"),
+        ]
+        assert source.skipped == {".mp4": 1}
+        assert source.images == find_source("photos").images
+
+    @pytest.mark.parametrize("given", ["photos/*.jpg", "photos/a.jpg", "photos/{a,x}.jpg"])
+    def test_a_pattern_and_a_name_may_be_those_of_images(self, here: Path, given: str) -> None:
+        write(here / "photos", "a.jpg", "a.txt", "b.png", "x.jpg")
+        (image, *_) = find_source(given).images
+        assert (image.path, image.text) == ("a.jpg", "a.txt")
+
+    def test_a_list_of_images_names_them_by_their_whole_path(self, here: Path) -> None:
+        write(here / "photos", "a.jpg", "b.jpg")
+        (here / "list").write_text("photos/a.jpg\nphotos/b.jpg\n")
+        source = find_source("@list")
+        assert (source.root, [file.key for file in source.images]) == (
+            "/",
+            [f"{here}/photos/a.jpg"[1:], f"{here}/photos/b.jpg"[1:]],
+        )
+
+    def test_a_missing_one_is_told(self, here: Path) -> None:
+        with pytest.raises(SourceError, match=r"shards/2\.tar does not exist"):
+            find_source("shards/0.tar", "shards/2.tar")
+
+    def test_a_message_names_the_first_three(self) -> None:
+        assert source_name(("a b.tar", "c.tar", "d", "e", "f")) == "'a b.tar' c.tar d and 2 more"
+        assert source_name(("a b.tar",)) == "a b.tar"
+
+
+def test_two_colons_are_part_of_a_name(here: Path) -> None:
+    write(here, "tars/a::b.tar", "album::2024/c::d.jpg")
+    assert find_source("album::2024").images[0].key == "c::d.jpg"
+    for given in ("tars", "tars/a::b.tar", "tars/*::*.tar"):
+        (shard,) = find_source(given).shards
+        (batch,) = read_batches(shard, 8)
+        assert (shard.name, batch.column("n_samples").to_pylist()) == ("a::b", [1])
 
 
 class TestMistakes:
@@ -190,10 +374,10 @@ class TestMistakes:
         [
             ("", "the source is empty"),
             ("nowhere", "nowhere does not exist; expected a directory"),
-            ("nothing", "holds 0 files, none of them a shard or an image"),
-            ("texts", "holds 3 files, none of them a shard or an image"),
-            ("texts/a.txt", "is a single file that is neither tar nor Parquet"),
-            ("texts/*", "a.txt in texts/.* is neither tar nor Parquet"),
+            ("nothing", "holds 0 files, none of them a shard or an image; expected"),
+            ("texts", r"holds 4 files, none of them a shard or an image \(2 files without suffix, 1 .mp4, 1 .txt\)"),
+            ("texts/a.txt", "is a single file that is neither a shard nor an image"),
+            ("texts/*", "holds 4 files, none of them"),
             ("shards/x*.tar", "matches nothing"),
             ("shards/{x,y}*.tar", "names no shards"),
             ("shards/{0..", "is no valid pattern"),
@@ -205,7 +389,7 @@ class TestMistakes:
     )
     def test_it_is_refused(self, here: Path, given: str, sentence: str) -> None:
         (here / "nothing").mkdir()
-        write(here / "texts", "a.txt")
+        write(here / "texts", "a.txt", "film.MP4")
         (here / "texts/empty").write_text("# nothing\n\n")
         (here / "texts/latin").write_bytes(b"caf\xe9.tar")
         with pytest.raises(SourceError, match=sentence):
@@ -220,11 +404,6 @@ class TestMistakes:
         (here / "list").write_text("\n".join(f"shards/{number}.tar" for number in range(4)))
         with pytest.raises(SourceError, match=r"3 of the 4 shards of .* do not exist, the first is .*/shards/1\.tar"):
             find_source(given)
-
-    def test_two_files_that_would_share_a_name_are_refused(self, here: Path) -> None:
-        write(here / "clash", "a.tar", "a.parquet")
-        with pytest.raises(SourceError, match="would share the name 'a'"):
-            find_source("clash")
 
 
 @pytest.mark.parametrize(
@@ -296,6 +475,11 @@ class TestS3:
         url = bucket("0.tar")
         with pytest.raises(SourceError, match="2 of the 3 shards"):
             find_source(f"{url}/{{0..2}}.tar")
+
+    @pytest.mark.parametrize("prefix", ["a [2019]", "b{1,2}", "what?"])
+    def test_a_prefix_that_is_named_like_a_pattern_is_found(self, bucket: Callable[..., str], prefix: str) -> None:
+        url = bucket(f"{prefix}/0.tar")
+        assert names(find_source(f"{url}/{prefix}")) == ["0"]
 
     def test_a_folder_of_images_has_the_etags_of_its_objects(self, bucket: Callable[..., str]) -> None:
         source = find_source(bucket("a.jpg", "sub/b.jpg", "sub/b.txt"))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 
+import pyarrow as pa
 import pytest
 import webdataset
 from hypothesis import given, settings
@@ -25,6 +26,11 @@ from tests.fixtures.corpus import Members, raw_tar, tar_bytes, tar_header
 
 BLOCK = 512
 Row = tuple[str, bytes | None, str | None]
+
+
+def zstd(data: bytes) -> bytes:
+    compressed: bytes = pa.Codec("zstd").compress(data, asbytes=True)
+    return compressed
 
 
 def read(archive: bytes) -> list[Sample]:
@@ -62,8 +68,44 @@ class TestGrouping:
         (sample,) = read(tar_bytes([("a.json", b'{"labels": ["cat"]}'), ("a.txt", b"a cat"), ("a.jpg", b"A")]))
         assert (sample.data, sample.caption, sample.truth) == (b"A", "a cat", ["cat"])
 
-    def test_a_key_ends_at_the_first_dot_of_the_file_name(self) -> None:
-        assert rows([("a.b.jpg", b"A"), ("a.jpg", b"B")]) == [("a", b"B", None)]
+    def test_each_image_of_a_key_is_a_sample_and_the_others_have_keys_of_their_own(self) -> None:
+        members = [("a.b.jpg", b"A"), ("a.jpg", b"B"), ("a.c.png", b"C"), ("x.1/22.05.png", b"D")]
+        assert rows(members) == [("a.b", b"A", None), ("a", b"B", None), ("a.c", b"C", None), ("x.1/22.05", b"D", None)]
+
+    def test_file_names_with_dots_keep_them(self) -> None:
+        names = ["IMG_2019.05.03", "IMG_2019.06.11", "cup 1.5m", "www.example.com_a"]
+        members = [
+            member
+            for name in names
+            for member in ((f"{name}.JPG", name.encode()), (f"{name}.txt", b"of " + name.encode()))
+        ]
+        found = [(sample.key, sample.data, sample.caption) for sample in read(tar_bytes(members))]
+        assert found == [(name, name.encode(), f"of {name}") for name in names]
+
+    @pytest.mark.parametrize(
+        ("members", "captions"),
+        [
+            (
+                [("1.left.jpg", b"L"), ("1.right.jpg", b"R"), ("1.txt", b"a pair")],
+                {"1.left": "a pair", "1.right": "a pair"},
+            ),
+            ([("1.image.jpg", b"I"), ("1.caption.txt", b"a thing")], {"1.image": "a thing"}),
+            (
+                [("d.0.jpg", b"0"), ("d.1.jpg", b"1"), ("d.1.txt", b"own"), ("d.txt", b"all")],
+                {"d.0": "all", "d.1": "own"},
+            ),
+            ([("d.0.jpg", b"0"), ("d.1.jpg", b"1"), ("d.1.txt", b"own")], {"d.0": None, "d.1": "own"}),
+            ([("d.jpg", b"0"), ("d.prompt.txt", b"no caption")], {"d": None}),
+        ],
+    )
+    def test_an_image_has_its_own_side_file_else_that_of_its_key(
+        self, members: Members, captions: dict[str, str | None]
+    ) -> None:
+        assert {sample.key: sample.caption for sample in read(tar_bytes(members))} == captions
+
+    def test_a_file_without_a_suffix_is_a_sample_if_it_begins_like_an_image(self) -> None:
+        jpeg = b"\xff\xd8\xff\xe0" + bytes(20)
+        assert rows([("x/0001", jpeg), ("x/0002", bytes(20)), ("x/0003", b"\xff\xd8\xff")]) == [("x/0001", jpeg, None)]
 
     def test_a_dot_in_a_directory_does_not_end_a_key(self) -> None:
         assert rows([("v1.0/a.jpg", b"A"), ("v1.0/b.jpg", b"B")]) == [("v1.0/a", b"A", None), ("v1.0/b", b"B", None)]
@@ -77,7 +119,7 @@ class TestGrouping:
         assert (sample.data, sample.caption) == (b"A", "a cat")
 
     def test_other_files_of_a_sample_are_passed_over(self) -> None:
-        assert rows([("a.cls", b"3"), ("a.jpg", b"A"), ("a.seg.png", b"mask")]) == [("a", b"A", None)]
+        assert rows([("a.cls", b"3"), ("a.jpg", b"A"), ("a.seg.npy", b"mask")]) == [("a", b"A", None)]
 
     @pytest.mark.parametrize("name", ["._a.jpg", "x/._a.jpg", "x/.jpg", ".DS_Store", "x/.hidden.jpg"])
     def test_a_hidden_file_is_no_sample(self, name: str) -> None:
@@ -133,11 +175,15 @@ class TestGrouping:
 class TestFaults:
     """Samples that are not as they should be."""
 
-    def test_a_second_image_of_a_sample_is_one_rejected_row(self) -> None:
-        assert rows([("a.jpg", b"A"), ("a.png", b"B")]) == [("a", b"A", None), ("a", None, "DuplicateKey")]
+    def test_a_second_image_of_a_key_is_called_by_its_whole_name(self) -> None:
+        assert rows([("a.jpg", b"A"), ("a.png", b"B")]) == [("a", b"A", None), ("a.png", b"B", None)]
 
-    def test_a_key_that_comes_again_far_behind_is_one_rejected_row(self) -> None:
-        assert rows([("a.jpg", b"A"), ("b.jpg", b"B"), ("a.jpg", b"C")]) == [
+    def test_a_name_that_comes_again_for_another_image_gets_a_number(self) -> None:
+        members = [("a.jpg", b"A"), ("b.jpg", b"B"), *(("a.jpg", data) for data in (b"C", b"D", b"E"))]
+        assert [key for key, _, _ in rows(members)] == ["a", "b", "a.jpg", "a.jpg~2", "a.jpg~3"]
+
+    def test_the_same_image_under_the_same_key_is_one_rejected_row(self) -> None:
+        assert rows([("a.jpg", b"A"), ("b.jpg", b"B"), ("a.jpg", b"A")]) == [
             ("a", b"A", None),
             ("b", b"B", None),
             ("a", None, "DuplicateKey"),
@@ -219,11 +265,11 @@ class TestFormats:
         (row,) = rows(raw_tar((tar_header(name, size=1), b"A")))
         assert row == ("caf\\xe9", b"A", None)
 
-    @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+    @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstd])
     def test_a_compressed_archive_is_read_whatever_its_name(self, compress) -> None:  # type: ignore[no-untyped-def]
         assert rows(compress(tar_bytes([("a.jpg", b"A"), ("b.jpg", b"B")]))) == [("a", b"A", None), ("b", b"B", None)]
 
-    @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+    @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstd])
     def test_an_archive_compressed_in_parts_is_read_to_its_end(self, compress) -> None:  # type: ignore[no-untyped-def]
         archive = tar_bytes([("a.jpg", b"A" * 700), ("b.jpg", b"B" * 700)])
         parts = compress(archive[:1000]) + compress(archive[1000:])
@@ -395,7 +441,7 @@ def test_a_message_that_names_hostile_files_is_short_and_cannot_steer_a_terminal
     assert len(sample.message) <= 1000
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, zstd])
 def test_a_failure_of_the_storage_is_raised_and_no_row(compress) -> None:  # type: ignore[no-untyped-def]
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
@@ -410,13 +456,13 @@ def test_a_failure_of_the_storage_is_raised_and_no_row(compress) -> None:  # typ
 
 def test_a_large_archive_keeps_no_members_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
-    add = tar_reader._Grouping.add
+    add = tar_reader.Grouping.add
 
     def counting(self, member):  # type: ignore[no-untyped-def]
         kept.append(len(member.archive.members))
         return add(self, member)
 
-    monkeypatch.setattr(tar_reader._Grouping, "add", counting)
+    monkeypatch.setattr(tar_reader.Grouping, "add", counting)
     read(tar_bytes((f"{number}.jpg", b"A") for number in range(300)))
     assert len(kept) == 300
     assert max(kept) <= 1
