@@ -44,6 +44,13 @@ class RunRecord(_JsonRecord):
     labelling: dict[str, Any]
     """The settings that decide the labels: top_k, ranking, sampling, max_label_tokens, dtype, honour_exif."""
     versions: dict[str, str]
+    sources: list[str] = field(default_factory=list)
+    """All arguments of a source that was given by several, as `source` has a single one."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The arguments that lead to the source."""
+        return tuple(self.sources) or (self.source,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +86,14 @@ class JobRecord(_JsonRecord):
     """What `tagstream plan` had predicted for `seconds`; 0 where it was not asked."""
     n_retried: int = 0
     """How many of the images had been rejected before, and were tried again."""
+    n_skipped: int = 0
+    """How many files of the source are no images, and were left out."""
+    n_skipped_new: int = 0
+    """How many more these are than those of the run's former job."""
+    skipped: str = ""
+    """The kinds of these files: `12 .mp4, 1 link`."""
+    sources: list[str] = field(default_factory=list)
+    """The arguments that led to the source, where they are other ones than those of the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +140,9 @@ class JobSummary(_JsonRecord):
     n_labelled: int = 0
     n_rejected: int = 0
     n_labels: int = 0
+    n_skipped: int = 0
+    n_skipped_new: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
     reject_rate: float = 0.0
     seconds: float = 0.0
     images_per_s: float = 0.0

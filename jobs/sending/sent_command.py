@@ -51,8 +51,15 @@ def prepare(command: click.Command, arguments: Sequence[str], parent: click.Cont
         elif parameter.required and not isinstance(value, str):
             raise click.MissingParameter(ctx=context, param=parameter)
         if parameter.name in _NOT_SENT | _NAMES_OR_PATHS:
-            _check_path(parameter, value if isinstance(value, str) else parameter.get_default(context), context)
+            known = isinstance(value, str | tuple | list)
+            for one in _each(value if known else parameter.get_default(context)):
+                _check_path(parameter, one, context)
     return _with_files(arguments, set(_file_flags(command)), context)
+
+
+def _each(value: Any) -> list[Any]:
+    """The values of a parameter that may have several."""
+    return list(value) if isinstance(value, tuple | list) else [value]
 
 
 def _check_path(parameter: click.Parameter, value: Any, context: click.Context) -> None:

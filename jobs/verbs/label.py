@@ -33,11 +33,15 @@ from pipeline.forecast.forecast import Forecast
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
+from pipeline.sources.contents import describe_skipped
+from pipeline.sources.listing import source_name
 
 if TYPE_CHECKING:
     from pipeline.labelling.job import LabelJob
 
 EXIT_TOO_MANY_REJECTS = 3
+# A broken source is caught without being asked for; among fewer images chance alone may reject half.
+_DEFAULT_MAX_REJECT_RATE, _MIN_JUDGED = 0.5, 20
 DEMO_NOTICE = (
     "The model is tagstream's demo model: it knows pictograms in composed scenes, not photographs; "
     "name a recognizer with --model."
@@ -47,7 +51,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 
 
 @click.command
-@click.argument("source")
+@click.argument("source", nargs=-1, required=True)
 @click.option("--store", required=True, help="Directory or s3://bucket/prefix for the tables.")
 @model_option
 @top_k_option
@@ -61,9 +65,9 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option(
     "--max-reject-rate",
     type=FiniteRange(0, 1),
-    default=1.0,
-    help="Exit 3 if a larger share is rejected.  [default: 1.0]",
+    help="Exit 3 if a larger share is rejected.  [default: 0.5, of 20 images or more]",
 )
+@click.option("--count-skipped", is_flag=True, help="Count files that are left out as rejected, the first time.")
 @batch_size_option
 @actors_option
 @ray_address_option
@@ -78,30 +82,40 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 )
 @verbose_option
 def label(
-    source: str, store: str, max_reject_rate: float, summary: str | None, notify: str | None, **flags: Any
+    source: tuple[str, ...],
+    store: str,
+    max_reject_rate: float | None,
+    count_skipped: bool,
+    summary: str | None,
+    notify: str | None,
+    **flags: Any,
 ) -> int:
     """Label the images of SOURCE and write labels and images as Parquet to STORE.
 
-    SOURCE is a directory or prefix with *.tar (WebDataset) or *.parquet files, a glob, a pattern {00000..00099}.tar,
-    @FILE with one URL a line, or a folder of images; local or s3://.
+    SOURCE is a folder of images, a directory or prefix with tars (WebDataset), zips or Parquet files, some of these
+    files, a glob, a pattern {00000..00099}.tar, or @FILE with one URL a line; local or s3://. Several make one run.
+    Files that are no images are left out, counted by kind and told.
+
+    Exit code 3: nothing could be labelled, or a larger share was rejected than --max-reject-rate.
 
     \b
+    tagstream label photos --store tags --model ./nxtp
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
     """
     # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
 
-    pending = PendingJob("label", source, store)
+    pending = PendingJob("label", source_name(source), store)
     with closing(pending.summarize, summary, notify) as outcome:
         pending.job = LabelJob(_request(source, store, **flags))
         result = run_job(pending.job)
         report(result, store)
-        outcome.exit_code = judge(result, max_reject_rate)
-        outcome.alarms = [f"reject_rate > {max_reject_rate}"] if outcome.exit_code else []
+        outcome.alarms = judge(result, max_reject_rate, count_skipped)
+        outcome.exit_code = EXIT_TOO_MANY_REJECTS if outcome.alarms else 0
     return outcome.exit_code
 
 
-def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
+def _request(source: tuple[str, ...], store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
     settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
     plan = flags.pop("plan")
     if model == DEMO_MODEL:
@@ -143,15 +157,28 @@ def run_job(job: LabelJob) -> LabelOutcome:
     return outcome
 
 
-def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
-    """The exit code of a job that went through: 3 where too many images were rejected, else 0."""
+def judge(outcome: LabelOutcome, max_reject_rate: float | None, count_skipped: bool = False) -> list[str]:
+    """What is wrong with a job that went through, as alarms: nothing was labelled, or too much rejected.
+
+    Args:
+        max_reject_rate: share from 0 to 1 that may be rejected; None is half of what is not very little.
+        count_skipped: whether files that this job was the first to leave out count as rejected images.
+    """
     record = outcome.record
-    rate = record.n_rejected / record.n_images if record.n_images else 0.0
-    if rate > max_reject_rate:
-        too_many = f"{rate:.1%} of the images were rejected, more than the {max_reject_rate:.1%} allowed."
-        say(too_many, level=logging.ERROR)
-        return EXIT_TOO_MANY_REJECTS
-    return 0
+    n_skipped = record.n_skipped_new if count_skipped else 0
+    n_judged, n_rejected = record.n_images + n_skipped, record.n_rejected + n_skipped
+    if record.n_images and not record.n_labelled:
+        say(f"None of the {record.n_images:,} images could be labelled.", level=logging.ERROR)
+        return ["nothing labelled"]
+    limit = max_reject_rate
+    if limit is None:
+        limit = _DEFAULT_MAX_REJECT_RATE if n_judged >= _MIN_JUDGED else 1.0
+    if n_judged and n_rejected / n_judged > limit:
+        what = "rejected or left out" if n_skipped else "rejected"
+        rate = f"{n_rejected / n_judged:.1%} of the images were {what}, more than the {limit:.1%} allowed."
+        say(rate, level=logging.ERROR)
+        return [f"reject_rate > {limit}"]
+    return []
 
 
 def report(outcome: LabelOutcome, store: str) -> None:
@@ -159,11 +186,18 @@ def report(outcome: LabelOutcome, store: str) -> None:
     record = outcome.record
     if not record.n_shards_committed:
         click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")
+        _report_skipped(outcome)
         return
     click.echo(
         f"Labelled {record.n_labelled:,} images in {record.n_shards_committed:,} shards: {record.n_labels:,} labels, "
         f"{record.n_rejected:,} images rejected, {record.seconds:,.1f} s"
     )
+    _report_skipped(outcome)
     if record.n_rejected:
         click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
     click.echo(f"Run {record.run} in {store}")
+
+
+def _report_skipped(outcome: LabelOutcome) -> None:
+    if outcome.skipped:
+        click.echo(f"Left out: {describe_skipped(outcome.skipped)}")

@@ -29,7 +29,7 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 
 
 @click.command
-@click.argument("source")
+@click.argument("source", nargs=-1, required=True)
 @model_option
 @click.option(
     "--sample",
@@ -49,7 +49,7 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @config_option("TOML with further settings of `label`.")
 @format_option("table", "json")
 @verbose_option
-def plan(source: str, model: str, config: str | None, output: str, **options: Any) -> None:
+def plan(source: tuple[str, ...], model: str, config: str | None, output: str, **options: Any) -> None:
     """Label a sample of SOURCE and predict what `tagstream label` will take for all of it: time, cost, size of the
     store, and which stage is the bottleneck. The labels of the sample are not kept.
 

@@ -15,6 +15,7 @@ from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
+from pipeline.sources.contents import describe_skipped
 from pipeline.store.lock import describe_holder, find_left_locks, read_locks
 from pipeline.store.run import Run
 from pipeline.store.run_choice import match_run
@@ -132,6 +133,8 @@ def _print_source_status(at_source: SourceStatus, command: str | None) -> None:
         click.echo(f"  changed     {_named(at_source.changed)}; label with --changed relabel to renew")
     if at_source.missing:
         click.echo(f"  missing     {_named(at_source.missing)}; committed, no longer at the source")
+    if at_source.skipped:
+        click.echo(f"  left out    {describe_skipped(at_source.skipped)}")
     if at_source.n_images_gone:
         click.echo(f"  missing     {at_source.n_images_gone:,} committed images are no longer in the folder")
 

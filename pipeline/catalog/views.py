@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.naming.thresholds import Thresholds
 
 _WILDCARD = re.compile(r"[*?\[]")
-_RECORD_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
+_RECORD_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "list[str]": pa.list_(pa.string())}
 
 
 def open_store(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -25,6 +26,9 @@ class OpenJob:
     record: RunRecord
     """What the run is made of."""
     source: Source
+    """The source, of the kind that the run began with."""
+    sources: Sequence[str]
+    """The arguments that lead to the source, as records name them."""
     settings: LabelSettings
     pool: PoolPlan
     progress: Progress

@@ -29,7 +29,7 @@ from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
-from pipeline.sources.listing import find_source
+from pipeline.sources.listing import find_source, source_name
 from pipeline.storage.model_cache import as_seen_by_workers
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
@@ -54,8 +54,12 @@ class LabelJob:
         """What the user should know when the job is over."""
         self.run_name = request.run or ""
         """Name of the run; empty until it is known."""
-        self.source = conceal(request.source)
+        self.source = conceal(source_name(request.sources))
         """The source without logins, and with an absolute path once it was found."""
+        self.skipped: dict[str, int] = {}
+        """How many files of the source are left out, by kind; known once it was found."""
+        self.n_skipped_before = 0
+        """How many of them the run's former job left out."""
         self.shard_plan: ShardPlan | None = None
         """The shards to label; None until the source was compared with the run."""
         self.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -86,6 +90,8 @@ class LabelJob:
         """
         with contextlib.ExitStack() as held:
             job = self._open(held)
+            former = job.run.read_jobs()
+            self.skipped, self.n_skipped_before = job.source.skipped, former[-1].n_skipped if former else 0
             plan = self.shard_plan = self._assignment.plan(job)
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
@@ -96,13 +102,13 @@ class LabelJob:
                         self._label(job, plan)
             record = make_record("done")
             job.run.write_job(record)
-            return LabelOutcome(record, self.notes)
+            return LabelOutcome(record, self.notes, job.source.skipped)
 
     def _open(self, held: contextlib.ExitStack) -> OpenJob:
         """Finds the source and opens the run. Ray, where it is joined, and the run's lock are held by `held`."""
         request = self.request
         self.progress.begin("listing the source")
-        source = find_source(request.source)
+        source = find_source(*request.sources)
         self.notes += source.notes
         store = Store(request.store)
         pool = self._assignment.fit_pool(_plan_pool(request, held))
@@ -116,7 +122,8 @@ class LabelJob:
         return OpenJob(
             run=run,
             record=record,
-            source=source,
+            source=source.of_kind(is_folder=bool(record.folder_buckets)) or source,
+            sources=identity.wanted.addresses,
             settings=request.settings,
             pool=pool,
             progress=self.progress,
@@ -133,6 +140,9 @@ class LabelJob:
             pool=job.pool,
             predicted_s=predict(job.record, plan, limit) if predict else 0.0,
             is_retry=self._assignment.is_retry,
+            skipped=job.source.skipped,
+            n_skipped_before=self.n_skipped_before,
+            sources=[] if job.sources == job.record.addresses else job.sources,
         )
 
     def _label(self, job: OpenJob, plan: ShardPlan) -> None:

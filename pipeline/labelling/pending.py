@@ -65,14 +65,14 @@ def run_shards(run: Run, source: Source, n_buckets: int) -> tuple[list[Shard], C
     Raises SourceError where the run holds shards of another kind.
     """
     committed = run.committed()
-    if not source.images:
-        return source.shards, committed
-    if not n_buckets:
+    of_kind = source.of_kind(is_folder=bool(n_buckets))
+    if of_kind is None:
+        is_now, was = ("shards", "images") if n_buckets else ("images", "shards")
         raise SourceError(
-            f"{source.given} is a folder of images now, and run {run.name} labels its shards; give the images a "
+            f"{source.given} holds nothing but {is_now} now, and run {run.name} labels its {was}; give the {is_now} a "
             "--run name of their own"
         )
-    return _folder_shards(run, source, n_buckets, committed), committed
+    return _folder_shards(run, of_kind, n_buckets, committed) if n_buckets else of_kind.shards, committed
 
 
 def find_missing(shards: list[Shard], committed: CommittedShards) -> set[str]:

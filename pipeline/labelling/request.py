@@ -15,8 +15,8 @@ from schemas import JobRecord, RunRecord
 class LabelRequest:
     """One invocation of `tagstream label`."""
 
-    source: str
-    """Directory, glob, pattern, `@list` or URL of the images."""
+    source: str | tuple[str, ...]
+    """Directory, glob, pattern, `@list`, file or URL of the images, or several of them."""
     store: str
     """Local folder or URL of the store."""
     model: str
@@ -38,6 +38,11 @@ class LabelRequest:
     """Predicts the job's seconds from the run, its pending shards and the limit of images (0 for none). Raises
     TagstreamError where the prediction is for another source or other settings."""
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The arguments that make the source."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
 
 @dataclass(frozen=True, slots=True)
 class LabelOutcome:
@@ -47,3 +52,5 @@ class LabelOutcome:
     """The job's last record, as the store has it."""
     notes: list[str]
     """Sentences for the user."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """How many files of the source were left out, by kind; most first."""

@@ -6,7 +6,7 @@ does not come back, or that is another one now, stays as it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, find_changed, find_missing, run_shards
 from pipeline.labelling.request import LabelRequest
+from pipeline.labelling.source_status import latest_addresses
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
 from pipeline.sources.shard import Shard
@@ -28,7 +29,7 @@ from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.run_choice import choose_run_to_change
 from pipeline.store.store import Store
-from schemas import IMAGES, LABELS, RunRecord
+from schemas import IMAGES, LABELS, JobRecord, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +64,10 @@ class RetryJob(LabelJob):
     """Labels the rejected samples of a run once more."""
 
     def __init__(self, request: RetryRequest) -> None:
-        run = choose_run_to_change(Store(request.store), request.run).record
-        super().__init__(_label_request(run, request), RetryAssignment(request.error, request.stage))
+        store = Store(request.store)
+        record = choose_run_to_change(store, request.run).record
+        jobs = store.run(record.run).read_jobs()
+        super().__init__(_label_request(record, jobs, request), RetryAssignment(request.error, request.stage))
 
 
 class RetryAssignment(Assignment):
@@ -171,11 +174,11 @@ def _left_out_notes(n_gone: int, changed: list[Shard], source: str) -> list[str]
     return notes
 
 
-def _label_request(record: RunRecord, request: RetryRequest) -> LabelRequest:
+def _label_request(record: RunRecord, jobs: Sequence[JobRecord], request: RetryRequest) -> LabelRequest:
     """The labelling job that the run's own samples were labelled by."""
     settings = read_settings(LabelSettings, {**record.labelling, **(request.given or {})}, request.origin)
     return LabelRequest(
-        source=record.source,
+        source=latest_addresses(record, jobs),
         store=request.store,
         model=record.model,
         settings=settings,

@@ -13,7 +13,7 @@ from pipeline.labelling.request import LabelRequest
 from pipeline.machine import installed_versions
 from pipeline.settings.labelling import run_fingerprint
 from pipeline.sources.image_folder import count_buckets
-from pipeline.sources.listing import absolute_source
+from pipeline.sources.listing import absolute_source, source_name
 from pipeline.sources.shard import Source
 from pipeline.storage.model_cache import as_seen_by_workers, fetch_model, model_name
 from pipeline.store.store import Store, check_run_name
@@ -43,12 +43,13 @@ class RunIdentity:
         model_fingerprint = fingerprint_folder(fetch_model(request.model))
         labelling = request.settings.labelling(pool.dtype)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
+        given = [conceal(absolute_source(one)) for one in source.addresses or request.sources]
         return cls(
             RunRecord(
                 run=request.run or f"{model_name(request.model)}-{fingerprint}",
                 schema_version=SCHEMA_VERSION,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                source=conceal(absolute_source(source.given)),
+                source=source_name(given),
                 source_root=source.root,
                 folder_buckets=count_buckets(len(source.images)) if source.images else 0,
                 model=as_seen_by_workers(request.model),
@@ -56,6 +57,7 @@ class RunIdentity:
                 fingerprint=fingerprint,
                 labelling=labelling,
                 versions=installed_versions(),
+                sources=given if len(given) > 1 else [],
             )
         )
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.errors import SourceError
 from pipeline.labelling.pending import find_changed, find_missing, run_shards
 from pipeline.sources.image_folder import deal, split_generation
-from pipeline.sources.listing import find_source
+from pipeline.sources.listing import find_source, is_there
 from pipeline.sources.shard import Shard, Source
 from pipeline.store.ownership import CommittedShards, shard_stem
 from pipeline.store.run import Run
@@ -34,6 +34,8 @@ class SourceStatus:
     """Names of committed shards that the source no longer has, sorted."""
     n_images_gone: int
     """Committed images of a folder whose files no longer exist; 0 for a source that comes in shards."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """How many files of the source are left out, by kind; most first."""
 
     @property
     def n_committed(self) -> int:
@@ -46,8 +48,9 @@ def compare_with_source(run: Run, record: RunRecord) -> SourceStatus:
 
     Raises TagstreamError where the source cannot be listed, or leads to another root than that of the run.
     """
-    source = _list_source(record)
+    source = _list_source(record, run.read_jobs())
     shards, committed = run_shards(run, source, record.folder_buckets)
+    of_kind = source.of_kind(is_folder=bool(record.folder_buckets)) or source
     done = [shard for shard in shards if shard.name in committed]
     changed = find_changed(run, done, committed)
     return SourceStatus(
@@ -55,7 +58,8 @@ def compare_with_source(run: Run, record: RunRecord) -> SourceStatus:
         open=sorted(shard.name for shard in shards if shard.name not in committed),
         changed=[shard.name for shard in changed],
         missing=sorted(map(unquote, find_missing(shards, committed))),
-        n_images_gone=_count_gone(run, done, committed) if source.images else 0,
+        n_images_gone=_count_gone(run, done, committed) if record.folder_buckets else 0,
+        skipped=of_kind.skipped,
     )
 
 
@@ -72,17 +76,29 @@ def labelling_command(jobs: Iterable[JobRecord]) -> str | None:
     return commands[-1] if commands else None
 
 
-def stems_at_source(record: RunRecord, stems: Iterable[str]) -> set[str]:
+def latest_addresses(record: RunRecord, jobs: Sequence[JobRecord]) -> tuple[str, ...]:
+    """The arguments that led a run's newest job to the source: files that the shell names may be more each time."""
+    return tuple(jobs[-1].sources) if jobs and jobs[-1].sources else record.addresses
+
+
+def stems_at_source(run: Run, record: RunRecord, stems: Iterable[str]) -> set[str]:
     """Those of a run's shard stems that the source still has. Raises TagstreamError as `compare_with_source`."""
-    source = _list_source(record)
+    source = _list_source(record, run.read_jobs()).of_kind(is_folder=bool(record.folder_buckets))
+    if source is None:
+        return set()
     if not source.images:
         return {shard_stem(shard.name) for shard in source.shards}.intersection(stems)
-    buckets = deal(source.images, record.folder_buckets) if record.folder_buckets else {}
+    buckets = deal(source.images, record.folder_buckets)
     return {stem for stem in stems if split_generation(stem)[0] in buckets}
 
 
-def _list_source(record: RunRecord) -> Source:
-    source = find_source(_source_to_list(record))
+def _list_source(record: RunRecord, jobs: Sequence[JobRecord]) -> Source:
+    addresses = latest_addresses(record, jobs)
+    if len(addresses) == 1 and addresses == record.addresses:
+        source = find_source(_source_to_list(record))
+    else:
+        # What is gone of several is missing, and no reason to stop.
+        source = find_source(*(address for address in addresses if is_there(address)))
     if source.root != record.source_root:
         raise SourceError(
             f"{record.source} leads to {source.root or 'a list'} from here, and the run labels "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.labelling.committing import Commit
 from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.progress import Progress
+from pipeline.sources.contents import describe_skipped
 from pipeline.text import conceal
 from schemas import REJECTED, JobRecord
 
@@ -34,6 +36,12 @@ class StartedJob:
     """Seconds that `tagstream plan` predicted for the job; 0 without a prediction."""
     is_retry: bool
     """Whether the images that it labels had been rejected before."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many files of the source are left out, by kind."""
+    n_skipped_before: int = 0
+    """How many the run's former job left out."""
+    sources: Sequence[str] = ()
+    """The arguments that led to the source, where they are other ones than those of the run."""
 
 
 class Tally:
@@ -99,6 +107,10 @@ class Tally:
             message=conceal(message),
             n_retried=counts["images"] if job.is_retry else 0,
             predicted_s=round(job.predicted_s, 3),
+            n_skipped=sum(job.skipped.values()),
+            n_skipped_new=max(0, sum(job.skipped.values()) - job.n_skipped_before),
+            skipped=describe_skipped(job.skipped),
+            sources=list(job.sources),
         )
 
 

@@ -32,6 +32,7 @@ def describe_run(
         "run": record.run,
         "created": record.created,
         "source": record.source,
+        "skipped": jobs[-1].skipped if jobs else "",
         "model": record.model,
         "modelFingerprint": record.model_fingerprint,
         "fingerprint": record.fingerprint,

@@ -70,7 +70,7 @@ def _find_irreplaceable(run: Run, files: RunFiles, names: Iterable[str]) -> dict
         record = run.read_record()
         if record is None:
             raise StoreError("the record of the run is missing")
-        at_source = stems_at_source(record, files.committed.by_stem)
+        at_source = stems_at_source(run, record, files.committed.by_stem)
     except TagstreamError as error:
         return dict.fromkeys(sorted(names), f"its source could not be looked at ({error})")
     gone = {name: sorted(_owned(files, name) - at_source) for name in sorted(names)}

@@ -123,4 +123,4 @@ def test_too_many_rejects_have_an_exit_code_of_their_own(
 
 
 def test_rejects_within_the_limit_are_no_failure(bad_outcome: LabelOutcome) -> None:
-    assert judge(bad_outcome, 1.0) == 0
+    assert judge(bad_outcome, 1.0) == []

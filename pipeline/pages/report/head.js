@@ -31,6 +31,7 @@ function showFacts({ head, gallery, images }) {
   const facts = {
     Store: head.store,
     Source: head.source,
+    "Left out": head.skipped || "nothing",
     Made: head.created,
     Model: `${head.model} (${head.modelFingerprint})`,
     Fingerprint: head.fingerprint,

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs.verbs import label as label_module
-from jobs.verbs.label import label
+from jobs.verbs.label import judge, label
 from pipeline.errors import TagstreamError
-from pipeline.labelling.request import LabelRequest
+from pipeline.labelling.request import LabelOutcome, LabelRequest
+from tests.fixtures.stored.tables import job_record
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(
 def test_what_is_no_setting_is_taken_over_as_it_is(tmp_path: Path, requests: list[LabelRequest]) -> None:
     run(tmp_path, "--run", "mine", "--address", "auto", "--verbose")
     (request,) = requests
-    assert (request.source, request.store, request.model) == ("source", "store", "model")
+    assert (request.sources, request.store, request.model) == (("source",), "store", "model")
     assert (request.run, request.address, request.verbose) == ("mine", "auto", True)
 
 
@@ -86,3 +87,42 @@ def test_an_unknown_setting_names_its_file(tmp_path: Path, requests: list[LabelR
     result = run(tmp_path, config="topk = 5")
     assert isinstance(result.exception, TagstreamError)
     assert "label.toml has an unknown setting 'topk'" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("counts", "limit", "count_skipped", "alarms"),
+    [
+        ((100, 50, 0), None, False, []),
+        ((100, 51, 0), None, False, ["reject_rate > 0.5"]),
+        # Half of very few is chance, all of them is not.
+        ((19, 18, 0), None, False, []),
+        ((1, 1, 0), None, False, ["nothing labelled"]),
+        ((100, 100, 0), 1.0, False, ["nothing labelled"]),
+        ((100, 99, 0), 1.0, False, []),
+        ((19, 2, 0), 0.1, False, ["reject_rate > 0.1"]),
+        ((0, 0, 0), 0.0, False, []),
+        ((80, 0, 100), None, False, []),
+        ((80, 0, 100), None, True, ["reject_rate > 0.5"]),
+        ((0, 0, 30), None, True, ["reject_rate > 0.5"]),
+        ((0, 0, 3), None, True, []),
+    ],
+)
+def test_a_job_is_judged_by_what_was_rejected_and_if_asked_by_what_was_left_out(
+    counts: tuple[int, int, int], limit: float | None, count_skipped: bool, alarms: list[str]
+) -> None:
+    n_images, n_rejected, n_skipped_new = counts
+    record = job_record(
+        "r",
+        n_images=n_images,
+        n_labelled=n_images - n_rejected,
+        n_rejected=n_rejected,
+        n_skipped=n_skipped_new + 7,
+        n_skipped_new=n_skipped_new,
+    )
+    assert judge(LabelOutcome(record, []), limit, count_skipped) == alarms
+
+
+def test_several_sources_are_one_request(requests: list[LabelRequest]) -> None:
+    CliRunner().invoke(label, ["a.tar", "b.tar", "--store", "store", "--model", "model"])
+    (request,) = requests
+    assert request.sources == ("a.tar", "b.tar")

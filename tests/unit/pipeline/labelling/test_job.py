@@ -15,12 +15,13 @@ import pytest
 
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.labeler import LabelerConfig
-from pipeline.errors import ClusterError, RunLockedError, StoreError, TagstreamError
+from pipeline.errors import ClusterError, RunLockedError, SourceError, StoreError, TagstreamError
 from pipeline.labelling import job as job_module
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.labelling.source_status import compare_with_source
 from pipeline.settings.labelling import ComingNodes, LabelSettings
 from pipeline.sources.batches import read_batches
 from pipeline.sources.shard import Shard
@@ -244,3 +245,40 @@ def test_a_run_name_that_cannot_be_part_of_a_path_is_refused_before_the_model_is
     with pytest.raises(StoreError, match=f"run name {re.escape(repr(run))} cannot be used"):
         LabelJob(request).run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+class TestSources:
+    """What a job tells of its source."""
+
+    def test_what_was_left_out_is_counted_and_told_once_as_new(self, label_request: LabelRequest) -> None:
+        folder = Path(str(label_request.source))
+        for name in ("a.mp4", "b.mp4", "c.heif2"):
+            (folder / name).write_bytes(b"x")
+        outcome = LabelJob(label_request).run()
+        (folder / "d.mp4").write_bytes(b"x")
+        LabelJob(label_request).run()
+        assert outcome.skipped == {".mp4": 2, ".heif2": 1}
+        assert [(record.n_skipped, record.n_skipped_new, record.skipped) for record in records(label_request)] == [
+            (3, 3, "2 .mp4, 1 .heif2"),
+            (4, 1, "3 .mp4, 1 .heif2"),
+        ]
+
+    def test_files_that_the_shell_names_are_one_run_that_goes_on_with_more_of_them(
+        self, label_request: LabelRequest
+    ) -> None:
+        files = sorted(str(path) for path in Path(str(label_request.source)).iterdir())
+        for n_files in (2, 3, 3):
+            LabelJob(replace(label_request, source=tuple(files[:n_files]))).run()
+        run = Store(label_request.store).run("r")
+        record, jobs = run.read_record(), run.read_jobs()
+        assert record is not None
+        assert (record.addresses, [tuple(job.sources) for job in jobs]) == (tuple(files[:2]), [(), *[tuple(files)] * 2])
+        assert [job.n_shards_committed for job in jobs] == [2, 1, 0]
+        Path(files[0]).unlink()
+        status = compare_with_source(run, record)
+        assert (status.open, status.missing, status.n_source) == ([], ["00000"], 2)
+
+    def test_a_link_whose_signature_was_concealed_is_not_said_to_be_gone(self, label_request: LabelRequest) -> None:
+        request = replace(label_request, source="https://host/a.tar?***")
+        with pytest.raises(SourceError, match="was given with a signature or a login, which no record keeps"):
+            LabelJob(request).run()

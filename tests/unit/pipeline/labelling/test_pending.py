@@ -294,9 +294,27 @@ class TestFolder:
         commit(store, plan(store, folder, n_buckets=1).pending)
         assert plan(store, folder, n_buckets=1).pending == []
 
+    @pytest.mark.parametrize("stray", ["labels.parquet", "tags.tar", "old.zip"])
+    def test_a_folder_stays_a_folder_whatever_shards_come_to_lie_in_it(
+        self, store: Store, folder: Path, stray: str
+    ) -> None:
+        write(folder / "a.jpg", modified=LONG_AGO)
+        commit(store, plan(store, folder, n_buckets=1).pending)
+        for number in range(3):
+            write(folder / f"{number}-{stray}")
+        write(folder / "b.jpg")
+        assert names(plan(store, folder, n_buckets=1).pending) == ["bucket-0000-of-0001+1"]
+
+    def test_shards_stay_shards_however_many_images_come_to_lie_beside_them(self, store: Store, folder: Path) -> None:
+        write(folder / "a.tar", modified=LONG_AGO)
+        commit(store, plan(store, folder).pending)
+        for name in ("b.tar", "1.jpg", "2.jpg", "3.jpg"):
+            write(folder / name)
+        assert names(plan(store, folder).pending) == ["b"]
+
     def test_images_in_place_of_the_shards_of_a_run_are_refused(self, store: Store, folder: Path) -> None:
         write(folder / "a.jpg")
-        with pytest.raises(SourceError, match="is a folder of images now, and run run-1 labels its shards"):
+        with pytest.raises(SourceError, match="holds nothing but images now, and run run-1 labels its shards"):
             plan(store, folder, n_buckets=0)
 
     def test_a_bucket_has_the_size_of_all_its_files_and_the_time_of_the_newest(self) -> None:

@@ -69,6 +69,13 @@ class TestWhatIsWanted:
     def test_logins_in_the_source_are_concealed(self) -> None:
         assert identify(Source("https://me:secret@host/a.tar", "")).wanted.source == "https://***@host/a.tar"
 
+    def test_several_sources_are_all_in_the_record(self, tmp_path: Path) -> None:
+        given = (f"{tmp_path}/a.tar", "https://me:secret@host/b.tar")
+        wanted = identify(Source("a and b", "", addresses=given)).wanted
+        assert wanted.addresses == (given[0], "https://***@host/b.tar")
+        assert wanted.source == f"{given[0]} 'https://***@host/b.tar'"
+        assert identify().wanted.sources == []
+
     def test_a_name_that_cannot_be_part_of_a_path_is_refused(self) -> None:
         with pytest.raises(StoreError, match="run name 'a/b' cannot be used"):
             identify(run="a/b")
