@@ -11,7 +11,8 @@ CONCEALED = "***"
 
 _LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+@")
 # Signed links carry their signature behind the question mark.
-_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
+# A sentence that goes on behind the link is not part of it.
+_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*[^\s'\"),;:.\]]")
 # Addresses of chat rooms are secrets in all their parts.
 _NOTIFIED = re.compile(r"((?<=')--notify=)[^']*|(--notify[= ])(?:'[^']*'|[^\s']+)")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import pyarrow as pa
 
@@ -11,7 +13,7 @@ from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.sample import Sample
 from pipeline.sources.shard import Shard
 from pipeline.sources.shard_reader import read_samples, read_version
-from pipeline.storage.files import storage_errors
+from pipeline.storage.files import RETRY_WAITS_S, may_pass, storage_errors
 
 # A batch is closed early at this size, so that a shard of huge images still fits a worker's memory.
 _MAX_BATCH_BYTES = 128 << 20
@@ -44,14 +46,28 @@ def read_batches(shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMP
 
     Raises StorageError, with the shard's name, where the storage fails.
     """
+    n_given = 0
     with storage_errors(f"read shard {shard.name} ({shard.url})"):
-        version = read_version(shard)
-        first_index, started = 0, time.perf_counter()
-        batches = _with_last(cut_batches(read_samples(shard, max_sample_bytes), batch_size))
-        for samples, is_last in batches:
-            n_samples = first_index + len(samples)
-            yield _row(shard.name, first_index, samples, n_samples if is_last else None, version, started)
-            first_index, started = n_samples, time.perf_counter()
+        for wait_s in (*RETRY_WAITS_S, None):
+            try:
+                for batch in islice(_read_once(shard, batch_size, max_sample_bytes), n_given, None):
+                    yield batch
+                    n_given += 1
+                return
+            except Exception as error:
+                if wait_s is None or not may_pass(shard.url, error):
+                    raise
+            time.sleep(random.random() * wait_s)
+
+
+def _read_once(shard: Shard, batch_size: int, max_sample_bytes: int) -> Iterator[pa.Table]:
+    version = read_version(shard)
+    first_index, started = 0, time.perf_counter()
+    batches = _with_last(cut_batches(read_samples(shard, max_sample_bytes), batch_size))
+    for samples, is_last in batches:
+        n_samples = first_index + len(samples)
+        yield _row(shard.name, first_index, samples, n_samples if is_last else None, version, started)
+        first_index, started = n_samples, time.perf_counter()
 
 
 def cut_batches(samples: Iterable[Sample], batch_size: int) -> Iterator[list[Sample]]:

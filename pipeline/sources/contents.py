@@ -19,13 +19,13 @@ from pipeline.errors import SourceError
 from pipeline.sources.image_folder import SIDE_SUFFIXES, image_files, stem_of, suffix_of
 from pipeline.sources.sample import is_image_suffix, looks_like_image
 from pipeline.sources.shard import FileVersion, ImageFile, Shard, Source, kind_of_file
+from pipeline.storage.files import HTTP_PROTOCOLS
 from pipeline.text import valid_unicode
 
 EXPECTED = (
     "expected a directory or prefix with tars, zips, Parquet files or images, some of these files, a glob, a pattern "
     "{00000..00099}.tar or an @list"
 )
-WEB = ("http://", "https://")
 # Files of a store, which may lie within the source.
 _STORED = re.compile(
     r"(?P<store>(?:.*/)?)(?:(?:images|labels|spellings)/run=[^/]+/[^/]+\.parquet|runs/[^/]+/(?:jobs/)?[^/]+\.json)"
@@ -130,7 +130,7 @@ def shard_name(root: str, url: str) -> str:
 
 def without_query(url: str) -> str:
     """A web address without what may differ each time, such as a signature."""
-    return re.split("[?#]", url, maxsplit=1)[0] if url.startswith(WEB) else url
+    return re.split("[?#]", url, maxsplit=1)[0] if url.startswith(HTTP_PROTOCOLS) else url
 
 
 def _path_below(root: str, url: str) -> str:
@@ -220,6 +220,11 @@ def _shard_source(given: str, root: str, found: _Sorted) -> Source:
 
 
 def _image_source(given: str, root: str, found: _Sorted, beside: Sequence[File]) -> Source:
+    if web := [file.url for file in found.images if file.url.startswith(HTTP_PROTOCOLS)]:
+        raise SourceError(
+            f"{given} names {len(web)} images on web servers, the first is {web[0]}; download them with img2dataset, "
+            "which limits rate and size and tries again, and label what it writes"
+        )
     if not root:
         root = _storage_root([file.url for file in found.images], given)
 

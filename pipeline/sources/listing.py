@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import random
 import shlex
 import stat
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,6 @@ from pipeline.sources.contents import (
     LINK,
     SPECIAL_FILE,
     UNREADABLE_FILE,
-    WEB,
     File,
     Found,
     make_source,
@@ -33,9 +34,12 @@ from pipeline.sources.image_folder import SIDE_SUFFIXES, is_hidden, suffix_of
 from pipeline.sources.sample import is_image_suffix
 from pipeline.sources.shard import Source, kind_of_file
 from pipeline.storage.files import (
+    HTTP_PROTOCOLS,
+    RETRY_WAITS_S,
     Filesystem,
     full_url,
     is_local,
+    may_pass,
     modified_s,
     open_filesystem,
     protocol_of,
@@ -65,7 +69,7 @@ def find_source(*given: str) -> Source:
         )
     name = source_name(given)
     with storage_errors(f"read the source {name}"):
-        source = make_source(name, _find_each(given))
+        source = make_source(name, _find_patiently(given))
     return replace(source, addresses=given) if len(given) > 1 else source
 
 
@@ -96,6 +100,17 @@ def current_version(filesystem: Filesystem, path: str) -> tuple[int | None, str 
     return file.size, file.etag
 
 
+def _find_patiently(given: Sequence[str]) -> list[Found]:
+    for wait_s in RETRY_WAITS_S:
+        try:
+            return _find_each(given)
+        except Exception as error:
+            if not any(may_pass(one.removeprefix("@"), error) for one in given):
+                raise
+        time.sleep(random.random() * wait_s)
+    return _find_each(given)
+
+
 def _find_each(given: Sequence[str]) -> list[Found]:
     """What each argument leads to. Files that the shell has named are looked up together."""
     plain = [one for one in given if len(given) > 1 and _is_local_file(one)]
@@ -124,7 +139,7 @@ def _find(given: str) -> Found:
     except SourceError as error:
         missing = error
     # A prefix may be named like a pattern.
-    if "://" in given and not given.startswith(WEB) and (named := _find_as_named(given)) is not None:
+    if "://" in given and not given.startswith(HTTP_PROTOCOLS) and (named := _find_as_named(given)) is not None:
         return named
     raise missing
 
@@ -282,7 +297,7 @@ def _look_up(given: str, urls: list[str], root: str) -> Found:
 
 def _look_up_group(urls: list[str]) -> tuple[dict[str, File | None], list[File]]:
     """The file of each URL, all of one protocol, and the side files that lie beside them."""
-    if urls[0].startswith(WEB):
+    if urls[0].startswith(HTTP_PROTOCOLS):
         # Web servers list nothing: a shard is looked at when it is read.
         return {url: File(url) for url in urls}, []
     filesystem, _ = open_filesystem(urls[0])
@@ -296,11 +311,11 @@ def _look_up_group(urls: list[str]) -> tuple[dict[str, File | None], list[File]]
 
 
 def _side_files_beside(filesystem: Filesystem, files: Iterable[File]) -> list[File]:
-    """The side files that lie beside images."""
+    """The side files that lie beside images; those on web servers are not known, since servers list nothing."""
     folders = {
         posixpath.dirname(str(filesystem._strip_protocol(file.url)))
         for file in files
-        if is_image_suffix(suffix_of(file.url))
+        if is_image_suffix(suffix_of(file.url)) and not file.url.startswith(HTTP_PROTOCOLS)
     }
     return _list_folders(filesystem, folders, set())
 

@@ -167,7 +167,7 @@ _FILE_READERS = {
     # Read from front to back.
     "tar": _FileReader("readahead", _decode_tar, count_in_tar),
     # Jumps to its table of members first.
-    "zip": _FileReader("readahead", _decode_zip, count_in_zip),
+    "zip": _FileReader("bytes", _decode_zip, count_in_zip),
     # Jumps to its footer and between columns.
     "parquet": _FileReader("none", read_parquet, count_in_parquet),
 }

@@ -28,8 +28,17 @@ Filesystem = Any
 # The clocks of the storage and of the machines may differ by this much.
 CLOCK_SKEW_S = 600
 S3_PROTOCOLS = ("s3://", "s3a://")
+HTTP_PROTOCOLS = ("http://", "https://")
 # fsspec's way to put one filesystem over another: zip://x.jpg::s3://bucket/a.zip. Elsewhere `::` is part of a name.
-_CHAIN = re.compile(r"[a-z0-9_+-]+(://.*)?::[a-z0-9_+-]+://", re.DOTALL)
+_CHAIN = re.compile(
+    r"[a-z0-9_+-]+(://.*)?::[a-z0-9_+-]+://"
+    r"|(zip|tar|libarchive|jar|dir|reference|simplecache|filecache|blockcache)(://.*)?::",
+    re.DOTALL,
+)
+# How long to wait before a storage is asked again that has no retries of its own.
+RETRY_WAITS_S = (1.0, 4.0, 16.0)
+_HINTS = {"NoCredentialsError": "; set AWS_ACCESS_KEY_ID and the like, or FSSPEC_S3_ANON=true for a public bucket"}
+_NO_BACKENDS = frozenset({"builtins", "pipeline", "model", "jobs", "ray", "duckdb", "pyarrow", "torch", "numpy", "PIL"})
 _GONE_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
 
@@ -44,10 +53,17 @@ def open_filesystem(url: str, **options: Any) -> tuple[Filesystem, str]:
             filesystem, path = _open_s3(url, **options)
         elif _CHAIN.match(url):
             filesystem, path = fsspec.core.url_to_fs(url, **options)
+        elif url.startswith(HTTP_PROTOCOLS):
+            filesystem, path = _open_http(url, **options)
         else:
             filesystem, path = _open_unchained(url, **options)
     except (ValueError, ImportError) as error:
         raise TagstreamError(f"cannot open {url}: {error}") from error
+    except Exception as error:
+        # Some storages are asked for as little as a path on them.
+        if isinstance(error, OSError) or is_of_backend(error):
+            raise StorageError(f"cannot open {url}: {one_line(error)}") from error
+        raise
     if is_local(filesystem):
         return filesystem, os.path.normpath(path)
     return filesystem, path.rstrip("/") or path
@@ -203,10 +219,32 @@ def storage_errors(doing: str) -> Iterator[None]:
     except PermissionError as error:
         raise StorageError(f"cannot {doing}: permission denied ({one_line(error)})") from error
     except Exception as error:
-        # fsspec's back ends raise errors of their own libraries (botocore, aiohttp, ...).
-        if isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
-            raise StorageError(f"cannot {doing}: {one_line(error)}") from error
+        if isinstance(error, OSError) or is_of_backend(error):
+            hint = _HINTS.get(type(error).__name__, "")
+            raise StorageError(f"cannot {doing}: {one_line(error)}{hint}") from error
         raise
+
+
+def may_pass(url: str, error: BaseException) -> bool:
+    """Whether an error may be over when its storage is asked again, and nobody below has asked again already.
+
+    S3 and web servers are asked again request by request. Of other storages, some ask again, some do not.
+    """
+    if isinstance(error, StorageError) and error.__cause__ is not None:
+        error = error.__cause__
+    if url.startswith((*S3_PROTOCOLS, *HTTP_PROTOCOLS)) or protocol_of(url) == "file":
+        return False
+    is_final = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError)
+    return not is_final and isinstance(error, Exception) and (isinstance(error, OSError) or is_of_backend(error))
+
+
+def is_of_backend(error: Exception) -> bool:
+    """Whether an error is one that a library raises with which fsspec reaches a storage (botocore, httpx, paramiko...).
+
+    They are too many to be named. What is left are errors of Python itself and of libraries that know no storage: for
+    these it is bad code, or has a sentence of its own.
+    """
+    return type(error).__module__.partition(".")[0] not in _NO_BACKENDS
 
 
 def protocol_of(url: str) -> str:
@@ -218,7 +256,18 @@ def protocol_of(url: str) -> str:
 def _open_unchained(url: str, **options: Any) -> tuple[Filesystem, str]:
     """As fsspec opens a URL in which it finds no other one."""
     kind: Any = fsspec.get_filesystem_class(protocol_of(url))
-    return kind(**{**kind._get_kwargs_from_urls(url), **options}), kind._strip_protocol(url)
+    try:
+        filesystem = kind(**{**kind._get_kwargs_from_urls(url), **options})
+    except TypeError as error:
+        raise ValueError(f"this storage needs settings that a URL cannot give: {error}") from error
+    return filesystem, kind._strip_protocol(url)
+
+
+def _open_http(url: str, **options: Any) -> tuple[Filesystem, str]:
+    # Brings aiohttp along, which takes a while to import.
+    from pipeline.storage.http import RetryingHttp
+
+    return RetryingHttp(**options), url
 
 
 def _open_s3(url: str, **options: Any) -> tuple[Filesystem, str]:

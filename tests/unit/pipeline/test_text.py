@@ -16,7 +16,11 @@ from pipeline.text import conceal
             "tagstream label 'https://h/x.tar?X-Amz-Signature=ab&y=1' --store s",
             "tagstream label 'https://h/x.tar?***' --store s",
         ),
-        ("cannot read https://h/{0..9}.tar?sig=1: denied", "cannot read https://h/{0..9}.tar?*** denied"),
+        (
+            "shard a (https://h/a.tar?sig=1&x=2): 403 (https://h/b?c.)",
+            "shard a (https://h/a.tar?***): 403 (https://h/b?***.)",
+        ),
+        ("cannot read https://h/{0..9}.tar?sig=1: denied", "cannot read https://h/{0..9}.tar?***: denied"),
         ("ray://u:p@head:10001", "ray://***@head:10001"),
         ("label s --notify https://hooks/T0/B0 --lock", "label s --notify *** --lock"),
         ("label s --notify 'curl -H \"Token: x\" h' --lock", "label s --notify *** --lock"),

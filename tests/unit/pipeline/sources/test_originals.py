@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tests.fixtures.stored.tables import run_record
 RUN = "run-1"
 
 
-def labelled(tmp_path: Path, given: str) -> tuple[RunRecord, list[dict[str, Any]]]:
+def labelled(tmp_path: Path, *given: str) -> tuple[RunRecord, list[dict[str, Any]]]:
     """The record of a run of a source, and the rows of its labelled images in order."""
     from pipeline.catalog.connection import run_query
     from pipeline.catalog.views import open_store
@@ -104,6 +106,40 @@ class TestSources:
         record, images = labelled(tmp_path, f"{s3}/originals-{form}")
         assert_all_there(list(read_originals(record, images)), images)
 
+    def test_originals_of_shards_whose_suffix_is_in_capitals(self, tmp_path: Path, tars: Path) -> None:
+        (tars / "00000.tar").rename(tars / "a.TAR")
+        write_parquet(tars / "b.PARQUET", 5, as_struct=False)
+        record, images = labelled(tmp_path, str(tars))
+        assert {image["shard"] for image in images} == {"00001", "a", "b"}
+        assert_all_there(list(read_originals(record, images)), images)
+
+    def test_originals_of_names_that_are_no_utf_8(self, tmp_path: Path, folder: Path) -> None:
+        (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg(9))
+        (folder / "as-it-is\\xe9.jpg").write_bytes(jpeg(10))
+        record, images = labelled(tmp_path, str(folder))
+        assert len(images) == 6
+        assert_all_there(list(read_originals(record, images)), images)
+
+    def test_originals_of_files_that_the_shell_named(self, tmp_path: Path, folder: Path) -> None:
+        (folder / "scan").write_bytes(jpeg(9))
+        record, images = labelled(tmp_path, *(str(folder / name) for name in ("a.jpg", "scan", "below")))
+        assert [image["key"] for image in images] == ["a.jpg", "below/c.PNG", "below/größe ☃.jpg", "scan"]
+        assert_all_there(list(read_originals(record, images)), images)
+
+    def test_originals_of_a_store_that_counted_fewer_samples(self, tmp_path: Path) -> None:
+        (tmp_path / "shards").mkdir()
+        members = [("0.left.jpg", jpeg(0)), ("0.right.jpg", jpeg(1)), ("a.jpg", jpeg(2)), ("b.jpg", jpeg(3))]
+        (tmp_path / "shards" / "0.tar").write_bytes(tar_bytes(members))
+        record, images = labelled(tmp_path, str(tmp_path / "shards"))
+        # Samples of compound names were one rejected row before.
+        former = [{**image, "index": image["index"] - 1} for image in images[2:]]
+        assert_all_there(list(read_originals(record, former)), former)
+        lost = {**former[0], "key": "gone", "content_hash": "0"}
+        assert problems(list(read_originals(record, [lost, former[1]]))) == [
+            "the original has changed since it was labelled",
+            None,
+        ]
+
     def test_only_what_is_wanted_is_given(self, tmp_path: Path, tars: Path) -> None:
         record, images = labelled(tmp_path, str(tars))
         wanted = [images[1], images[3], images[6]]
@@ -181,6 +217,14 @@ class TestGone:
         (tmp_path / "list.txt").unlink()
         with pytest.raises(SourceError, match=r"the originals cannot be found: the list .* does not exist"):
             list(read_originals(record, images))
+
+    def test_an_original_behind_a_signed_link_is_not_said_to_be_gone(
+        self, tmp_path: Path, tars: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record, images = labelled(tmp_path, str(tars))
+        signed = replace(record, source="https://host/shards/00000.tar?***", source_root=f"{tmp_path}/elsewhere")
+        (problem, *_) = problems(list(read_originals(signed, images)))
+        assert problem == "the original needs the signature or login of its link, which the store does not keep"
 
 
 class TestHostile:

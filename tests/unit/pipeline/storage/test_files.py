@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, ClassVar
 
 import botocore.exceptions
+import fsspec
+import huggingface_hub
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import SourceError, StorageError, TagstreamError
+from pipeline.sources import batches, listing
+from pipeline.sources.batches import read_batches
+from pipeline.sources.listing import find_source
 from pipeline.storage.files import (
     Filesystem,
     WatchedStream,
@@ -24,6 +32,7 @@ from pipeline.storage.files import (
     storage_errors,
     write_whole,
 )
+from tests.fixtures.corpus import tar_bytes
 from tests.fixtures.files import files_below
 
 
@@ -176,7 +185,11 @@ class TestErrors:
             (PermissionError(errno.EACCES, "Permission denied"), r"^cannot read x: permission denied \(.*\)$"),
             (OSError(errno.ENOSPC, "No space\nleft"), r"^cannot read x: \[Errno 28\] No space left$"),
             (FileNotFoundError("x"), r"^cannot read x: x$"),
-            (botocore.exceptions.NoCredentialsError(), r"^cannot read x: Unable to locate credentials$"),
+            (
+                botocore.exceptions.NoCredentialsError(),
+                r"^cannot read x: Unable to locate credentials; .*ANON=true for a",
+            ),
+            (http.client.BadStatusLine("x"), r"^cannot read x: x$"),
         ],
     )
     def test_an_error_of_the_storage_says_what_could_not_be_done(self, error: Exception, message: str) -> None:
@@ -215,3 +228,96 @@ class TestTimes:
         filesystem.pipe_file(f"{path}/0", b"x")
         (info,) = [info for info in filesystem.ls(path, detail=True) if info["name"].endswith("/0")]
         assert abs(modified_s(info) - datetime.now(UTC).timestamp()) < 60
+
+
+class FlakyFileSystem(MemoryFileSystem):
+    """A storage that nobody has heard of, and whose library raises errors of its own."""
+
+    protocol = "flaky"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    failures: ClassVar[list[Exception]] = []
+    """What the next requests fail with."""
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("flaky://"))
+
+    def _fail(self) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+
+    def _open(self, path: str, *arguments: Any, **options: Any) -> Any:
+        if options.get("mode", arguments[0] if arguments else "rb") == "rb":
+            self._fail()
+        return super()._open(path, *arguments, **options)
+
+    def find(self, path: str, **options: Any) -> Any:
+        self._fail()
+        return super().find(path, **options)
+
+
+class TestOtherStorages:
+    """Storages of which this package knows nothing but what fsspec has in common for all."""
+
+    @pytest.fixture(autouse=True)
+    def flaky(self, monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+        fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+        for module in (batches, listing):
+            monkeypatch.setattr(module, "RETRY_WAITS_S", (0.0, 0.0))
+        FlakyFileSystem.failures.clear()
+        FlakyFileSystem().pipe_file("/shards/0.tar", tar_bytes([("a.jpg", b"A")]))
+        return FlakyFileSystem.failures
+
+    @pytest.mark.parametrize("error", [http.client.BadStatusLine("reset"), OSError(errno.ECONNRESET, "reset")])
+    def test_they_are_asked_again_where_they_fail_for_a_moment(self, flaky: list[Exception], error: Exception) -> None:
+        flaky += [error] * 2
+        (shard,) = find_source("flaky://shards").shards
+        assert flaky == []
+        flaky += [error] * 2
+        (batch,) = read_batches(shard, 8)
+        assert (flaky, batch.column("n_samples").to_pylist()) == ([], [1])
+
+    def test_they_are_given_up_in_one_sentence(self, flaky: list[Exception]) -> None:
+        (shard,) = find_source("flaky://shards").shards
+        flaky += [http.client.BadStatusLine("reset")] * 9
+        with pytest.raises(StorageError, match=r"^cannot read the source flaky://shards: reset$"):
+            find_source("flaky://shards")
+        with pytest.raises(StorageError, match=r"^cannot read shard 0 \(flaky:///shards/0.tar\): reset$"):
+            list(read_batches(shard, 8))
+        assert len(flaky) == 3
+
+    def test_a_refusal_is_final(self, flaky: list[Exception]) -> None:
+        flaky += [PermissionError("no")] * 2
+        with pytest.raises(StorageError, match="permission denied"):
+            find_source("flaky://shards")
+        assert len(flaky) == 1
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("dbfs://x/y", "cannot open dbfs://x/y: this storage needs settings that a URL cannot give"),
+            ("sftp://host/x", "cannot open sftp://host/x: .*paramiko"),
+            ("nopro://x", "cannot open nopro://x: Protocol not known"),
+        ],
+    )
+    def test_one_that_cannot_be_opened_says_why(self, url: str, message: str) -> None:
+        with pytest.raises(TagstreamError, match=message):
+            find_source(url)
+
+    def test_a_hub_out_of_reach_is_one_sentence(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub.HfFileSystem, "info", raise_connect_error)
+        monkeypatch.setattr(huggingface_hub.HfFileSystem, "resolve_path", raise_connect_error)
+        with pytest.raises(StorageError, match=r"^cannot (read the source|open) hf://datasets/a/b: .*not known$"):
+            find_source("hf://datasets/a/b")
+
+
+def raise_connect_error(*_: Any, **__: Any) -> Any:
+    raise ConnectError("Name or service not known")
+
+
+class ConnectError(Exception):
+    """As httpx has it: no OSError."""
+
+
+ConnectError.__module__ = "httpx"
