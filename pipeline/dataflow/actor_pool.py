@@ -17,6 +17,7 @@ from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.ray_errors import as_sentence, standstill
 from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.shard import Shard
 
 # Two calls at a time: while one holds the device the other decodes.
@@ -46,7 +47,7 @@ def stream_labels(
     context.target_max_block_size = _BLOCK_BYTES[pool.device]
     # An actor that is stuck says so itself, with its name: Ray's own watch comes after.
     context.execution_no_progress_timeout_s = _SLACK * settings.no_progress_timeout_s + _SLACK_S
-    source = ShardDatasource(shards, pool.batch_size, settings.max_sample_bytes)
+    source = ShardDatasource(shards, pool.batch_size, settings.max_sample_bytes, read_batches_or_failure)
     dataset = ray.data.read_datasource(source, override_num_blocks=len(shards))
     labelled = map_on_pool(dataset, labeler_class, (config,), pool)
     try:

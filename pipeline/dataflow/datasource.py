@@ -6,8 +6,10 @@ likes: the images that are labelled together never change, so neither do the lab
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyarrow as pa
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
@@ -15,12 +17,26 @@ from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.batches import read_batches
 from pipeline.sources.shard import Shard
 
+Read = Callable[[Shard, int, int], Iterator[pa.Table]]
+
 
 class ShardDatasource(Datasource):
-    """Streams the samples of shards as rows of `BATCHES`; larger images than `max_sample_bytes` are rejected."""
+    """Streams the samples of shards as rows of `BATCHES`; larger images than `max_sample_bytes` are rejected.
 
-    def __init__(self, shards: list[Shard], batch_size: int, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> None:
+    Args:
+        read: reads a shard; by default a storage that fails ends the work, with `read_batches_or_failure` it costs the
+            shard alone.
+    """
+
+    def __init__(
+        self,
+        shards: list[Shard],
+        batch_size: int,
+        max_sample_bytes: int = MAX_SAMPLE_BYTES,
+        read: Read = read_batches,
+    ) -> None:
         super().__init__()
+        self._read = read
         self._shards = shards
         self._batch_size = batch_size
         self._max_sample_bytes = max_sample_bytes
@@ -32,9 +48,9 @@ class ShardDatasource(Datasource):
         return sum(shard.size or 0 for shard in self._shards) or None
 
     def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:
-        return [_read_task(shard, self._batch_size, self._max_sample_bytes) for shard in self._shards]
+        return [_read_task(self._read, shard, self._batch_size, self._max_sample_bytes) for shard in self._shards]
 
 
-def _read_task(shard: Shard, batch_size: int, max_sample_bytes: int) -> ReadTask:
+def _read_task(read: Read, shard: Shard, batch_size: int, max_sample_bytes: int) -> ReadTask:
     metadata = BlockMetadata(num_rows=None, size_bytes=shard.size, input_files=[shard.url], exec_stats=None)
-    return ReadTask(lambda: read_batches(shard, batch_size, max_sample_bytes), metadata)
+    return ReadTask(lambda: read(shard, batch_size, max_sample_bytes), metadata)

@@ -20,7 +20,7 @@ from model.part_clock import PartClock
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
 from pipeline.dataflow.device_thread import DeviceStuckError, DeviceThread
-from pipeline.dataflow.rows import LABEL, LABELLED_ROWS, PARTS, STAGES
+from pipeline.dataflow.rows import FAILED_SHARD, LABEL, LABELLED_ROWS, PARTS, STAGES
 from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.limits import MAX_SAMPLE_S
@@ -112,6 +112,8 @@ class Labeler:
         return pa.concat_tables([self._label_batch(row) for row in _rows(batches)])
 
     def _label_batch(self, batch: dict[str, Any]) -> pa.Table:
+        if batch["failure"] is not None:
+            return _failure_row(batch["shard"], batch["failure"])
         started = time.perf_counter()
         data = batch["data"]
         decoded = self.decode_images(data)
@@ -200,6 +202,12 @@ def _labelled_rows(
         **{f"{name}_s": _first_of(n_rows, seconds.get(name, 0.0)) for name in (*STAGES, *PARTS)},
     }
     return pa.table([columns[name] for name in LABELLED_ROWS.names], schema=LABELLED_ROWS)
+
+
+def _failure_row(shard: str, message: str) -> pa.Table:
+    """A row that says that the shard cannot be read."""
+    values = {"shard": shard, "index": FAILED_SHARD, "key": "", "status": REJECTED, "message": message}
+    return pa.Table.from_pylist([{"n_unfinished": 0, **values}], schema=LABELLED_ROWS)
 
 
 def _fault(

@@ -17,6 +17,8 @@ LABEL = pa.struct(
 _IMAGE_FIELDS = [field for field in IMAGES if field.name not in ("image_id", "n_labels")]
 # One row a sample. The last columns are for the commit alone: what a shard's last batch says of it, and seconds of
 # work.
+# The `index` of a row that stands for a shard that cannot be read; its message says why.
+FAILED_SHARD = -1
 LABELLED_ROWS = pa.schema(
     [
         *_IMAGE_FIELDS,

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataflow.rows import STAGES
-from pipeline.errors import TagstreamError
+from pipeline.dataflow.rows import FAILED_SHARD, STAGES
+from pipeline.errors import StorageError, TagstreamError
 from schemas import IMAGES, LABELLED, LABELS
 from schemas.identity import image_ids
+
+_MAX_FAILURES_IN_A_ROW = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,16 @@ class _OpenShard:
 
 
 class ShardAssembler:
-    """Collects label rows until a shard is whole. Memory holds open shards, nothing of those that are done."""
+    """Collects label rows until a shard is whole. Memory holds open shards, nothing of those that are done.
+
+    Rows are to be taken through `without_failed` first.
+    """
 
     def __init__(self) -> None:
         self._open: dict[str, _OpenShard] = {}
+        self.failures: dict[str, str] = {}
+        """Why shards cannot be read, by their names."""
+        self._n_in_a_row = 0
 
     @property
     def n_open(self) -> int:
@@ -64,7 +72,25 @@ class ShardAssembler:
                 shard.n_samples = n_samples
             if shard.n_rows == shard.n_samples:
                 whole.append(make_whole(name, pa.concat_tables(self._open.pop(name).tables)))
+                self._n_in_a_row = 0
         return whole
+
+    def without_failed(self, rows: pa.Table) -> pa.Table:
+        """The rows without those of shards that cannot be read, which are noted.
+
+        Raises StorageError where shard after shard cannot be read: then it is the storage, and no shard of it.
+        """
+        failed = rows.filter(pc.equal(rows.column("index"), FAILED_SHARD))
+        for name, message in zip(failed["shard"].to_pylist(), failed["message"].to_pylist(), strict=True):
+            self.failures[name] = message
+            self._open.pop(name, None)
+            self._n_in_a_row += 1
+            if self._n_in_a_row == _MAX_FAILURES_IN_A_ROW:
+                raise StorageError(f"{_MAX_FAILURES_IN_A_ROW} shards in a row cannot be read, the last: {message}")
+        if not self.failures:
+            return rows
+        names = pa.array(list(self.failures), pa.string())
+        return rows.filter(pc.invert(pc.is_in(rows.column("shard"), names)))
 
 
 def make_whole(name: str, rows: pa.Table) -> WholeShard:

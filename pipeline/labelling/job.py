@@ -150,16 +150,24 @@ class LabelJob:
         metrics = JobMetrics(run.name, self.started_at)
         complete, on_commit = partial(self._assignment.complete, job), partial(self._count_commit, metrics)
         committer = Committer(run, job.record.fingerprint, plan.replaced, complete, on_commit)
+        failures: dict[str, str] = {}
         self.progress.begin("loading the model")
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
             for wave in cut_waves(plan.pending, settings.limit, lambda: self.counts["images"]):
+                assembler = ShardAssembler()
                 rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
-                    n_whole = committer.commit_all(self._assembled(rows, metrics))
-                if n_whole != len(wave):
-                    missing = f"{len(wave) - n_whole} of {len(wave)} shards came back incomplete"
+                    n_whole = committer.commit_all(self._assembled(assembler, rows, metrics))
+                failures |= assembler.failures
+                if (n_lost := len(wave) - n_whole - len(assembler.failures)) > 0:
+                    missing = f"{n_lost} of {len(wave)} shards came back incomplete"
                     raise TagstreamError(f"{missing}; run the command again, it labels them anew")
+        if failures:
+            first = next(iter(failures.values()))
+            raise StorageError(
+                first if len(failures) == 1 else f"{len(failures)} shards are left open, the first: {first}"
+            )
 
     def _labeler_config(self, job: OpenJob) -> LabelerConfig:
         pool, model = job.pool, as_seen_by_workers(self.request.model)
@@ -168,10 +176,15 @@ class LabelJob:
         )
         return replace(config, run=job.run.name, job=self.started_at)
 
-    def _assembled(self, rows: Iterable[pa.Table], metrics: JobMetrics) -> Iterator[list[WholeShard]]:
+    def _assembled(
+        self, assembler: ShardAssembler, arriving: Iterable[pa.Table], metrics: JobMetrics
+    ) -> Iterator[list[WholeShard]]:
         """The shards that became whole with each table of rows, often none. Counts the rows."""
-        assembler = ShardAssembler()
-        for table in rows:
+        for rows in arriving:
+            table = assembler.without_failed(rows)
+            if not table.num_rows:
+                yield []
+                continue
             self._assignment.on_rows(table)
             n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
             self.progress.add_rows(table.num_rows, n_rejected)

@@ -9,6 +9,7 @@ from itertools import islice
 
 import pyarrow as pa
 
+from pipeline.errors import StorageError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.sample import Sample
 from pipeline.sources.shard import Shard
@@ -37,6 +38,8 @@ BATCHES = pa.schema(
         ("source_size", pa.int64()),
         ("source_etag", pa.string()),
         ("read_s", pa.float64()),
+        # Why the shard cannot be read on; the row has no samples then, and is the shard's last.
+        ("failure", pa.string()),
     ]
 )
 
@@ -58,6 +61,16 @@ def read_batches(shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMP
                 if wait_s is None or not may_pass(shard.url, error):
                     raise
             time.sleep(random.random() * wait_s)
+
+
+def read_batches_or_failure(
+    shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMPLE_BYTES
+) -> Iterator[pa.Table]:
+    """As `read_batches`; a storage that fails is a last row with the `failure`, so that it costs this shard alone."""
+    try:
+        yield from read_batches(shard, batch_size, max_sample_bytes)
+    except StorageError as error:
+        yield _row(shard.name, 0, [], None, (None, None), time.perf_counter(), str(error))
 
 
 def _read_once(shard: Shard, batch_size: int, max_sample_bytes: int) -> Iterator[pa.Table]:
@@ -102,10 +115,11 @@ def _row(
     n_samples: int | None,
     version: tuple[int | None, str | None],
     started: float,
+    failure: str | None = None,
 ) -> pa.Table:
     columns = {name: [getattr(sample, name) for sample in samples] for name in SAMPLE.names}
     arrays = [pa.array(columns[field.name], field.type) for field in SAMPLE]
     nested = pa.ListArray.from_arrays([0, len(samples)], pa.StructArray.from_arrays(arrays, fields=list(SAMPLE)))
     size, etag = version if n_samples is not None else (None, None)
-    values = [[shard], [first_index], nested, [n_samples], [size], [etag], [time.perf_counter() - started]]
+    values = [[shard], [first_index], nested, [n_samples], [size], [etag], [time.perf_counter() - started], [failure]]
     return pa.table(values, schema=BATCHES)

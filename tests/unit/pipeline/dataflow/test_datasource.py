@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pipeline.dataflow.datasource import ShardDatasource
+from pipeline.errors import StorageError
+from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.listing import find_source
+from pipeline.sources.shard import Shard
 from tests.fixtures.corpus import tar_bytes
 
 
@@ -19,3 +24,14 @@ def test_a_datasource_has_one_read_task_a_shard(tmp_path: Path) -> None:
     assert [tuple(task.metadata.input_files) for task in tasks] == [(shard.url,) for shard in shards]
     assert [sum(batch["n_samples"][0].as_py() for batch in task()) for task in tasks] == [1, 2, 3]
     assert source.estimate_inmemory_data_size() == sum(shard.size or 0 for shard in shards)
+
+
+def test_a_shard_that_cannot_be_read_ends_the_work_or_is_told_as_its_last_row(tmp_path: Path) -> None:
+    gone = Shard("a", str(tmp_path / "a.tar"), "tar")
+    (ending,) = ShardDatasource([gone], 8).get_read_tasks(1)
+    (telling,) = ShardDatasource([gone], 8, read=read_batches_or_failure).get_read_tasks(1)
+    with pytest.raises(StorageError, match="cannot read shard a"):
+        list(ending())
+    (row,) = [row for batch in telling() for row in batch.to_pylist()]
+    assert (row["shard"], row["samples"], row["n_samples"]) == ("a", [], None)
+    assert row["failure"].startswith("cannot read shard a (")

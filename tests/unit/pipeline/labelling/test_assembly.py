@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dataflow.rows import LABELLED_ROWS
+from pipeline.dataflow.rows import FAILED_SHARD, LABELLED_ROWS
 from pipeline.errors import TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard, make_whole
 from schemas import IMAGES, LABELLED, LABELS, REJECTED, image_id
@@ -131,6 +131,21 @@ class TestOrder:
         rows = shard_rows("a", 4) + shard_rows("b", 4)
         (whole,) = ShardAssembler().add(table(rows).slice(4))
         assert whole.labels.equals(assemble(shard_rows("b", 4)).labels)
+
+    def test_what_came_of_a_shard_that_cannot_be_read_on_is_dropped_whenever_it_comes(self) -> None:
+        rows, assembler = shard_rows("a", 3) + shard_rows("b", 1), ShardAssembler()
+        failure = {
+            "shard": "a",
+            "index": FAILED_SHARD,
+            "key": "",
+            "status": REJECTED,
+            "message": "m",
+            "n_unfinished": 0,
+        }
+        assert assembler.add(assembler.without_failed(table(rows[:2]))) == []
+        assert assembler.without_failed(table([failure])).num_rows == 0
+        (whole,) = assembler.add(assembler.without_failed(table(rows[2:])))
+        assert (whole.name, assembler.n_open, assembler.failures) == ("b", 0, {"a": "m"})
 
     @pytest.mark.parametrize("indices", [[0, 0, 2], [0, 1, 3], [1, 2, 3], [0, 1, 1]])
     def test_missing_and_repeated_rows_are_an_error(self, indices: list[int]) -> None:

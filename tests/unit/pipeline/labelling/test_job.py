@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.labeler import LabelerConfig
-from pipeline.errors import ClusterError, RunLockedError, SourceError, StoreError, TagstreamError
+from pipeline.errors import ClusterError, RunLockedError, SourceError, StorageError, StoreError, TagstreamError
 from pipeline.labelling import job as job_module
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
@@ -23,7 +23,7 @@ from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.source_status import compare_with_source
 from pipeline.settings.labelling import ComingNodes, LabelSettings
-from pipeline.sources.batches import read_batches
+from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.shard import Shard
 from pipeline.store.store import Store
 from schemas import JobRecord
@@ -35,7 +35,7 @@ def label_here(shards: list[Shard], pool: PoolPlan, config: LabelerConfig, *_: A
     """What the pool does, in this thread."""
     labeler = InstantLabeler(replace(config, job=""))
     for shard in shards:
-        yield from (labeler(batch) for batch in read_batches(shard, pool.batch_size))
+        yield from (labeler(batch) for batch in read_batches_or_failure(shard, pool.batch_size))
 
 
 @pytest.fixture(autouse=True)
@@ -282,3 +282,52 @@ class TestSources:
         request = replace(label_request, source="https://host/a.tar?***")
         with pytest.raises(SourceError, match="was given with a signature or a login, which no record keeps"):
             LabelJob(request).run()
+
+
+class TestShardsThatCannotBeRead:
+    """They stay open and fail the job, after it has done the rest."""
+
+    def gone(self, request: LabelRequest, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        """These shards vanish once the source was listed."""
+
+        def label(*arguments: Any) -> Iterator[pa.Table]:
+            for name in names:
+                (Path(str(request.source)) / name).unlink()
+            yield from label_here(*arguments)
+
+        monkeypatch.setattr(job_module, "stream_labels", label)
+
+    def test_one_costs_itself_alone(self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gone(label_request, monkeypatch, "00001.tar")
+        with pytest.raises(
+            StorageError, match=r"^cannot read shard 00001 \(.*No such file .*; what is committed stays"
+        ):
+            LabelJob(label_request).run()
+        (record,) = records(label_request)
+        assert (record.outcome, record.n_shards_committed, record.message[:23]) == (
+            "failed",
+            2,
+            "cannot read shard 00001",
+        )
+        write_tars(Path(str(label_request.source)), 1, 2, first=1)
+        monkeypatch.setattr(job_module, "stream_labels", label_here)
+        assert LabelJob(label_request).run().record.n_shards_committed == 1
+
+    def test_several_are_counted(self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gone(label_request, monkeypatch, "00000.tar", "00002.tar")
+        with pytest.raises(StorageError, match=r"^2 shards are left open, the first: cannot read shard 00000"):
+            LabelJob(label_request).run()
+        assert [record.n_shards_committed for record in records(label_request)] == [1]
+
+    def test_many_in_a_row_end_the_job_at_once(
+        self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_tars(Path(str(label_request.source)), 20, 1)
+        names = [f"{number:05}.tar" for number in range(1, 15)]
+        self.gone(label_request, monkeypatch, *names)
+        with pytest.raises(
+            StorageError, match=r"^10 shards in a row cannot be read, the last: cannot read shard 00010"
+        ):
+            LabelJob(label_request).run()
+        # The first was whole before, those behind them may be no better.
+        assert [record.n_shards_committed for record in records(label_request)] == [1]
