@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.sources.contents import describe_skipped
+
 if TYPE_CHECKING:
     from pipeline.packing.pack import PackReport
 
@@ -51,4 +53,6 @@ def _print_report(report: PackReport, out: str) -> None:
         click.echo(
             f"left out: {len(report.unmatched):,} names in the captions are no image of the folder ({names}{more})"
         )
+    if report.skipped:
+        click.echo(f"left out: {describe_skipped(report.skipped)}")
     click.echo(f"next: tagstream label {out} --store STORE")

@@ -21,14 +21,17 @@ from typing import Any
 
 import webdataset
 
-from pipeline.errors import TagstreamError
+from pipeline.errors import SourceError, TagstreamError
 from pipeline.packing.captions import Annotation, Annotations, match_files, read_captions
-from pipeline.sources.image_folder import is_image_name, suffix_of
+from pipeline.sources.contents import EXPECTED
+from pipeline.sources.image_folder import stem_of, suffix_of
+from pipeline.sources.listing import find_source
+from pipeline.sources.originals import content_suffix
 from pipeline.sources.sample import IMAGE_SUFFIXES
+from pipeline.sources.shard import Source
 from pipeline.storage.files import Filesystem, is_local, open_filesystem, open_whole, storage_errors
 
 DEFAULT_SHARD_SIZE = 1000
-_SIDE_SUFFIXES = ("txt", "json")
 # What is read at once: concurrently from object stores, and never more than fits into memory.
 _BATCH_FILES, _BATCH_BYTES = 64, 64 << 20
 _MIN_DIGITS = 5
@@ -51,6 +54,8 @@ class PackReport:
     """Samples with captions or labels (or, without captions files, with side files)."""
     unmatched: list[str] = field(default_factory=list)
     """Names in the captions files that are no image of the folder."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """How many files of the folder are no images, by kind; most first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,9 @@ def pack_folder(
     with storage_errors(f"list {out}"):
         _check_empty(target, out_path, out)
     with storage_errors(f"list {folder}"):
-        items = _list_items(source, root, folder, with_side_files=not captions)
-    report = PackReport(n_annotated=sum(bool(item.side_files) for item in items))
+        found = _find_images(source, root, folder)
+    items = _list_items(found, with_side_files=not captions)
+    report = PackReport(n_annotated=sum(bool(item.side_files) for item in items), skipped=found.skipped)
     annotations = _annotations_of(items, captions, folder, report) if captions else {}
     n_shards = -(-len(items) // shard_size)
     n_digits = max(_MIN_DIGITS, len(str(n_shards - 1)))
@@ -103,7 +109,7 @@ def pack_folder(
 
 def sample_keys(images: Sequence[str]) -> list[str]:
     """The key of each image, given all paths relative to the folder; the module says how they are made."""
-    stems = [image.rpartition(".")[0] for image in images]
+    stems = [stem_of(image) for image in images]
     n_images = Counter(stems)
     keys = []
     for image, stem in zip(images, stems, strict=True):
@@ -111,7 +117,7 @@ def sample_keys(images: Sequence[str]) -> list[str]:
         key = _escape(parent, "%") + slash + _escape(base, "%.")
         if n_images[stem] > 1:
             # An escape is % and two hexadecimal digits, which no image's suffix begins with.
-            key += "%" + image.rpartition(".")[2]
+            key += "%" + image[len(stem) + 1 :]
         keys.append("%5F" + key[1:] if _SKIPPED_BY_WEBDATASET.match(key) else key)
     return keys
 
@@ -127,22 +133,27 @@ def _check_empty(filesystem: Filesystem, path: str, out: str) -> None:
         raise PackError(f"{out} exists and is not empty; empty it or give another place")
 
 
-def _list_items(filesystem: Filesystem, root: str, folder: str, *, with_side_files: bool) -> list[_Item]:
+def _find_images(filesystem: Filesystem, root: str, folder: str) -> Source:
+    """The images of the folder as labelling would find them. Raises PackError where there are none."""
     if filesystem.isfile(root):
         raise PackError(f"{folder} is a file; expected a folder of images")
-    prefix = root.rstrip("/") + "/"
-    listed = filesystem.find(root, detail=True) if filesystem.exists(root) else {}
-    files = {name: info for name, info in listed.items() if info["type"] != "directory"}
-    sizes = {name.removeprefix(prefix): info.get("size") or 0 for name, info in files.items()}
-    images = sorted(filter(is_image_name, sizes))
-    if not images:
-        found = f"holds {len(sizes)} files, none of them an image" if sizes else "does not exist or is empty"
-        raise PackError(f"{folder} {found}; expected {', '.join(sorted(IMAGE_SUFFIXES))} in it or below")
+    try:
+        source = find_source(folder).of_kind(is_folder=True)
+    except SourceError as error:
+        images = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise PackError(f"{str(error).removesuffix(EXPECTED)}expected {images} in it or below") from error
+    if source is None:
+        raise PackError(f"{folder} holds shards, and no image beside them; expected a folder of images")
+    return source
+
+
+def _list_items(source: Source, *, with_side_files: bool) -> list[_Item]:
+    paths = [image.path for image in source.images]
     items = []
-    for key, image in zip(sample_keys(images), images, strict=True):
-        stem = image.rpartition(".")[0]
-        side_files = {suffix: f"{stem}.{suffix}" for suffix in _SIDE_SUFFIXES if f"{stem}.{suffix}" in sizes}
-        items.append(_Item(key, image, sizes[image], side_files if with_side_files else {}))
+    for key, image in zip(sample_keys(paths), source.images, strict=True):
+        side_files = {"txt": image.text, "json": image.description} if with_side_files else {}
+        present = {suffix: path for suffix, path in side_files.items() if path is not None}
+        items.append(_Item(key, image.path, image.version.size, present))
     return items
 
 
@@ -170,11 +181,18 @@ def _samples(
         contents = filesystem.cat_ranges([f"{root}/{file}" for file in files], None, None, on_error="raise")
         by_file = dict(zip(files, contents, strict=True))
         for item in batch:
-            sample: dict[str, Any] = {"__key__": item.key, suffix_of(item.image): by_file[item.image]}
+            data = by_file[item.image]
+            sample: dict[str, Any] = {"__key__": item.key, _usual_suffix(item.image, data): data}
             sample |= {suffix: by_file[file] for suffix, file in item.side_files.items()}
             if item.image in annotations:
                 sample |= _side_files_of(annotations[item.image])
             yield sample
+
+
+def _usual_suffix(image: str, data: bytes) -> str:
+    """The suffix of a member, which other readers must know, too: that of the file, or of what it begins like."""
+    suffix = suffix_of(image)
+    return suffix if suffix in IMAGE_SUFFIXES else content_suffix(data)
 
 
 def _batches(items: Sequence[_Item]) -> Iterator[list[_Item]]:

@@ -88,8 +88,12 @@ def clean_file_name(image: ImageRow, data: bytes) -> str:
     name = PurePosixPath(image["key"]).name
     stem = name.rsplit(".", 1)[0] if is_image_suffix(suffix_of(name)) else name
     plain = _NOT_PLAIN.sub("-", stem).strip("-")[:_MAX_STEM_CHARACTERS]
-    suffix = next((suffix for start, suffix in _STARTS.items() if data.startswith(start)), "bin")
-    return f"{plain}{'-' if plain else ''}{image['image_id'] % 2**64:016x}.{suffix}"
+    return f"{plain}{'-' if plain else ''}{image['image_id'] % 2**64:016x}.{content_suffix(data)}"
+
+
+def content_suffix(data: bytes) -> str:
+    """The usual suffix of an image, by how its content begins."""
+    return next((suffix for start, suffix in _STARTS.items() if data.startswith(start)), "bin")
 
 
 class _Shards:

@@ -34,12 +34,15 @@ def run(*arguments: str | Path) -> Result:
 
 def test_it_says_what_it_packed_and_what_comes_next(photos: Path, out: Path) -> None:
     (photos / "b.txt").write_text("a caption")
+    (photos / "film.mp4").write_bytes(b"film")
+    (photos / "tags.parquet").write_bytes(b"table")
     result = run(photos, "--out", out, "--shard-size", "2")
     n_bytes = sum(path.stat().st_size for path in out.iterdir())
     assert result.exit_code == 0
     assert result.output.splitlines() == [
         f"packed 3 images into 2 shards ({n_bytes / 1e6:.1f} MB) in {out}",
         "captions or labels: 1 of 3 images, 2 without",
+        "left out: 1 .mp4, 1 .parquet",
         f"next: tagstream label {out} --store STORE",
     ]
 
@@ -68,7 +71,7 @@ def test_it_names_captions_that_match_no_image(photos: Path, out: Path, tmp_path
 def test_a_folder_without_images_fails_with_the_reason(tmp_path: Path, out: Path) -> None:
     error = run(tmp_path, "--out", out).exception
     assert isinstance(error, PackError)
-    assert str(error).startswith(f"{tmp_path} does not exist or is empty; expected bmp, gif, jpeg")
+    assert str(error).startswith(f"{tmp_path} holds 0 files, none of them a shard or an image; expected bmp, gif, jpeg")
 
 
 def test_a_shard_size_of_none_is_wrong_usage(photos: Path, out: Path) -> None:

@@ -17,8 +17,11 @@ from fsspec.implementations.memory import MemoryFile
 from PIL import Image
 
 from pipeline.errors import StoreError
+from pipeline.packing import pack as pack_module
 from pipeline.packing.captions import CaptionsError
 from pipeline.packing.pack import PackError, pack_folder, sample_keys
+from pipeline.sources.listing import find_source
+from pipeline.sources.shard import Source
 from pipeline.sources.tar_reader import read_tar
 
 COCO_CAPTIONS = {
@@ -346,7 +349,9 @@ class TestRefusals:
 
     def test_a_folder_without_images(self, tmp_path: Path, out: Path) -> None:
         (tmp_path / "notes.txt").write_text("none")
-        with pytest.raises(PackError, match=r"holds 1 files, none of them an image; expected .*jpg"):
+        with pytest.raises(
+            PackError, match=r"holds 1 files, none of them a shard or an image \(1 \.txt\); expected .*jpg"
+        ):
             pack_folder(str(tmp_path), str(out))
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path, out: Path) -> None:
@@ -369,10 +374,22 @@ class TestRefusals:
             pack_folder(str(photos), str(out), shard_size=0)
 
 
-def test_a_shard_that_cannot_be_finished_leaves_no_trace(tmp_path: Path, out: Path) -> None:
+def lose(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """A file vanishes once the folder was listed."""
+
+    def find(folder: str) -> Source:
+        source = find_source(folder)
+        path.unlink()
+        return source
+
+    monkeypatch.setattr(pack_module, "find_source", find)
+
+
+def test_a_shard_that_cannot_be_finished_leaves_no_trace(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
-    (tmp_path / "in" / "c.jpg").unlink()
-    (tmp_path / "in" / "c.jpg").symlink_to("absent")
+    lose(monkeypatch, tmp_path / "in" / "c.jpg")
     with pytest.raises(StoreError, match="cannot pack"):
         pack_folder(str(tmp_path / "in"), str(out), shard_size=2)
     assert [path.name for path in out.iterdir()] == ["00000.tar"]
@@ -415,9 +432,20 @@ def test_a_prefix_that_holds_objects_is_refused(memory: fsspec.AbstractFileSyste
         pack_folder(str(photos), "memory://bucket/shards")
 
 
-def test_a_shard_that_cannot_be_finished_is_not_uploaded(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
-    write_images(tmp_path / "in", "a.jpg")
-    (tmp_path / "in" / "b.jpg").symlink_to("absent")
+def test_a_shard_that_cannot_be_finished_is_not_uploaded(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "in", "a.jpg", "b.jpg")
+    lose(monkeypatch, tmp_path / "in" / "b.jpg")
     with pytest.raises(StoreError, match="cannot pack"):
         pack_folder(str(tmp_path / "in"), "memory://bucket/shards")
     assert memory.find("/bucket") == []
+
+
+def test_what_labelling_takes_for_an_image_is_packed_under_its_usual_suffix(tmp_path: Path, out: Path) -> None:
+    write_images(tmp_path / "in", "scan", "web.jpg_large", "old.jfif")
+    (tmp_path / "in" / "scan.mp4").write_bytes(b"film")
+    report = pack_folder(str(tmp_path / "in"), str(out))
+    with tarfile.open(out / "00000.tar") as archive:
+        assert archive.getnames() == ["old.jpg", "scan.jpg", "web.jpg"]
+    assert report.skipped == {".mp4": 1}
