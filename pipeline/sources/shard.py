@@ -34,6 +34,10 @@ class Shard:
     """Indexes in the shard of the samples to read, ascending; None: all. In an image folder's shard, `files` holds
     those samples alone, and these are their indexes in the whole shard."""
 
+    wanted_keys: tuple[str, ...] = ()
+    """The keys that the wanted samples had; none where they are not known. A sample of such a key counts as well if it
+    stands further behind now."""
+
     @property
     def is_file(self) -> bool:
         """Whether the shard is one file, an archive or a Parquet file. Otherwise it is a part of an image folder."""
@@ -47,7 +51,8 @@ class Shard:
     def reduced(self, samples: Sequence[tuple[int, str]]) -> Shard:
         """The shard with these samples only, given by index and key; of a folder those whose file still exists."""
         if self.is_file:
-            return replace(self, wanted=tuple(index for index, _ in samples))
+            indexes, keys = zip(*samples, strict=True) if samples else ((), ())
+            return replace(self, wanted=indexes, wanted_keys=keys)
         files = {file.key: file for file in self.files}
         present = [(index, files[key]) for index, key in samples if key in files]
         return replace(self, wanted=tuple(index for index, _ in present), files=tuple(file for _, file in present))

@@ -14,13 +14,14 @@ from typing import IO, Protocol
 from pipeline.sources.image_folder import read_files
 from pipeline.sources.listing import current_version
 from pipeline.sources.parquet_reader import count_in_parquet, read_parquet
-from pipeline.sources.sample import Sample
+from pipeline.sources.sample import Sample, fault
 from pipeline.sources.shard import Shard, ShardKind, kind_of_file
 from pipeline.sources.tar_reader import count_in_tar, read_tar
 from pipeline.sources.zip_reader import count_in_zip, read_zip
 from pipeline.storage.files import Filesystem, is_gone, open_filesystem, storage_errors
 
 _READ_AHEAD_BYTES = 8 << 20
+_NOBODYS_KEY = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,9 @@ class _FileReader:
             if shard.wanted is None:
                 yield from samples
                 return
+            if shard.wanted_keys:
+                yield from _find_again(samples, dict(zip(shard.wanted, shard.wanted_keys, strict=True)))
+                return
             wanted = set(shard.wanted)
             for index, sample in enumerate(islice(samples, max(wanted) + 1)):
                 if index in wanted:
@@ -153,6 +157,30 @@ class _FolderReader:
         files = shard.files[:n_samples]
         n_bytes = sum(file.version.size for file in files)
         return Head(replace(shard, files=files, size=n_bytes), len(files), n_bytes, shard.size or 0)
+
+
+def _find_again(samples: Iterator[Sample], wanted: dict[int, str]) -> Iterator[Sample]:
+    """The wanted samples, given by the index and the key that they had; one each, in order, but for the last ones.
+
+    Another version of this package may have found fewer samples in front of one. So it may stand further behind: by its
+    key. What is not there any more is a fault whose key is nobody's.
+    """
+    places = {index: place for place, index in enumerate(wanted)}
+    moved: dict[str, int] = {}
+    n_given = 0
+    for index, sample in enumerate(samples):
+        place = places.get(index)
+        if place is not None and wanted[index] != sample.key:
+            moved[wanted[index]] = place
+            place = None
+        if place is None:
+            place = moved.pop(sample.key, None)
+        if place is not None and place >= n_given:
+            yield from (fault(_NOBODYS_KEY, "SampleGone", "it is not there any more") for _ in range(place - n_given))
+            yield sample
+            n_given = place + 1
+        if n_given == len(wanted):
+            return
 
 
 def _decode_zip(stream: IO[bytes], name: str, max_sample_bytes: int) -> Iterator[Sample]:

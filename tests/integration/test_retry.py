@@ -34,7 +34,7 @@ def write_source(folder: Path) -> None:
         ("cut.jpg", jpeg(51)[:500]),
         ("twice.jpg", jpeg(52)),
         ("other.jpg", jpeg(53)),
-        ("twice.jpg", jpeg(54)),
+        ("twice.jpg", jpeg(52)),
         ("again/wide.png", WIDE),
         ("again/wide.txt", b"a caption"),
         ("alone.txt", b"no image"),

@@ -59,6 +59,28 @@ def test_all_samples_are_read_in_order(shard: Shard) -> None:
     assert images_of(shard) == IMAGES
 
 
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ([(0, "a"), (2, "c")], ["a", "c"]),
+        # It stood in front of others that are counted now.
+        ([(1, "c"), (2, "d")], ["c", "d"]),
+        # One that is gone is nobody's, so that the next one is not taken for it.
+        ([(0, "a"), (1, "x"), (2, "c")], ["a", "\0", "c"]),
+        ([(1, "x"), (2, "y")], []),
+        # One of the same key in front of it is another one.
+        ([(3, "a")], []),
+    ],
+)
+def test_wanted_samples_that_stand_further_behind_now_are_found_by_their_key(
+    tmp_path: Path, wanted: list[tuple[int, str]], found: list[str]
+) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_bytes([(f"{key}.jpg", key.encode()) for key in "abcde"]))
+    (shard,) = find_source(str(tmp_path)).shards
+    samples = list(read_samples(shard.reduced(wanted), MAX_SAMPLE_BYTES))
+    assert [sample.key for sample in samples] == found
+
+
 def test_of_wanted_samples_no_others_are_read(shard: Shard) -> None:
     files = tuple(shard.files[index] for index in (1, 3)) if shard.files else ()
     assert images_of(replace(shard, wanted=(1, 3), files=files)) == [IMAGES[1], IMAGES[3]]
