@@ -35,6 +35,7 @@ _EMBEDDINGS = re.compile(r"(?P<store>(?:.*/)?)embeddings/[^/]+\.parquet")
 _SYSTEM_FOLDERS = frozenset(
     {"@eaDir", "#recycle", "#snapshot", "@Recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
 )
+_TABLE_FOLDERS = frozenset({"_delta_log", "_temporary", "_spark_metadata"})
 _START_BYTES = 12
 _MAX_SUFFIX_CHARACTERS = 12
 _MAX_KINDS_NAMED = 8
@@ -46,6 +47,7 @@ SYSTEM_FILE = "system file"
 LINK = "link"
 SPECIAL_FILE = "special file"
 CLOSED_FOLDER = "folder without permission"
+SUPERSEDED_FILE = "file of a former version"
 UNREADABLE_FILE = "unreadable file"
 
 
@@ -182,6 +184,8 @@ def _is_system(path: str, kind: str | None) -> bool:
     """Whether a file is none of the user's: another program keeps it there for itself."""
     *folders, name = path.split("/")
     if not _SYSTEM_FOLDERS.isdisjoint(folders):
+        return True
+    if not _TABLE_FOLDERS.isdisjoint(folders) and not is_image_suffix(suffix_of(name)):
         return True
     # Spark and all that follow it read no table from names that begin so. Cameras write photographs named _DSC0001.
     return kind == "parquet" and any(part.startswith("_") and "=" not in part for part in (*folders, name))

@@ -24,12 +24,14 @@ from pipeline.sources.contents import (
     EXPECTED,
     LINK,
     SPECIAL_FILE,
+    SUPERSEDED_FILE,
     UNREADABLE_FILE,
     File,
     Found,
     make_source,
     without_query,
 )
+from pipeline.sources.delta import superseded_files
 from pipeline.sources.image_folder import SIDE_SUFFIXES, is_hidden, suffix_of
 from pipeline.sources.sample import is_image_suffix
 from pipeline.sources.shard import Source, kind_of_file
@@ -170,9 +172,14 @@ def _list_directory(filesystem: Filesystem, path: str) -> Found:
     root = full_url(filesystem, path)
     left_out: Counter[str] = Counter()
     if is_local(filesystem):
-        return Found(root, list(_walk(root, left_out)), left_out)
-    infos = filesystem.find(path, detail=True).values()
-    return Found(root, list(_visible(filesystem, root, infos, left_out)), left_out)
+        files = list(_walk(root, left_out))
+    else:
+        files = list(_visible(filesystem, root, filesystem.find(path, detail=True).values(), left_out))
+    by_name = {file.url.removeprefix(root).lstrip("/"): file for file in files}
+    for name in superseded_files(filesystem, path, by_name):
+        left_out[SUPERSEDED_FILE] += 1
+        del by_name[name]
+    return Found(root, list(by_name.values()), left_out)
 
 
 def _walk(root: str, left_out: Counter[str]) -> Iterator[File]:
