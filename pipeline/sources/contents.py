@@ -38,7 +38,7 @@ _SYSTEM_FOLDERS = frozenset(
 _TABLE_FOLDERS = frozenset({"_delta_log", "_temporary", "_spark_metadata"})
 _START_BYTES = 12
 _MAX_SUFFIX_CHARACTERS = 12
-_MAX_KINDS_NAMED = 8
+_MAX_KINDS_NAMED = 12
 # `s3:` and what is between the two slashes behind it.
 _N_PARTS_OF_PROTOCOL = 2
 

@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol
 
 from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SIDE_FILE_BYTES
 from pipeline.sources.sample import Sample, fault, is_image_suffix, looks_like_image, make_sample, too_large
+from pipeline.sources.shard import kind_of_file
 from pipeline.sources.tar_archive import DAMAGE, Gap, decompressed, is_plain_tar, read_members
 from pipeline.storage.files import WatchedStream
 from pipeline.text import one_line, valid_unicode
@@ -224,7 +225,8 @@ class Grouping:
             message = f"{names} came after the sample of this key was complete; members of a sample must be neighbours"
             yield fault(group.key, "SplitSample", message)
         else:
-            yield fault(group.key, "NoImage", f"the sample holds no image, only {names}")
+            within = "; archives within an archive are not read" if any(map(kind_of_file, group.names)) else ""
+            yield fault(group.key, "NoImage", f"the sample holds no image, only {names}{within}")
 
     def _take_key(self, image: _Image) -> str | None:
         """A key that no other image has: its own, else its whole name; None for an image that has its key already."""

@@ -297,8 +297,8 @@ class TestFoldersOfImages:
                 "2 folders without permission, 1 file without suffix",
             ),
             (
-                {f".{n}": 1 for n in range(10)} | {"link": 1500},
-                "1 .0, 1 .1, 1 .2, 1 .3, 1 .4, 1 .5, 1 .6, 1 .7, 1,502 others",
+                {f".{n:02}": 1 for n in range(12)} | {"link": 1500},
+                ", ".join(f"1 .{n:02}" for n in range(12)) + ", 1,500 others",
             ),
         ],
     )

@@ -189,6 +189,10 @@ class TestFaults:
             ("a", None, "DuplicateKey"),
         ]
 
+    def test_an_archive_within_an_archive_is_one_rejected_row_that_says_so(self) -> None:
+        (sample,) = read(tar_bytes([("inner.tar", tar_bytes([("a.jpg", b"A")]))]))
+        assert sample.message == "the sample holds no image, only inner.tar; archives within an archive are not read"
+
     def test_a_side_file_that_comes_too_late_is_one_rejected_row(self) -> None:
         assert rows([("a.jpg", b"A"), ("b.jpg", b"B"), ("a.txt", b"a cat")]) == [
             ("a", b"A", None),
