@@ -101,6 +101,7 @@ def make_source(given: str, found: Sequence[Found]) -> Source:
     if not sorted_files.shards and not sorted_files.images:
         what = f" ({describe_skipped(_count(sorted_files.left_out, sorted_files.others))})" if files else ""
         raise SourceError(f"{given} holds {len(files)} files, none of them a shard or an image{what}; {EXPECTED}")
+    _check_one_kind(found)
     of_images = _image_source(given, root, sorted_files, beside) if sorted_files.images else None
     if not sorted_files.shards:
         assert of_images is not None
@@ -110,6 +111,17 @@ def make_source(given: str, found: Sequence[Found]) -> Source:
         return of_shards
     is_folder = len(sorted_files.images) > len(sorted_files.shards)
     return _with_other(of_images, of_shards) if is_folder else _with_other(of_shards, of_images)
+
+
+def _check_one_kind(found: Sequence[Found]) -> None:
+    """Raises SourceError where one argument leads to nothing but shards, and another to nothing but images."""
+    kinds: dict[str, str] = {}
+    for one in found if len(found) > 1 else ():
+        sorted_files = _sort(one.root, one.files)
+        if bool(sorted_files.shards) != bool(sorted_files.images):
+            kinds["shards" if sorted_files.shards else "images"] = one.root or one.files[0].url
+    if len(kinds) > 1:
+        raise SourceError(f"{kinds['shards']} has shards, and {kinds['images']} has images; label them as two runs")
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:

@@ -64,7 +64,7 @@ def find_source(*given: str) -> Source:
     """
     if not given or not all(given):
         raise SourceError(f"the source is empty; {EXPECTED}")
-    if concealed := [one for one in given if CONCEALED in one]:
+    if concealed := [one for one in given if "://" in one and CONCEALED in one]:
         raise SourceError(
             f"{concealed[0]} was given with a signature or a login, which no record keeps; label it by a link that "
             "needs none, or by an @list that is written anew"

@@ -348,6 +348,11 @@ class TestSeveral:
             [f"{here}/photos/a.jpg"[1:], f"{here}/photos/b.jpg"[1:]],
         )
 
+    def test_shards_and_images_by_name_are_refused(self, here: Path) -> None:
+        write(here / "photos", "a.jpg")
+        with pytest.raises(SourceError, match=r"shards has shards, and .*photos has images; label them as two runs"):
+            find_source("shards", "photos")
+
     def test_a_missing_one_is_told(self, here: Path) -> None:
         with pytest.raises(SourceError, match=r"shards/2\.tar does not exist"):
             find_source("shards/0.tar", "shards/2.tar")
