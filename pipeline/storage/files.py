@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import re
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -38,7 +39,10 @@ _CHAIN = re.compile(
 # How long to wait before a storage is asked again that has no retries of its own.
 RETRY_WAITS_S = (1.0, 4.0, 16.0)
 _HINTS = {"NoCredentialsError": "; set AWS_ACCESS_KEY_ID and the like, or FSSPEC_S3_ANON=true for a public bucket"}
-_NO_BACKENDS = frozenset({"builtins", "pipeline", "model", "jobs", "ray", "duckdb", "pyarrow", "torch", "numpy", "PIL"})
+_NO_BACKENDS = frozenset(
+    {"builtins", "pipeline", "model", "jobs", "ray", "duckdb", "_duckdb", "pyarrow", "torch", "numpy", "PIL"}
+)
+_NETWORK_MODULES = frozenset({"asyncio", "ftplib", "http", "imaplib", "socket", "ssl", "urllib", "concurrent"})
 _GONE_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
 
@@ -241,10 +245,13 @@ def may_pass(url: str, error: BaseException) -> bool:
 def is_of_backend(error: Exception) -> bool:
     """Whether an error is one that a library raises with which fsspec reaches a storage (botocore, httpx, paramiko...).
 
-    They are too many to be named. What is left are errors of Python itself and of libraries that know no storage: for
-    these it is bad code, or has a sentence of its own.
+    They are too many to be named. What is left are errors of Python itself and of libraries that know no storage: those
+    are bad data or bad code.
     """
-    return type(error).__module__.partition(".")[0] not in _NO_BACKENDS
+    if isinstance(error, ValueError | TypeError | LookupError | AttributeError | AssertionError):
+        return False
+    library = type(error).__module__.partition(".")[0]
+    return library in _NETWORK_MODULES or library not in _NO_BACKENDS | sys.stdlib_module_names
 
 
 def protocol_of(url: str) -> str:
