@@ -65,9 +65,9 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option(
     "--max-reject-rate",
     type=FiniteRange(0, 1),
-    help="Exit 3 if a larger share is rejected.  [default: 0.5, of 20 images or more]",
+    help="Exit 3 if a larger share is rejected.  [default: 0.5, of 20 or more]",
 )
-@click.option("--count-skipped", is_flag=True, help="Count files that are left out as rejected, the first time.")
+@click.option("--count-skipped", is_flag=True, help="Count what is left out as rejected, the first time.")
 @batch_size_option
 @actors_option
 @ray_address_option
@@ -92,14 +92,11 @@ def label(
 ) -> int:
     """Label the images of SOURCE and write labels and images as Parquet to STORE.
 
-    SOURCE is a folder of images, a directory or prefix with tars (WebDataset), zips or Parquet files, some of these
-    files, a glob, a pattern {00000..00099}.tar, or @FILE with one URL a line; local or s3://. Several make one run.
-    Files that are no images are left out, counted by kind and told.
-
-    Exit code 3: nothing could be labelled, or a larger share was rejected than --max-reject-rate.
+    SOURCE is a folder of images, or one with tars (WebDataset), zips or Parquet files, some of these files, a glob, a
+    pattern {00000..00099}.tar, or @FILE with one URL a line; local or s3://. Several make one run. What is no image is
+    counted and told. Exit code 3: nothing could be labelled, or too much was rejected.
 
     \b
-    tagstream label photos --store tags --model ./nxtp
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
     """
     # Brings in Ray, which takes seconds to import.

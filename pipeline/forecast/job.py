@@ -32,6 +32,7 @@ from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, run_shards
 from pipeline.labelling.request import LabelRequest
 from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.sources.contents import describe_skipped
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.store import Store
@@ -200,7 +201,8 @@ class ForecastJob:
         """Labels the sample and predicts. Raises TagstreamError where it cannot be done."""
         with self._folder:
             outcome = self._job.run()
-            self.notes = outcome.notes
+            left_out = [f"left out of the source: {describe_skipped(outcome.skipped)}"] if outcome.skipped else []
+            self.notes = [*outcome.notes, *left_out]
             self.progress.begin("measuring what was written")
             assignment, request = self._assignment, self.request
             sample = assignment.sample

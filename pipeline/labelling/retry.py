@@ -21,7 +21,7 @@ from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, find_changed, find_missing, run_shards
 from pipeline.labelling.request import LabelRequest
-from pipeline.labelling.source_status import latest_addresses
+from pipeline.labelling.source_status import known_addresses
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
 from pipeline.sources.shard import Shard
@@ -178,7 +178,7 @@ def _label_request(record: RunRecord, jobs: Sequence[JobRecord], request: RetryR
     """The labelling job that the run's own samples were labelled by."""
     settings = read_settings(LabelSettings, {**record.labelling, **(request.given or {})}, request.origin)
     return LabelRequest(
-        source=latest_addresses(record, jobs),
+        source=known_addresses(record, jobs),
         store=request.store,
         model=record.model,
         settings=settings,

@@ -76,9 +76,13 @@ def labelling_command(jobs: Iterable[JobRecord]) -> str | None:
     return commands[-1] if commands else None
 
 
-def latest_addresses(record: RunRecord, jobs: Sequence[JobRecord]) -> tuple[str, ...]:
-    """The arguments that led a run's newest job to the source: files that the shell names may be more each time."""
-    return tuple(jobs[-1].sources) if jobs and jobs[-1].sources else record.addresses
+def known_addresses(record: RunRecord, jobs: Sequence[JobRecord]) -> tuple[str, ...]:
+    """The arguments that lead to a run's source: those that it began with and those of its newest job, which may be
+    more. What is gone of several is left out.
+    """
+    known = dict.fromkeys((*record.addresses, *(jobs[-1].sources if jobs else ())))
+    there = [address for address in known if is_there(address)]
+    return tuple(there) if len(known) > 1 and there else record.addresses
 
 
 def stems_at_source(run: Run, record: RunRecord, stems: Iterable[str]) -> set[str]:
@@ -93,12 +97,9 @@ def stems_at_source(run: Run, record: RunRecord, stems: Iterable[str]) -> set[st
 
 
 def _list_source(record: RunRecord, jobs: Sequence[JobRecord]) -> Source:
-    addresses = latest_addresses(record, jobs)
-    if len(addresses) == 1 and addresses == record.addresses:
-        source = find_source(_source_to_list(record))
-    else:
-        # What is gone of several is missing, and no reason to stop.
-        source = find_source(*(address for address in addresses if is_there(address)))
+    addresses = known_addresses(record, jobs)
+    is_as_given = len(addresses) == 1 and addresses == record.addresses
+    source = find_source(_source_to_list(record)) if is_as_given else find_source(*addresses)
     if source.root != record.source_root:
         raise SourceError(
             f"{record.source} leads to {source.root or 'a list'} from here, and the run labels "

@@ -28,7 +28,8 @@ EXPECTED = (
 )
 # Files of a store, which may lie within the source.
 _STORED = re.compile(
-    r"(?P<store>(?:.*/)?)(?:(?:images|labels|spellings)/run=[^/]+/[^/]+\.parquet|runs/[^/]+/(?:jobs/)?[^/]+\.json)"
+    r"(?P<store>(?:.*/)?)(?:(?:images|labels|spellings)/run=[^/]+/[^/]+\.parquet"
+    r"|runs/[^/]+/(?:jobs/[^/]+|run|lock-\d+)\.json)"
 )
 _EMBEDDINGS = re.compile(r"(?P<store>(?:.*/)?)embeddings/[^/]+\.parquet")
 # Thumbnails, bins and forks of files that storage boxes and operating systems keep beside what is theirs.

@@ -66,8 +66,8 @@ def find_source(*given: str) -> Source:
         raise SourceError(f"the source is empty; {EXPECTED}")
     if concealed := [one for one in given if "://" in one and CONCEALED in one]:
         raise SourceError(
-            f"{concealed[0]} was given with a signature or a login, which no record keeps; label it by a link that "
-            "needs none, or by an @list that is written anew"
+            f"{concealed[0]} was given with a signature or a login, which no record keeps, so that only the command "
+            "that has them can read it; a link without them, or an @list that is written anew, can be read later"
         )
     name = source_name(given)
     with storage_errors(f"read the source {name}"):

@@ -218,7 +218,7 @@ def test_a_folder_is_packed_to_a_place_that_was_emptied(url: str, tmp_path: Path
     filesystem, path = open_filesystem(f"{url}/shards")
     packed = filesystem.cat_file(f"{path}/00000.tar")
     filesystem.rm_file(f"{path}/00000.tar")
-    with pytest.raises(PackError, match="does not exist or is empty"):
+    with pytest.raises(PackError, match=r"(does not exist|holds 0 files)"):
         pack_folder(f"{url}/shards", str(tmp_path / "out"))
     pack_folder(str(tmp_path), f"{url}/shards")
     assert filesystem.cat_file(f"{path}/00000.tar") == packed

@@ -278,6 +278,17 @@ class TestSources:
         status = compare_with_source(run, record)
         assert (status.open, status.missing, status.n_source) == ([], ["00000"], 2)
 
+    def test_a_part_of_the_source_by_its_name_makes_nothing_of_the_rest_missing(
+        self, label_request: LabelRequest
+    ) -> None:
+        LabelJob(label_request).run()
+        LabelJob(replace(label_request, source=f"{label_request.source}/00000.tar")).run()
+        run = Store(label_request.store).run("r")
+        record = run.read_record()
+        assert record is not None
+        status = compare_with_source(run, record)
+        assert (status.n_source, status.open, status.missing) == (3, [], [])
+
     def test_a_link_whose_signature_was_concealed_is_not_said_to_be_gone(self, label_request: LabelRequest) -> None:
         request = replace(label_request, source="https://host/a.tar?***")
         with pytest.raises(SourceError, match="was given with a signature or a login, which no record keeps"):
