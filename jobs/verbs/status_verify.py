@@ -104,5 +104,5 @@ def _command(store: Store, run: str) -> str:
         return "the command that made it"
     if command:
         return printable(command)
-    source = record.source if record else "SOURCE"
-    return shlex.join(["tagstream", "label", source, "--store", store.url, "--run", run]) + " ..."
+    addresses = record.addresses if record else ("SOURCE",)
+    return shlex.join(["tagstream", "label", *addresses, "--store", store.url, "--run", run]) + " ..."

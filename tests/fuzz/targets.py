@@ -7,6 +7,7 @@ import io
 import json
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pipeline.settings.toml_file import read_settings
 from pipeline.sources.parquet_reader import read_parquet
 from pipeline.sources.sample import Sample, make_sample
 from pipeline.sources.tar_reader import read_tar
+from pipeline.sources.zip_reader import read_zip
 from pipeline.training.settings import TrainSettings
 from tests.fixtures.corpus import encode, jpeg, sample_members, tar_bytes
 
@@ -35,6 +37,11 @@ _IMAGE = Image.effect_noise((24, 16), 60)
 def fuzz_tar(data: bytes) -> None:
     """An archive is samples and fault rows, whatever it holds."""
     _check_samples(list(read_tar(io.BytesIO(data), _MAX_SAMPLE_BYTES)))
+
+
+def fuzz_zip(data: bytes) -> None:
+    """So is a zip."""
+    _check_samples(list(read_zip(io.BytesIO(data), _MAX_SAMPLE_BYTES)))
 
 
 def fuzz_parquet(data: bytes) -> None:
@@ -82,6 +89,7 @@ def fuzz_settings(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "tar": fuzz_tar,
+    "zip": fuzz_zip,
     "parquet": fuzz_parquet,
     "image": fuzz_image,
     "side_files": fuzz_side_files,
@@ -92,9 +100,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 def seeds(target: str) -> Iterator[bytes]:
     """Good inputs of a target, to begin from."""
-    if target == "tar":
-        yield tar_bytes(sample_members("a", 1))
-        yield tar_bytes([("a.jpg", b"A"), ("b.txt", b"B"), ("a.json", b"{}"), ("x" * 120 + ".png", b"C")])
+    if target in ("tar", "zip"):
+        yield from _archives(target)
     elif target == "parquet":
         for table in (
             pa.table({"key": ["a", "b"], "bytes": [jpeg(1, 8, 8), None], "caption": ["x", None]}),
@@ -116,6 +123,21 @@ def seeds(target: str) -> Iterator[bytes]:
     else:
         yield b'top_k = 5\nranking = "ppl"\nmax_sample_s = 1.5\n'
         yield b"steps = 10\nlearning_rate = 1e-3\nmodel = {image_size = 28}\n"
+
+
+def _archives(kind: str) -> Iterator[bytes]:
+    members = list(sample_members("a", 1))
+    if kind == "tar":
+        yield tar_bytes(members)
+        yield pa.Codec("zstd").compress(tar_bytes(members), asbytes=True)
+        yield tar_bytes([("a.jpg", b"A"), ("b.txt", b"B"), ("a.json", b"{}"), ("x" * 120 + ".png", b"C")])
+        return
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", compression) as archive:
+            for name, member in members:
+                archive.writestr(name, member)
+        yield stream.getvalue()
 
 
 def _check_samples(samples: list[Sample]) -> None:

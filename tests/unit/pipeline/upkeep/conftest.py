@@ -19,7 +19,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three shards: two of good samples, one with a repeated key and a sample without an image."""
     folder = tmp_path_factory.mktemp("source")
     write_tars(folder, 2, 4)
-    odd = [*sample_members("a", 90), *sample_members("b", 91), ("a.jpg", b"again"), ("c.txt", b"no image")]
+    again = sample_members("a", 90)
+    odd = [*again, *sample_members("b", 91), *again, ("c.txt", b"no image")]
     (folder / "odd.tar").write_bytes(tar_bytes(odd))
     return folder
 
