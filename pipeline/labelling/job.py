@@ -109,7 +109,6 @@ class LabelJob:
         request = self.request
         self.progress.begin("listing the source")
         source = find_source(*request.sources)
-        self.notes += source.notes
         store = Store(request.store)
         pool = self._assignment.fit_pool(_plan_pool(request, held))
         self.progress.begin("reading the model")
@@ -117,12 +116,14 @@ class LabelJob:
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
         record = identity.open_run(store)
         run = store.run(record.run)
+        source = source.of_kind(is_folder=bool(record.folder_buckets)) or source
+        self.notes += source.notes
         if request.lock:
             held.enter_context(held_lock(run, self.notes.append))
         return OpenJob(
             run=run,
             record=record,
-            source=source.of_kind(is_folder=bool(record.folder_buckets)) or source,
+            source=source,
             sources=identity.wanted.addresses,
             settings=request.settings,
             pool=pool,

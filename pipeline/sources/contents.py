@@ -11,7 +11,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -277,15 +277,16 @@ def _storage_root(urls: Sequence[str], given: str) -> str:
 
 def _with_other(source: Source, other: Source) -> Source:
     """A source that may also be taken as another one; each counts what it would leave out of the other."""
+    return replace(_beside(source, other), other=_beside(other, source))
 
-    def plus(one: Source, left: Source) -> dict[str, int]:
-        names = [file.path for file in left.images] or [without_query(shard.url) for shard in left.shards]
-        return _count(Counter(one.skipped), [File(name) for name in names])
 
-    alternative = Source(other.given, other.root, other.shards, other.images, other.notes, plus(other, source))
-    return Source(
-        source.given, source.root, source.shards, source.images, source.notes, plus(source, other), other=alternative
-    )
+def _beside(source: Source, left: Source) -> Source:
+    """The source, which leaves out what another one of the same files would take."""
+    names = [file.path for file in left.images] or [without_query(shard.url) for shard in left.shards]
+    kind, others = ("a folder of images", "shards") if source.images else ("shards", "images")
+    note = f"{source.given} is taken for {kind}; {len(names)} {others} in it are left out, and can be labelled by name"
+    skipped = _count(Counter(source.skipped), [File(name) for name in names])
+    return replace(source, skipped=skipped, notes=[note])
 
 
 def _count(left_out: Counter[str], files: Iterable[File]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import random
 import shlex
 import stat
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -262,7 +262,12 @@ def _glob(pattern: str) -> Found:
         raise SourceError(f"{pattern} is no valid pattern: {error}") from error
     root, left_out = _root_of_pattern(pattern), Counter[str]()
     files = list(_visible(filesystem, root, infos, left_out, with_hidden="/." in pattern))
-    return Found(root, files, left_out, _side_files_beside(filesystem, files))
+    if is_local(filesystem) and "**" in path:
+        # fsspec passes over folders that may not be read.
+        below = Counter[str]()
+        deque(_walk(root, below), maxlen=0)
+        left_out[CLOSED_FOLDER] += below[CLOSED_FOLDER]
+    return Found(root, files, +left_out, _side_files_beside(filesystem, files))
 
 
 def _visible(

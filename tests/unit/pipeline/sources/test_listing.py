@@ -205,6 +205,8 @@ class TestKind:
         source = find_source("photos")
         assert ([file.path for file in source.images], source.shards) == (["a.jpg", "b.jpg"], [])
         assert source.skipped == {f".{stray.split('.')[1]}": 1}
+        expected = "photos is taken for a folder of images; 1 shards in it are left out, and can be labelled by name"
+        assert source.notes == [expected]
 
     def test_a_source_may_be_taken_as_the_kind_that_its_run_began_with(self, here: Path) -> None:
         write(here / "photos", "a.jpg", "b.tar", "c.tar", "d.txt")
@@ -284,6 +286,7 @@ class TestFoldersOfImages:
         monkeypatch.setattr(os, "scandir", scan)
         source = find_source("photos")
         assert ([file.path for file in source.images], source.skipped) == (["a.jpg"], {"folder without permission": 1})
+        assert find_source("photos/**/*.jpg").skipped == {"folder without permission": 1}
         with pytest.raises(StorageError, match="permission denied"):
             find_source("photos/private")
 
