@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -155,7 +156,7 @@ def _check_folder(filesystem: Filesystem, root: str, n_unread: int, n_files: int
     """Raises an error where a file is not to blame: the whole folder cannot be read."""
     if n_unread == 1:
         # Asked once a bucket. A folder whose disk was taken away may be there still, and empty.
-        if not filesystem.ls(root, detail=False):
+        if not (any(os.scandir(root)) if is_local(filesystem) else filesystem.exists(root)):
             raise FileNotFoundError(errno.ENOENT, "the folder is empty now", root)
     elif n_unread == n_files >= _MIN_FILES_OF_A_FAILURE:
         raise error or FileNotFoundError(errno.ENOENT, f"none of {n_files} files is there any more", root)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from pipeline.text import valid_unicode
 
 ShardKind = Literal["tar", "zip", "parquet", "folder"]
-_TAR = re.compile(r".*(\.tar(\.(gz|bz2|xz|zst))?|\.(tgz|tbz|tbz2|txz|tzst))")
+_TAR = re.compile(r".*(\.tar(\.(gz|bz2|xz|zst|lz4))?|\.(tgz|tbz|tbz2|txz|tzst))")
 # Some writers name the codec behind the suffix. It is that of the pages within: the file is plain Parquet.
 _PARQUET = re.compile(r".*\.(parquet(\.(snappy|gzip|gz|zstd|lz4|brotli))?|parq|pq)")
 

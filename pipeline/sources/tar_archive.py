@@ -17,6 +17,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
@@ -38,6 +39,8 @@ _MAX_HEADERS_BYTES = 4 << 20
 _MAX_MEMBER_BYTES = 1 << 40
 _MAX_READS_AT_END = 100
 _MAGIC_BYTES = 10
+# What Python decompresses from 3.14 on, and what it does not.
+_CODECS_OF_ARROW = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 _EXTENDED_HEADERS = frozenset(
     {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 )
@@ -184,12 +187,15 @@ def is_plain_tar(watched: WatchedStream) -> bool:
     return _opener_of(start) is None
 
 
-def decompressed(watched: WatchedStream) -> Any:
+def decompressed(watched: WatchedStream, buffer_bytes: int = _BUFFER_BYTES) -> Any:
     """The archive's own bytes, whatever it is compressed with and however it is named.
+
+    Args:
+        buffer_bytes: how much is read ahead.
 
     tarfile would take the first of several compressed parts, as parallel compressors write them, for the whole.
     """
-    stream = io.BufferedReader(watched, _BUFFER_BYTES)
+    stream = io.BufferedReader(watched, buffer_bytes)
     opener = _opener_of(stream.peek(_MAGIC_BYTES))
     return _Chunks(stream if opener is None else opener(stream))
 
@@ -202,10 +208,14 @@ def _opener_of(start: bytes) -> Callable[[Any], Any] | None:
         return bz2.BZ2File
     if start.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00\x80")):
         return lzma.LZMAFile
-    if start.startswith(b"\x28\xb5\x2f\xfd"):
-        # Python's own comes with 3.14.
-        return lambda stream: pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
+    for magic, codec in _CODECS_OF_ARROW.items():
+        if start.startswith(magic):
+            return partial(_opened_by_arrow, codec=codec)
     return None
+
+
+def _opened_by_arrow(stream: Any, codec: str) -> Any:
+    return pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
 
 
 class _Chunks:

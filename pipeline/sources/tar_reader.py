@@ -28,6 +28,8 @@ from pipeline.text import one_line, valid_unicode
 _SIDE_SUFFIXES = frozenset({"txt", "json"})
 # What a member without a suffix may have and still be looked into.
 _MIN_IMAGE_BYTES = 12
+# So little that the place in a file tells what was used of it.
+_LITTLE_AHEAD_BYTES = 64 << 10
 
 
 class ArchiveMember(Protocol):
@@ -279,7 +281,9 @@ def count_in_tar(stream: IO[bytes], n_bytes: int, n_samples: int) -> tuple[int, 
         is_plain = is_plain_tar(watched)
         # A plain archive is jumped through; the content of a compressed one has to be read.
         opened: dict[str, Any] = (
-            {"mode": "r:", "fileobj": watched} if is_plain else {"mode": "r|", "fileobj": decompressed(watched)}
+            {"mode": "r:", "fileobj": watched}
+            if is_plain
+            else {"mode": "r|", "fileobj": decompressed(watched, _LITTLE_AHEAD_BYTES)}
         )
         with tarfile.open(**opened) as archive:
             for member in archive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,11 @@ def test_a_file_that_is_gone_is_not_opened(tmp_path: Path, name: str) -> None:
     ("path", "kind"),
     [
         ("a.tar", "tar"),
+        *((f"a.tar.{codec}", "tar") for codec in ("bz2", "xz", "zst", "lz4")),
+        ("a.TZST", "tar"),
+        ("a.ZIP", "zip"),
+        *((f"a.{suffix}", "parquet") for suffix in ("parq", "pq", "parquet.snappy", "parquet.gzip")),
+        *((f"a.{suffix}", None) for suffix in ("tar.0", "tar.zst.part", "parquet.crc", "zst", "gz", "7z")),
         ("a.TAR.GZ", "tar"),
         ("a.tgz", "tar"),
         ("a.Parquet", "parquet"),
@@ -154,10 +160,16 @@ class TestHeads:
         assert keys == ["0", "1", "2", "3"]
         assert batches[-1].column("n_samples").to_pylist() == [4]
 
-    def test_of_a_compressed_tar_the_bytes_are_those_of_its_file(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("codec", "compress"),
+        [("gz", gzip.compress), ("zst", lambda data: pa.Codec("zstd").compress(data, asbytes=True))],
+    )
+    def test_of_a_compressed_tar_the_bytes_are_those_of_its_file(
+        self, tmp_path: Path, codec: str, compress: Callable[[bytes], bytes]
+    ) -> None:
         noise = np.random.default_rng(0)
         members = [(f"{number}.jpg", noise.bytes(20_000)) for number in range(100)]
-        (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar_bytes(members)))
+        (tmp_path / f"a.tar.{codec}").write_bytes(compress(tar_bytes(members)))
         (shard,) = find_source(str(tmp_path)).shards
         head = read_head(shard, 50)
         assert head.n_samples == 50

@@ -33,6 +33,11 @@ def zstd(data: bytes) -> bytes:
     return compressed
 
 
+def lz4(data: bytes) -> bytes:
+    compressed: bytes = pa.Codec("lz4").compress(data, asbytes=True)
+    return compressed
+
+
 def read(archive: bytes) -> list[Sample]:
     return list(read_tar(io.BytesIO(archive)))
 
@@ -269,11 +274,11 @@ class TestFormats:
         (row,) = rows(raw_tar((tar_header(name, size=1), b"A")))
         assert row == ("caf\\xe9", b"A", None)
 
-    @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstd])
+    @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstd, lz4])
     def test_a_compressed_archive_is_read_whatever_its_name(self, compress) -> None:  # type: ignore[no-untyped-def]
         assert rows(compress(tar_bytes([("a.jpg", b"A"), ("b.jpg", b"B")]))) == [("a", b"A", None), ("b", b"B", None)]
 
-    @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstd])
+    @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstd, lz4])
     def test_an_archive_compressed_in_parts_is_read_to_its_end(self, compress) -> None:  # type: ignore[no-untyped-def]
         archive = tar_bytes([("a.jpg", b"A" * 700), ("b.jpg", b"B" * 700)])
         parts = compress(archive[:1000]) + compress(archive[1000:])
