@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 DEMO_MODEL = "demo"
 PREPROCESSOR_FILE = "preprocessor_config.json"
+NXTP_MODEL_TYPE = "nxtp-recognizer"
 _DEMO_FOLDER = Path(__file__).parent / DEMO_MODEL
 
 
@@ -26,3 +28,10 @@ def resolve_folder(path: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(str(path)))
+
+
+def is_hub_model(folder: str | Path) -> bool:
+    """Whether a model's folder holds a model of transformers, and no NXTP recognizer."""
+    config = Path(folder, "config.json")
+    described = json.loads(config.read_text()) if config.is_file() else {}
+    return bool(described.get("model_type", NXTP_MODEL_TYPE) != NXTP_MODEL_TYPE)

@@ -5,7 +5,6 @@ Shape suffixes: V vocabulary.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -184,14 +183,6 @@ class HubRecognizer:
 
     def _to_device(self, prepared: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device, non_blocking=True) for name, value in prepared.items()}
-
-
-def is_hub_model(folder: str | Path) -> bool:
-    """Whether a model's folder holds a model of transformers, and no NXTP recognizer."""
-    from model.configuration import RecognizerConfig
-
-    described = json.loads(Path(folder, "config.json").read_text())
-    return bool(described.get("model_type") != RecognizerConfig.model_type)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> Iterable[int]:
