@@ -1,0 +1,34 @@
+"""Names of models on the Hugging Face hub: `org/name`, or `org/name@revision`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[^@\s]+))?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class HubName:
+    """A model of the hub, at one of its revisions."""
+
+    repository: str
+    """`org/name`."""
+    revision: str | None = None
+    """A branch, a tag or a commit; None is the model's main branch."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The model that a text names; None where it cannot be the name of one."""
+        match = _NAME.fullmatch(text)
+        return cls(match["repository"], match["revision"]) if match else None
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the revision is a commit, in full: then the name means the same model for ever."""
+        return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
+
+    def __str__(self) -> str:
+        return f"{self.repository}@{self.revision}" if self.revision else self.repository

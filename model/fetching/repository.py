@@ -1,0 +1,119 @@
+"""Models of the Hugging Face hub: found and checked before their weights are fetched, then fetched."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from model.fetching.files import (
+    CONFIG_FILE,
+    MODEL_PATTERNS,
+    SUBFOLDERS,
+    check_config,
+    check_files,
+    check_folder,
+    is_model_file,
+)
+from model.fetching.hub_name import HubName
+from model.fetching.hub_refusal import HUB_ERRORS, is_out_of_reach, no_space, refusal, why_not_in_cache
+from model.fetching.refusal import ModelUnusableError
+
+_LOG = logging.getLogger(__name__)
+_ANSWER_TIMEOUT_S = 30.0
+
+
+def pin(name: HubName) -> HubName:
+    """The name with the commit that its revision is now, once the model is known to be one that can label.
+
+    Only its list of files and its config.json are fetched. Where the hub cannot be reached, the commit is that of the
+    copy in the hub's cache on this machine. Raises ModelUnusableError.
+    """
+    if name.is_pinned and _find_cached(name):
+        return name
+    try:
+        info = HfApi().model_info(
+            name.repository, revision=name.revision, files_metadata=True, timeout=_ANSWER_TIMEOUT_S
+        )
+    except HUB_ERRORS as error:
+        if is_out_of_reach(error):
+            return _pin_cached(name, error)
+        raise refusal(name, error) from error
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
+    pinned = replace(name, revision=info.sha)
+    check_files(str(name), sizes)
+    check_config(str(name), fetch_file(pinned, CONFIG_FILE).read_bytes(), sizes)
+    _check_space(pinned, {file: size for file, size in sizes.items() if is_model_file(file)})
+    return pinned
+
+
+def download(name: HubName) -> Path:
+    """The folder of a pinned model in the hub's cache on this machine; fetches what is missing there.
+
+    Processes that ask at the same time wait for one download of each file. Files that are whole stay where a download
+    breaks off. Raises ModelUnusableError.
+    """
+    try:
+        folder = Path(
+            snapshot_download(
+                name.repository, revision=name.revision, allow_patterns=list(MODEL_PATTERNS), ignore_patterns=SUBFOLDERS
+            )
+        )
+    except HUB_ERRORS as error:
+        raise refusal(name, error) from error
+    check_folder(folder, str(name))
+    return folder
+
+
+def fetch_file(name: HubName, file: str) -> Path:
+    """One file of a repository, in the hub's cache on this machine. Raises ModelUnusableError."""
+    try:
+        return Path(hf_hub_download(name.repository, file, revision=name.revision))
+    except HUB_ERRORS as error:
+        raise refusal(name, error) from error
+
+
+def _find_cached(name: HubName) -> Path | None:
+    """The model's folder in the hub's cache on this machine, where it is there and whole."""
+    try:
+        folder = Path(
+            snapshot_download(
+                name.repository,
+                revision=name.revision,
+                allow_patterns=list(MODEL_PATTERNS),
+                ignore_patterns=SUBFOLDERS,
+                local_files_only=True,
+            )
+        )
+        check_folder(folder, str(name))
+    except (LocalEntryNotFoundError, ModelUnusableError):
+        return None
+    return folder
+
+
+def _pin_cached(name: HubName, error: BaseException) -> HubName:
+    folder = _find_cached(name)
+    if folder is None:
+        raise ModelUnusableError(why_not_in_cache(name, error)) from error
+    pinned = replace(name, revision=folder.name)
+    if not isinstance(error, OfflineModeIsEnabled):
+        _LOG.warning("The hub cannot be reached, so that %s is taken from this machine's cache.", pinned)
+    return pinned
+
+
+def _check_space(name: HubName, sizes: Mapping[str, int]) -> None:
+    """Raises ModelUnusableError where the disk of the hub's cache has no room for what is missing there."""
+    cache = Path(constants.HF_HUB_CACHE)
+    needed = sum(size for file, size in sizes.items() if not _is_cached(name, file))
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
+    if needed > free:
+        raise ModelUnusableError(no_space(name, f"{needed / 1e9:,.2f} GB more, {free / 1e9:,.2f} GB are free"))
+
+
+def _is_cached(name: HubName, file: str) -> bool:
+    return isinstance(try_to_load_from_cache(name.repository, file, revision=name.revision), str)
