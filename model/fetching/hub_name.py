@@ -1,4 +1,4 @@
-"""Names of models on the Hugging Face hub: `org/name`, or `org/name@revision`."""
+"""Names on the Hugging Face hub: of models, `org/name` or `org/name@revision`, and of single files in them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 _NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[^@\s]+))?", re.ASCII)
+_FILE = re.compile(r"(?P<model>[^/]+/[^/@]+(@[^/@]+)?)/(?P<file>[^@]+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -32,3 +33,26 @@ class HubName:
 
     def __str__(self) -> str:
         return f"{self.repository}@{self.revision}" if self.revision else self.repository
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a model of the hub."""
+
+    model: HubName
+    file: str
+    """Its path in the repository."""
+
+    @classmethod
+    def parse(cls, text: str, default: str) -> Self | None:
+        """The file that `org/name/file` or `org/name@revision/file` names; None where a text cannot name one.
+
+        Args:
+            default: the file that is meant where only the model is named.
+        """
+        match = _FILE.fullmatch(text)
+        model = HubName.parse(match["model"] if match else text)
+        return cls(model, match["file"] if match else default) if model else None
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.file}"

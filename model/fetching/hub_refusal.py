@@ -59,12 +59,12 @@ def why_not_in_cache(name: HubName, error: BaseException) -> str:
     if isinstance(error, OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
         return (
             f"HF_HUB_OFFLINE is set and {cache}; unset it, fetch the model where there is a network "
-            f"(hf download {name.repository}), or give --model a folder that has it"
+            f"(hf download {name.repository}), or give a local copy in its place"
         )
     reason = _first_line(error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error)
     return (
         f"the hub at {constants.ENDPOINT} does not answer ({reason}) and {cache}; try again when it does, or give "
-        "--model a folder that has the model"
+        "a local copy in its place"
     )
 
 

@@ -20,7 +20,7 @@ from model.fetching.files import (
     check_folder,
     is_model_file,
 )
-from model.fetching.hub_name import HubName
+from model.fetching.hub_name import HubFile, HubName
 from model.fetching.hub_refusal import HUB_ERRORS, is_out_of_reach, no_space, refusal, why_not_in_cache
 from model.fetching.refusal import ModelUnusableError
 
@@ -37,17 +37,13 @@ def pin(name: HubName) -> HubName:
     if name.is_pinned and _find_cached(name):
         return name
     try:
-        info = HfApi().model_info(
-            name.repository, revision=name.revision, files_metadata=True, timeout=_ANSWER_TIMEOUT_S
-        )
+        pinned, sizes = _look_up(name)
     except HUB_ERRORS as error:
         if is_out_of_reach(error):
             return _pin_cached(name, error)
         raise refusal(name, error) from error
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
-    pinned = replace(name, revision=info.sha)
     check_files(str(name), sizes)
-    check_config(str(name), fetch_file(pinned, CONFIG_FILE).read_bytes(), sizes)
+    check_config(str(name), _fetch(pinned, CONFIG_FILE).read_bytes(), sizes)
     _check_space(pinned, {file: size for file, size in sizes.items() if is_model_file(file)})
     return pinned
 
@@ -70,12 +66,34 @@ def download(name: HubName) -> Path:
     return folder
 
 
-def fetch_file(name: HubName, file: str) -> Path:
-    """One file of a repository, in the hub's cache on this machine. Raises ModelUnusableError."""
+def fetch_file(wanted: HubFile) -> Path:
+    """One file of any repository, in the hub's cache on this machine. Raises ModelUnusableError."""
+    name, file = wanted.model, wanted.file
     try:
-        return Path(hf_hub_download(name.repository, file, revision=name.revision))
+        pinned, sizes = _look_up(name)
     except HUB_ERRORS as error:
+        cached = try_to_load_from_cache(name.repository, file, revision=name.revision)
+        if is_out_of_reach(error) and isinstance(cached, str):
+            return Path(cached)
         raise refusal(name, error) from error
+    if file not in sizes:
+        raise ModelUnusableError(f"{name} has no file {file}; its files are {', '.join(sorted(sizes))}")
+    _check_space(pinned, {file: sizes[file]})
+    return _fetch(pinned, file)
+
+
+def _look_up(name: HubName) -> tuple[HubName, dict[str, int]]:
+    """The name with its commit, and the sizes in bytes of the files at the top of the repository."""
+    info = HfApi().model_info(name.repository, revision=name.revision, files_metadata=True, timeout=_ANSWER_TIMEOUT_S)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
+    return replace(name, revision=info.sha), sizes
+
+
+def _fetch(pinned: HubName, file: str) -> Path:
+    try:
+        return Path(hf_hub_download(pinned.repository, file, revision=pinned.revision))
+    except HUB_ERRORS as error:
+        raise refusal(pinned, error) from error
 
 
 def _find_cached(name: HubName) -> Path | None:

@@ -190,7 +190,7 @@ class TestRefusals:
         unreachable(hub, monkeypatch)
         reason = re.escape(f"the hub at {hub.url} does not answer (") + r"\w+: .*refused.*"
         cache = f") and the cache {tmp_path / 'hub'} does not have all of org/tiny; "
-        rest = "try again when it does, or give --model a folder that has the model"
+        rest = "try again when it does, or give a local copy in its place"
         assert re.fullmatch(reason + re.escape(cache + rest), refused("org/tiny"))
 
     def test_a_hub_in_trouble_is_told(self, hub: FakeHub) -> None:
@@ -201,7 +201,7 @@ class TestRefusals:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert refused("org/tiny") == (
             f"HF_HUB_OFFLINE is set and the cache {tmp_path / 'hub'} does not have all of org/tiny; unset it, fetch "
-            "the model where there is a network (hf download org/tiny), or give --model a folder that has it"
+            "the model where there is a network (hf download org/tiny), or give a local copy in its place"
         )
 
     def test_a_disk_without_room_is_told_before_the_download(self, hub: FakeHub, tmp_path: Path) -> None:
