@@ -40,7 +40,7 @@ def check_files(model: str, names: Collection[str]) -> None:
     if CONFIG_FILE not in names:
         raise ModelUnusableError(
             f"there is no model at {model}; expected a folder with {CONFIG_FILE} and *.safetensors, "
-            f"found {_listed(names)}"
+            f"found {_listed(names)}; {TABLE_HINT}"
         )
     if not any(_is_weights(name) for name in names):
         pickled = [name for name in names if name.endswith(_PICKLE_SUFFIXES)]
@@ -50,7 +50,9 @@ def check_files(model: str, names: Collection[str]) -> None:
                 "expected model.safetensors: take a revision or a model that has it, or write it from weights that "
                 f"you trust with save_pretrained of transformers; {TABLE_HINT}"
             )
-        raise ModelUnusableError(f"{model} holds no weights; expected model.safetensors, found {_listed(names)}")
+        raise ModelUnusableError(
+            f"{model} holds no weights; expected model.safetensors, found {_listed(names)}; {TABLE_HINT}"
+        )
 
 
 def check_config(model: str, content: bytes, names: Collection[str]) -> None:

@@ -47,10 +47,13 @@ def known_models() -> list[KnownModel]:
 
 
 def similar_names(name: str) -> list[str]:
-    """Names in the table that a misspelt one may mean, the nearest first; with or without the part before the slash."""
+    """Names in the table that a misspelt or shortened one may mean, the nearest first, with or without the part before
+    the slash.
+    """
     spellings: dict[str, str] = {}
     for known in (model.name for model in known_models()):
         spellings |= {known.lower(): known, known.rpartition("/")[2].lower(): known}
-    near = get_close_matches(name.lower(), spellings, n=_N_SIMILAR)
+    near = [spelling for spelling in spellings if spelling.startswith(name.lower())] if len(name) > 2 else []
+    near += get_close_matches(name.lower(), spellings, n=_N_SIMILAR)
     near += get_close_matches(name.rpartition("/")[2].lower(), spellings, n=_N_SIMILAR)
     return list(dict.fromkeys(spellings[spelling] for spelling in near))[:_N_SIMILAR]

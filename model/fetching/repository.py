@@ -37,13 +37,16 @@ def pin(name: HubName) -> HubName:
     if name.is_pinned and _find_cached(name):
         return name
     try:
-        pinned, sizes = _look_up(name)
+        _, sizes = _look_up(name)
     except HUB_ERRORS as error:
         if is_out_of_reach(error):
             return _pin_cached(name, error)
         raise refusal(name, error) from error
     check_files(str(name), sizes)
-    check_config(str(name), _fetch(pinned, CONFIG_FILE).read_bytes(), sizes)
+    # Asked for by branch or tag, so that the cache knows later, without the hub, which commit that was.
+    config = _fetch(name, CONFIG_FILE)
+    pinned = replace(name, revision=config.parent.name)
+    check_config(str(name), config.read_bytes(), sizes)
     _check_space(pinned, {file: size for file, size in sizes.items() if is_model_file(file)})
     return pinned
 
@@ -89,11 +92,12 @@ def _look_up(name: HubName) -> tuple[HubName, dict[str, int]]:
     return replace(name, revision=info.sha), sizes
 
 
-def _fetch(pinned: HubName, file: str) -> Path:
+def _fetch(name: HubName, file: str) -> Path:
+    """One file, in the folder of its commit."""
     try:
-        return Path(hf_hub_download(pinned.repository, file, revision=pinned.revision))
+        return Path(hf_hub_download(name.repository, file, revision=name.revision))
     except HUB_ERRORS as error:
-        raise refusal(pinned, error) from error
+        raise refusal(name, error) from error
 
 
 def _find_cached(name: HubName) -> Path | None:

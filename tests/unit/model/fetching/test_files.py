@@ -45,10 +45,15 @@ def test_a_folder_that_has_all_is_accepted(tmp_path: Path, files: dict[str, str]
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({}, "there is no model at m; expected a folder with config.json and *.safetensors, found no files"),
+        (
+            {},
+            "there is no model at m; expected a folder with config.json and *.safetensors, found no files; "
+            "`tagstream models` lists some that can be used",
+        ),
         (
             {"README.md": "", "config.json": "{}"},
-            "m holds no weights; expected model.safetensors, found README.md, config.json",
+            "m holds no weights; expected model.safetensors, found README.md, config.json; `tagstream models` lists "
+            "some that can be used",
         ),
         (
             {"config.json": "{", "model.safetensors": ""},

@@ -35,11 +35,13 @@ def test_every_model_has_a_name_of_the_hub_and_an_architecture_that_the_tests_of
     [
         ("Qwen/Qwen3-VL-2B-Instrct", "Qwen/Qwen3-VL-2B-Instruct"),
         ("qwen3-vl-8b-instruct", "Qwen/Qwen3-VL-8B-Instruct"),
+        ("smolvlm", "HuggingFaceTB/SmolVLM-256M-Instruct"),
+        ("gemma-4", "google/gemma-4-E2B-it"),
         ("smolvlm-256m", "HuggingFaceTB/SmolVLM-256M-Instruct"),
         ("someone/gemma-3-4b", "google/gemma-3-4b-it"),
     ],
 )
-def test_a_misspelt_name_leads_to_the_nearest_one(given: str, nearest: str) -> None:
+def test_a_misspelt_or_shortened_name_leads_to_the_nearest_one(given: str, nearest: str) -> None:
     assert similar_names(given)[0] == nearest
 
 

@@ -84,7 +84,7 @@ class TestDownload:
     def test_a_branch_is_that_of_the_cache_where_the_hub_is_out_of_reach_and_that_is_told(
         self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        repository.snapshot_download("org/tiny")
+        download(pin(named("org/tiny")))
         hub.status = 503
         assert pin(named("org/tiny")).revision == TINY
         assert f"org/tiny@{TINY} is taken from this machine's cache" in caplog.text
@@ -141,12 +141,13 @@ class TestRefusals:
             ),
             (
                 "org/weightless",
-                "org/weightless holds no weights; expected model.safetensors, found config.json, tokenizer.json",
+                "org/weightless holds no weights; expected model.safetensors, found config.json, tokenizer.json; "
+                "`tagstream models` lists some that can be used",
             ),
             (
                 "org/gguf",
                 "there is no model at org/gguf; expected a folder with config.json and *.safetensors, found README.md, "
-                "model-q4.gguf",
+                "model-q4.gguf; `tagstream models` lists some that can be used",
             ),
             (
                 "org/moondream",
