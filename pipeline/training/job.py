@@ -75,6 +75,8 @@ class TrainJob:
         self.request = request
         self.progress = TrainProgress(n_steps=request.settings.steps)
         self.checkpoints = Checkpoints(request.out)
+        self._models: dict[str, str] = {}
+        """What the models that the request names are pinned to."""
 
     def run(self) -> TrainingState:
         """Does the job. Raises TagstreamError where it cannot be done, KeyboardInterrupt where it was stopped; the last
@@ -83,6 +85,7 @@ class TrainJob:
         request, progress = self.request, self.progress
         progress.begin("listing the source")
         self._check_out()
+        self._models = {model: pin_model(model) for model in (request.init, request.teacher) if model}
         shards = source_shards(request.source)
         val_shards = source_shards(request.val) if request.val else []
         progress.begin("starting Ray")
@@ -137,7 +140,7 @@ class TrainJob:
     def _start_model(self, shards: list[Shard]) -> str:
         """The model that training starts from: a given one, or a new one that is kept in `out`."""
         if self.request.init:
-            model = pin_model(self.request.init)
+            model = self._models[self.request.init]
             fetch_model(model)
             return model
         filesystem, path = open_filesystem(self.request.out)
@@ -169,7 +172,7 @@ class TrainJob:
         request = self.request
         if request.teacher is None:
             return None
-        model = pin_model(request.teacher)
+        model = self._models[request.teacher]
         fetch_model(model)
         config = LabelerConfig.of(
             model, LabelSettings(), dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
