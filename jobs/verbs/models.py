@@ -15,7 +15,7 @@ _COLUMNS = ("model", "licence", "commercial", "gated", "billions", "tokens", "GB
 _LEGEND = """
 gated         whether the hub asks for an account that has accepted the licence, and for its token in HF_TOKEN
 billions      of parameters; GB is their memory in bfloat16, without the caches of images at work
-tokens        of a photograph of 1024 x 768 pixels, with image options that keep them few (--format json shows them)
+tokens        of a photograph of 1024 x 768 pixels: one tile, or as many pixels as 256 tokens show
 architecture  what was verified: small models of it with random weights label as without a cache, on transformers 5.23;
               no model of this table was tried with its own weights
 ?             not known
@@ -34,7 +34,7 @@ def models(output: str) -> None:
 
     \b
     tagstream models
-    tagstream label photos/ --store tags --model HuggingFaceTB/SmolVLM-500M-Instruct
+    tagstream label photos/ --store tags --model HuggingFaceTB/SmolVLM-256M-Instruct
     """
     known = known_models()
     if output != "table":

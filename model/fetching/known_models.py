@@ -28,9 +28,7 @@ class KnownModel:
     parameters: int | None = None
     """Number of its weights, as round as its page has it."""
     image_tokens: int | None = None
-    """Tokens that a photograph of 1024 x 768 pixels takes with `image_options`."""
-    image_options: str = ""
-    """Settings of its image processor that keep image tokens few; empty where its own do."""
+    """Tokens that a photograph of 1024 x 768 pixels takes, with one tile, or as many pixels as 256 tokens show."""
     needs: str = ""
     """Packages that its processor needs beside those of tagstream."""
 

@@ -51,8 +51,7 @@ def test_csv_and_json_have_all_that_is_known_of_every_model() -> None:
         "5.23, CPU",
         "gated": False,
         "parameters": 256_000_000,
-        "image_tokens": 68,
-        "image_options": "do_image_splitting = false",
+        "image_tokens": 64,
         "needs": "",
         "memory_bytes": 512_000_000,
     }
