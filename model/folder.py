@@ -7,6 +7,7 @@ from pathlib import Path
 from model.fetching.files import PREPROCESSOR_FILE, check_folder
 from model.fetching.hub_name import HubName
 from model.fetching.known_models import similar_names
+from model.fetching.pinned import PinnedModel
 from model.fetching.refusal import TABLE_HINT, ModelUnusableError
 
 __all__ = ["DEMO_MODEL", "PREPROCESSOR_FILE", "pin_model", "resolve_folder"]
@@ -15,8 +16,8 @@ DEMO_MODEL = "demo"
 _DEMO_FOLDER = Path(__file__).parent / DEMO_MODEL
 
 
-def pin_model(model: str | Path) -> str:
-    """A model's name for processes elsewhere and for later: a folder's absolute path, or `org/name@commit` of the hub.
+def pin_model(model: str | Path) -> PinnedModel:
+    """A model under a name for processes elsewhere and for later: a folder's absolute path, or `org/name@commit`.
 
     `demo` stays as it is. Raises ModelUnusableError where the model cannot be had, or is of a kind that cannot label;
     of a model of the hub no weights are fetched for that.
@@ -24,11 +25,11 @@ def pin_model(model: str | Path) -> str:
     place = _find(model)
     if isinstance(place, Path):
         check_folder(place)
-        return str(model) if model == DEMO_MODEL else str(place.resolve())
+        return PinnedModel(DEMO_MODEL if model == DEMO_MODEL else str(place.resolve()))
     # Takes a while to import.
     from model.fetching.repository import pin
 
-    return str(pin(place))
+    return pin(place)
 
 
 def resolve_folder(model: str | Path) -> Path:
@@ -43,7 +44,9 @@ def resolve_folder(model: str | Path) -> Path:
         return place
     from model.fetching.repository import download, pin
 
-    return download(pin(place))
+    name = HubName.parse(pin(place).name)
+    assert name is not None
+    return download(name)
 
 
 def _find(model: str | Path) -> Path | HubName:

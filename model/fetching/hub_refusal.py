@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants, get_token
@@ -20,12 +21,19 @@ from huggingface_hub.errors import (
 from model.fetching.hub_name import HubName
 from model.fetching.known_models import similar_names
 from model.fetching.refusal import TABLE_HINT, ModelUnusableError
+from model.fetching.space import no_space
 
 # All that a call of the hub raises: OSError, and the error of the HTTP library beneath, which has another name in
 # another version of huggingface_hub. RuntimeError is what its faster downloads raise.
 HUB_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, RuntimeError)
+CACHE_VARIABLE = "HF_HOME"
 _TOKENS_PAGE = "settings/tokens"
 _N_REVISIONS = 6
+
+
+def hub_cache() -> Path:
+    """The folder of the hub's cache on this machine; `CACHE_VARIABLE` names another."""
+    return Path(constants.HF_HUB_CACHE)
 
 
 def is_out_of_reach(error: BaseException) -> bool:
@@ -37,7 +45,7 @@ def is_out_of_reach(error: BaseException) -> bool:
 def refusal(name: HubName, error: BaseException) -> ModelUnusableError:
     """Why the hub did not give a model, from what its client raised."""
     if _is_full(error):
-        return ModelUnusableError(no_space(name, "more than is free"))
+        return ModelUnusableError(no_space(hub_cache(), name.repository, "more than is free", CACHE_VARIABLE))
     for kind, explain in _EXPLANATIONS:
         if isinstance(error, kind):
             return ModelUnusableError(explain(name, error))
@@ -55,7 +63,7 @@ def refusal(name: HubName, error: BaseException) -> ModelUnusableError:
 
 def why_not_in_cache(name: HubName, error: BaseException) -> str:
     """Why a model cannot be had where the hub is not asked, or does not answer."""
-    cache = f"the cache {constants.HF_HUB_CACHE} does not have all of {name}"
+    cache = f"the cache {hub_cache()} does not have all of {name}"
     if isinstance(error, OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
         return (
             f"HF_HUB_OFFLINE is set and {cache}; unset it, fetch the model where there is a network "
@@ -65,18 +73,6 @@ def why_not_in_cache(name: HubName, error: BaseException) -> str:
     return (
         f"the hub at {constants.ENDPOINT} does not answer ({reason}) and {cache}; try again when it does, or give "
         "a local copy in its place"
-    )
-
-
-def no_space(name: HubName, needed: str) -> str:
-    """That a model does not fit on the disk.
-
-    Args:
-        needed: what it needs there, and what is free, as a clause.
-    """
-    return (
-        f"the disk of {constants.HF_HUB_CACHE} is too full: {name.repository} needs {needed}; make room, or set "
-        "HF_HOME to a folder on a larger disk"
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from model.fetching.files import (
@@ -21,21 +20,23 @@ from model.fetching.files import (
     is_model_file,
 )
 from model.fetching.hub_name import HubFile, HubName
-from model.fetching.hub_refusal import HUB_ERRORS, is_out_of_reach, no_space, refusal, why_not_in_cache
+from model.fetching.hub_refusal import CACHE_VARIABLE, HUB_ERRORS, hub_cache, is_out_of_reach, refusal, why_not_in_cache
+from model.fetching.pinned import PinnedModel
 from model.fetching.refusal import ModelUnusableError
+from model.fetching.space import check_space
 
 _LOG = logging.getLogger(__name__)
 _ANSWER_TIMEOUT_S = 30.0
 
 
-def pin(name: HubName) -> HubName:
+def pin(name: HubName) -> PinnedModel:
     """The name with the commit that its revision is now, once the model is known to be one that can label.
 
     Only its list of files and its config.json are fetched. Where the hub cannot be reached, the commit is that of the
     copy in the hub's cache on this machine. Raises ModelUnusableError.
     """
     if name.is_pinned and _find_cached(name):
-        return name
+        return PinnedModel(str(name))
     try:
         _, sizes = _look_up(name)
     except HUB_ERRORS as error:
@@ -47,15 +48,15 @@ def pin(name: HubName) -> HubName:
     config = _fetch(name, CONFIG_FILE)
     pinned = replace(name, revision=config.parent.name)
     check_config(str(name), config.read_bytes(), sizes)
-    _check_space(pinned, {file: size for file, size in sizes.items() if is_model_file(file)})
-    return pinned
+    missing = _missing_bytes(pinned, {file: size for file, size in sizes.items() if is_model_file(file)})
+    return PinnedModel(str(pinned), missing)
 
 
 def download(name: HubName) -> Path:
-    """The folder of a pinned model in the hub's cache on this machine; fetches what is missing there.
+    """The folder of a model in the hub's cache on this machine; fetches what is missing there.
 
-    Processes that ask at the same time wait for one download of each file. Files that are whole stay where a download
-    breaks off. Raises ModelUnusableError.
+    The name's revision is a commit. Processes that ask at the same time wait for one download of each file. Files that
+    are whole stay where a download breaks off. Raises ModelUnusableError.
     """
     try:
         folder = Path(
@@ -81,7 +82,7 @@ def fetch_file(wanted: HubFile) -> Path:
         raise refusal(name, error) from error
     if file not in sizes:
         raise ModelUnusableError(f"{name} has no file {file}; its files are {', '.join(sorted(sizes))}")
-    _check_space(pinned, {file: sizes[file]})
+    _missing_bytes(pinned, {file: sizes[file]})
     return _fetch(pinned, file)
 
 
@@ -118,23 +119,21 @@ def _find_cached(name: HubName) -> Path | None:
     return folder
 
 
-def _pin_cached(name: HubName, error: BaseException) -> HubName:
+def _pin_cached(name: HubName, error: BaseException) -> PinnedModel:
     folder = _find_cached(name)
     if folder is None:
         raise ModelUnusableError(why_not_in_cache(name, error)) from error
     pinned = replace(name, revision=folder.name)
     if not isinstance(error, OfflineModeIsEnabled):
         _LOG.warning("The hub cannot be reached, so that %s is taken from this machine's cache.", pinned)
-    return pinned
+    return PinnedModel(str(pinned))
 
 
-def _check_space(name: HubName, sizes: Mapping[str, int]) -> None:
-    """Raises ModelUnusableError where the disk of the hub's cache has no room for what is missing there."""
-    cache = Path(constants.HF_HUB_CACHE)
-    needed = sum(size for file, size in sizes.items() if not _is_cached(name, file))
-    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
-    if needed > free:
-        raise ModelUnusableError(no_space(name, f"{needed / 1e9:,.2f} GB more, {free / 1e9:,.2f} GB are free"))
+def _missing_bytes(name: HubName, sizes: Mapping[str, int]) -> int:
+    """Bytes of files that the hub's cache does not have. Raises ModelUnusableError where there is no room for them."""
+    missing = sum(size for file, size in sizes.items() if not _is_cached(name, file))
+    check_space(hub_cache(), name.repository, missing, CACHE_VARIABLE)
+    return missing
 
 
 def _is_cached(name: HubName, file: str) -> bool:

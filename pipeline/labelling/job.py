@@ -104,13 +104,15 @@ class LabelJob:
         if self.request.run:
             check_run_name(self.request.run)
         self.progress.begin("finding the model")
-        request = self.request = replace(self.request, model=pin_model(self.request.model))
+        model = pin_model(self.request.model)
+        request = self.request = replace(self.request, model=model.name)
         self.progress.begin("listing the source")
         source = find_source(request.source)
         self.notes += source.notes
         store = Store(request.store)
         pool = self._assignment.fit_pool(_plan_pool(request, held))
-        self.progress.begin("reading the model")
+        size = f"{model.missing_bytes / 1e6:,.0f} MB"
+        self.progress.begin(f"fetching the model, {size}" if model.missing_bytes else "reading the model")
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
         record = identity.open_run(store)

@@ -17,7 +17,9 @@ from filelock import FileLock
 from model import folder as model_folder
 from model.fetching.files import CONFIG_FILE, check_config, check_files, check_folder, is_model_file
 from model.fetching.hub_name import HubName
+from model.fetching.pinned import PinnedModel
 from model.fetching.refusal import ModelUnusableError
+from model.fetching.space import check_space
 from pipeline.errors import ModelError
 from pipeline.storage.files import open_filesystem, storage_errors
 
@@ -28,8 +30,8 @@ _PAGE_OF_THE_HUB = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]
 _MAX_NAME_CHARACTERS = 60
 
 
-def pin_model(model: str) -> str:
-    """A model's name for processes elsewhere and for later.
+def pin_model(model: str) -> PinnedModel:
+    """A model under a name for processes elsewhere and for later.
 
     A folder's absolute path, a URL as it is, `org/name@commit` for a model of the hub. No weights are read or fetched.
     Raises ModelError where the model cannot be had, or is of a kind that cannot label.
@@ -41,8 +43,9 @@ def pin_model(model: str) -> str:
     page = _PAGE_OF_THE_HUB.match(model)
     if page:
         raise ModelError(f"{model} is a page; expected the model's name, --model {page[1]}")
-    _RemoteModel(model).check()
-    return model
+    remote = _RemoteModel(model)
+    remote.check()
+    return PinnedModel(model, remote.missing_bytes)
 
 
 def fetch_model(model: str) -> str:
@@ -105,28 +108,41 @@ class _RemoteModel:
             check_files(self.url, self._files)
             check_config(self.url, self._filesystem.cat_file(self._files[CONFIG_FILE]["name"]), self._files)
 
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes that this node's cache does not have."""
+        return 0 if self._folder.is_dir() else sum(info["size"] for info in self._listed.values())
+
     def fetch(self) -> Path:
         """Its folder in this node's cache, copied once for each version of its files."""
         self.check()
-        listed = {name: info for name, info in self._files.items() if is_model_file(name)}
-        versions = sorted((info["name"], info["size"], _version(info)) for info in listed.values())
-        name = model_name(self.url) + "-" + hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
-        folder = cache_folder() / name
+        folder = self._folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with self._named(), FileLock(str(folder) + ".lock"):
+        with self._named(), FileLock(str(folder) + ".lock"), _as_model_error():
             if not folder.is_dir():
+                check_space(folder.parent, self.url, self.missing_bytes, "TAGSTREAM_CACHE")
                 # Downloaded beside and renamed: a folder that exists is whole.
-                partial = folder.parent / f".{name}.{uuid.uuid4().hex}"
+                partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
                 try:
                     partial.mkdir()
-                    for file, info in listed.items():
-                        self._filesystem.get_file(info["name"], str(partial / file))
-                    with _as_model_error():
-                        check_folder(partial, self.url)
+                    for name, info in self._listed.items():
+                        self._filesystem.get_file(info["name"], str(partial / name))
+                    check_folder(partial, self.url)
                     partial.rename(folder)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
         return folder
+
+    @property
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        return {name: info for name, info in self._files.items() if is_model_file(name)}
+
+    @property
+    def _folder(self) -> Path:
+        """Where its files, in the versions that they have, are kept."""
+        versions = sorted((info["name"], info["size"], _version(info)) for info in self._listed.values())
+        digest = hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
+        return cache_folder() / f"{model_name(self.url)}-{digest}"
 
     def _named(self) -> contextlib.AbstractContextManager[None]:
         return storage_errors(f"read the model {self.url}")

@@ -85,7 +85,7 @@ class TrainJob:
         request, progress = self.request, self.progress
         progress.begin("listing the source")
         self._check_out()
-        self._models = {model: pin_model(model) for model in (request.init, request.teacher) if model}
+        self._models = {model: pin_model(model).name for model in (request.init, request.teacher) if model}
         shards = source_shards(request.source)
         val_shards = source_shards(request.val) if request.val else []
         progress.begin("starting Ray")

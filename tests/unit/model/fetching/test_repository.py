@@ -27,6 +27,10 @@ def named(text: str) -> HubName:
     return name
 
 
+def pinned(text: str) -> HubName:
+    return named(pin(named(text)).name)
+
+
 def refused(text: str) -> str:
     """The sentence with which a model is refused."""
     with pytest.raises(ModelUnusableError) as caught:
@@ -42,14 +46,14 @@ def unreachable(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
 class TestRevision:
     @pytest.mark.parametrize(("given", "commit"), [("org/tiny", TINY), ("org/tiny@v1", V1), (f"org/tiny@{V1}", V1)])
     def test_a_branch_a_tag_and_a_commit_become_the_commit(self, hub: FakeHub, given: str, commit: str) -> None:
-        assert str(pin(named(given))) == f"org/tiny@{commit}"
+        assert pin(named(given)).name == f"org/tiny@{commit}"
 
     def test_a_pinned_name_stays_what_it_was_when_the_branch_moves(self, hub: FakeHub) -> None:
-        before = pin(named("org/tiny"))
+        before = pinned("org/tiny")
         moved = {**hub.models["org/tiny"].files, "model.safetensors": b"moved"}
         hub.models["org/tiny"] = type(hub.models["org/tiny"])(moved, former={"old": EXAMPLES["org/tiny"].files})
         assert (download(before) / "model.safetensors").read_bytes() == b"weights"
-        assert pin(named("org/tiny")).revision == commit_of(moved) != before.revision
+        assert pinned("org/tiny").revision == commit_of(moved) != before.revision
 
     def test_no_weights_are_fetched_to_pin_a_name(self, hub: FakeHub) -> None:
         pin(named("org/tiny"))
@@ -58,13 +62,13 @@ class TestRevision:
 
 class TestDownload:
     def test_only_what_is_read_of_a_model_is_fetched(self, hub: FakeHub) -> None:
-        folder = download(pin(named("org/tiny")))
+        folder = download(pinned("org/tiny"))
         wanted = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "chat_template.jinja"}
         assert {path.name for path in folder.rglob("*")} == wanted
         assert set(hub.sent) == wanted
 
     def test_those_who_ask_at_once_wait_for_one_download_of_each_file(self, hub: FakeHub) -> None:
-        name = pin(named("org/tiny"))
+        name = pinned("org/tiny")
         with ThreadPoolExecutor(4) as pool:
             folders = set(pool.map(lambda _: download(name), range(4)))
         assert len(folders) == 1
@@ -72,28 +76,28 @@ class TestDownload:
 
     def test_a_body_that_breaks_off_is_read_on_from_there(self, hub: FakeHub) -> None:
         hub.cuts_after = 3
-        assert (download(pin(named("org/tiny"))) / "model.safetensors").read_bytes() == b"weights"
+        assert (download(pinned("org/tiny")) / "model.safetensors").read_bytes() == b"weights"
         assert hub.sent["model.safetensors"] == 2
 
     def test_a_model_that_is_here_needs_no_hub(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-        name = pin(named("org/tiny"))
+        name = pinned("org/tiny")
         folder = download(name)
         unreachable(hub, monkeypatch)
-        assert download(pin(name)) == folder
+        assert download(pinned(str(name))) == folder
 
     def test_a_branch_is_that_of_the_cache_where_the_hub_is_out_of_reach_and_that_is_told(
         self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        download(pin(named("org/tiny")))
+        download(pinned("org/tiny"))
         hub.status = 503
-        assert pin(named("org/tiny")).revision == TINY
+        assert pinned("org/tiny").revision == TINY
         assert f"org/tiny@{TINY} is taken from this machine's cache" in caplog.text
 
     def test_a_gated_model_is_fetched_with_the_token_of_an_account_that_may(
         self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HF_TOKEN", MEMBER)
-        assert (download(pin(named("org/gated"))) / "model.safetensors").is_file()
+        assert (download(pinned("org/gated")) / "model.safetensors").is_file()
 
     def test_a_disk_that_fills_meanwhile_is_told(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*arguments: object, **options: object) -> None:
@@ -198,6 +202,13 @@ class TestRefusals:
         hub.status = 503
         assert f"the hub at {hub.url} does not answer (HfHubHTTPError: Server error '503 " in refused("org/tiny")
 
+    def test_any_other_answer_is_told_as_it_is(self, hub: FakeHub) -> None:
+        hub.status = 403
+        assert re.fullmatch(
+            rf"the hub does not give org/tiny \(HfHubHTTPError: .*403 Forbidden.*\); see {hub.url}/org/tiny",
+            refused("org/tiny"),
+        )
+
     def test_offline_mode_is_told(self, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert refused("org/tiny") == (
@@ -212,6 +223,6 @@ class TestRefusals:
         assert hub.sent["model.safetensors"] == 0
 
     def test_what_is_in_the_cache_needs_no_room(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-        download(pin(named("org/tiny")))
+        download(pinned("org/tiny"))
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-        assert pin(named("org/tiny")).revision == TINY
+        assert pinned("org/tiny").revision == TINY

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,6 +132,17 @@ def test_a_download_that_fails_leaves_nothing_and_the_next_one_works(
     assert content(fetch_model(remote)) == FILES
 
 
+def test_a_disk_without_room_is_told_before_anything_is_fetched(
+    remote: str, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(
+        ModelError, match=r"is too full: .*tiny needs 0\.00 GB more, .*; make room, or set TAGSTREAM_CACHE"
+    ):
+        fetch_model(remote)
+    assert downloads.names == []
+
+
 def test_those_who_ask_at_the_same_time_wait_for_one_download(remote: str, downloads: Downloads) -> None:
     start = threading.Barrier(4)
 
@@ -195,22 +208,30 @@ class TestPinning:
     def test_a_folder_gets_its_absolute_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         put(str(tmp_path / "tiny"), FILES)
         monkeypatch.chdir(tmp_path)
-        assert pin_model("tiny") == str(tmp_path / "tiny")
+        assert pin_model("tiny").name == str(tmp_path / "tiny")
 
     def test_a_url_and_the_demo_model_stay_as_they_are(self, remote: str) -> None:
-        assert (pin_model(remote), pin_model("demo")) == (remote, "demo")
+        assert (pin_model(remote).name, pin_model("demo").name) == (remote, "demo")
 
     def test_a_model_of_the_hub_gets_its_commit(self, hub: FakeHub) -> None:
         commits = hub.models["org/tiny"].revisions
-        assert pin_model("org/tiny") == f"org/tiny@{commits['main']}"
-        assert pin_model("org/tiny@v1") == f"org/tiny@{commits['v1']}"
+        assert pin_model("org/tiny").name == f"org/tiny@{commits['main']}"
+        assert pin_model("org/tiny@v1").name == f"org/tiny@{commits['v1']}"
 
     def test_a_folder_goes_before_a_model_of_the_hub(
         self, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(str(tmp_path / "org" / "tiny"), FILES)
         monkeypatch.chdir(tmp_path)
-        assert pin_model("org/tiny") == str(tmp_path / "org" / "tiny")
+        assert pin_model("org/tiny").name == str(tmp_path / "org" / "tiny")
+
+    def test_what_is_still_to_be_fetched_is_known(self, hub: FakeHub, remote: str) -> None:
+        of_hub = sum(len(hub.models["org/tiny"].files[name]) for name in ("model.safetensors", "tokenizer.json"))
+        assert pin_model(remote).missing_bytes == sum(map(len, FILES.values()))
+        assert pin_model("org/tiny").missing_bytes > of_hub
+        for model in (remote, "org/tiny"):
+            fetch_model(model)
+            assert pin_model(model).missing_bytes == 0
 
     def test_the_page_of_a_model_is_no_name_but_tells_it(self) -> None:
         page = "https://huggingface.co/org/tiny/tree/main"
