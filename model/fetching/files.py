@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model.fetching.architecture import NXTP_MODEL_TYPE, check_architecture
-from model.fetching.refusal import TABLE_HINT, ModelUnusableError
+from model.fetching.refusal import TABLE_HINT, IncompleteModelError, ModelUnusableError
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -38,7 +38,7 @@ def check_files(model: str, names: Collection[str]) -> None:
         names: the files at the top of its folder.
     """
     if CONFIG_FILE not in names:
-        raise ModelUnusableError(
+        raise IncompleteModelError(
             f"there is no model at {model}; expected a folder with {CONFIG_FILE} and *.safetensors, "
             f"found {_listed(names)}; {TABLE_HINT}"
         )
@@ -50,7 +50,7 @@ def check_files(model: str, names: Collection[str]) -> None:
                 "expected model.safetensors: take a revision or a model that has it, or write it from weights that "
                 f"you trust with save_pretrained of transformers; {TABLE_HINT}"
             )
-        raise ModelUnusableError(
+        raise IncompleteModelError(
             f"{model} holds no weights; expected model.safetensors, found {_listed(names)}; {TABLE_HINT}"
         )
 
@@ -68,7 +68,7 @@ def check_config(model: str, content: bytes, names: Collection[str]) -> None:
         (PREPROCESSOR_FILE,) if config.get("model_type") == NXTP_MODEL_TYPE else (PROCESSOR_FILE, PREPROCESSOR_FILE)
     )
     if not any(name in names for name in accepted):
-        raise ModelUnusableError(
+        raise IncompleteModelError(
             f"{model} has no {' and no '.join(accepted)}, so that nothing says how it wants its images; save its "
             "processor into the same folder"
         )
@@ -86,7 +86,7 @@ def check_folder(folder: Path, model: str | None = None) -> None:
     check_config(model, (folder / CONFIG_FILE).read_bytes(), names)
     missing = [] if _INDEX_FILE not in names else _missing_parts(model, folder, names)
     if missing:
-        raise ModelUnusableError(
+        raise IncompleteModelError(
             f"{model} lacks parts of its weights that {_INDEX_FILE} names ({_listed(missing)}); copy or download it "
             "again"
         )

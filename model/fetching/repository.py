@@ -22,7 +22,7 @@ from model.fetching.files import (
 from model.fetching.hub_name import HubFile, HubName
 from model.fetching.hub_refusal import CACHE_VARIABLE, HUB_ERRORS, hub_cache, is_out_of_reach, refusal, why_not_in_cache
 from model.fetching.pinned import PinnedModel
-from model.fetching.refusal import ModelUnusableError
+from model.fetching.refusal import IncompleteModelError, ModelUnusableError
 from model.fetching.space import check_space
 
 _LOG = logging.getLogger(__name__)
@@ -102,7 +102,10 @@ def _fetch(name: HubName, file: str) -> Path:
 
 
 def _find_cached(name: HubName) -> Path | None:
-    """The model's folder in the hub's cache on this machine, where it is there and whole."""
+    """The model's folder in the hub's cache on this machine; None where it is not there, or not whole.
+
+    Raises ModelUnusableError where it is there and cannot label.
+    """
     try:
         folder = Path(
             snapshot_download(
@@ -114,7 +117,7 @@ def _find_cached(name: HubName) -> Path | None:
             )
         )
         check_folder(folder, str(name))
-    except (LocalEntryNotFoundError, ModelUnusableError):
+    except (LocalEntryNotFoundError, IncompleteModelError):
         return None
     return folder
 

@@ -79,6 +79,11 @@ class TestDownload:
         assert (download(pinned("org/tiny")) / "model.safetensors").read_bytes() == b"weights"
         assert hub.sent["model.safetensors"] == 2
 
+    def test_a_model_of_which_files_are_missing_here_is_fetched(self, hub: FakeHub) -> None:
+        name = pinned("org/tiny")
+        assert pinned(str(name)) == name
+        assert (download(name) / "model.safetensors").is_file()
+
     def test_a_model_that_is_here_needs_no_hub(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         name = pinned("org/tiny")
         folder = download(name)
@@ -215,6 +220,13 @@ class TestRefusals:
             f"HF_HUB_OFFLINE is set and the cache {tmp_path / 'hub'} does not have all of org/tiny; unset it, fetch "
             "the model where there is a network (hf download org/tiny), or give a local copy in its place"
         )
+
+    def test_a_model_in_the_cache_that_cannot_label_is_told_without_a_network(
+        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        repository.snapshot_download("org/text")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert refused("org/text").startswith("org/text is a model of text (Qwen3ForCausalLM) that sees no images")
 
     def test_a_disk_without_room_is_told_before_the_download(self, hub: FakeHub, tmp_path: Path) -> None:
         expected = re.escape(f"the disk of {tmp_path / 'hub'} is too full: org/large needs 10,000,000.00 GB more, ")
