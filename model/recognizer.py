@@ -67,7 +67,7 @@ class Recognizer:
         """Loads a recognizer's folder (safetensors and json; nothing is unpickled), or one from the Hugging Face hub.
 
         Args:
-            path: a local folder, a hub id, or `demo`: the model that comes along.
+            path: a local folder, `org/name` or `org/name@revision` of the hub, or `demo`: the model that comes along.
             device: default the first GPU where there is one, else the CPU.
             dtype: float32, bfloat16 or float16; default the dtype the weights are stored in.
         """

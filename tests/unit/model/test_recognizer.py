@@ -20,6 +20,7 @@ from model import (
     Recognizer,
     RecognizerConfig,
 )
+from model.fetching.refusal import ModelUnusableError
 from model.sampling import SampledBatch
 
 WEIGHT = "decoder.model.layers.1.mlp.up_proj.weight"
@@ -144,7 +145,7 @@ def test_a_weight_of_the_wrong_shape_is_refused(edit_weights):
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
 def test_a_folder_without_its_json_is_refused(own_folder, name):
     (own_folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
+    with pytest.raises(ModelUnusableError, match=name):
         Recognizer.from_pretrained(own_folder)
 
 
@@ -156,7 +157,7 @@ def test_a_folder_without_weights_is_refused(own_folder):
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./no-such-folder", "no-such-folder"])
 def test_a_folder_that_does_not_exist_is_refused(path):
-    with pytest.raises(FileNotFoundError, match=f"there is no recognizer folder {path}"):
+    with pytest.raises(ModelUnusableError, match=f"there is no model {path}: no such folder"):
         Recognizer.from_pretrained(path)
 
 
