@@ -31,6 +31,7 @@ _SHORT_HELP = {
     "import-nxtp": "Make a model folder of the public NXTP checkpoint.",
     "jobs": "List the jobs of a Ray cluster; show, follow or stop one.",
     "label": "Label a source into a store; again, to resume or to label what is new.",
+    "models": "List models of the hub to label with: licence, size, what was verified.",
     "pack": "Pack a folder of images into WebDataset shards.",
     "plan": "Predict what labelling a source will take, from a sample.",
     "recall": "Measure recall, precision and F1 of a run against its truth.",

@@ -56,26 +56,13 @@ class ImageTooLargeError(ImageDecodeError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImagePreprocessor:
-    """Decodes, crops and normalises images."""
+class ImageDecoding:
+    """Decodes images, whatever is then made of them."""
 
-    image_size: int
-    """Height and width of the crop, pixels."""
-    image_mean: tuple[float, float, float] = CLIP_MEAN
-    image_std: tuple[float, float, float] = CLIP_STD
     honour_exif: bool = True
-    """Turn photographs upright by their EXIF orientation before cropping."""
+    """Turn photographs upright by their EXIF orientation."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Larger images are refused before their pixels are decoded (a defence against decompression bombs)."""
-
-    def crop(self, image: Image.Image | bytes) -> np.ndarray:
-        """The model's view of one image, uint8 [image_size, image_size, 3].
-
-        Raises ImageDecodeError for bytes that are no readable image.
-        """
-        whole = self.open_upright(image)
-        with _decode_errors():
-            return np.asarray(resize_and_crop(whole, self.image_size))
 
     def open_upright(self, image: Image.Image | bytes) -> Image.Image:
         """The whole image as the model's view is cut from it: decoded, turned upright, in RGB.
@@ -86,8 +73,27 @@ class ImagePreprocessor:
         if 0 in opened.size:
             raise ImageDecodeError(f"the image has no pixels ({opened.width} x {opened.height})")
         load_pixels(opened)
-        with _decode_errors():
+        with decode_errors():
             return to_rgb(upright(opened) if self.honour_exif else opened)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImagePreprocessor(ImageDecoding):
+    """Decodes, crops and normalises images."""
+
+    image_size: int
+    """Height and width of the crop, pixels."""
+    image_mean: tuple[float, float, float] = CLIP_MEAN
+    image_std: tuple[float, float, float] = CLIP_STD
+
+    def crop(self, image: Image.Image | bytes) -> np.ndarray:
+        """The model's view of one image, uint8 [image_size, image_size, 3].
+
+        Raises ImageDecodeError for bytes that are no readable image.
+        """
+        whole = self.open_upright(image)
+        with decode_errors():
+            return np.asarray(resize_and_crop(whole, self.image_size))
 
     def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """uint8 crops [B, H, W, 3] to normalised pixel values [B, 3, H, W] on the crops' device, float32 by default."""
@@ -195,7 +201,7 @@ def _resized(width: int, height: int, size: int) -> tuple[int, int, int, int]:
 
 
 @contextmanager
-def _decode_errors() -> Iterator[None]:
+def decode_errors() -> Iterator[None]:
     """What Pillow raises for an image that it cannot convert or resample, as ImageDecodeError."""
     try:
         yield

@@ -42,13 +42,15 @@ def make_label(
     ids: tuple[int, ...],
     probs: tuple[float, ...],
     finished: bool,
-    decode: Callable[[tuple[int, ...]], str],
-    delimiter_id: int,
+    spell: Callable[[tuple[int, ...]], str],
     ranking: Ranking,
 ) -> Label:
-    """The label of one branch; `sim` scores are filled in by `with_similarity`."""
-    body = ids[:-1] if ids[-1] == delimiter_id else ids
-    return Label(decode(body).strip() if body else "", ranking.score_branch(probs), ids, probs, finished)
+    """The label of one branch; `sim` scores are filled in by `with_similarity`.
+
+    Args:
+        spell: the label that tokens spell, without what ends it.
+    """
+    return Label(spell(ids), ranking.score_branch(probs), ids, probs, finished)
 
 
 def with_similarity(images: list[list[Label]], image_embeds_BND: Tensor, embedding_VD: Tensor) -> list[list[Label]]:
@@ -70,10 +72,15 @@ def token_distances(tokens_TD: Tensor, image_ND: Tensor) -> Tensor:
     return ((2 - 2 * cosine_TN).clamp(min=0).sqrt() / 2).mean(dim=1)
 
 
-def rank(labels: Iterable[Label], ranking: Ranking, keep_unfinished: bool = False) -> list[Label]:
+def rank(
+    labels: Iterable[Label], ranking: Ranking, keep_unfinished: bool = False, fold: Callable[[str], str] = str
+) -> list[Label]:
     """One image's labels, best first: empty ones dropped, those that spell the same merged.
 
     Unfinished branches are no labels: they are dropped, or with `keep_unfinished` follow the finished ones unmerged.
+
+    Args:
+        fold: what labels that are one have in common; by default their whole text.
     """
     merged: dict[str, Label] = {}
     unfinished = []
@@ -81,8 +88,9 @@ def rank(labels: Iterable[Label], ranking: Ranking, keep_unfinished: bool = Fals
         if not label.finished:
             unfinished.append(label)
         elif label.text:
-            known = merged.get(label.text)
-            merged[label.text] = label if known is None else _merge(known, label, ranking)
+            folded = fold(label.text)
+            known = merged.get(folded)
+            merged[folded] = label if known is None else _merge(known, label, ranking)
     ranked = list(merged.values())
     if ranking.is_sorted:
         sign = 1 if ranking.lowest_first else -1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any, Protocol, Self, cast
@@ -27,20 +26,12 @@ from model.notebook import LabelLists, Labels, recognizer_html
 from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor, resize_and_crop
 from model.ranking import Label, make_label, rank, with_similarity
-from model.sampling import Branches, SampledLabel, check_top_k, sample_one_shot
+from model.sampling import Branches, SampledBatch, check_top_k, sample_one_shot
 from model.scoring import score_labels
 
 _DECODED_LABELS_KEPT = 1 << 17
 # The logits of so many branches are held at once: 512 MiB with a vocabulary of 32,000.
 _MAX_SCORED_BRANCHES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class SampledBatch:
-    """What sampling found for a batch: branches (in the CPU's memory) and image tokens [B, N, D] (on the device)."""
-
-    branches: Branches | list[list[SampledLabel]]
-    image_embeds_BND: Tensor
 
 
 class Tokenizer(Protocol):
@@ -67,7 +58,7 @@ class Recognizer:
         self.preprocessor = preprocessor
         self.tokenizer = tokenizer
         # A corpus repeats its labels: most are decoded from the cache.
-        self._decode = lru_cache(_DECODED_LABELS_KEPT)(lambda ids: tokenizer.decode(list(ids)))
+        self._spell = lru_cache(_DECODED_LABELS_KEPT)(self._decode)
 
     @classmethod
     def from_pretrained(
@@ -76,7 +67,7 @@ class Recognizer:
         """Loads a recognizer's folder (safetensors and json; nothing is unpickled), or one from the Hugging Face hub.
 
         Args:
-            path: a local folder, a hub id, or `demo`: the model that comes along.
+            path: a local folder, `org/name` or `org/name@revision` of the hub, or `demo`: the model that comes along.
             device: default the first GPU where there is one, else the CPU.
             dtype: float32, bfloat16 or float16; default the dtype the weights are stored in.
         """
@@ -206,15 +197,17 @@ class Recognizer:
         """Turns sampled branches into each image's labels, best first; `ranking` and the rest as in `label_pixels`."""
         by = find_ranking(ranking)
         listed = sampled.branches.to_lists() if isinstance(sampled.branches, Branches) else sampled.branches
-        images = [
-            [make_label(*branch, self._decode, self.config.delimiter_id, by) for branch in branches]
-            for branches in listed
-        ]
+        images = [[make_label(*branch, self._spell, by) for branch in branches] for branches in listed]
         if by.compares_with_image:
             with torch.inference_mode():
                 embedding_VD = self.module.get_input_embeddings().weight
                 images = with_similarity(images, sampled.image_embeds_BND, embedding_VD)
         return LabelLists(Labels(rank(labels, by, keep_unfinished), ranking) for labels in images)
+
+    def _decode(self, token_ids: tuple[int, ...]) -> str:
+        """The label that these tokens spell, without its delimiter."""
+        body = token_ids[:-1] if token_ids[-1] == self.config.delimiter_id else token_ids
+        return self.tokenizer.decode(list(body)).strip() if body else ""
 
     @torch.inference_mode()
     def score(self, images: Sequence[Image.Image | bytes], names: Sequence[str]) -> Tensor:

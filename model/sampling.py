@@ -5,7 +5,7 @@ after the prompt open k branches. Each is then decoded greedily until its label 
 several tokens that close a label.
 
 Shape suffixes: B images, K branches an image, M live branches of all images together, T tokens of a branch (the end
-included), V vocabulary.
+included), V vocabulary, N image tokens, D width of the decoder.
 """
 
 from __future__ import annotations
@@ -55,14 +55,32 @@ class Branches:
         )
 
 
-def top_k_tokens(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, slots=True)
+class SampledBatch:
+    """What sampling found for a batch: branches (in the CPU's memory) and image tokens [B, N, D] (on the device).
+
+    Where the model has no image tokens that can be compared with words, there are none: [B, 0, 0].
+    """
+
+    branches: Branches | list[list[SampledLabel]]
+    image_embeds_BND: Tensor
+
+
+def top_k_tokens(logits_BV: Tensor, k: int, allowed_V: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Probabilities (softmax over the whole vocabulary) and ids of the k most probable tokens, [B, k] each.
 
     In float32 whatever the logits' dtype: half-precision logits tie, and ties make the choice arbitrary.
+
+    Args:
+        allowed_V: the tokens to choose from, booleans; default all. Probabilities stay those among all tokens.
     """
     logits_BV = logits_BV.float()
-    top_BK, ids_BK = logits_BV.topk(k, dim=-1)
-    highest_B1 = top_BK[:, :1]
+    if allowed_V is None:
+        top_BK, ids_BK = logits_BV.topk(k, dim=-1)
+        highest_B1 = top_BK[:, :1]
+    else:
+        top_BK, ids_BK = logits_BV.masked_fill(~allowed_V, -torch.inf).topk(k, dim=-1)
+        highest_B1 = logits_BV.amax(dim=-1, keepdim=True)
     total_B1 = (logits_BV - highest_B1).exp_().sum(dim=-1, keepdim=True)
     return (top_BK - highest_B1).exp() / total_B1, ids_BK
 
@@ -78,7 +96,9 @@ def sample_one_shot(model: RecognizerModel, prefix: Prefix, top_k: int, max_labe
     return sample_branches(NxtpBranches(model, prefix), ending, top_k, max_label_tokens)
 
 
-def sample_branches(decoder: BranchDecoder, ending: Ending, top_k: int, max_label_tokens: int) -> Branches:
+def sample_branches(
+    decoder: BranchDecoder, ending: Ending, top_k: int, max_label_tokens: int, opens_V: Tensor | None = None
+) -> Branches:
     """Decodes the top-k labels of every image over the shared prefix.
 
     Args:
@@ -86,9 +106,10 @@ def sample_branches(decoder: BranchDecoder, ending: Ending, top_k: int, max_labe
         ending: what closes a label.
         top_k: branches an image, 1 to 200.
         max_label_tokens: a branch that has this many tokens and does not end with the next is unfinished.
+        opens_V: the tokens that a label may begin with, booleans; default all.
     """
-    check_top_k(top_k, decoder.first_logits_BV.shape[-1])
-    probs_BK, ids_BK = top_k_tokens(decoder.first_logits_BV, top_k)
+    check_top_k(top_k, decoder.first_logits_BV.shape[-1] if opens_V is None else int(opens_V.sum()))
+    probs_BK, ids_BK = top_k_tokens(decoder.first_logits_BV, top_k, opens_V)
     n_images = len(ids_BK)
     n_branches = n_images * top_k
 

@@ -38,6 +38,7 @@ class RunRecord(_JsonRecord):
     folder_buckets: int
     """How many shards a folder of images is cut into; 0 for sources that come in shards."""
     model: str
+    """Absolute local folder, `org/name@commit` of the hub, or URL. Runs of former versions have `org/name`."""
     model_fingerprint: str
     fingerprint: str
     """Hash of model_fingerprint, preprocessing and `labelling`: what decides the labels."""

@@ -39,7 +39,10 @@ vocabulary_option = click.option("--vocabulary", type=EXISTING_FILE, help="TOML 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 
 model_option = click.option(
-    "--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder."
+    "--model",
+    default="demo",
+    show_default=True,
+    help="Folder, org/name[@revision] of the Hugging Face hub, or s3:// folder; see `tagstream models`.",
 )
 top_k_option = click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
 batch_size_option = click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")

@@ -44,7 +44,7 @@ EXIT_TOO_MANY_REJECTS = 3
 _DEFAULT_MAX_REJECT_RATE, _MIN_JUDGED = 0.5, 20
 DEMO_NOTICE = (
     "The model is tagstream's demo model: it knows pictograms in composed scenes, not photographs; "
-    "name a recognizer with --model."
+    "`tagstream models` lists models for photographs, name one with --model."
 )
 # Flags that are also settings: a flag overrides --config.
 _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")

@@ -37,7 +37,7 @@ class LabelerConfig:
     """What an actor needs to build its recognizer and label with it."""
 
     model: str
-    """Local folder, hub id or URL of the model."""
+    """Absolute local folder, `org/name@commit` of the hub or URL of the model, or `demo`."""
     top_k: int
     """Branches that are decoded for an image."""
     ranking: str

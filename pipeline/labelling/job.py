@@ -30,10 +30,10 @@ from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.sources.listing import find_source, source_name
-from pipeline.storage.model_cache import as_seen_by_workers
+from pipeline.storage.model_cache import pin_model
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
-from pipeline.store.store import Store
+from pipeline.store.store import Store, check_run_name
 from pipeline.text import conceal
 from schemas import REJECTED, JobRecord
 
@@ -106,12 +106,18 @@ class LabelJob:
 
     def _open(self, held: contextlib.ExitStack) -> OpenJob:
         """Finds the source and opens the run. Ray, where it is joined, and the run's lock are held by `held`."""
-        request = self.request
+        # What costs nothing comes before what takes long: a wrong name of a run, then a model that cannot be used.
+        if self.request.run:
+            check_run_name(self.request.run)
+        self.progress.begin("finding the model")
+        model = pin_model(self.request.model)
+        request = self.request = replace(self.request, model=model.name)
         self.progress.begin("listing the source")
         source = find_source(*request.sources)
         store = Store(request.store)
         pool = self._assignment.fit_pool(_plan_pool(request, held))
-        self.progress.begin("reading the model")
+        size = f"{model.missing_bytes / 1e6:,.0f} MB"
+        self.progress.begin(f"fetching the model, {size}" if model.missing_bytes else "reading the model")
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
         record = identity.open_run(store)
@@ -171,9 +177,9 @@ class LabelJob:
             )
 
     def _labeler_config(self, job: OpenJob) -> LabelerConfig:
-        pool, model = job.pool, as_seen_by_workers(self.request.model)
+        request, pool = self.request, job.pool
         config = LabelerConfig.of(
-            model, self.request.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
+            request.model, request.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
         return replace(config, run=job.run.name, job=self.started_at)
 

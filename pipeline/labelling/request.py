@@ -20,7 +20,7 @@ class LabelRequest:
     store: str
     """Local folder or URL of the store."""
     model: str
-    """Local folder, hub id or URL of the model, or `demo`."""
+    """Local folder, `org/name` or `org/name@revision` of the hub, or URL of the model, or `demo`."""
     settings: LabelSettings = field(default_factory=LabelSettings)
     run: str | None = None
     """Name of the run; the default is made of the model's name and the run's fingerprint."""

@@ -15,8 +15,8 @@ from pipeline.settings.labelling import run_fingerprint
 from pipeline.sources.image_folder import count_buckets
 from pipeline.sources.listing import absolute_source, source_name
 from pipeline.sources.shard import Source
-from pipeline.storage.model_cache import as_seen_by_workers, fetch_model, model_name
-from pipeline.store.store import Store, check_run_name
+from pipeline.storage.model_cache import fetch_model, model_name
+from pipeline.store.store import Store
 from pipeline.text import conceal
 from schemas import SCHEMA_VERSION, RunRecord
 
@@ -33,13 +33,13 @@ class RunIdentity:
         """The run of a request. Reads the model, for its fingerprint; a remote one is fetched to this machine.
 
         Args:
+            request: its model is pinned, so that the run's record names the same model for ever; its run's name is one
+                that a run can have.
             source: what `request.source` leads to.
             pool: its dtype decides the labels where the settings say `auto`.
 
-        Raises TagstreamError where the name cannot be that of a run, or the model cannot be read.
+        Raises TagstreamError where the model cannot be read.
         """
-        if request.run:
-            check_run_name(request.run)
         model_fingerprint = fingerprint_folder(fetch_model(request.model))
         labelling = request.settings.labelling(pool.dtype)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
@@ -52,7 +52,7 @@ class RunIdentity:
                 source=source_name(given),
                 source_root=source.root,
                 folder_buckets=count_buckets(len(source.images)) if source.images else 0,
-                model=as_seen_by_workers(request.model),
+                model=request.model,
                 model_fingerprint=model_fingerprint,
                 fingerprint=fingerprint,
                 labelling=labelling,

@@ -187,15 +187,15 @@ def is_plain_tar(watched: WatchedStream) -> bool:
     return _opener_of(start) is None
 
 
-def decompressed(watched: WatchedStream, buffer_bytes: int = _BUFFER_BYTES) -> Any:
+def decompressed(watched: WatchedStream, buffer_bytes: int | None = None) -> Any:
     """The archive's own bytes, whatever it is compressed with and however it is named.
 
     Args:
-        buffer_bytes: how much is read ahead.
+        buffer_bytes: how much is read ahead; by default as much as makes reading fast.
 
     tarfile would take the first of several compressed parts, as parallel compressors write them, for the whole.
     """
-    stream = io.BufferedReader(watched, buffer_bytes)
+    stream = io.BufferedReader(watched, buffer_bytes or _BUFFER_BYTES)
     opener = _opener_of(stream.peek(_MAGIC_BYTES))
     return _Chunks(stream if opener is None else opener(stream))
 

@@ -108,3 +108,55 @@ class TestSame:
         turned = dict(reversed(DESCRIPTIONS["config.json"].items()))
         (folder / "config.json").write_text(json.dumps(turned, indent=2, ensure_ascii=False))
         assert fingerprint_folder(folder) == before
+
+
+class TestHubModels:
+    """Models of the hub have more files that decide labels."""
+
+    @pytest.fixture
+    def hub_folder(self, folder: Path) -> Path:
+        change(folder, "config.json", model_type="qwen3_vl")
+        return folder
+
+    @pytest.mark.parametrize("name", ["processor_config.json", "generation_config.json", "vocab.json"])
+    def test_another_description_makes_another_model(self, hub_folder: Path, name: str) -> None:
+        (hub_folder / name).write_text(json.dumps({"eos_token_id": 1}))
+        before = fingerprint_folder(hub_folder)
+        (hub_folder / name).write_text(json.dumps({"eos_token_id": 2}))
+        assert fingerprint_folder(hub_folder) != before
+
+    @pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.model", "merges.txt"])
+    def test_another_file_of_text_makes_another_model(self, hub_folder: Path, name: str) -> None:
+        (hub_folder / name).write_text("{{ bos_token }}")
+        before = fingerprint_folder(hub_folder)
+        (hub_folder / name).write_text("{{ eos_token }}")
+        assert fingerprint_folder(hub_folder) != before
+
+    def test_how_videos_are_taken_decides_nothing(self, hub_folder: Path) -> None:
+        before = fingerprint_folder(hub_folder)
+        (hub_folder / "video_preprocessor_config.json").write_text("{}")
+        assert fingerprint_folder(hub_folder) == before
+
+    def test_of_a_recognizer_of_ours_such_files_decide_nothing(self, folder: Path) -> None:
+        before = fingerprint_folder(folder)
+        (folder / "generation_config.json").write_text("{}")
+        assert fingerprint_folder(folder) == before
+
+    def test_weights_in_the_hubs_cache_are_known_by_the_name_of_their_blob(self, hub_folder: Path) -> None:
+        before = fingerprint_folder(hub_folder)
+        name = next(iter(WEIGHTS))
+        blob = hub_folder.parent / hashlib.sha256(WEIGHTS[name]).hexdigest()
+        (hub_folder / name).rename(blob)
+        (hub_folder / name).symlink_to(blob)
+        blob.chmod(0)
+        assert fingerprint_folder(hub_folder) == before
+
+    def test_weights_behind_another_link_are_read(self, hub_folder: Path) -> None:
+        before = fingerprint_folder(hub_folder)
+        name = next(iter(WEIGHTS))
+        elsewhere = hub_folder.parent / "weights"
+        (hub_folder / name).rename(elsewhere)
+        (hub_folder / name).symlink_to(elsewhere)
+        assert fingerprint_folder(hub_folder) == before
+        elsewhere.write_bytes(b"others")
+        assert fingerprint_folder(hub_folder) != before

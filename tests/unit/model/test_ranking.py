@@ -158,25 +158,14 @@ def test_an_image_without_branches_has_no_labels():
     assert rank([], PROB) == []
 
 
-def test_a_label_is_spelled_without_its_delimiter():
-    assert make_label((3, 4, DELIMITER), (0.5, 0.5, 0.5), True, spell, DELIMITER, PROB).text == "w3 w4"
-
-
 def test_a_label_keeps_its_delimiter_among_its_tokens():
-    assert make_label((3, DELIMITER), (0.5, 0.25), True, spell, DELIMITER, PROB).token_ids == (3, DELIMITER)
+    assert make_label((3, DELIMITER), (0.5, 0.25), True, spell, PROB).token_ids == (3, DELIMITER)
 
 
-def test_white_space_around_a_label_is_removed():
-    assert make_label((3, DELIMITER), (0.5, 0.5), True, lambda ids: "  cat ", DELIMITER, PROB).text == "cat"
-
-
-@pytest.mark.parametrize(("ids", "text"), [((3,), "w3"), ((3, 4), "w3 w4"), ((3, 4, 5), "w3 w4 w5")])
-def test_an_unfinished_label_is_spelled_with_its_last_token(ids, text):
-    assert make_label(ids, (0.5,) * len(ids), False, spell, DELIMITER, PROB).text == text
-
-
-def test_a_lone_delimiter_spells_an_empty_label():
-    assert make_label((DELIMITER,), (0.5,), True, spell, DELIMITER, PROB).text == ""
+def test_labels_that_fold_to_one_are_one_under_its_most_probable_spelling():
+    labels = [label("a dog", 0.2, probs=(0.4, 0.5)), label("Dog", 0.3, probs=(0.6, 0.5)), label("cat", 0.1)]
+    (first, second) = rank(labels, PROB, fold=lambda text: text.lower().removeprefix("a "))
+    assert (first.text, first.score, second.text) == ("Dog", pytest.approx(0.5), "cat")
 
 
 def test_branches_are_listed_without_their_padding():

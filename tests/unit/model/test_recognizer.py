@@ -20,6 +20,8 @@ from model import (
     Recognizer,
     RecognizerConfig,
 )
+from model.fetching.refusal import ModelUnusableError
+from model.sampling import SampledBatch
 
 WEIGHT = "decoder.model.layers.1.mlp.up_proj.weight"
 
@@ -143,7 +145,7 @@ def test_a_weight_of_the_wrong_shape_is_refused(edit_weights):
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
 def test_a_folder_without_its_json_is_refused(own_folder, name):
     (own_folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
+    with pytest.raises(ModelUnusableError, match=name):
         Recognizer.from_pretrained(own_folder)
 
 
@@ -155,7 +157,7 @@ def test_a_folder_without_weights_is_refused(own_folder):
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./no-such-folder", "no-such-folder"])
 def test_a_folder_that_does_not_exist_is_refused(path):
-    with pytest.raises(FileNotFoundError, match=f"there is no recognizer folder {path}"):
+    with pytest.raises(ModelUnusableError, match=f"there is no model {path}: no such folder"):
         Recognizer.from_pretrained(path)
 
 
@@ -249,6 +251,26 @@ def test_every_size_gives_labels(build_recognizer, make_pixels, image_size, n_bl
 def test_labels_are_spelled_by_the_tokenizer(recognizer, make_pixels):
     for label in recognizer.label_pixels(make_pixels(1))[0]:
         assert label.text == recognizer.tokenizer.decode(list(label.token_ids[:-1]))
+
+
+class WordTokenizer:
+    """Spells token n as wn, with a space around everything."""
+
+    def decode(self, token_ids):
+        return f" {' '.join(f'w{token_id}' for token_id in token_ids)} "
+
+
+@pytest.mark.parametrize(
+    ("ids", "finished", "text"),
+    [((3, 4, None), True, "w3 w4"), ((3,), False, "w3"), ((3, 4, 5), False, "w3 w4 w5"), ((None,), True, None)],
+    ids=["without its delimiter", "one token", "unfinished, with its last token", "a lone delimiter is no label"],
+)
+def test_a_label_is_spelled(recognizer, ids, finished, text):
+    spelling = Recognizer(recognizer.module, recognizer.preprocessor, WordTokenizer())
+    ids = tuple(recognizer.config.delimiter_id if token_id is None else token_id for token_id in ids)
+    sampled = SampledBatch([[(ids, (0.5,) * len(ids), finished)]], torch.empty(1, 0, 0))
+    (labels,) = spelling.rank(sampled, keep_unfinished=True)
+    assert [label.text for label in labels] == ([] if text is None else [text])
 
 
 def test_a_label_has_one_probability_a_token(recognizer, make_pixels):

@@ -225,6 +225,13 @@ def test_batch_order_does_not_change_labels(recognizer, make_pixels):
         assert scores(labels) == pytest.approx(scores(reordered), rel=BATCH_REL)
 
 
+def test_top_k_chooses_among_the_allowed_and_keeps_probabilities_among_all():
+    logits_BV = torch.tensor([[3.0, 1.0, 2.0, 0.0]])
+    probs_BK, ids_BK = top_k_tokens(logits_BV, 2, torch.tensor([False, True, False, True]))
+    assert ids_BK.tolist() == [[1, 3]]
+    assert probs_BK.tolist()[0] == pytest.approx(logits_BV.softmax(-1)[0, [1, 3]].tolist())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_scores_are_probabilities(build_recognizer, make_pixels, dtype):
     recognizer = build_recognizer(dtype=dtype)

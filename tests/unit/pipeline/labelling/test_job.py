@@ -15,7 +15,15 @@ import pytest
 
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.labeler import LabelerConfig
-from pipeline.errors import ClusterError, RunLockedError, SourceError, StorageError, StoreError, TagstreamError
+from pipeline.errors import (
+    ClusterError,
+    ModelError,
+    RunLockedError,
+    SourceError,
+    StorageError,
+    StoreError,
+    TagstreamError,
+)
 from pipeline.labelling import job as job_module
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
@@ -29,6 +37,7 @@ from pipeline.store.store import Store
 from schemas import JobRecord
 from tests.fixtures.corpus import shard_bytes, write_tars
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.servers.fake_hub import FakeHub
 
 
 def label_here(shards: list[Shard], pool: PoolPlan, config: LabelerConfig, *_: Any) -> Iterator[pa.Table]:
@@ -342,3 +351,33 @@ class TestShardsThatCannotBeRead:
             LabelJob(label_request).run()
         # The first was whole before, those behind them may be no better.
         assert [record.n_shards_committed for record in records(label_request)] == [1]
+
+
+class TestModelsOfTheHub:
+    """The commit that a name means is looked up once."""
+
+    def test_it_is_in_the_runs_record_and_given_to_the_workers(
+        self, label_request: LabelRequest, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = []
+
+        def label_and_keep(shards: list[Shard], pool: PoolPlan, config: LabelerConfig, *_: Any) -> Iterator[pa.Table]:
+            given.append(config.model)
+            return label_here(shards, pool, config)
+
+        monkeypatch.setattr(job_module, "stream_labels", label_and_keep)
+        record = LabelJob(replace(label_request, model="org/tiny", run=None)).run().record
+        run = Store(label_request.store).run(record.run).read_record()
+        assert run is not None
+        assert run.model == f"org/tiny@{hub.models['org/tiny'].revisions['main']}"
+        assert given == [run.model]
+        assert record.run == f"tiny-{run.fingerprint}"
+
+    def test_one_that_cannot_label_stops_the_job_before_anything_is_listed_written_or_started(
+        self, label_request: LabelRequest, hub: FakeHub
+    ) -> None:
+        job = LabelJob(replace(label_request, source="/nowhere", model="org/moondream"))
+        with pytest.raises(ModelError, match="org/moondream needs code from the hub"):
+            job.run()
+        assert job.progress.snapshot().phase == "finding the model"
+        assert not Path(label_request.store).exists()

@@ -76,10 +76,6 @@ class TestWhatIsWanted:
         assert wanted.source == f"{given[0]} 'https://***@host/b.tar'"
         assert identify().wanted.sources == []
 
-    def test_a_name_that_cannot_be_part_of_a_path_is_refused(self) -> None:
-        with pytest.raises(StoreError, match="run name 'a/b' cannot be used"):
-            identify(run="a/b")
-
 
 class TestOpening:
     """A run is made once, and gone on with by requests of the same identity."""

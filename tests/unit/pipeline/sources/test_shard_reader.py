@@ -168,7 +168,7 @@ class TestHeads:
         self, tmp_path: Path, codec: str, compress: Callable[[bytes], bytes]
     ) -> None:
         noise = np.random.default_rng(0)
-        members = [(f"{number}.jpg", noise.bytes(20_000)) for number in range(100)]
+        members = [(f"{number}.jpg", noise.bytes(60_000)) for number in range(100)]
         (tmp_path / f"a.tar.{codec}").write_bytes(compress(tar_bytes(members)))
         (shard,) = find_source(str(tmp_path)).shards
         head = read_head(shard, 50)
