@@ -126,3 +126,14 @@ def test_several_sources_are_one_request(requests: list[LabelRequest]) -> None:
     CliRunner().invoke(label, ["a.tar", "b.tar", "--store", "store", "--model", "model"])
     (request,) = requests
     assert request.sources == ("a.tar", "b.tar")
+
+
+@pytest.mark.parametrize("n_shards", [0, 2])
+def test_what_was_left_out_is_told_whether_there_was_something_to_do_or_not(
+    capsys: pytest.CaptureFixture[str], n_shards: int
+) -> None:
+    record = job_record("r", n_shards_committed=n_shards)
+    label_module.report(LabelOutcome(record, [], {".mp4": 12, "link": 1}), "store")
+    assert "Left out: 12 .mp4, 1 link" in capsys.readouterr().out.splitlines()
+    label_module.report(LabelOutcome(record, []), "store")
+    assert "Left out" not in capsys.readouterr().out

@@ -54,6 +54,11 @@ class TestStanding:
         assert line_of(result, "images") == "  images      10 = 6 labelled + 4 rejected, in 3 shards"
         assert line_of(result, "source") == "  source      3 shards now: all committed"
 
+    def test_what_is_left_out_of_the_source_is_told(self, store: Store, source: Path) -> None:
+        for name in ("film.mp4", "other.mp4", "notes"):
+            (source / name).write_bytes(b"x")
+        assert line_of(run(store.url), "left out") == "  left out    2 .mp4, 1 file without suffix"
+
     def test_a_held_lock_is_shown_with_its_holder_and_one_left_behind_as_such(self, store: Store) -> None:
         RunLock(store.run(RUN)).take()
         held = line_of(run(store.url), "lock")
