@@ -44,6 +44,13 @@ def test_a_job_that_fails_before_its_run_is_known_tells_its_source_and_its_start
     assert (summary.source, summary.started, summary.n_shards_source) == (source, job.started_at, 0)
 
 
+def test_what_was_left_out_of_the_source_is_in_it_and_what_of_that_is_new(tmp_path: Path) -> None:
+    job = LabelJob(LabelRequest(source=("a", "b"), store=str(tmp_path / "store"), model="demo"))
+    job.skipped, job.n_skipped_before = {".mp4": 12, "link": 1}, 3
+    summary = PendingJob("label", "a b", "store", job).summarize(FAILED)
+    assert (summary.skipped, summary.n_skipped, summary.n_skipped_new) == ({".mp4": 12, "link": 1}, 13, 10)
+
+
 def test_a_comparison_that_failed_tells_no_difference() -> None:
     summary = summarize_comparison("store", ("a", "b"), None, FAILED)
     assert summary == ComparisonSummary(
