@@ -2,7 +2,8 @@
 
 RGB, bicubic with antialiasing to the short side, long side truncated, centre crop with Python's rounding (half to
 even), then CLIP's mean and standard deviation. torchvision and PIL agree with this to the last bit; transformers' CLIP
-processor floors the crop's offset and is one pixel off for some sizes.
+processor floors the crop's offset and is one pixel off for some sizes. What 8-bit RGB is for images of more bits, with
+alpha or with several frames is `model.pixels`'s to say.
 """
 
 from __future__ import annotations
@@ -20,6 +21,16 @@ import numpy as np
 from PIL import Image
 
 from model.folder import PREPROCESSOR_FILE
+from model.image_formats import explain_unreadable, format_of, readers_for
+from model.pixels import (
+    PIXEL_RULE,
+    has_16_bit_colours,
+    is_flat,
+    join_bytes,
+    take_lower_bytes,
+    to_rgb,
+    uses_upper_bytes,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +38,6 @@ if TYPE_CHECKING:
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 MAX_IMAGE_PIXELS = 178_956_970
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
@@ -39,6 +49,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# NewSubfileType of a TIFF's page: a smaller copy of another page, or a mask of one.
+_SUBFILE_TYPE, _NO_PAGE = 254, 0b101
+_OLD_SUBFILE_TYPE, _SMALLER_COPY = 255, 2
+_N_FRAMES_LOOKED_AT = 64
 # Above this the resized image would be far larger than its crop, so the crop is resampled straight from the source.
 _MAX_RESIZED_PIXELS = 16_000_000
 
@@ -63,18 +77,19 @@ class ImageDecoding:
     """Turn photographs upright by their EXIF orientation."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Larger images are refused before their pixels are decoded (a defence against decompression bombs)."""
+    pixel_rule: int = PIXEL_RULE
+    """Rule of `model.pixels`. It is the program's and no part of the folder: a recognizer does not change with it."""
 
     def open_upright(self, image: Image.Image | bytes) -> Image.Image:
         """The whole image as the model's view is cut from it: decoded, turned upright, in RGB.
 
         Raises ImageDecodeError for bytes that are no readable image.
         """
-        opened = open_image(image, self.max_image_pixels) if isinstance(image, bytes) else image
+        rule = self.pixel_rule
+        opened = open_image(image, self.max_image_pixels, rule) if isinstance(image, bytes) else image
         if 0 in opened.size:
             raise ImageDecodeError(f"the image has no pixels ({opened.width} x {opened.height})")
-        load_pixels(opened)
-        with decode_errors():
-            return to_rgb(upright(opened) if self.honour_exif else opened)
+        return see_whole(opened, self.honour_exif, rule, self.max_image_pixels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +122,8 @@ class ImagePreprocessor(ImageDecoding):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes preprocessor_config.json."""
-        Path(folder, PREPROCESSOR_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        fields = {name: value for name, value in asdict(self).items() if name != "pixel_rule"}
+        Path(folder, PREPROCESSOR_FILE).write_text(json.dumps(fields, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImagePreprocessor:
@@ -122,50 +138,64 @@ class ImagePreprocessor(ImageDecoding):
             raise ValueError(f"{path} does not describe this preprocessing: {error}") from error
 
 
-def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """The image in these bytes with its header read, pixels not yet decoded.
+def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS, rule: int = PIXEL_RULE) -> Image.Image:
+    """The image in these bytes with its header read, pixels not yet decoded; of a TIFF the page that `rule` chooses.
 
     Raises ImageDecodeError where the bytes are no image of a known format, and ImageTooLargeError where they claim more
     than `max_image_pixels`.
     """
     if not data:
         raise ImageDecodeError("the file is empty (0 bytes)")
+    kind = format_of(data)
     try:
         with warnings.catch_warnings():
             # The limit is checked below; Pillow's own warning about large images says the same.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+            image = Image.open(io.BytesIO(data), formats=readers_for(kind))
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{error}") from error
     # As in `load_pixels`: damaged numbers lead to errors of any kind.
     except Exception as error:
-        start = data[:16]
-        expected = ", ".join(IMAGE_FORMATS[:-1])
-        raise ImageDecodeError(f"not a readable image (starts with {start!r}); expected one of {expected}") from error
+        raise ImageDecodeError(explain_unreadable(data, kind, error)) from error
+    if rule > 1:
+        _choose_page(image)
+    _check_size(image, max_image_pixels)
+    return image
+
+
+def _check_size(image: Image.Image, max_image_pixels: int) -> None:
     if image.width * image.height > max_image_pixels:
         message = (
             f"{image.width} x {image.height} pixels are {image.width * image.height}; the limit is {max_image_pixels}"
         )
         raise ImageTooLargeError(message, image.width, image.height)
-    return image
+
+
+def _choose_page(image: Image.Image) -> None:
+    """Turns a TIFF to its first page that is no smaller copy or mask; to the first where there is none."""
+    if image.format != "TIFF" or not _is_no_page(image):
+        return
+    try:
+        for page in range(1, _N_FRAMES_LOOKED_AT):
+            image.seek(page)
+            if not _is_no_page(image):
+                return
+    # As in `load_pixels`: damaged numbers lead to errors of any kind.
+    except Exception:
+        pass
+    image.seek(0)
+
+
+def _is_no_page(image: Image.Image) -> bool:
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    kind, old_kind = tags.get(_SUBFILE_TYPE, 0), tags.get(_OLD_SUBFILE_TYPE, 0)
+    return (isinstance(kind, int) and bool(kind & _NO_PAGE)) or old_kind == _SMALLER_COPY
 
 
 def allow_image_pixels(max_image_pixels: int) -> None:
     """Lifts Pillow's own limit, which holds for the whole process, where it would stand below this one."""
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_image_pixels)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in 8-bit RGB. Alpha is dropped, not blended, as in training; 16-bit grey is scaled, not clipped."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        scale = 255.0 if values.max(initial=0) <= 1 else 1.0
-        image = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
@@ -219,6 +249,52 @@ def load_pixels(image: Image.Image) -> None:
         image.load()
     except Exception as error:
         raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
+
+
+def see_whole(
+    opened: Image.Image, honour_exif: bool = True, rule: int = PIXEL_RULE, max_image_pixels: int = MAX_IMAGE_PIXELS
+) -> Image.Image:
+    """An opened image decoded, turned upright and in RGB; the image stands at the frame or page that is shown.
+
+    Raises ImageDecodeError where it cannot be decoded.
+    """
+    first = _see_frame(opened, honour_exif, rule)
+    if rule == 1 or not hasattr(opened, "n_frames") or not is_flat(first):
+        return first
+    start = opened.tell()
+    try:
+        for number in range(start + 1, min(opened.n_frames, start + _N_FRAMES_LOOKED_AT)):
+            opened.seek(number)
+            _check_size(opened, max_image_pixels)
+            if not is_flat(frame := _see_frame(opened, honour_exif, rule)):
+                return frame
+        opened.seek(start)
+    # A damaged frame behind one that is whole. As in `load_pixels`: it may raise anything.
+    except Exception:
+        pass
+    return first
+
+
+def _see_frame(opened: Image.Image, honour_exif: bool, rule: int) -> Image.Image:
+    # Pillow lets go of it once the pixels are decoded.
+    stream, frame = getattr(opened, "fp", None), opened.tell()
+    is_deep = rule > 1 and has_16_bit_colours(opened)
+    load_pixels(opened)
+    turn = upright if honour_exif else _as_it_is
+    with decode_errors():
+        turned = turn(opened)
+        rgb = to_rgb(turned, rule)
+        if not is_deep or not isinstance(stream, io.BytesIO) or uses_upper_bytes(rgb):
+            return rgb
+        lower = Image.open(stream, formats=[str(opened.format)])
+        lower.seek(frame)
+        take_lower_bytes(lower)
+        load_pixels(lower)
+        return join_bytes(turned, turn(lower))
+
+
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -2,9 +2,10 @@
 
 from schemas.identity import content_hash, image_id
 from schemas.records import ComparisonSummary, JobRecord, JobSummary, LockRecord, RunRecord
-from schemas.tables import IMAGES, LABELLED, LABELS, REJECTED, SCHEMA_VERSION, SPELLINGS
+from schemas.tables import FORMER_IMAGES, IMAGES, LABELLED, LABELS, REJECTED, SCHEMA_VERSION, SPELLINGS
 
 __all__ = [
+    "FORMER_IMAGES",
     "IMAGES",
     "LABELLED",
     "LABELS",

@@ -43,7 +43,8 @@ class RunRecord(_JsonRecord):
     fingerprint: str
     """Hash of model_fingerprint, preprocessing and `labelling`: what decides the labels."""
     labelling: dict[str, Any]
-    """The settings that decide the labels: top_k, ranking, sampling, max_label_tokens, dtype, honour_exif."""
+    """The settings that decide the labels: top_k, ranking, sampling, max_label_tokens, dtype, honour_exif,
+    pixel_rule (the former one where it is left out)."""
     versions: dict[str, str]
     sources: list[str] = field(default_factory=list)
     """All arguments of a source that was given by several, as `source` has a single one."""
@@ -52,6 +53,11 @@ class RunRecord(_JsonRecord):
     def addresses(self) -> tuple[str, ...]:
         """The arguments that lead to the source."""
         return tuple(self.sources) or (self.source,)
+
+    @property
+    def tells_flat(self) -> bool:
+        """Whether the run's images have the column `flat`: those of runs with the former rule of pixels have not."""
+        return "pixel_rule" in self.labelling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +101,8 @@ class JobRecord(_JsonRecord):
     """The kinds of these files: `12 .mp4, 1 link`."""
     sources: list[str] = field(default_factory=list)
     """The arguments that led to the source, where they are other ones than those of the run."""
+    n_flat: int = 0
+    """How many of the labelled images showed the model one colour alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +152,7 @@ class JobSummary(_JsonRecord):
     n_skipped: int = 0
     n_skipped_new: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    n_flat: int = 0
     reject_rate: float = 0.0
     seconds: float = 0.0
     images_per_s: float = 0.0

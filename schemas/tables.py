@@ -27,8 +27,11 @@ IMAGES = pa.schema(
         pa.field("truth", pa.list_(pa.string())),
         pa.field("n_labels", pa.int16(), nullable=False),
         pa.field("n_unfinished", pa.int16(), nullable=False),
+        pa.field("flat", pa.bool_()),
     ]
 )
+# Of runs that were made before images told whether they are flat. A run keeps its columns.
+FORMER_IMAGES = IMAGES.remove(IMAGES.get_field_index("flat"))
 
 LABELS = pa.schema(
     [

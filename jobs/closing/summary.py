@@ -65,6 +65,7 @@ def _summarize(job: LabelJob, known: dict[str, Any]) -> JobSummary:
         n_skipped=sum(job.skipped.values()),
         n_skipped_new=max(0, sum(job.skipped.values()) - job.n_skipped_before),
         skipped=job.skipped,
+        n_flat=counts["flat"],
         reject_rate=n_rejected / counts["images"] if counts["images"] else 0.0,
         seconds=round(job.elapsed_s, 3),
         images_per_s=round(job.progress.images_per_s, 2),

@@ -192,6 +192,8 @@ def report(outcome: LabelOutcome, store: str) -> None:
     _report_skipped(outcome)
     if record.n_rejected:
         click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
+    if record.n_flat:
+        click.echo(f"{record.n_flat:,} images are of one colour to the model (images.flat); their labels mean little")
     click.echo(f"Run {record.run} in {store}")
 
 

@@ -28,7 +28,7 @@ from pipeline.store.ownership import is_compacted
 from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store, no_store
 from pipeline.text import without_traceback
-from schemas import IMAGES, LABELS, SPELLINGS, JobRecord, RunRecord
+from schemas import FORMER_IMAGES, IMAGES, LABELS, SPELLINGS, JobRecord, RunRecord
 
 if TYPE_CHECKING:
     from pipeline.naming.thresholds import Thresholds
@@ -132,9 +132,12 @@ def _create_file_views(connection: Connection, store: Store, runs: Sequence[str]
     owning = [(run, file) for run, shards in committed.items() for file in shards.files]
     compacted = [(run, file) for run, file in owning if is_compacted(file)]
     uncompacted = [(run, file) for run, file in owning if not is_compacted(file)]
+    records = {run: store.run(run).read_record() for run in runs}
+    telling_flat = {run for run, record in records.items() if record is not None and record.tells_flat}
     layout = Layout(_as_pattern(root))
     for view, table, files, schema in (
-        ("images", "images", owning, IMAGES),
+        ("todays_images", "images", [(run, file) for run, file in owning if run in telling_flat], IMAGES),
+        ("former_images", "images", [(run, file) for run, file in owning if run not in telling_flat], FORMER_IMAGES),
         ("stored_labels", "labels", owning, LABELS),
         ("stored_spellings", "spellings", compacted, SPELLINGS),
         ("unlisted_labels", "labels", uncompacted, LABELS),
@@ -149,6 +152,7 @@ def _create_file_views(connection: Connection, store: Store, runs: Sequence[str]
         has_shards = "shard" in schema.names
         text = read_sql("file_view_without_superseded" if superseded and has_shards else "file_view")
         connection.execute(Template(text).substitute(view=view))
+    connection.execute(read_sql("images"))
 
 
 def _create_records(connection: Connection, store: Store, names: Sequence[str]) -> None:

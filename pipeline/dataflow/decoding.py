@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from model.pixels import is_flat
 from model.preprocessing import ImageDecodeError, ImagePreprocessor, ImageTooLargeError, open_image
 from pipeline.settings.limits import MAX_SAMPLE_S
 from pipeline.text import one_line, plain
@@ -33,6 +34,8 @@ class DecodedImage:
     """Class of the fault, such as ImageUnreadable; None where there is none."""
     message: str | None = None
     """The fault in a sentence; None where there is none."""
+    is_flat: bool | None = None
+    """Whether the recognizer sees one colour alone; None where the image cannot be decoded."""
 
 
 def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
@@ -42,9 +45,10 @@ def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
     digest = content_hash(data)
     width = height = None
     try:
-        image = open_image(data, preprocessor.max_image_pixels)
+        image = open_image(data, preprocessor.max_image_pixels, preprocessor.pixel_rule)
         width, height = image.size
-        return DecodedImage(preprocessor.crop(image), width, height, digest)
+        crop = preprocessor.crop(image)
+        return DecodedImage(crop, width, height, digest, is_flat=is_flat(crop))
     except ImageTooLargeError as error:
         message = plain(f"{one_line(error)} (setting max_image_pixels)")
         return DecodedImage(None, error.width, error.height, digest, "ImageTooLarge", message)

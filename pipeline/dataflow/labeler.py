@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 
 from model.part_clock import PartClock
+from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
 from pipeline.dataflow.device_thread import DeviceStuckError, DeviceThread
 from pipeline.dataflow.rows import FAILED_SHARD, LABEL, LABELLED_ROWS, PARTS, STAGES
 from pipeline.errors import ClusterError
-from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.labelling import LabelSettings, full_labelling
 from pipeline.settings.limits import MAX_SAMPLE_S
 from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
 from pipeline.storage.model_cache import load_recognizer
@@ -56,6 +57,8 @@ class LabelerConfig:
     """CPU threads for decoding, and for the model where it runs on the CPU."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Images that claim more pixels are rejected."""
+    pixel_rule: int = PIXEL_RULE
+    """Rule of `model.pixels` by which images become 8-bit RGB."""
     max_sample_s: float = MAX_SAMPLE_S
     """Seconds that decoding one image may take."""
     no_progress_timeout_s: float | None = None
@@ -75,7 +78,7 @@ class LabelerConfig:
             max_image_pixels=settings.max_image_pixels,
             max_sample_s=settings.max_sample_s,
             no_progress_timeout_s=settings.no_progress_timeout_s,
-            **settings.labelling(dtype),
+            **full_labelling(settings.labelling(dtype)),
         )
 
 
@@ -88,7 +91,10 @@ class Labeler:
         self.recognizer = self._device.run(None, self.load_recognizer, config)
         allow_image_pixels(config.max_image_pixels)
         self.preprocessor = replace(
-            self.recognizer.preprocessor, honour_exif=config.honour_exif, max_image_pixels=config.max_image_pixels
+            self.recognizer.preprocessor,
+            honour_exif=config.honour_exif,
+            max_image_pixels=config.max_image_pixels,
+            pixel_rule=config.pixel_rule,
         )
         self._decoders = DecodePool(self._decode, config.n_threads, config.max_sample_s)
         if config.job:
@@ -195,6 +201,7 @@ def _labelled_rows(
         "caption": batch["caption"],
         "truth": batch["truth"],
         "n_unfinished": [len(image) - len(done) for image, done in zip(of_image, finished, strict=True)],
+        "flat": [image.is_flat for image in decoded],
         "labels": _label_lists(finished),
         "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
         "source_size": [None] * (n_rows - 1) + [batch["source_size"]],

@@ -10,7 +10,7 @@ from model.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_
 from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
-from pipeline.settings.labelling import LabelSettings, resolve_dtype
+from pipeline.settings.labelling import LabelSettings, full_labelling, resolve_dtype
 from pipeline.sources.originals import original_address, read_originals
 from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.storage.model_cache import fetch_model, load_recognizer
@@ -95,7 +95,10 @@ def _load(model: str, settings: LabelSettings) -> Recognizer:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_recognizer(model, device, resolve_dtype(settings.dtype, device))
     preprocessor = replace(
-        loaded.preprocessor, honour_exif=settings.honour_exif, max_image_pixels=settings.max_image_pixels
+        loaded.preprocessor,
+        honour_exif=settings.honour_exif,
+        max_image_pixels=settings.max_image_pixels,
+        pixel_rule=settings.pixel_rule,
     )
     return Recognizer(loaded.module, preprocessor, loaded.tokenizer)
 
@@ -119,7 +122,7 @@ def _find_row(connection: Connection, record: RunRecord, name: str) -> dict[str,
 
 def _settings_of(record: RunRecord, top_k: int | None, n_pixels: int) -> LabelSettings:
     """The run's settings. An image may be larger than others may be: it was labelled."""
-    settings = LabelSettings(**record.labelling, max_image_pixels=max(MAX_IMAGE_PIXELS, n_pixels))
+    settings = LabelSettings(**full_labelling(record.labelling), max_image_pixels=max(MAX_IMAGE_PIXELS, n_pixels))
     if settings.sampling != "one_shot":
         raise TagstreamError(
             f"run {record.run} was labelled with sampling {settings.sampling}, whose labels see one another; "

@@ -36,6 +36,12 @@ class WholeShard:
         """Number of images that were not rejected."""
         return int(pc.sum(pc.equal(self.images.column("status"), LABELLED)).as_py() or 0)
 
+    @property
+    def n_flat(self) -> int:
+        """Number of images that showed the model one colour alone; 0 where the run's images do not tell."""
+        is_told = "flat" in self.images.column_names
+        return int(pc.sum(self.images.column("flat")).as_py() or 0) if is_told else 0
+
 
 @dataclass(slots=True)
 class _OpenShard:
@@ -48,9 +54,13 @@ class ShardAssembler:
     """Collects label rows until a shard is whole. Memory holds open shards, nothing of those that are done.
 
     Rows are to be taken through `without_failed` first.
+
+    Args:
+        images: the columns of the run's images.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, images: pa.Schema = IMAGES) -> None:
+        self._images = images
         self._open: dict[str, _OpenShard] = {}
         self.failures: dict[str, str] = {}
         """Why shards cannot be read, by their names."""
@@ -71,7 +81,7 @@ class ShardAssembler:
             if (n_samples := pc.max(of_shard.column("n_samples")).as_py()) is not None:
                 shard.n_samples = n_samples
             if shard.n_rows == shard.n_samples:
-                whole.append(make_whole(name, pa.concat_tables(self._open.pop(name).tables)))
+                whole.append(make_whole(name, pa.concat_tables(self._open.pop(name).tables), self._images))
                 self._n_in_a_row = 0
         return whole
 
@@ -93,21 +103,25 @@ class ShardAssembler:
         return rows.filter(pc.invert(pc.is_in(rows.column("shard"), names)))
 
 
-def make_whole(name: str, rows: pa.Table) -> WholeShard:
-    """The tables of a shard from all of its rows. Raises TagstreamError where a row is missing or there twice."""
+def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES) -> WholeShard:
+    """The tables of a shard from all of its rows. Raises TagstreamError where a row is missing or there twice.
+
+    Args:
+        images: the columns of the run's images.
+    """
     rows = rows.sort_by("index").combine_chunks()
     if rows.column("index").to_pylist() != list(range(rows.num_rows)):
         raise TagstreamError(f"shard {name} came back with rows missing or repeated; this is a fault of tagstream")
     ids = pa.array(image_ids(name, rows.column("key").to_pylist()), pa.int64())
     labels = rows.column("labels").combine_chunks()
     columns = {
-        **{column: rows.column(column) for column in IMAGES.names if column in rows.column_names},
+        **{column: rows.column(column) for column in images.names if column in rows.column_names},
         "image_id": ids,
         "n_labels": pc.list_value_length(labels).cast(pa.int16()),
     }
     return WholeShard(
         name,
-        pa.table([columns[column] for column in IMAGES.names], schema=IMAGES),
+        pa.table([columns[column] for column in images.names], schema=images),
         _label_table(rows, ids, labels),
         pc.max(rows.column("source_size")).as_py(),
         pc.max(rows.column("source_etag")).as_py(),

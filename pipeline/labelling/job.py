@@ -12,6 +12,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.pixels import PIXEL_RULE
 from pipeline.cluster.environment import cluster_address
 from pipeline.cluster.nodes import available_nodes
 from pipeline.cluster.pool import PoolPlan, plan_pool
@@ -29,13 +30,14 @@ from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
+from pipeline.settings.labelling import full_labelling
 from pipeline.sources.listing import find_source, source_name
 from pipeline.storage.model_cache import pin_model
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
 from pipeline.store.store import Store, check_run_name
 from pipeline.text import conceal
-from schemas import REJECTED, JobRecord
+from schemas import FORMER_IMAGES, IMAGES, REJECTED, JobRecord
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class LabelJob:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is committed: shards, images, labelled, labels."""
+        """What is committed: shards, images, labelled, labels, flat."""
         return self._tally.counts
 
     @property
@@ -95,6 +97,7 @@ class LabelJob:
             plan = self.shard_plan = self._assignment.plan(job)
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
+                self.notes += _former_rule_notes(job)
                 with _recorded(job.run, make_record):
                     self.progress.begin("starting Ray", len(plan.pending))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
@@ -121,6 +124,8 @@ class LabelJob:
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
         record = identity.open_run(store)
+        self.run_name = record.run
+        rule = full_labelling(record.labelling)["pixel_rule"]
         run = store.run(record.run)
         source = source.of_kind(is_folder=bool(record.folder_buckets)) or source
         self.notes += source.notes
@@ -131,7 +136,7 @@ class LabelJob:
             record=record,
             source=source,
             sources=identity.wanted.addresses,
-            settings=request.settings,
+            settings=replace(request.settings, pixel_rule=rule),
             pool=pool,
             progress=self.progress,
             notes=self.notes,
@@ -161,7 +166,7 @@ class LabelJob:
         self.progress.begin("loading the model")
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
             for wave in cut_waves(plan.pending, settings.limit, lambda: self.counts["images"]):
-                assembler = ShardAssembler()
+                assembler = ShardAssembler(IMAGES if job.record.tells_flat else FORMER_IMAGES)
                 rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
@@ -179,7 +184,7 @@ class LabelJob:
     def _labeler_config(self, job: OpenJob) -> LabelerConfig:
         request, pool = self.request, job.pool
         config = LabelerConfig.of(
-            request.model, request.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
+            request.model, job.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
         return replace(config, run=job.run.name, job=self.started_at)
 
@@ -207,6 +212,16 @@ class LabelJob:
         result = "committed" if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
+
+
+def _former_rule_notes(job: OpenJob) -> list[str]:
+    if job.settings.pixel_rule == PIXEL_RULE:
+        return []
+    return [
+        f"run {job.run.name} goes on with the rule of pixels that it was made by: images of 10 to 16 bits, of "
+        "fractions, with a transparent ground or a blank first frame may be black squares to the model; a run of "
+        "another name (--run) sees them as they are meant"
+    ]
 
 
 def _plan_pool(request: LabelRequest, held: contextlib.ExitStack) -> PoolPlan:

@@ -22,14 +22,14 @@ from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, find_changed, find_missing, run_shards
 from pipeline.labelling.request import LabelRequest
 from pipeline.labelling.source_status import known_addresses
-from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.labelling import LabelSettings, full_labelling
 from pipeline.settings.toml_file import read_settings
 from pipeline.sources.shard import Shard
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.run_choice import choose_run_to_change
 from pipeline.store.store import Store
-from schemas import IMAGES, LABELS, JobRecord, RunRecord
+from schemas import FORMER_IMAGES, IMAGES, LABELS, JobRecord, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +123,8 @@ def merge_rows(
     """
     former = _former_rows(stored[0], again[0], wanted)
     by_index, by_rank = ("index", "ascending"), ("rank", "ascending")
-    images = _replace_rows(stored[0], again[0], former, IMAGES).sort_by([by_index])
+    of_images = IMAGES if "flat" in stored[0].column_names else FORMER_IMAGES
+    images = _replace_rows(stored[0], again[0], former, of_images).sort_by([by_index])
     labels = _replace_rows(stored[1], again[1], former, LABELS).sort_by([by_index, by_rank])
     return images.combine_chunks(), labels.combine_chunks()
 
@@ -176,7 +177,9 @@ def _left_out_notes(n_gone: int, changed: list[Shard], source: str) -> list[str]
 
 def _label_request(record: RunRecord, jobs: Sequence[JobRecord], request: RetryRequest) -> LabelRequest:
     """The labelling job that the run's own samples were labelled by."""
-    settings = read_settings(LabelSettings, {**record.labelling, **(request.given or {})}, request.origin)
+    settings = read_settings(
+        LabelSettings, {**full_labelling(record.labelling), **(request.given or {})}, request.origin
+    )
     return LabelRequest(
         source=known_addresses(record, jobs),
         store=request.store,

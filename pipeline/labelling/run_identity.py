@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
@@ -11,7 +11,7 @@ from pipeline.cluster.pool import PoolPlan
 from pipeline.errors import StoreError
 from pipeline.labelling.request import LabelRequest
 from pipeline.machine import installed_versions
-from pipeline.settings.labelling import run_fingerprint
+from pipeline.settings.labelling import FORMER_PIXEL_RULE, run_fingerprint
 from pipeline.sources.image_folder import count_buckets
 from pipeline.sources.listing import absolute_source, source_name
 from pipeline.sources.shard import Source
@@ -27,6 +27,8 @@ class RunIdentity:
 
     wanted: RunRecord
     """The record that the run gets if this job is its first."""
+    former: RunRecord | None = None
+    """The record that the run got if its first job knew the former rule of pixels alone. Such a run goes on by it."""
 
     @classmethod
     def of(cls, request: LabelRequest, source: Source, pool: PoolPlan) -> Self:
@@ -44,34 +46,53 @@ class RunIdentity:
         labelling = request.settings.labelling(pool.dtype)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         given = [conceal(absolute_source(one)) for one in source.addresses or request.sources]
-        return cls(
-            RunRecord(
-                run=request.run or f"{model_name(request.model)}-{fingerprint}",
-                schema_version=SCHEMA_VERSION,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                source=source_name(given),
-                source_root=source.root,
-                folder_buckets=count_buckets(len(source.images)) if source.images else 0,
-                model=request.model,
-                model_fingerprint=model_fingerprint,
-                fingerprint=fingerprint,
-                labelling=labelling,
-                versions=installed_versions(),
-                sources=given if len(given) > 1 else [],
-            )
+        wanted = RunRecord(
+            run=request.run or f"{model_name(request.model)}-{fingerprint}",
+            schema_version=SCHEMA_VERSION,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=source_name(given),
+            source_root=source.root,
+            folder_buckets=count_buckets(len(source.images)) if source.images else 0,
+            model=request.model,
+            model_fingerprint=model_fingerprint,
+            fingerprint=fingerprint,
+            labelling=labelling,
+            versions=installed_versions(),
+            sources=given if len(given) > 1 else [],
         )
+        labelling = replace(request.settings, pixel_rule=FORMER_PIXEL_RULE).labelling(pool.dtype)
+        fingerprint = run_fingerprint(model_fingerprint, labelling)
+        name = request.run or f"{model_name(request.model)}-{fingerprint}"
+        return cls(wanted, replace(wanted, run=name, fingerprint=fingerprint, labelling=labelling))
 
     def open_run(self, store: Store) -> RunRecord:
-        """The record of the run in a store; makes the run where there is none of this name.
+        """The record of the run in a store; makes the run where there is none of this name, and none of before.
 
         Raises StoreError where the run of this name has another schema version, model, settings or source.
         """
-        stored = store.run(self.wanted.run).read_record() or store.create_run(self.wanted)
+        stored = store.run(self.wanted.run).read_record()
+        if stored is None and (former := self._find_former(store)) is not None:
+            return former
+        stored = stored or store.create_run(self.wanted)
         self._check_same(stored, store.url)
         return stored
 
+    def _find_former(self, store: Store) -> RunRecord | None:
+        """The run of this model, these settings and this source that was made by the former rule of pixels."""
+        if self.former is None or self.former.run == self.wanted.run:
+            return None
+        stored = store.run(self.former.run).read_record()
+        if stored is None:
+            return None
+        is_same = (stored.fingerprint, stored.source_root, stored.schema_version) == (
+            self.former.fingerprint,
+            self.former.source_root,
+            self.former.schema_version,
+        )
+        return stored if is_same else None
+
     def _check_same(self, stored: RunRecord, store: str) -> None:
-        wanted = self.wanted
+        wanted = self.wanted if stored.tells_flat or self.former is None else self.former
         if stored.schema_version != wanted.schema_version:
             raise StoreError(
                 f"run {stored.run} in {store} has schema version {stored.schema_version}, this program writes "

@@ -51,7 +51,7 @@ class Tally:
         self.rejects = RejectTally()
         self._started = time.perf_counter()
         self._lock = threading.Lock()
-        self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
+        self._counts = dict.fromkeys(("shards", "images", "labelled", "labels", "flat"), 0)
         self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
 
     def add(self, commit: Commit) -> None:
@@ -65,11 +65,12 @@ class Tally:
                 self._counts["images"] += shard.images.num_rows
                 self._counts["labelled"] += shard.n_labelled
                 self._counts["labels"] += shard.labels.num_rows
+                self._counts["flat"] += shard.n_flat
                 self.rejects.add(shard.images)
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is committed: shards, images, labelled, labels."""
+        """What is committed: shards, images, labelled, labels, flat."""
         with self._lock:
             return dict(self._counts)
 
@@ -99,6 +100,7 @@ class Tally:
             n_labelled=counts["labelled"],
             n_rejected=counts["images"] - counts["labelled"],
             n_labels=counts["labels"],
+            n_flat=counts["flat"],
             seconds=round(self.elapsed_s, 3),
             labelling_s=round(progress.labelling_s, 3),
             images_per_s=round(progress.images_per_s, 2),

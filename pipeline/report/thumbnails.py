@@ -16,10 +16,8 @@ from model.preprocessing import (
     MAX_IMAGE_PIXELS,
     ImageDecodeError,
     allow_image_pixels,
-    load_pixels,
     open_image,
-    to_rgb,
-    upright,
+    see_whole,
 )
 from pipeline.errors import SourceError, StoreError
 from pipeline.sources.originals import ImageRow, Original, read_originals
@@ -107,8 +105,7 @@ def _shrink(data: bytes, max_image_pixels: int) -> Image.Image:
     image = open_image(data, max_image_pixels)
     # A JPEG is decoded no larger than needed; other formats have no such thing.
     image.draft("RGB", (2 * _EDGE_PX, 2 * _EDGE_PX))
-    load_pixels(image)
-    shrunk = to_rgb(upright(image))
+    shrunk = see_whole(image, max_image_pixels=max_image_pixels)
     shrunk.thumbnail((_EDGE_PX, _EDGE_PX))
     return shrunk
 

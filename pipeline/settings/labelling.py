@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from model.choices import DTYPES, RANKINGS, SAMPLINGS
+from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS
 from pipeline.errors import TagstreamError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
 from pipeline.settings.toml_file import check_choice, check_range
 
 ChangedPolicy = Literal["keep", "relabel", "fail"]
+# Of runs whose record names none.
+FORMER_PIXEL_RULE = 1
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
 
 
@@ -48,6 +51,8 @@ class LabelSettings:
     max_label_tokens: int = 16
     honour_exif: bool = True
     """Turn photographs upright by their EXIF orientation."""
+    pixel_rule: int = PIXEL_RULE
+    """How images of more than 8 bits, with alpha or with several frames become 8-bit RGB: a rule of `model.pixels`."""
     dtype: str = "auto"
     """float32, bfloat16 or float16; auto is bfloat16 on GPUs and float32 on CPUs."""
     batch_size: int = 0
@@ -84,6 +89,7 @@ class LabelSettings:
         check_choice("dtype", self.dtype, ("auto", *DTYPES))
         check_choice("changed", self.changed, CHANGED_POLICIES)
         check_range("top_k", self.top_k, 1, 200)
+        check_range("pixel_rule", self.pixel_rule, FORMER_PIXEL_RULE, PIXEL_RULE)
         check_range("max_label_tokens", self.max_label_tokens, 1, 256)
         check_range("batch_size", self.batch_size, 0, 4096)
         for name in ("actors", "min_actors", "max_actors"):
@@ -115,8 +121,10 @@ class LabelSettings:
     def labelling(self, dtype: str) -> dict[str, Any]:
         """The settings that decide the labels, with the dtype as resolved.
 
-        Limits of a sample are not among them: they decide which are rejected, and a run may go on with others.
+        Limits of a sample are not among them: they decide which are rejected, and a run may go on with others. Nor is
+        the former rule of pixels: runs were made by it before there was another, and keep their fingerprint.
         """
+        rule = {} if self.pixel_rule == FORMER_PIXEL_RULE else {"pixel_rule": self.pixel_rule}
         return {
             "top_k": self.top_k,
             "ranking": self.ranking,
@@ -124,7 +132,13 @@ class LabelSettings:
             "max_label_tokens": self.max_label_tokens,
             "honour_exif": self.honour_exif,
             "dtype": dtype,
+            **rule,
         }
+
+
+def full_labelling(labelling: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide the labels as a run's record has them, and those that it leaves out."""
+    return {"pixel_rule": FORMER_PIXEL_RULE, **labelling}
 
 
 def resolve_dtype(dtype: str, device: str) -> str:

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from model.image_formats import SUFFIXES, format_of
 from pipeline.text import plain
 
 READ_STAGE = "read"
 DECODE_STAGE = "decode"
 
-IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+IMAGE_SUFFIXES = SUFFIXES
 # Of formats that have another suffix, too.
 _OTHER_SPELLINGS = frozenset({"jpe", "jfif", "jif", "apng"})
-_STARTS = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)
 # What web sites and download tools add to a suffix: .jpg_large, .jpg!thumb, .jpg?width=100.
 _ADDED = re.compile(r"([a-z0-9]+)[_!?:@&%-].*", re.DOTALL)
 
@@ -29,7 +29,7 @@ def is_image_suffix(suffix: str) -> bool:
 
 def looks_like_image(start: bytes) -> bool:
     """Whether content begins like that of an image in a usual format; 12 bytes are enough."""
-    return _STARTS.match(start) is not None
+    return format_of(start) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

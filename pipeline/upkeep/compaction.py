@@ -36,7 +36,7 @@ from pipeline.store.ownership import (
 )
 from pipeline.store.parquet_file import describe_file, read_file, version_of
 from pipeline.store.run import Run
-from schemas import IMAGES, LABELS, SPELLINGS
+from schemas import FORMER_IMAGES, IMAGES, LABELS, SPELLINGS
 
 # About 8 million labels: sorted in memory, and a billion labels are some hundred files.
 _TARGET_BYTES = 128 << 20
@@ -171,7 +171,8 @@ def _compact(run: Run, unit: _Unit, committed: CommittedShards, vocabulary: Voca
             in_order = connection.sql(read_sql("sorted_labels")).to_arrow_reader(_LABELS_A_GROUP)
             _write(folder / "labels", in_order, LABELS.with_metadata(described), _LABELS_A_GROUP)
         images = images.sort_by([("shard", "ascending"), ("index", "ascending")])
-        _write(folder / "images", images.to_reader(), IMAGES.with_metadata(described), _IMAGES_A_GROUP)
+        schema = IMAGES if "flat" in images.column_names else FORMER_IMAGES
+        _write(folder / "images", images.to_reader(), schema.with_metadata(described), _IMAGES_A_GROUP)
         # All are whole before any is seen: who reads the folders without a catalog sees rows twice for an instant.
         move_whole(run.filesystem, folder / "spellings", run.layout.spellings(name))
         move_whole(run.filesystem, folder / "labels", run.layout.labels(name))

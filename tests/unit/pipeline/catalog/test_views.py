@@ -15,7 +15,7 @@ from pipeline.errors import StoreError, TagstreamError
 from pipeline.storage.files import open_filesystem
 from pipeline.store.ownership import file_name
 from pipeline.store.store import Store
-from schemas import IMAGES, LABELS, REJECTED
+from schemas import FORMER_IMAGES, IMAGES, LABELS, REJECTED
 from tests.fixtures.stored.tables import commit_shard, job_record, run_record, shard_tables
 
 RUN = "run-1"
@@ -49,6 +49,18 @@ def refusal(store: Store, query: str) -> str:
 
 class TestViews:
     """What a query sees."""
+
+    def test_images_of_runs_of_before_do_not_tell_whether_they_are_flat(self, tmp_path: Path) -> None:
+        store = Store(str(tmp_path / "both"))
+        for run, told, settings in (("before", {}, {}), ("today", {"flat": True}, {"pixel_rule": 2})):
+            record = store.create_run(run_record(run, labelling={"top_k": 5, "ranking": "prob", **settings}))
+            assert record.tells_flat == bool(told)
+            images, labels = shard_tables("s", 1)
+            images = images.set_column(images.num_columns - 1, "flat", [pa.array([told.get("flat")], pa.bool_())])
+            images = images if told else images.select(FORMER_IMAGES.names)
+            store.run(run).commit("s", images, labels, {})
+        assert rows(store, "SELECT run, flat FROM images ORDER BY run") == [("before", None), ("today", True)]
+        assert rows(store, "SELECT count(*) FROM labels JOIN images USING (run, image_id)") == [(4,)]
 
     @pytest.mark.parametrize(
         ("view", "columns"), [("images", [*IMAGES.names, "run"]), ("labels", [*LABELS.names, "run", "name"])]

@@ -277,6 +277,19 @@ def _with_sample(sample: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([row], schema=BATCHES)
 
 
+def test_an_image_of_one_colour_is_marked() -> None:
+    picture = encode(Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).convert("RGB"), "PNG")
+    table = StubLabeler(CONFIG)(batch(shade(10), picture, b"damaged", None))
+    assert table["flat"].to_pylist() == [True, False, None, None]
+
+
+@pytest.mark.parametrize(("rule", "corner"), [(1, 0), (2, 15)])
+def test_pixels_are_seen_by_the_rule_that_is_set(rule: int, corner: int) -> None:
+    dark = Image.fromarray((np.arange(64, dtype=np.uint16).reshape(8, 8) * 16 + 60).clip(0, 1023))
+    (labels,) = StubLabeler(replace(CONFIG, pixel_rule=rule))(batch(encode(dark, "PNG")))["labels"].to_pylist()
+    assert labels[0]["label"] == f"shade {corner}"
+
+
 @pytest.mark.parametrize(("honour_exif", "corner"), [(True, 250), (False, 0)])
 def test_photographs_are_turned_upright_where_that_is_set(honour_exif: bool, corner: int) -> None:
     # Black above white; orientation 3 turns it by half a circle.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.dataflow.rows import FAILED_SHARD, LABELLED_ROWS
 from pipeline.errors import TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard, make_whole
-from schemas import IMAGES, LABELLED, LABELS, REJECTED, image_id
+from schemas import FORMER_IMAGES, IMAGES, LABELLED, LABELS, REJECTED, image_id
 
 
 def row(shard: str, index: int, n_labels: int = 0, **changed: Any) -> dict[str, Any]:
@@ -48,6 +48,10 @@ class TestTables:
     def test_the_tables_have_the_schemas_of_the_store(self) -> None:
         whole = assemble(shard_rows("s", 5))
         assert (whole.images.schema, whole.labels.schema) == (IMAGES, LABELS)
+
+    def test_images_of_a_run_of_before_have_its_columns(self) -> None:
+        (whole,) = ShardAssembler(FORMER_IMAGES).add(table(shard_rows("s", 5)))
+        assert (whole.images.schema, whole.n_flat) == (FORMER_IMAGES, 0)
 
     def test_every_row_is_one_image_row(self) -> None:
         given = row(

@@ -113,6 +113,24 @@ class TestOpening:
         with pytest.raises(StoreError, match="labels /data/shards, not @/lists/other; give"):
             identify(Source("@/lists/other", "")).open_run(store)
 
+    @pytest.mark.parametrize("run", ["r", None], ids=["named", "called by its fingerprint"])
+    def test_a_run_of_the_former_rule_of_pixels_goes_on_by_it(self, store: Store, run: str | None) -> None:
+        made = identify(run=run, settings=LabelSettings(pixel_rule=1)).open_run(store)
+        assert not made.tells_flat
+        assert identify(run=run).open_run(store) == made
+        assert store.run_names() == [made.run]
+
+    def test_settings_that_differ_from_those_of_a_former_run_are_named_without_the_rule(self, store: Store) -> None:
+        identify(settings=LabelSettings(pixel_rule=1)).open_run(store)
+        with pytest.raises(StoreError, match=r"made with other settings \(top_k 20 -> 3\); leave"):
+            identify(settings=LabelSettings(top_k=3)).open_run(store)
+
+    def test_beside_a_former_run_of_another_source_a_new_one_is_made(self, store: Store) -> None:
+        former = identify(run=None, settings=LabelSettings(pixel_rule=1)).open_run(store)
+        made = identify(Source("shards", "/data/other"), run=None).open_run(store)
+        assert made.tells_flat
+        assert store.run_names() == sorted([former.run, made.run])
+
     def test_a_run_of_another_schema_version_is_refused(self, store: Store) -> None:
         store.create_run(replace(identify().wanted, schema_version=99))
         with pytest.raises(StoreError, match="has schema version 99, this program writes 1; use another --run"):

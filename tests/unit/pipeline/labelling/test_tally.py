@@ -37,7 +37,7 @@ def images(shard: str, *faults: str | None) -> pa.Table:
         {"shard": shard, "index": index, "key": f"k{index}", "status": "rejected", "stage": "read", "error": fault}
         | {"message": f"at https://me:secret@{shard}"}
         if fault
-        else {"shard": shard, "index": index, "key": f"k{index}", "status": "labelled"}
+        else {"shard": shard, "index": index, "key": f"k{index}", "status": "labelled", "flat": index == 2}
         for index, fault in enumerate(faults)
     ]
     return pa.Table.from_pylist(rows, schema=IMAGES)
@@ -56,13 +56,13 @@ class TestTally:
         tally = Tally()
         tally.add(commit("a", None, "NoImage", None, n_labels=5))
         tally.add(commit("b", None, n_labels=2))
-        assert tally.counts == {"shards": 2, "images": 4, "labelled": 3, "labels": 7}
+        assert tally.counts == {"shards": 2, "images": 4, "labelled": 3, "labels": 7, "flat": 1}
         assert [(found["error"], found["n_images"]) for found in tally.rejects.most_first()] == [("NoImage", 1)]
 
     def test_a_shard_that_was_not_written_counts_for_the_seconds_only(self) -> None:
         tally = Tally()
         tally.add(commit("a", None, "NoImage", n_labels=5, is_written=False))
-        assert tally.counts == {"shards": 0, "images": 0, "labelled": 0, "labels": 0}
+        assert tally.counts == {"shards": 0, "images": 0, "labelled": 0, "labels": 0, "flat": 0}
         assert tally.rejects.most_first() == []
         record = tally.job_record(JOB, Progress(), "done")
         assert record.seconds_by_stage == {"read": 0.5, "decode": 1.0, "infer": 2.0, "write": 0.25}
@@ -85,7 +85,7 @@ class TestJobRecord:
         assert (record.run, record.started, record.outcome) == ("r", JOB.started, "running")
         assert (record.n_shards_source, record.n_shards_done_before, record.n_shards_changed) == (4, 1, 1)
         assert (record.n_shards_committed, record.n_images, record.n_labelled) == (2, 4, 3)
-        assert (record.n_rejected, record.n_labels, record.n_retried) == (1, 7, 0)
+        assert (record.n_rejected, record.n_labels, record.n_flat, record.n_retried) == (1, 7, 1, 0)
         assert record.seconds_by_stage == {"read": 1.0, "decode": 2.0, "infer": 4.0, "write": 0.5}
         assert record.workers == {"actors": 1, "device": "cpu", "batch_size": 8}
         assert record.predicted_s == 1.235
