@@ -48,6 +48,8 @@ class RunRecord(_JsonRecord):
     versions: dict[str, str]
     sources: list[str] = field(default_factory=list)
     """All arguments of a source that was given by several, as `source` has a single one."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Columns of Parquet files that were asked for: image, key, caption, label."""
 
     @property
     def addresses(self) -> tuple[str, ...]:

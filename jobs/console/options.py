@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from jobs.console.log import start_log
+from pipeline.sources.shard import ColumnNames
 
 
 class FiniteRange(click.FloatRange):
@@ -56,6 +57,24 @@ head_address_option = click.option(
 )
 lock_option = click.option("--lock", is_flag=True, help="Exit 5 at once if another job has the run.")
 verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+
+
+def column_options(command: Any) -> Any:
+    """The options of a verb that say what the columns of Parquet files are; `column_names` takes them."""
+    for role, what in (
+        ("label", "with given labels: text, or classes of Hugging Face"),
+        ("caption", "with captions"),
+        ("key", "that names each image"),
+        ("image", "with the images"),
+    ):
+        option = click.option(f"--{role}-column", help=f"Parquet column {what}.  [default: found]")
+        command = option(command)
+    return command
+
+
+def column_names(flags: dict[str, Any]) -> ColumnNames:
+    """Takes the flags of `column_options` out of all flags."""
+    return ColumnNames(**{role: flags.pop(f"{role}_column") for role in ("image", "key", "caption", "label")})
 
 
 def config_option(help_text: str) -> Callable[[Any], Any]:

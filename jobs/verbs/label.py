@@ -19,6 +19,8 @@ from jobs.console.options import (
     actors_option,
     batch_size_option,
     closing_options,
+    column_names,
+    column_options,
     config_option,
     lock_option,
     log_format_option,
@@ -68,6 +70,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
     help="Exit 3 if a larger share is rejected.  [default: 0.5, of 20 or more]",
 )
 @click.option("--count-skipped", is_flag=True, help="Count what is left out as rejected, the first time.")
+@column_options
 @batch_size_option
 @actors_option
 @ray_address_option
@@ -114,7 +117,7 @@ def label(
 
 def _request(source: tuple[str, ...], store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
     settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
-    plan = flags.pop("plan")
+    plan, columns = flags.pop("plan"), column_names(flags)
     if model == DEMO_MODEL:
         say(DEMO_NOTICE)
     return LabelRequest(
@@ -122,6 +125,7 @@ def _request(source: tuple[str, ...], store: str, model: str, config: str | None
         store=store,
         model=model,
         settings=settings,
+        columns=columns,
         command=command_line(),
         predict=Forecast.read(plan).seconds_of if plan else None,
         **flags,

@@ -11,6 +11,8 @@ from jobs.console.options import (
     FiniteRange,
     actors_option,
     batch_size_option,
+    column_names,
+    column_options,
     config_option,
     format_option,
     model_option,
@@ -43,6 +45,7 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
 @click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for this many, from one here.")
 @top_k_option
+@column_options
 @batch_size_option
 @actors_option
 @ray_address_option
@@ -70,6 +73,7 @@ def plan(source: tuple[str, ...], model: str, config: str | None, output: str, *
         store="",
         model=model,
         settings=settings,
+        columns=column_names(options),
         address=options.pop("address"),
         verbose=options.pop("verbose"),
     )

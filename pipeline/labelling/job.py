@@ -32,6 +32,7 @@ from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.settings.labelling import full_labelling
 from pipeline.sources.listing import find_source, source_name
+from pipeline.sources.parquet_reader import check_columns
 from pipeline.storage.model_cache import pin_model
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
@@ -94,10 +95,10 @@ class LabelJob:
             job = self._open(held)
             former = job.run.read_jobs()
             self.skipped, self.n_skipped_before = job.source.skipped, former[-1].n_skipped if former else 0
-            plan = self.shard_plan = self._assignment.plan(job)
+            plan = self.shard_plan = self._assignment.plan(job).with_columns(self.request.columns)
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
-                self.notes += _former_rule_notes(job)
+                self.notes += [*_former_rule_notes(job), *check_columns(plan.pending)]
                 with _recorded(job.run, make_record):
                     self.progress.begin("starting Ray", len(plan.pending))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))

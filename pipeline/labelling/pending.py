@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from pipeline.errors import SourceError
 from pipeline.sources.image_folder import deal, folder_shard, generation_name, split_generation
-from pipeline.sources.shard import Shard, Source
+from pipeline.sources.shard import ColumnNames, Shard, Source
 from pipeline.storage.files import CLOCK_SKEW_S
 from pipeline.store.ownership import CommittedShard, CommittedShards, shard_stem
 from pipeline.store.run import Run
@@ -38,6 +38,10 @@ class ShardPlan:
     def n_done(self) -> int:
         """Number of the source's shards that need no labelling."""
         return self.n_shards - len(self.pending)
+
+    def with_columns(self, columns: ColumnNames) -> ShardPlan:
+        """The same work, of which Parquet files are read by these columns."""
+        return replace(self, pending=[replace(shard, columns=columns) for shard in self.pending])
 
 
 def plan_shards(run: Run, source: Source, n_buckets: int, changed_policy: str) -> ShardPlan:

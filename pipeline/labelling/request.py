@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pipeline.dataflow.labeler import Labeler
 from pipeline.labelling.pending import ShardPlan
 from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.shard import ColumnNames
 from schemas import JobRecord, RunRecord
 
 
@@ -22,6 +23,8 @@ class LabelRequest:
     model: str
     """Local folder, `org/name` or `org/name@revision` of the hub, or URL of the model, or `demo`."""
     settings: LabelSettings = field(default_factory=LabelSettings)
+    columns: ColumnNames = field(default_factory=ColumnNames)
+    """What the columns of Parquet files are, where that is asked for."""
     run: str | None = None
     """Name of the run; the default is made of the model's name and the run's fingerprint."""
     address: str | None = None

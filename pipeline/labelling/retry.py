@@ -24,7 +24,7 @@ from pipeline.labelling.request import LabelRequest
 from pipeline.labelling.source_status import known_addresses
 from pipeline.settings.labelling import LabelSettings, full_labelling
 from pipeline.settings.toml_file import read_settings
-from pipeline.sources.shard import Shard
+from pipeline.sources.shard import ColumnNames, Shard
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.run_choice import choose_run_to_change
@@ -105,6 +105,7 @@ class RetryAssignment(Assignment):
             job.notes.append(f"shard {shard.name} changed while it was read, and stays as it was")
             return None
         images, labels = job.run.read_shard(shard.name, former)
+        shard = replace(shard, images=_under_former_keys(images, shard.images, self._wanted[shard.name]))
         merged = merge_rows((images, labels), (shard.images, shard.labels), self._wanted[shard.name])
         return replace(shard, images=merged[0], labels=merged[1], source_size=version.size, source_etag=version.etag)
 
@@ -127,6 +128,20 @@ def merge_rows(
     images = _replace_rows(stored[0], again[0], former, of_images).sort_by([by_index])
     labels = _replace_rows(stored[1], again[1], former, LABELS).sort_by([by_index, by_rank])
     return images.combine_chunks(), labels.combine_chunks()
+
+
+def _under_former_keys(stored: pa.Table, again: pa.Table, wanted: tuple[int, ...]) -> pa.Table:
+    """Images that came back, under the key that they were rejected by for being another image's, too.
+
+    Today such an image gets a key of its own. Its row has an id of the former key already.
+    """
+    rows = stored.filter(pc.equal(stored["error"], "DuplicateKey")).select(["index", "key"]).to_pylist()
+    repeated = {row["index"]: row["key"] for row in rows}
+    keys = []
+    for index, key in zip(again["index"].to_pylist(), again["key"].to_pylist(), strict=True):
+        former = repeated.get(wanted[index])
+        keys.append(former if former is not None and key.startswith(f"{former}~") else key)
+    return again.set_column(again.column_names.index("key"), again.schema.field("key"), pa.array(keys, pa.string()))
 
 
 def _former_rows(stored: pa.Table, again: pa.Table, wanted: tuple[int, ...]) -> dict[int, dict[str, Any]]:
@@ -185,6 +200,7 @@ def _label_request(record: RunRecord, jobs: Sequence[JobRecord], request: RetryR
         store=request.store,
         model=record.model,
         settings=settings,
+        columns=ColumnNames(**record.columns),
         run=record.run,
         address=request.address,
         verbose=request.verbose,

@@ -59,6 +59,7 @@ class RunIdentity:
             labelling=labelling,
             versions=installed_versions(),
             sources=given if len(given) > 1 else [],
+            columns=request.columns.given(),
         )
         labelling = replace(request.settings, pixel_rule=FORMER_PIXEL_RULE).labelling(pool.dtype)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
@@ -109,6 +110,16 @@ class RunIdentity:
                 f"run {stored.run} in {store} labels {stored.source_root or stored.source}, not "
                 f"{wanted.source_root or wanted.source}; give this source a --run name of its own"
             )
+        if stored.columns != wanted.columns:
+            raise StoreError(
+                f"run {stored.run} in {store} reads {_columns(stored)} of Parquet files, not {_columns(wanted)}; "
+                "ask for the same columns, or give the others a --run name of their own"
+            )
+
+
+def _columns(record: RunRecord) -> str:
+    asked = ", ".join(f"{role} {name}" for role, name in record.columns.items())
+    return f"the columns {asked}" if asked else "the columns that it finds"
 
 
 def _differences(stored: RunRecord, wanted: RunRecord) -> list[str]:

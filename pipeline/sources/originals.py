@@ -19,6 +19,7 @@ from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.image_folder import is_hidden, is_image_name, suffix_of
 from pipeline.sources.listing import find_source
 from pipeline.sources.sample import Sample, is_image_suffix
+from pipeline.sources.shard import ColumnNames
 from pipeline.sources.shard_reader import OpenFile, open_if_exists
 from pipeline.storage.files import Filesystem, is_gone, open_filesystem, read_if_exists, storage_errors
 from pipeline.text import CONCEALED, one_line
@@ -107,15 +108,17 @@ class _Shards:
         """The shard's file; None where the shard is gone."""
         if ".." in PurePosixPath(name).parts:
             return None
+        columns = ColumnNames(**self._record.columns)
         if self._record.source_root:
             # Not a URL of root and name, in which a hostile name could address another filesystem.
             filesystem, root = open_filesystem(self._record.source_root)
-            opened = (open_if_exists(filesystem, f"{root}/{name}{suffix}") for suffix in _SHARD_SUFFIXES)
+            paths = [f"{root}/{name}{suffix}" for suffix in _SHARD_SUFFIXES]
+            opened = (open_if_exists(filesystem, path, columns) for path in paths)
             if (file := next((file for file in opened if file is not None), None)) is not None:
                 return file
         # The listing has the name that the file itself has, such as `a.TAR`.
         url = self._listed().get(name)
-        return None if url is None else open_if_exists(*open_filesystem(url))
+        return None if url is None else open_if_exists(*open_filesystem(url), columns)
 
     def _listed(self) -> dict[str, str]:
         """URLs by name, as the source is listed."""

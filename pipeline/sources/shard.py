@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from pipeline.text import valid_unicode
@@ -13,6 +13,20 @@ ShardKind = Literal["tar", "zip", "parquet", "folder"]
 _TAR = re.compile(r".*(\.tar(\.(gz|bz2|xz|zst|lz4))?|\.(tgz|tbz|tbz2|txz|tzst))")
 # Some writers name the codec behind the suffix. It is that of the pages within: the file is plain Parquet.
 _PARQUET = re.compile(r".*\.(parquet(\.(snappy|gzip|gz|zstd|lz4|brotli))?|parq|pq)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnNames:
+    """Columns of Parquet files that were asked for; None where the files themselves tell."""
+
+    image: str | None = None
+    key: str | None = None
+    caption: str | None = None
+    label: str | None = None
+
+    def given(self) -> dict[str, str]:
+        """The names that were asked for, by what the column is."""
+        return {role: name for role, name in asdict(self).items() if name is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,8 @@ class Shard:
     wanted: tuple[int, ...] | None = None
     """Indexes in the shard of the samples to read, ascending; None: all. In an image folder's shard, `files` holds
     those samples alone, and these are their indexes in the whole shard."""
+    columns: ColumnNames = ColumnNames()
+    """What the columns of a Parquet file are."""
 
     wanted_keys: tuple[str, ...] = ()
     """The keys that the wanted samples had; none where they are not known. A sample of such a key counts as well if it

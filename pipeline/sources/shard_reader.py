@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import IO, Protocol
 
@@ -15,7 +16,7 @@ from pipeline.sources.image_folder import read_files
 from pipeline.sources.listing import current_version
 from pipeline.sources.parquet_reader import count_in_parquet, read_parquet
 from pipeline.sources.sample import Sample, fault
-from pipeline.sources.shard import Shard, ShardKind, kind_of_file
+from pipeline.sources.shard import ColumnNames, Shard, ShardKind, kind_of_file
 from pipeline.sources.tar_reader import count_in_tar, read_tar
 from pipeline.sources.zip_reader import count_in_zip, read_zip
 from pipeline.storage.files import Filesystem, is_gone, open_filesystem, storage_errors
@@ -57,11 +58,15 @@ def read_head(shard: Shard, n_samples: int) -> Head:
         return _READERS[shard.kind].head(shard, n_samples)
 
 
-def open_if_exists(filesystem: Filesystem, path: str) -> OpenFile | None:
-    """A shard's file by its path; None where there is none. A file of another suffix is read as a tar."""
+def open_if_exists(filesystem: Filesystem, path: str, columns: ColumnNames | None = None) -> OpenFile | None:
+    """A shard's file by its path; None where there is none. A file of another suffix is read as a tar.
+
+    Args:
+        columns: what the columns of a Parquet file are, where that was asked for.
+    """
     reader = _FILE_READERS[kind_of_file(path) or "tar"]
     try:
-        return reader.open(filesystem, path, path)
+        return reader.open(filesystem, path, path, columns or ColumnNames())
     except (OSError, ValueError) as error:
         if is_gone(error):
             return None
@@ -84,17 +89,19 @@ class _FileReader:
 
     cache_type: str
     """How fsspec reads ahead."""
-    decode: Callable[[IO[bytes], str, int], Iterator[Sample]]
+    decode: Callable[..., Iterator[Sample]]
     """Samples of a stream, given what messages call the file, and the largest image in bytes."""
     count: Callable[[IO[bytes], int, int], tuple[int, int]]
     """Samples at a stream's beginning and the bytes that they take, given the stream's bytes and how many samples."""
+    has_columns: bool = False
+    """Whether `decode` takes `columns`, too."""
 
-    def open(self, filesystem: Filesystem, path: str, name: str) -> OpenFile:
+    def open(self, filesystem: Filesystem, path: str, name: str, columns: ColumnNames) -> OpenFile:
         stream = filesystem.open(path, "rb", block_size=_READ_AHEAD_BYTES, cache_type=self.cache_type)
-        return OpenFile(stream, name, self.decode)
+        return OpenFile(stream, name, partial(self.decode, columns=columns) if self.has_columns else self.decode)
 
     def samples(self, shard: Shard, max_sample_bytes: int) -> Iterator[Sample]:
-        with self.open(*open_filesystem(shard.url), shard.url) as file:
+        with self.open(*open_filesystem(shard.url), shard.url, shard.columns) as file:
             samples = file.samples(max_sample_bytes)
             if shard.wanted is None:
                 yield from samples
@@ -170,7 +177,7 @@ def _find_again(samples: Iterator[Sample], wanted: dict[int, str]) -> Iterator[S
     n_given = 0
     for index, sample in enumerate(samples):
         place = places.get(index)
-        if place is not None and wanted[index] != sample.key:
+        if place is not None and not _is_named(sample.key, wanted[index]):
             moved[wanted[index]] = place
             place = None
         if place is None:
@@ -181,6 +188,11 @@ def _find_again(samples: Iterator[Sample], wanted: dict[int, str]) -> Iterator[S
             n_given = place + 1
         if n_given == len(wanted):
             return
+
+
+def _is_named(key: str, former: str) -> bool:
+    """Whether a key is the former one, or one that another image's key was made into: `x~2`."""
+    return key == former or (key.startswith(f"{former}~") and key[len(former) + 1 :].isdigit())
 
 
 def _decode_zip(stream: IO[bytes], name: str, max_sample_bytes: int) -> Iterator[Sample]:
@@ -197,7 +209,7 @@ _FILE_READERS = {
     # Jumps to its table of members first.
     "zip": _FileReader("bytes", _decode_zip, count_in_zip),
     # Jumps to its footer and between columns.
-    "parquet": _FileReader("none", read_parquet, count_in_parquet),
+    "parquet": _FileReader("none", read_parquet, count_in_parquet, has_columns=True),
 }
 _READERS: Mapping[ShardKind, _ShardReader] = {
     "tar": _FILE_READERS["tar"],

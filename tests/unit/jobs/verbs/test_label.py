@@ -12,6 +12,7 @@ from jobs.verbs import label as label_module
 from jobs.verbs.label import judge, label
 from pipeline.errors import TagstreamError
 from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.sources.shard import ColumnNames
 from tests.fixtures.stored.tables import job_record
 
 
@@ -55,6 +56,13 @@ def test_what_is_no_setting_is_taken_over_as_it_is(tmp_path: Path, requests: lis
     (request,) = requests
     assert (request.sources, request.store, request.model) == (("source",), "store", "model")
     assert (request.run, request.address, request.verbose) == ("mine", "auto", True)
+
+
+def test_columns_of_parquet_files_are_asked_for_by_name(tmp_path: Path, requests: list[LabelRequest]) -> None:
+    run(tmp_path, "--image-column", "img", "--key-column", "id", "--caption-column", "alt", "--label-column", "class")
+    run(tmp_path)
+    columns = [request.columns for request in requests]
+    assert columns == [ColumnNames(image="img", key="id", caption="alt", label="class"), ColumnNames()]
 
 
 def test_without_a_model_the_demos_is_used_and_what_it_does_not_know_is_said(requests: list[LabelRequest]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cluster.pool import PoolPlan
@@ -29,13 +30,17 @@ from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.labelling.retry import RetryJob, RetryRequest
 from pipeline.labelling.source_status import compare_with_source
 from pipeline.settings.labelling import ComingNodes, LabelSettings
+from pipeline.sources import parquet_reader
 from pipeline.sources.batches import read_batches_or_failure
-from pipeline.sources.shard import Shard
+from pipeline.sources.originals import read_originals
+from pipeline.sources.sample import Sample, fault
+from pipeline.sources.shard import ColumnNames, Shard
 from pipeline.store.store import Store
-from schemas import JobRecord
-from tests.fixtures.corpus import shard_bytes, write_tars
+from schemas import JobRecord, content_hash
+from tests.fixtures.corpus import jpeg, shard_bytes, write_tars
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 from tests.fixtures.servers.fake_hub import FakeHub
 
@@ -381,3 +386,66 @@ class TestModelsOfTheHub:
             job.run()
         assert job.progress.snapshot().phase == "finding the model"
         assert not Path(label_request.store).exists()
+
+
+class TestParquet:
+    """Columns of Parquet files, from the request to the originals."""
+
+    @pytest.fixture
+    def of_parquet(self, tmp_path: Path) -> LabelRequest:
+        """Four images in two columns, under two keys."""
+        (tmp_path / "source").mkdir()
+        images = pa.array([jpeg(number) for number in range(4)])
+        table = pa.table({"image": images, "scan": images[::-1], "key": ["x", "y", "x", "y"]})
+        pq.write_table(table, tmp_path / "source" / "a.parquet")
+        settings = LabelSettings(top_k=5, batch_size=8)
+        source, store = str(tmp_path / "source"), str(tmp_path / "store")
+        return LabelRequest(source=source, store=store, model="demo", run="r", settings=settings)
+
+    def images(self, request: LabelRequest) -> list[dict[str, Any]]:
+        images = Store(request.store).run("r").read_shard("a", Store(request.store).run("r").committed()["a"])[0]
+        return images.to_pylist()
+
+    def test_columns_that_are_asked_for_are_labelled_and_found_again(self, of_parquet: LabelRequest) -> None:
+        outcome = LabelJob(replace(of_parquet, columns=ColumnNames(image="scan"))).run()
+        images = self.images(of_parquet)
+        assert [image["content_hash"] for image in images] == [content_hash(jpeg(number)) for number in (3, 2, 1, 0)]
+        record = Store(of_parquet.store).run("r").read_record()
+        assert record is not None
+        assert [original.data for original in read_originals(record, images)] == [
+            jpeg(number) for number in (3, 2, 1, 0)
+        ]
+        assert outcome.record.n_labelled == 4
+
+    def test_a_file_without_images_fails_before_anything_is_started(
+        self, of_parquet: LabelRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(job_module, "joined_ray", lambda *_: pytest.fail("Ray was started"))
+        with pytest.raises(
+            SourceError, match=r"has no column img \(--image-column\); it has image: binary, scan: binary"
+        ):
+            LabelJob(replace(of_parquet, columns=ColumnNames(image="img"))).run()
+
+    def test_a_retry_labels_what_was_rejected_for_another_images_key(
+        self, of_parquet: LabelRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class FormerKeys(parquet_reader._Keys):
+            def made_unique(self, sample: Sample) -> Sample:
+                unique = super().made_unique(sample)
+                return sample if unique is sample else fault(sample.key, "DuplicateKey", "left out")
+
+        monkeypatch.setattr(parquet_reader, "_Keys", FormerKeys)
+        LabelJob(of_parquet).run()
+        former = self.images(of_parquet)
+        monkeypatch.undo()
+        monkeypatch.setattr(job_module, "joined_ray", lambda *_: contextlib.nullcontext())
+        monkeypatch.setattr(job_module, "stream_labels", label_here)
+        RetryJob(RetryRequest(store=of_parquet.store, error="DuplicateKey", labeler_class=InstantLabeler)).run()
+        images = self.images(of_parquet)
+
+        assert [image["error"] for image in former] == [None, None, "DuplicateKey", "DuplicateKey"]
+        assert [image["status"] for image in images] == ["labelled"] * 4
+        same = ("image_id", "key", "index")
+        assert [[image[name] for name in same] for image in images] == [
+            [image[name] for name in same] for image in former
+        ]

@@ -15,7 +15,7 @@ from pipeline.labelling.request import LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.image_folder import count_buckets
-from pipeline.sources.shard import FileVersion, ImageFile, Source
+from pipeline.sources.shard import ColumnNames, FileVersion, ImageFile, Source
 from pipeline.store.store import Store
 
 SOURCE = Source("shards", "/data/shards")
@@ -33,8 +33,16 @@ def identify(
     run: str | None = "r",
     settings: LabelSettings | None = None,
     n_gpus: int = 0,
+    columns: ColumnNames | None = None,
 ) -> RunIdentity:
-    request = LabelRequest(source=source.given, store="", model=model, run=run, settings=settings or LabelSettings())
+    request = LabelRequest(
+        source=source.given,
+        store="",
+        model=model,
+        run=run,
+        settings=settings or LabelSettings(),
+        columns=columns or ColumnNames(),
+    )
     return RunIdentity.of(request, source, plan_pool([Node(8, n_gpus)], request.settings))
 
 
@@ -112,6 +120,12 @@ class TestOpening:
         identify().open_run(store)
         with pytest.raises(StoreError, match="labels /data/shards, not @/lists/other; give"):
             identify(Source("@/lists/other", "")).open_run(store)
+
+    def test_other_columns_of_the_same_source_are_another_run(self, store: Store) -> None:
+        identify(columns=ColumnNames(image="img")).open_run(store)
+        expected = "reads the columns image img of Parquet files, not the columns that it finds; ask for the same"
+        with pytest.raises(StoreError, match=expected):
+            identify().open_run(store)
 
     @pytest.mark.parametrize("run", ["r", None], ids=["named", "called by its fingerprint"])
     def test_a_run_of_the_former_rule_of_pixels_goes_on_by_it(self, store: Store, run: str | None) -> None:

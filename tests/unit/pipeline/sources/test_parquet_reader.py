@@ -142,10 +142,20 @@ class TestFaults:
             ("00000002", None, "NoImage"),
         ]
 
-    def test_a_key_that_comes_again_is_one_rejected_row(self) -> None:
-        assert rows({"key": ["x", "y", "x"], "bytes": IMAGES}) == [
+    def test_different_images_of_one_key_are_samples_of_their_own(self) -> None:
+        assert rows({"key": ["x", "y", "x", "x~2", "x"], "bytes": [*IMAGES, b"D", b"E"]}) == [
             ("x", b"A", None),
             ("y", b"B", None),
+            ("x~2", b"C", None),
+            ("x~2~2", b"D", None),
+            ("x~3", b"E", None),
+        ]
+
+    def test_the_same_image_under_the_same_key_is_one_rejected_row(self) -> None:
+        assert rows({"key": ["x", "x", "x", "x"], "bytes": [b"A", b"B", b"A", b"B"]}) == [
+            ("x", b"A", None),
+            ("x~2", b"B", None),
+            ("x", None, "DuplicateKey"),
             ("x", None, "DuplicateKey"),
         ]
 
