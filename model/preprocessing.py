@@ -152,13 +152,13 @@ def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS, rule: int 
             # The limit is checked below; Pillow's own warning about large images says the same.
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=readers_for(kind))
+            if rule > 1:
+                _choose_page(image)
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{error}") from error
     # As in `load_pixels`: damaged numbers lead to errors of any kind.
     except Exception as error:
         raise ImageDecodeError(explain_unreadable(data, kind, error)) from error
-    if rule > 1:
-        _choose_page(image)
     _check_size(image, max_image_pixels)
     return image
 
@@ -259,11 +259,12 @@ def see_whole(
     Raises ImageDecodeError where it cannot be decoded.
     """
     first = _see_frame(opened, honour_exif, rule)
-    if rule == 1 or not hasattr(opened, "n_frames") or not is_flat(first):
+    if rule == 1 or not is_flat(first):
         return first
     start = opened.tell()
     try:
-        for number in range(start + 1, min(opened.n_frames, start + _N_FRAMES_LOOKED_AT)):
+        n_frames = getattr(opened, "n_frames", 1)
+        for number in range(start + 1, min(n_frames, start + _N_FRAMES_LOOKED_AT)):
             opened.seek(number)
             _check_size(opened, max_image_pixels)
             if not is_flat(frame := _see_frame(opened, honour_exif, rule)):
@@ -286,11 +287,21 @@ def _see_frame(opened: Image.Image, honour_exif: bool, rule: int) -> Image.Image
         rgb = to_rgb(turned, rule)
         if not is_deep or not isinstance(stream, io.BytesIO) or uses_upper_bytes(rgb):
             return rgb
-        lower = Image.open(stream, formats=[str(opened.format)])
+        lower = _open_lower_bytes(stream, str(opened.format), frame)
+        return rgb if lower is None else join_bytes(turned, turn(lower))
+
+
+def _open_lower_bytes(stream: io.BytesIO, image_format: str, frame: int) -> Image.Image | None:
+    """The lower bytes of an image's 16-bit colours; None where it does not decode a second time as it did the first."""
+    try:
+        lower = Image.open(stream, formats=[image_format])
         lower.seek(frame)
         take_lower_bytes(lower)
-        load_pixels(lower)
-        return join_bytes(turned, turn(lower))
+        lower.load()
+    # As in `load_pixels`: damaged numbers lead to errors of any kind.
+    except Exception:
+        return None
+    return lower
 
 
 def _as_it_is(image: Image.Image) -> Image.Image:

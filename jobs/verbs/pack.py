@@ -21,7 +21,7 @@ _N_NAMES_SHOWN = 3
     "--captions",
     multiple=True,
     metavar="FILE",
-    help="COCO annotations, a JSON {file: captions}, or a CSV with the columns file and caption or labels. "
+    help="COCO annotations, a JSON {file: captions}, or a JSONL, CSV or TSV with file_name and caption or labels. "
     "May be given several times.",
 )
 @click.option("--shard-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in a shard.")
@@ -29,7 +29,8 @@ def pack(folder: str, out: str, captions: tuple[str, ...], shard_size: int) -> N
     """Pack the images in FOLDER and its subfolders into shards 00000.tar, 00001.tar, ...
 
     All paths may be URLs (s3://...). Captions and labels are packed as .txt and .json. They come from --captions;
-    without it, from x.txt and x.json beside x.jpg. The same input gives the same bytes.
+    without it, from x.txt and x.json beside x.jpg, and from metadata.jsonl or metadata.csv in a folder. The same input
+    gives the same bytes.
 
     \b
     tagstream pack photos --out shards
@@ -53,6 +54,9 @@ def _print_report(report: PackReport, out: str) -> None:
         click.echo(
             f"left out: {len(report.unmatched):,} names in the captions are no image of the folder ({names}{more})"
         )
+    if report.problems:
+        n_more = len(report.problems) - 1
+        click.echo(f"left out: {report.problems[0]}" + (f" (and {n_more:,} more)" if n_more else ""))
     if report.skipped:
         click.echo(f"left out: {describe_skipped(report.skipped)}")
     click.echo(f"next: tagstream label {out} --store STORE")

@@ -31,6 +31,7 @@ from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.settings.labelling import full_labelling
+from pipeline.sources.folder_metadata import describe_shards
 from pipeline.sources.listing import find_source, source_name
 from pipeline.sources.parquet_reader import check_columns
 from pipeline.storage.model_cache import pin_model
@@ -96,6 +97,10 @@ class LabelJob:
             former = job.run.read_jobs()
             self.skipped, self.n_skipped_before = job.source.skipped, former[-1].n_skipped if former else 0
             plan = self.shard_plan = self._assignment.plan(job).with_columns(self.request.columns)
+            if plan.pending and job.record.folder_buckets:
+                pending, notes = describe_shards(job.source.root, plan.pending)
+                plan = self.shard_plan = replace(plan, pending=pending)
+                self.notes += notes
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
                 self.notes += [*_former_rule_notes(job), *check_columns(plan.pending)]

@@ -21,9 +21,11 @@ from typing import Any
 
 import webdataset
 
+from pipeline.annotations.annotation import Annotation, Annotations
+from pipeline.annotations.captions import match_files, read_captions
 from pipeline.errors import SourceError, TagstreamError
-from pipeline.packing.captions import Annotation, Annotations, match_files, read_captions
 from pipeline.sources.contents import EXPECTED
+from pipeline.sources.folder_metadata import read_metadata
 from pipeline.sources.image_folder import stem_of, suffix_of
 from pipeline.sources.listing import find_source
 from pipeline.sources.originals import content_suffix
@@ -54,6 +56,8 @@ class PackReport:
     """Samples with captions or labels (or, without captions files, with side files)."""
     unmatched: list[str] = field(default_factory=list)
     """Names in the captions files that are no image of the folder."""
+    problems: list[str] = field(default_factory=list)
+    """Entries of the captions files that cannot be taken, each in a sentence."""
     skipped: dict[str, int] = field(default_factory=dict)
     """How many files of the folder are no images, by kind; most first."""
 
@@ -80,7 +84,7 @@ def pack_folder(
     Args:
         folder, out: local paths or URLs. `out` must be new or empty.
         captions: files that `read_captions` understands. Without any, `x.txt` and `x.json` beside `x.jpg` go along as
-            they are.
+            they are, and the folder's metadata.jsonl and metadata.csv are taken.
         shard_size: samples a shard, 1 or more.
 
     Raises PackError, CaptionsError or StoreError.
@@ -94,8 +98,12 @@ def pack_folder(
     with storage_errors(f"list {folder}"):
         found = _find_images(source, root, folder)
     items = _list_items(found, with_side_files=not captions)
-    report = PackReport(n_annotated=sum(bool(item.side_files) for item in items), skipped=found.skipped)
-    annotations = _annotations_of(items, captions, folder, report) if captions else {}
+    report = PackReport(skipped=found.skipped)
+    if captions:
+        annotations = _annotations_of(items, captions, folder, report)
+    else:
+        annotations, report.problems = read_metadata(found.root, found.images)
+        report.n_annotated = sum(bool(item.side_files) or item.image in annotations for item in items)
     n_shards = -(-len(items) // shard_size)
     n_digits = max(_MIN_DIGITS, len(str(n_shards - 1)))
     for number in range(n_shards):
@@ -151,16 +159,16 @@ def _list_items(source: Source, *, with_side_files: bool) -> list[_Item]:
     paths = [image.path for image in source.images]
     items = []
     for key, image in zip(sample_keys(paths), source.images, strict=True):
-        side_files = {"txt": image.text, "json": image.description} if with_side_files else {}
-        present = {suffix: path for suffix, path in side_files.items() if path is not None}
-        items.append(_Item(key, image.path, image.version.size, present))
+        side_files = {suffix_of(path): path for path in image.side_files} if with_side_files else {}
+        items.append(_Item(key, image.path, image.version.size, side_files))
     return items
 
 
 def _annotations_of(items: list[_Item], captions: Sequence[str], folder: str, report: PackReport) -> Annotations:
     """The annotations by image; the report is told how many have any, and of names that match none."""
     given = read_captions(captions)
-    matched, report.unmatched = match_files(given, (item.image for item in items))
+    report.problems = given.problems
+    matched, report.unmatched = match_files(given.annotations, (item.image for item in items))
     report.n_annotated = sum(not annotation.is_empty for annotation in matched.values())
     if not report.n_annotated:
         example = f", e.g. {report.unmatched[0]}" if report.unmatched else ""
@@ -185,7 +193,8 @@ def _samples(
             sample: dict[str, Any] = {"__key__": item.key, _usual_suffix(item.image, data): data}
             sample |= {suffix: by_file[file] for suffix, file in item.side_files.items()}
             if item.image in annotations:
-                sample |= _side_files_of(annotations[item.image])
+                # What lies beside the image itself comes first.
+                sample = {**_side_files_of(annotations[item.image]), **sample}
             yield sample
 
 

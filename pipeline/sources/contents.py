@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
+from pipeline.annotations.side_files import SIDE_SUFFIXES
 from pipeline.errors import SourceError
-from pipeline.sources.image_folder import SIDE_SUFFIXES, image_files, stem_of, suffix_of
+from pipeline.sources.folder_metadata import METADATA_NAMES
+from pipeline.sources.image_folder import image_files, stem_of, suffix_of
 from pipeline.sources.sample import is_image_suffix, looks_like_image
 from pipeline.sources.shard import FileVersion, ImageFile, Shard, Source, kind_of_file
 from pipeline.storage.files import HTTP_PROTOCOLS
@@ -256,13 +258,14 @@ def _image_source(given: str, root: str, found: _Sorted, beside: Sequence[File])
     files = image_files({**below(beside), **below(found.others), **images}, images)
     taken = _side_files(files)
     others = [file for file in found.others if file.url.removeprefix(root.rstrip("/") + "/") not in taken]
+    others = [file for file in others if posixpath.basename(file.url) not in METADATA_NAMES]
     return Source(given, root, images=files, skipped=_count(found.left_out, others))
 
 
 def _side_files(files: Iterable[ImageFile]) -> set[str]:
     """Paths of the side files that belong to images, those over the limit included."""
     stems = {stem_of(file.path) for file in files}
-    given = {path for file in files for path in (file.text, file.description) if path}
+    given = {path for file in files for path in file.side_files}
     return given | {f"{stem}.{suffix}" for stem in stems for suffix in SIDE_SUFFIXES}
 
 

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from pipeline.annotations.side_files import SIDE_SUFFIXES, TEXT_SUFFIXES, read_side_files
 from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SIDE_FILE_BYTES
 from pipeline.sources.sample import Sample, fault, is_image_suffix, make_sample, too_large
 from pipeline.sources.shard import FileVersion, ImageFile, Shard
@@ -23,7 +24,6 @@ _FILES_PER_BUCKET = 500
 # A bad sector, a file whose mount is gone, a name that the storage does not take.
 _FILE_ERRORS = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR})
 _MIN_FILES_OF_A_FAILURE = 10
-SIDE_SUFFIXES = frozenset({"txt", "json"})
 _GENERATION = re.compile(r"(?P<bucket>bucket-\d+-of-\d+)(\+(?P<generation>[1-9]\d*))?")
 
 
@@ -69,8 +69,16 @@ def image_files(listing: dict[str, FileVersion], images: Iterable[str] | None = 
     for path in sorted(filter(is_image_name, listing) if images is None else images):
         stem = stem_of(path)
         beside = side_files.get(stem, {})
+        text = next((beside[suffix] for suffix in TEXT_SUFFIXES if suffix in beside), None)
         files.append(
-            ImageFile(path, listing[path], beside.get("txt"), beside.get("json"), tuple(problems.get(stem, ())))
+            ImageFile(
+                path,
+                listing[path],
+                text,
+                beside.get("json"),
+                tuple(problems.get(stem, ())),
+                classes=beside.get("cls"),
+            )
         )
     return files
 
@@ -142,8 +150,12 @@ def _sample(filesystem: Filesystem, root: str, file: ImageFile, data: bytes) -> 
             problems.append(f"{valid_unicode(path or '')} cannot be read: {_reason(error)}")
             return None
 
-    text, description = read_side_file(file.text), read_side_file(file.description)
-    return make_sample(file.key, data, text, description, problems)
+    described = read_side_files(*map(read_side_file, (file.text, file.description, file.classes)))
+    if described.caption is None and file.captions:
+        described.caption = "\n".join(file.captions)
+    if described.truth is None and file.labels:
+        described.truth = list(file.labels)
+    return make_sample(file.key, data, described, problems)
 
 
 def _is_of_the_file(filesystem: Filesystem, error: OSError) -> bool:

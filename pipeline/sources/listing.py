@@ -18,6 +18,7 @@ from typing import Any
 
 from braceexpand import braceexpand
 
+from pipeline.annotations.side_files import SIDE_SUFFIXES
 from pipeline.errors import SourceError, StorageError, TagstreamError
 from pipeline.sources.contents import (
     CLOSED_FOLDER,
@@ -32,7 +33,7 @@ from pipeline.sources.contents import (
     without_query,
 )
 from pipeline.sources.delta import superseded_files
-from pipeline.sources.image_folder import SIDE_SUFFIXES, is_hidden, suffix_of
+from pipeline.sources.image_folder import is_hidden, suffix_of
 from pipeline.sources.sample import is_image_suffix
 from pipeline.sources.shard import Source, kind_of_file
 from pipeline.storage.files import (

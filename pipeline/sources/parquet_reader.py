@@ -14,13 +14,14 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.annotations.side_files import read_fields
 from pipeline.errors import SourceError, StorageError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.parquet_columns import FoundColumns, find_columns, images_of
-from pipeline.sources.sample import Sample, fault, parse_description, too_large
+from pipeline.sources.sample import Sample, fault, make_sample, too_large
 from pipeline.sources.shard import ColumnNames, Shard
 from pipeline.storage.files import WatchedStream, open_filesystem, storage_errors
-from pipeline.text import one_line, plain
+from pipeline.text import one_line
 
 _MAX_ROWS_AT_ONCE = 64
 # Of rows that are read at once, as far as the file's footer tells.
@@ -232,12 +233,9 @@ def _key(named: Any, row: int) -> str:
 def _described(key: str, data: bytes, values: dict[str, Any], found: FoundColumns, row: int) -> Sample:
     caption = values.get(found.caption) if found.caption is not None else None
     truth = found.truth.labels(values.get(found.truth.column)) if found.truth is not None else None
-    description = {"labels": truth, "captions" if isinstance(caption, list) else "caption": caption}
-    try:
-        text, labels = parse_description({name: value for name, value in description.items() if value is not None})
-    except ValueError as error:
-        return Sample(key=key, data=data, error="SideFileUnreadable", message=plain(f"row {row}: {error}"))
-    return Sample(key=key, data=data, caption=text, truth=labels)
+    described = read_fields({"labels": truth, "caption": caption})
+    described.problems = [f"row {row}: {problem}" for problem in described.problems]
+    return make_sample(key, data, described)
 
 
 class _Keys:

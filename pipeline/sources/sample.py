@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from model.image_formats import SUFFIXES, format_of
+from pipeline.annotations.side_files import Described
 from pipeline.text import plain
 
 READ_STAGE = "read"
@@ -59,60 +58,21 @@ def too_large(key: str, name: str, n_bytes: int, max_bytes: int) -> Sample:
     return fault(key, "MemberTooLarge", message)
 
 
-def make_sample(
-    key: str, data: bytes, text: bytes | None, description: bytes | None, problems: Sequence[str] = ()
-) -> Sample:
-    """A sample from an image and the content of its side files (`.txt`, `.json`), where it has them.
+def make_sample(key: str, data: bytes, described: Described, problems: Sequence[str] = ()) -> Sample:
+    """A sample from an image and what is known of it.
 
     Args:
-        problems: what is known to be wrong with a side file that is not given.
+        problems: what is known to be wrong with a side file, beside what `described` tells.
     """
-    caption, truth, problems = None, None, list(problems)
-    if description is not None:
-        try:
-            caption, truth = parse_description(json.loads(description))
-        except (ValueError, RecursionError) as error:
-            problems.append(f".json: {error}")
-    if text is not None:
-        try:
-            caption = text.decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            problems.append(f".txt: {error}")
+    problems = [*problems, *described.problems]
     if not problems:
-        return Sample(key=key, data=data, caption=caption, truth=truth)
-    message = "the image is labelled without a side file that could not be read: " + "; ".join(problems)
-    return Sample(key=key, data=data, caption=caption, truth=truth, error="SideFileUnreadable", message=plain(message))
-
-
-def parse_description(description: Any) -> tuple[str | None, list[str] | None]:
-    """Caption and truth from a sample's json: `labels` is truth, `captions` (list) or `caption` (string) are captions.
-
-    Raises ValueError where a field has another type.
-    """
-    if not isinstance(description, Mapping):
-        raise ValueError(f"holds a {type(description).__name__}; expected an object")
-    truth = description.get("labels")
-    if truth is not None and not _is_strings(truth):
-        raise ValueError(f"labels is {_shown(truth)}; expected a list of strings")
-    captions = description.get("captions")
-    if captions is not None and not _is_strings(captions):
-        raise ValueError(f"captions is {_shown(captions)}; expected a list of strings")
-    caption = description.get("caption")
-    if caption is not None and not isinstance(caption, str):
-        raise ValueError(f"caption is {_shown(caption)}; expected a string")
-    caption = "\n".join(captions) if captions else caption
-    return caption and _valid(caption), truth and [_valid(label) for label in truth]
-
-
-def _valid(text: str) -> str:
-    """Text as valid Unicode: json may hold half of a surrogate pair, which no table can."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _is_strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        return Sample(key=key, data=data, caption=described.caption, truth=described.truth)
+    message = plain("the image is labelled without what could not be read beside it: " + "; ".join(problems))
+    return Sample(
+        key=key,
+        data=data,
+        caption=described.caption,
+        truth=described.truth,
+        error="SideFileUnreadable",
+        message=message,
+    )

@@ -117,11 +117,22 @@ class ImageFile:
     """Path of the image relative to the folder."""
     version: FileVersion
     text: str | None = None
-    """Path of the image's `.txt`, relative to the folder; None without one."""
+    """Path of the image's `.txt`, `.caption` or the like, relative to the folder; None without one."""
     description: str | None = None
     """Path of the image's `.json`, relative to the folder; None without one."""
     problems: tuple[str, ...] = ()
     """What is wrong with side files that are left out."""
+    classes: str | None = None
+    """Path of the image's `.cls`, relative to the folder; None without one."""
+    captions: tuple[str, ...] = ()
+    """Captions that the folder's metadata lists."""
+    labels: tuple[str, ...] = ()
+    """Labels that the folder's metadata lists."""
+
+    @property
+    def side_files(self) -> list[str]:
+        """Paths of all its side files, relative to the folder."""
+        return [path for path in (self.text, self.description, self.classes) if path is not None]
 
     @property
     def key(self) -> str:

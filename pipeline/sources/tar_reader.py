@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import IO, Any, Protocol
 
+from pipeline.annotations.side_files import SIDE_SUFFIXES, TEXT_SUFFIXES, read_side_files
 from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SIDE_FILE_BYTES
 from pipeline.sources.sample import Sample, fault, is_image_suffix, looks_like_image, make_sample, too_large
 from pipeline.sources.shard import kind_of_file
@@ -25,7 +26,6 @@ from pipeline.sources.tar_archive import DAMAGE, Gap, decompressed, is_plain_tar
 from pipeline.storage.files import WatchedStream
 from pipeline.text import one_line, valid_unicode
 
-_SIDE_SUFFIXES = frozenset({"txt", "json"})
 # What a member without a suffix may have and still be looked into.
 _MIN_IMAGE_BYTES = 12
 # So little that the place in a file tells what was used of it.
@@ -214,8 +214,10 @@ class Grouping:
                 message = f"the same image has this key already; it is left out the second time ({names})"
                 yield fault(image.key, "DuplicateKey", message)
                 continue
-            text, description = (group.side_file(suffix, image.key) for suffix in ("txt", "json"))
-            yield make_sample(key, image.data, text, description, group.problems)
+            texts = (group.side_file(suffix, image.key) for suffix in TEXT_SUFFIXES)
+            text = next((content for content in texts if content is not None), None)
+            description, classes = (group.side_file(suffix, image.key) for suffix in ("json", "cls"))
+            yield make_sample(key, image.data, read_side_files(text, description, classes), group.problems)
         yield from group.faults
         known = hash(group.key)
         if group.images:
@@ -254,7 +256,7 @@ def _add_member(group: _Group, member: ArchiveMember, suffix: str, max_sample_by
             group.faults.append(too_large(own_key, name, member.size, max_sample_bytes))
         else:
             group.images.append(_Image(own_key, name, member.content()))
-    elif last in _SIDE_SUFFIXES:
+    elif last in SIDE_SUFFIXES:
         if link or member.size > MAX_SIDE_FILE_BYTES:
             too_long = f"{name} has {member.size} bytes; the limit is {MAX_SIDE_FILE_BYTES}"
             group.problems.append(link or too_long)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from model.preprocessing import ImagePreprocessor
+from pipeline.annotations.side_files import read_side_files
 from pipeline.dataflow.decoding import decode
 from pipeline.errors import TagstreamError
 from pipeline.naming.thresholds import read_thresholds
@@ -63,7 +64,7 @@ def fuzz_image(data: bytes) -> None:
 def fuzz_side_files(data: bytes) -> None:
     """Side files give a caption and truth that a table can hold, or a message."""
     text, _, description = data.partition(b"\0\0")
-    _check_samples([make_sample("key", b"", text, description)])
+    _check_samples([make_sample("key", b"", read_side_files(text, description))])
 
 
 def fuzz_vocabulary(data: bytes) -> None:

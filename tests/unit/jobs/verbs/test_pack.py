@@ -71,7 +71,7 @@ def test_it_names_captions_that_match_no_image(photos: Path, out: Path, tmp_path
 def test_a_folder_without_images_fails_with_the_reason(tmp_path: Path, out: Path) -> None:
     error = run(tmp_path, "--out", out).exception
     assert isinstance(error, PackError)
-    assert str(error).startswith(f"{tmp_path} holds 0 files, none of them a shard or an image; expected bmp, gif, jpeg")
+    assert str(error).startswith(f"{tmp_path} holds 0 files, none of them a shard or an image; expected avif, bmp, gif")
 
 
 def test_a_shard_size_of_none_is_wrong_usage(photos: Path, out: Path) -> None:

@@ -16,9 +16,9 @@ import webdataset
 from fsspec.implementations.memory import MemoryFile
 from PIL import Image
 
+from pipeline.annotations.annotation import CaptionsError
 from pipeline.errors import StoreError
 from pipeline.packing import pack as pack_module
-from pipeline.packing.captions import CaptionsError
 from pipeline.packing.pack import PackError, pack_folder, sample_keys
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Source
@@ -314,7 +314,7 @@ class TestCaptions:
         ("name", "content", "message"),
         [
             ("c.json", "{", "no valid JSON"),
-            ("c.json", "[]", "holds a list"),
+            ("c.json", "[]", "holds an empty list"),
             ("c.json", {"a.jpg": 3}, "'a.jpg' has a int"),
             ("c.json", {"images": [{"id": 1}], "annotations": []}, "expected file_name"),
             ("c.json", {"images": [3], "annotations": []}, "images holds a int"),
@@ -325,7 +325,7 @@ class TestCaptions:
             ("c.csv", "", "of an empty file"),
             ("c.csv", "file,caption\na.jpg,one, two\n", "line 2 has more cells"),
             ("c.csv", "file,caption\n,one\n", "line 2: the column file is empty"),
-            ("c.xml", "<x/>", "neither .json nor .csv"),
+            ("c.xml", "<x/>", "neither .json, .jsonl, .csv nor .tsv"),
         ],
     )
     def test_a_file_that_is_not_understood_is_refused(
