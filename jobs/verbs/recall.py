@@ -84,6 +84,11 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
             f"run {analysis.run}: {analysis.n_images:,} images with a truth ({analysis.truth}), "
             f"vocabulary {vocabulary.version}, match {match}\n"
         )
+        if analysis.n_without_noun:
+            click.echo(
+                f"{analysis.n_without_noun:,} images have captions without a noun that is known, and are not measured; "
+                "captions are read as English\n"
+            )
     columns = list(rows[0]) if rows else []
     print_rows(columns, ([row[name] for name in columns] for row in rows), output)
     if by == "score":

@@ -48,6 +48,11 @@ class RunAnalysis:
         return self.named.n_images
 
     @property
+    def n_without_noun(self) -> int:
+        """Labelled images with captions that have no noun; they are not measured."""
+        return self.named.n_without_noun
+
+    @property
     def connection(self) -> Connection:
         return self.named.connection
 

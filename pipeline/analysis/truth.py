@@ -30,6 +30,8 @@ class NamedTruth:
     truth: TruthKind
     n_images: int
     """Labelled images of the first run that have a truth."""
+    n_without_noun: int = 0
+    """Labelled images of the first run whose captions have no noun, where nouns of captions are the truth."""
 
 
 def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -> NamedTruth:
@@ -47,7 +49,10 @@ def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -
     connection.execute(read_sql("folded_images"), {"run_a": runs[0], "run_b": runs[-1]})
     connection.execute(read_sql("listed"))
     ((n_images,),) = connection.execute("SELECT count(*) FROM judged").fetchall()
-    return NamedTruth(connection, tuple(runs), truth, int(n_images))
+    n_without = 0
+    if truth == "captions":
+        ((n_without,),) = connection.execute(read_sql("images_without_noun"), {"run": runs[0]}).fetchall()
+    return NamedTruth(connection, tuple(runs), truth, int(n_images), int(n_without))
 
 
 def no_truth(run: str, truth: TruthKind) -> TagstreamError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Collection
 from functools import cache
@@ -31,6 +32,7 @@ NOISE_WORDS = (
 )
 _MIN_LETTERS = 3
 _WORD = re.compile(r"[^\W\d_]+(?:[-'\u2019][^\W\d_]+)*|[^\w\s]")
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 # Singular, plural and uncounted common nouns in HanTa's tag set (BNC C5).
 _NOUNS = frozenset({"NN0", "NN1", "NN2"})
 
@@ -43,7 +45,8 @@ def nouns_of(text: str, noise_words: Collection[str] = NOISE_WORDS) -> list[str]
         noise_words: lemmas left out; they are compared as whole words.
     """
     found: dict[str, None] = {}
-    for sentence in text.splitlines():
+    # Shops write captions for browsers, and with addresses in them.
+    for sentence in _ADDRESS.sub(" ", html.unescape(text)).splitlines():
         for _, lemma, tag in _tagger().tag_sent(_WORD.findall(sentence)):
             noun = lemma.lower()
             if tag in _NOUNS and len(noun) >= _MIN_LETTERS and noun not in noise_words:

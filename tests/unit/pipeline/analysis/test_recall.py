@@ -193,6 +193,11 @@ class TestKnownAnswers:
         assert set(analysis.coverage().shares.values()) == {0.0}
         assert calibration_error(analysis.reliability()) == 0.0
 
+    def test_captions_without_a_noun_are_counted(self, analyse: AnalyseFunction) -> None:
+        captions = ["A dog sits.", "\u4e00\u53ea\u74e2\u866b", " ", None]
+        analysis = analyse([{"caption": caption, "labels": ["dog"]} for caption in captions], truth="captions")
+        assert (analysis.n_images, analysis.n_without_noun) == (1, 1)
+
     def test_nouns_of_captions_can_be_the_truth(self, analyse: AnalyseFunction) -> None:
         image = {"caption": "Two dogs on a bench\nA dog sits.", "truth": ["cat"], "labels": ["dog", "cat"]}
         analysis = analyse([image, {"caption": None, "labels": ["dog"]}], truth="captions")

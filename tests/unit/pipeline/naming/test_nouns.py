@@ -34,6 +34,13 @@ def test_a_plural_counts_as_its_singular(plural: str, singular: str) -> None:
     assert nouns_of(f"two {plural} and a table") == [singular, "table"]
 
 
+@pytest.mark.parametrize(
+    "text", ["a ladybug &amp; a skunk &ndash; https://t.co/x", "A ladybug and a skunk, www.example.com/dog?a=b"]
+)
+def test_marks_of_browsers_and_addresses_are_no_nouns(text: str) -> None:
+    assert nouns_of(text) == ["ladybug", "skunk"]
+
+
 def test_only_nouns_are_taken_and_in_order_of_appearance() -> None:
     assert nouns_of("an old woman is quickly riding a red bicycle under the bridge") == ["woman", "bicycle", "bridge"]
 
