@@ -14,6 +14,7 @@ from itertools import groupby, islice
 from pathlib import PurePosixPath
 from typing import Any
 
+from model.image_formats import format_of
 from pipeline.errors import SourceError, TagstreamError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.image_folder import is_hidden, is_image_name, suffix_of
@@ -35,14 +36,18 @@ _SHARD_SUFFIXES = (".tar", ".parquet", "")
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9]+")
 _MAX_STEM_CHARACTERS = 60
-_STARTS = {
-    b"\xff\xd8\xff": "jpg",
-    b"\x89PNG": "png",
-    b"RIFF": "webp",
-    b"GIF8": "gif",
-    b"BM": "bmp",
-    b"II*\0": "tif",
-    b"MM\0*": "tif",
+_SUFFIXES = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tif",
+    "ICO": "ico",
+    "AVIF": "avif",
+    "HEIF": "heic",
+    "JPEG2000": "jp2",
+    "JXL": "jxl",
 }
 
 
@@ -94,7 +99,7 @@ def clean_file_name(image: ImageRow, data: bytes) -> str:
 
 def content_suffix(data: bytes) -> str:
     """The usual suffix of an image, by how its content begins."""
-    return next((suffix for start, suffix in _STARTS.items() if data.startswith(start)), "bin")
+    return _SUFFIXES.get(format_of(data) or "", "bin")
 
 
 class _Shards:
