@@ -122,7 +122,7 @@ def _reason(data: bytes, image_format: str, error: Exception) -> str:
         # Damaged numbers lead to errors of any kind.
         except Exception as found:
             error = found
-    if isinstance(error.__cause__, KeyError):
+    if isinstance(error.__cause__, KeyError) and str(error).isdecimal():
         return f"unknown value {error}"
     # A SyntaxError is how Pillow's readers say what they do not take.
     return f"{error}" if isinstance(error, SyntaxError | OSError) else f"{type(error).__name__}: {error}"

@@ -197,7 +197,8 @@ def report(outcome: LabelOutcome, store: str) -> None:
     if record.n_rejected:
         click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
     if record.n_flat:
-        click.echo(f"{record.n_flat:,} images are of one colour to the model (images.flat); their labels mean little")
+        are = "1 image is" if record.n_flat == 1 else f"{record.n_flat:,} images are"
+        click.echo(f"{are} of one colour to the model (images.flat): such labels mean little")
     click.echo(f"Run {record.run} in {store}")
 
 

@@ -85,7 +85,7 @@ def _print_totals(row: dict[str, Any]) -> bool:
         f"in {row['n_shards']:,} shards"
     )
     if row["n_flat"]:
-        click.echo(f"  flat        {row['n_flat']:,} images are of one colour to the model")
+        click.echo(f"  flat        {row['n_flat']:,} of one colour to the model")
     click.echo(f"  labels      {row['n_labels']:,} ({row['n_unfinished']:,} branches unfinished)")
     images_add_up = row["n_images"] == row["n_labelled"] + row["n_rejected"]
     labels_add_up = row["n_labels"] == row["n_label_rows"]

@@ -52,7 +52,9 @@ def read_metadata(root: str, files: Sequence[ImageFile]) -> tuple[Annotations, l
             notes.append(f"{valid_unicode(str(error))}; captions and labels are taken without it")
             continue
         if listed.problems:
-            notes.append(f"{len(listed.problems):,} entries are left out of {name}, the first: {listed.problems[0]}")
+            n_more = len(listed.problems) - 1
+            more = f" (and {n_more:,} more)" if n_more else ""
+            notes.append(f"left out of the metadata: {listed.problems[0]}{more}")
         for file, annotation in listed.annotations.items():
             image = posixpath.normpath(posixpath.join(posixpath.dirname(name), file))
             if image in paths:

@@ -56,10 +56,7 @@ def labelled(folder: Path) -> tuple[Told, list[str]]:
 def test_labelling_takes_what_each_folder_lists(photos: Path) -> None:
     told, notes = labelled(photos)
     assert told == EXPECTED
-    assert notes == [
-        "1 entries are left out of train/metadata.jsonl, the first: "
-        "train/metadata.jsonl, line 5: there is no file name in text"
-    ]
+    assert notes == ["left out of the metadata: train/metadata.jsonl, line 5: there is no file name in text"]
 
 
 def test_packing_takes_the_same(photos: Path, tmp_path: Path) -> None:
