@@ -103,7 +103,7 @@ class LabelJob:
                 self.notes += notes
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
-                self.notes += [*_former_rule_notes(job), *check_columns(plan.pending)]
+                self.notes += _former_rule_notes(job)
                 with _recorded(job.run, make_record):
                     self.progress.begin("starting Ray", len(plan.pending))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
@@ -123,6 +123,8 @@ class LabelJob:
         request = self.request = replace(self.request, model=model.name)
         self.progress.begin("listing the source")
         source = find_source(*request.sources)
+        # Before the run is made, which keeps the columns that were asked for.
+        self.notes += check_columns(source.shards, request.columns)
         store = Store(request.store)
         pool = self._assignment.fit_pool(_plan_pool(request, held))
         size = f"{model.missing_bytes / 1e6:,.0f} MB"

@@ -71,8 +71,11 @@ def read_parquet(
         yield fault("", "EmptyShard", "the file holds no rows")
 
 
-def check_columns(shards: Sequence[Shard]) -> list[str]:
+def check_columns(shards: Sequence[Shard], columns: ColumnNames) -> list[str]:
     """Looks into some Parquet files whether they hold images. Returns what else a user should know of their columns.
+
+    Args:
+        columns: what the columns are, where that was asked for.
 
     Raises SourceError where none of those that were looked into holds any, or a column that was asked for is not there.
     What is damaged, or cannot be read, is the reading's to judge.
@@ -81,7 +84,7 @@ def check_columns(shards: Sequence[Shard]) -> list[str]:
     problem: SourceError | None = None
     for shard in dict.fromkeys((*files[:1], *files[len(files) // 2 :][:1], *files[-1:])):
         try:
-            return _look_into(shard)
+            return _look_into(shard, columns)
         except SourceError as error:
             problem = problem or error
         except StorageError:
@@ -92,13 +95,13 @@ def check_columns(shards: Sequence[Shard]) -> list[str]:
     return []
 
 
-def _look_into(shard: Shard) -> list[str]:
+def _look_into(shard: Shard, columns: ColumnNames) -> list[str]:
     filesystem, path = open_filesystem(shard.url)
     with storage_errors(f"read shard {shard.name} ({shard.url})"), filesystem.open(path, "rb") as stream:
         watched = WatchedStream(stream)
         try:
             parquet = _open(watched)
-            found = _find_columns(parquet, shard.url, shard.columns)
+            found = _find_columns(parquet, shard.url, columns)
             path_alone = _path_alone(parquet, found)
         except _DAMAGE:
             watched.raise_failure()

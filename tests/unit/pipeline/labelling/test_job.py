@@ -425,6 +425,8 @@ class TestParquet:
             SourceError, match=r"has no column img \(--image-column\); it has image: binary, scan: binary"
         ):
             LabelJob(replace(of_parquet, columns=ColumnNames(image="img"))).run()
+        # Nor is there a run that would keep the wrong column.
+        assert not Path(of_parquet.store).exists()
 
     def test_a_retry_labels_what_was_rejected_for_another_images_key(
         self, of_parquet: LabelRequest, monkeypatch: pytest.MonkeyPatch

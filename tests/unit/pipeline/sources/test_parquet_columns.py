@@ -52,8 +52,8 @@ def check(folder: Path, *files: bytes, **asked: str) -> list[str]:
     for number, file in enumerate(files):
         path = folder / f"{number}.parquet"
         path.write_bytes(file)
-        shards.append(Shard(str(number), str(path), "parquet", columns=ColumnNames(**asked)))
-    return check_columns(shards)
+        shards.append(Shard(str(number), str(path), "parquet"))
+    return check_columns(shards, ColumnNames(**asked))
 
 
 class TestImages:
