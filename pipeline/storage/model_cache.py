@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from model.folder import DEMO_MODEL, resolve_folder
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, TagstreamError
 from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.text import one_line
 
@@ -54,6 +55,26 @@ def load_recognizer(model: str, device: str, dtype: str | None = None) -> Recogn
 
     logging.disable_progress_bar()
     return Recognizer.from_pretrained(fetch_model(model), device=device, dtype=dtype)
+
+
+def check_names(model: str, names: Sequence[tuple[str, str]]) -> None:
+    """Raises TagstreamError where a name cannot be a label of a model, whose tokenizer alone is loaded.
+
+    Args:
+        names: each with the list that it stands in.
+    """
+    from model.name_tokens import NameTokens
+
+    tokens = NameTokens.from_pretrained(fetch_model(model))
+    problems = []
+    for name, of_list in names:
+        try:
+            tokens.ids(name)
+        except ValueError as error:
+            problems.append(f"{one_line(error)} (list {of_list})")
+    if problems:
+        more = f"; {len(problems):,} of {len(names):,} names cannot be labels" if len(problems) > 1 else ""
+        raise TagstreamError(f"{problems[0]}{more}")
 
 
 def _fetch(model: str) -> Path:
