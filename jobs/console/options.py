@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from jobs.console.log import start_log
+from pipeline.catalog.label_choice import KINDS, LabelChoice
 from pipeline.sources.shard import ColumnNames
 
 
@@ -38,6 +40,26 @@ only_run_option = click.option("--run", help=f"{_RUN}  [default: all]")
 truth_option = click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
 vocabulary_option = click.option("--vocabulary", type=EXISTING_FILE, help="TOML or CSV.  [default: built in]")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+
+_LIST = "A list's version or its unique beginning."
+
+
+def labels_options(command: Any) -> Any:
+    """The options `--labels` and `--list` of a verb, which come as one `LabelChoice` named `labels`."""
+
+    @functools.wraps(command)
+    def choose(labels: Any, of_list: str | None, **values: Any) -> Any:
+        return command(labels=LabelChoice(labels, of_list), **values)
+
+    for option in (
+        click.option("--list", "of_list", metavar="LIST", help=f"{_LIST}  [default: the latest]"),
+        click.option(
+            "--labels", type=click.Choice(KINDS), default="open", show_default=True, help="listed: scores of --names."
+        ),
+    ):
+        choose = option(choose)
+    return choose
+
 
 model_option = click.option(
     "--model",
@@ -75,6 +97,19 @@ def column_options(command: Any) -> Any:
 def column_names(flags: dict[str, Any]) -> ColumnNames:
     """Takes the flags of `column_options` out of all flags."""
     return ColumnNames(**{role: flags.pop(f"{role}_column") for role in ("image", "key", "caption", "label")})
+
+
+def names_options(command: Any) -> Any:
+    """The options `--names`, `--names-top` and `--names-min-score` of a verb."""
+    for option in (
+        click.option(
+            "--names-min-score", type=FiniteRange(0, 1), help="Keep only names of at least this score.  [default: 0]"
+        ),
+        click.option("--names-top", type=click.IntRange(0), help="Names kept an image; 0: all.  [default: 20]"),
+        click.option("--names", multiple=True, type=EXISTING_FILE, help="List of names to score; may be repeated."),
+    ):
+        command = option(command)
+    return command
 
 
 def config_option(help_text: str) -> Callable[[Any], Any]:

@@ -24,6 +24,7 @@ from pipeline.labelling.assembly import ShardAssembler, WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
+from pipeline.labelling.listing import ListCommitter, ListPlan
 from pipeline.labelling.pending import ShardPlan, cut_waves
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
@@ -34,7 +35,9 @@ from pipeline.settings.labelling import full_labelling
 from pipeline.sources.folder_metadata import describe_shards
 from pipeline.sources.listing import find_source, source_name
 from pipeline.sources.parquet_reader import check_columns
+from pipeline.sources.shard import Shard
 from pipeline.storage.model_cache import pin_model
+from pipeline.store.lists import RunLists
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
 from pipeline.store.store import Store, check_run_name
@@ -70,10 +73,12 @@ class LabelJob:
         """UTC, ISO 8601. It identifies the job, and is in its record."""
         self._assignment = assignment or Assignment()
         self._tally = Tally()
+        self._failures: dict[str, str] = {}
+        """Why shards cannot be read, by their names."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is committed: shards, images, labelled, labels, flat."""
+        """What is committed, as `Tally.counts` has it."""
         return self._tally.counts
 
     @property
@@ -104,11 +109,14 @@ class LabelJob:
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
                 self.notes += _former_rule_notes(job)
+            if plan.pending or plan.lists.shards:
                 with _recorded(job.run, make_record):
-                    self.progress.begin("starting Ray", len(plan.pending))
+                    self.progress.begin("starting Ray", len(plan.pending) + len(plan.lists.shards))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
                     with _said_how_to_go_on():
                         self._label(job, plan)
+                        self._add_lists(job, plan.lists)
+                        self._check_failures()
             record = make_record("done")
             job.run.write_job(record)
             return LabelOutcome(record, self.notes, job.source.skipped)
@@ -131,6 +139,8 @@ class LabelJob:
         self.progress.begin(f"fetching the model, {size}" if model.missing_bytes else "reading the model")
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
+        if request.lists:
+            request.labeler_class.check_lists(request.model, request.lists)
         record = identity.open_run(store)
         self.run_name = record.run
         rule = full_labelling(record.labelling)["pixel_rule"]
@@ -139,6 +149,9 @@ class LabelJob:
         self.notes += source.notes
         if request.lock:
             held.enter_context(held_lock(run, self.notes.append))
+        for of_list in request.lists:
+            # Before any of its labels: nobody finds labels of a list that is not known.
+            RunLists(run).create(of_list.record(run.name, self.started_at))
         return OpenJob(
             run=run,
             record=record,
@@ -147,6 +160,7 @@ class LabelJob:
             settings=replace(request.settings, pixel_rule=rule),
             pool=pool,
             progress=self.progress,
+            lists=request.lists,
             notes=self.notes,
         )
 
@@ -166,35 +180,69 @@ class LabelJob:
         )
 
     def _label(self, job: OpenJob, plan: ShardPlan) -> None:
-        run, settings, config = job.run, self.request.settings, self._labeler_config(job)
-        metrics = JobMetrics(run.name, self.started_at)
-        complete, on_commit = partial(self._assignment.complete, job), partial(self._count_commit, metrics)
-        committer = Committer(run, job.record.fingerprint, plan.replaced, complete, on_commit)
-        failures: dict[str, str] = {}
+        metrics = JobMetrics(job.run.name, self.started_at)
+        committer = Committer(
+            job.run,
+            job.record.fingerprint,
+            plan.replaced,
+            partial(self._assignment.complete, job),
+            partial(self._count_commit, metrics),
+            listed_of=plan.lists.listed_of,
+            above=plan.lists.above,
+        )
+        self._run_waves(job, plan.pending, self._labeler_config(job), committer, metrics)
+
+    def _add_lists(self, job: OpenJob, plan: ListPlan) -> None:
+        """Scores lists of names for shards that are labelled already."""
+        metrics, n_left = JobMetrics(job.run.name, self.started_at), [0]
+
+        def count_left(n_images: int) -> None:
+            n_left[0] += n_images
+
+        committer = ListCommitter(
+            job.run, job.record.fingerprint, plan, count_left, partial(self._count_commit, metrics, adds_lists=True)
+        )
+        config = replace(self._labeler_config(job), samples_labels=False)
+        self._run_waves(job, plan.shards, config, committer, metrics)
+        if n_left[0]:
+            job.notes.append(
+                f"{n_left[0]:,} labelled images are gone or others at the source, and got no scores for the names"
+            )
+
+    def _run_waves(
+        self, job: OpenJob, shards: list[Shard], config: LabelerConfig, committer: Committer, metrics: JobMetrics
+    ) -> None:
+        """Reads and labels shards and commits them as soon as they are whole."""
+        if not shards:
+            return
+        settings = self.request.settings
         self.progress.begin("loading the model")
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
-            for wave in cut_waves(plan.pending, settings.limit, lambda: self.counts["images"]):
+            for wave in cut_waves(shards, settings.limit, lambda: self._tally.n_images_done):
                 assembler = ShardAssembler(IMAGES if job.record.tells_flat else FORMER_IMAGES)
                 rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
                     n_whole = committer.commit_all(self._assembled(assembler, rows, metrics))
-                failures |= assembler.failures
+                self._failures |= assembler.failures
                 if (n_lost := len(wave) - n_whole - len(assembler.failures)) > 0:
                     missing = f"{n_lost} of {len(wave)} shards came back incomplete"
                     raise TagstreamError(f"{missing}; run the command again, it labels them anew")
-        if failures:
-            first = next(iter(failures.values()))
-            raise StorageError(
-                first if len(failures) == 1 else f"{len(failures)} shards are left open, the first: {first}"
-            )
+
+    def _check_failures(self) -> None:
+        """Raises StorageError where shards could not be read, now that the others are done."""
+        if self._failures:
+            first = next(iter(self._failures.values()))
+            n_open = len(self._failures)
+            raise StorageError(first if n_open == 1 else f"{n_open} shards are left open, the first: {first}")
 
     def _labeler_config(self, job: OpenJob) -> LabelerConfig:
         request, pool = self.request, job.pool
         config = LabelerConfig.of(
             request.model, job.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
-        return replace(config, run=job.run.name, job=self.started_at)
+        lists, batch_size = job.lists, pool.batch_size
+        return replace(config, run=job.run.name, job=self.started_at, lists=lists, batch_size=batch_size)
 
     def _assembled(
         self, assembler: ShardAssembler, arriving: Iterable[pa.Table], metrics: JobMetrics
@@ -211,13 +259,14 @@ class LabelJob:
             metrics.count_rows(table)
             yield assembler.add(table)
 
-    def _count_commit(self, metrics: JobMetrics, commit: Commit) -> None:
+    def _count_commit(self, metrics: JobMetrics, commit: Commit, adds_lists: bool = False) -> None:
         shard = commit.shard
         metrics.count_commit(commit.seconds)
-        self._tally.add(commit)
+        self._tally.add(commit, adds_lists=adds_lists)
         self.progress.add_shard(shard.images.num_rows)
         kept = "left as it was, since another job committed it or its source changed"
-        result = "committed" if commit.is_written else kept
+        done = "committed" if not adds_lists else "has scores for the names"
+        result = done if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
 

@@ -299,7 +299,10 @@ def _look_up(given: str, urls: list[str], root: str) -> Found:
     groups = [_look_up_group(group) for group in by_protocol.values()]
     named = [pair for group, _ in groups for pair in group.items()]
     missing = [url for url, file in named if file is None]
-    if missing:
+    if missing and len(missing) < len(named) and all(is_image_suffix(suffix_of(url)) for url in missing):
+        # Of many images one that is gone is a row.
+        named = [(url, file or File(url, 0)) for url, file in named]
+    elif missing:
         raise SourceError(
             f"{len(missing)} of the {len(named)} shards of {given} do not exist, the first is {missing[0]}; "
             "correct the pattern or list"

@@ -16,6 +16,7 @@ from moto.s3.models import s3_backends
 from pipeline.errors import SourceError, StorageError, TagstreamError
 from pipeline.sources.batches import read_batches
 from pipeline.sources.contents import describe_skipped, shard_name
+from pipeline.sources.image_folder import read_files
 from pipeline.sources.listing import current_version, find_source, source_name
 from pipeline.sources.shard import Source
 from pipeline.storage.files import open_filesystem
@@ -355,6 +356,16 @@ class TestSeveral:
         write(here / "photos", "a.jpg")
         with pytest.raises(SourceError, match=r"shards has shards, and .*photos has images; label them as two runs"):
             find_source("shards", "photos")
+
+    def test_an_image_of_a_list_that_is_gone_is_one_row_and_all_of_them_are_a_mistake(self, here: Path) -> None:
+        write(here / "photos", "a.jpg")
+        (here / "list").write_text("photos/a.jpg\nphotos/gone.jpg\n")
+        source = find_source("@list")
+        filesystem, root = open_filesystem(source.root)
+        assert [sample.error for sample in read_files(filesystem, root, source.images)] == [None, "FileVanished"]
+        (here / "photos/a.jpg").unlink()
+        with pytest.raises(SourceError, match="2 of the 2 shards of @list do not exist"):
+            find_source("@list")
 
     def test_a_missing_one_is_told(self, here: Path) -> None:
         with pytest.raises(SourceError, match=r"shards/2\.tar does not exist"):
