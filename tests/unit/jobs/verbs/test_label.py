@@ -112,6 +112,14 @@ def test_lists_of_names_keep_the_best_or_what_reaches_a_score(
     ]
 
 
+def test_a_plan_says_nothing_of_a_job_with_lists(tmp_path: Path, requests: list[LabelRequest]) -> None:
+    for name in ("a.txt", "plan.json"):
+        (tmp_path / name).write_text("dog")
+    result = run(tmp_path, "--names", str(tmp_path / "a.txt"), "--plan", str(tmp_path / "plan.json"))
+    assert (result.exit_code, requests) == (2, [])
+    assert "--plan is a prediction without scores of --names" in result.output
+
+
 @pytest.mark.parametrize("arguments", [["--names-top", "5"], ["--names-min-score", "0.1"]])
 def test_limits_of_a_list_go_with_a_list(tmp_path: Path, requests: list[LabelRequest], arguments: list[str]) -> None:
     result = run(tmp_path, *arguments)
