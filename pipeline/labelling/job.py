@@ -177,9 +177,8 @@ class LabelJob:
         config = replace(self._labeler_config(job), samples_labels=False)
         self._run_waves(job, plan.shards, config, committer, metrics)
         if n_left[0]:
-            job.notes.append(
-                f"{n_left[0]:,} labelled images are gone or others at the source, and got no scores for the names"
-            )
+            reason = "are gone, others now, or over a limit of this job, and got no scores for the names"
+            job.notes.append(f"{n_left[0]:,} labelled images {reason}")
 
     def _run_waves(
         self, job: OpenJob, shards: list[Shard], config: LabelerConfig, committer: Committer, metrics: JobMetrics
