@@ -96,8 +96,10 @@ class LabelJob:
                     self.progress.begin("starting Ray", len(plan.pending) + len(plan.lists.shards))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
                     with _said_how_to_go_on():
-                        self._label(job, plan)
-                        self._add_lists(job, plan.lists)
+                        if plan.pending:
+                            self._label(job, plan)
+                        if plan.lists.shards:
+                            self._add_lists(job, plan.lists)
             record = make_record("done")
             job.run.write_job(record)
             return LabelOutcome(record, self.notes)
@@ -184,8 +186,6 @@ class LabelJob:
         self, job: OpenJob, shards: list[Shard], config: LabelerConfig, committer: Committer, metrics: JobMetrics
     ) -> None:
         """Reads and labels shards and commits them as soon as they are whole."""
-        if not shards:
-            return
         settings = self.request.settings
         self.progress.begin("loading the model")
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
