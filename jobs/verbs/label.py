@@ -128,6 +128,8 @@ def _request(source: tuple[str, ...], store: str, model: str, config: str | None
     settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
     plan, columns = flags.pop("plan"), column_names(flags)
     lists = read_lists(flags.pop("names"), flags.pop("names_top"), flags.pop("names_min_score"))
+    if plan and lists:
+        raise click.UsageError("--plan is a prediction without scores of --names; leave one of them out")
     if model == DEMO_MODEL:
         say(DEMO_NOTICE)
     return LabelRequest(

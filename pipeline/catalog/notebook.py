@@ -14,9 +14,9 @@ from pipeline.catalog.connection import Connection, read_sql
 
 _MAX_ROWS = 20
 _MAX_CHARACTERS = 250
-_RECORDS = {"runs", "jobs"}
+_RECORDS = {"runs", "jobs", "lists"}
 # What people ask; the other views are what these are made of.
-_VIEWS = {"images", "labels", "confident_labels", "spellings", "truth", "rejects"}
+_VIEWS = {"images", "labels", "listed_labels", "confident_labels", "spellings", "truth", "rejects"}
 
 
 def show_in_notebook() -> None:

@@ -63,7 +63,10 @@ class Origin:
     """Version of the vocabulary that gives the names."""
     folder: str
     """Name of the export's folder."""
+    labels: str = "open"
+    """Which labels: what the recognizer wrote of itself (open), names of a list (listed), or both."""
 
     @property
     def description(self) -> str:
-        return f"labels of run {self.run} by tagstream, vocabulary {self.vocabulary}"
+        kinds = {"open": "labels", "listed": "listed labels", "both": "open and listed labels"}[self.labels]
+        return f"{kinds} of run {self.run} by tagstream, vocabulary {self.vocabulary}"

@@ -88,7 +88,9 @@ class Export:
         selected = select_images(connection, self.run, request.selection, confident=confident)
         self.n_chosen, rows = selected.n_images, selected.rows()
         temporary = out.parent / f".{out.name[:100]}.{uuid.uuid4().hex}.tmp"
-        origin = Origin(run=self.run, vocabulary=request.vocabulary.version, folder=out.name)
+        origin = Origin(
+            run=self.run, vocabulary=request.vocabulary.version, folder=out.name, labels=request.labels.kinds
+        )
         try:
             with storage_errors(f"write the export {request.out}"):
                 temporary.mkdir(parents=True)

@@ -114,8 +114,10 @@ class LabelJob:
                     self.progress.begin("starting Ray", len(plan.pending) + len(plan.lists.shards))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
                     with _said_how_to_go_on():
-                        self._label(job, plan)
-                        self._add_lists(job, plan.lists)
+                        if plan.pending:
+                            self._label(job, plan)
+                        if plan.lists.shards:
+                            self._add_lists(job, plan.lists)
                         self._check_failures()
             record = make_record("done")
             job.run.write_job(record)
@@ -205,16 +207,13 @@ class LabelJob:
         config = replace(self._labeler_config(job), samples_labels=False)
         self._run_waves(job, plan.shards, config, committer, metrics)
         if n_left[0]:
-            job.notes.append(
-                f"{n_left[0]:,} labelled images are gone or others at the source, and got no scores for the names"
-            )
+            reason = "are gone, others now, or over a limit of this job, and got no scores for the names"
+            job.notes.append(f"{n_left[0]:,} labelled images {reason}")
 
     def _run_waves(
         self, job: OpenJob, shards: list[Shard], config: LabelerConfig, committer: Committer, metrics: JobMetrics
     ) -> None:
         """Reads and labels shards and commits them as soon as they are whole."""
-        if not shards:
-            return
         settings = self.request.settings
         self.progress.begin("loading the model")
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.catalog.connection import Connection, query_rows
+from pipeline.catalog.label_choice import label_kinds
 from schemas import JobRecord, RunRecord
 
 _COUNTS = ("n_shards", "n_images", "n_labelled", "n_rejected", "n_labels", "n_unfinished")
@@ -30,6 +31,8 @@ def describe_run(
         by_stage.update(job.seconds_by_stage)
     counts = {name: int(totals[0][name]) if totals else 0 for name in _COUNTS}
     (shown,) = (row["n_labels"] for row in query_rows(connection, "shown_labels", {"run": record.run}))
+    of_list = {row["run"]: row["list"] for row in query_rows(connection, "chosen_lists", {})}.get(record.run)
+    shown_labels = {"labels": label_kinds(connection), "list": of_list} if of_list is not None else {}
     return {
         "run": record.run,
         "created": record.created,
@@ -38,7 +41,7 @@ def describe_run(
         "model": record.model,
         "modelFingerprint": record.model_fingerprint,
         "fingerprint": record.fingerprint,
-        "settings": record.labelling,
+        "settings": {**record.labelling, **shown_labels},
         "versions": record.versions,
         "counts": {**counts, "n_labels": shown},
         "jobs": len(jobs),

@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs.cli import tagstream
+from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
 from pipeline.labelling.retry import RetryJob, RetryRequest
 from tests.fixtures.checkout import ROOT
@@ -199,8 +200,27 @@ def test_files_of_today_have_the_columns_and_the_keys_of_those_of_before(resumed
 
     assert today.equals(before, check_metadata=False)
     assert today.metadata.keys() == before.metadata.keys()
-    same = (b"tagstream.schema_version", b"tagstream.fingerprint")
-    assert [today.metadata[key] for key in same] == [before.metadata[key] for key in same]
+    assert today.metadata[b"tagstream.fingerprint"] == before.metadata[b"tagstream.fingerprint"]
+    # The columns are those of version 1; of version 2 are the listed labels beside them.
+    assert [schema.metadata[b"tagstream.schema_version"] for schema in (before, today)] == [b"1", b"2"]
+
+
+def test_a_run_of_before_gets_the_scores_of_a_list(shared_ray: None, copy: Copy) -> None:
+    (copy.folder / "names.txt").write_text("rose\ntree\ndog\n")
+    before = files_of(copy)
+    result = copy.label("--names", str(copy.folder / "names.txt"), "--names-top", "2")
+
+    assert "Scored the names for 5 shards that were labelled already" in result.stdout
+    connection = open_store(copy.store, run=SHARDS, labels=LabelChoice("listed"))
+    counts = connection.sql("SELECT count(*), count(DISTINCT image_id), max(rank) FROM labels").fetchall()
+    # One image had been tried again with a larger limit than the file of settings has.
+    assert counts == [(14, 7, 2)]
+    assert "1 labelled images are gone, others now, or over a limit of this job" in result.stderr
+    assert {path: content for path, content in files_of(copy).items() if "listed" not in path.parts} == before
+    assert command("compact", copy.store).exit_code == 0
+    assert "24 labels, 14 listed: all whole" in command("status", copy.store, "--verify", "--run", SHARDS).stdout
+    for table in ("images", "labels"):
+        assert read(copy.store, table) == in_order(EXPECTED[table])
 
 
 def test_a_changed_shard_of_a_compacted_file_is_labelled_again_and_no_other(resumed: Copy) -> None:

@@ -145,3 +145,42 @@ def test_what_was_left_out_is_told_whether_there_was_something_to_do_or_not(
     assert "Left out: 12 .mp4, 1 link" in capsys.readouterr().out.splitlines()
     label_module.report(LabelOutcome(record, []), "store")
     assert "Left out" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limits"),
+    [
+        ([], (20, 0.0)),
+        (["--names-top", "5"], (5, 0.0)),
+        # Who asks for all names above a score wants more than 20 of them, too.
+        (["--names-min-score", "0.1"], (0, 0.1)),
+        (["--names-top", "5", "--names-min-score", "0.1"], (5, 0.1)),
+    ],
+)
+def test_lists_of_names_keep_the_best_or_what_reaches_a_score(
+    tmp_path: Path, requests: list[LabelRequest], arguments: list[str], limits: tuple[int, float]
+) -> None:
+    (tmp_path / "a.txt").write_text("dog")
+    (tmp_path / "b.txt").write_text("rose")
+    lists = ["--names", str(tmp_path / "a.txt"), "--names", str(tmp_path / "b.txt"), "--names", str(tmp_path / "a.txt")]
+    run(tmp_path, *lists, *arguments)
+    (request,) = requests
+    assert [(of_list.title, of_list.top, of_list.min_score) for of_list in request.lists] == [
+        ("a", *limits),
+        ("b", *limits),
+    ]
+
+
+def test_a_plan_says_nothing_of_a_job_with_lists(tmp_path: Path, requests: list[LabelRequest]) -> None:
+    for name in ("a.txt", "plan.json"):
+        (tmp_path / name).write_text("dog")
+    result = run(tmp_path, "--names", str(tmp_path / "a.txt"), "--plan", str(tmp_path / "plan.json"))
+    assert (result.exit_code, requests) == (2, [])
+    assert "--plan is a prediction without scores of --names" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["--names-top", "5"], ["--names-min-score", "0.1"]])
+def test_limits_of_a_list_go_with_a_list(tmp_path: Path, requests: list[LabelRequest], arguments: list[str]) -> None:
+    result = run(tmp_path, *arguments)
+    assert (result.exit_code, requests) == (2, [])
+    assert "go with --names FILE" in result.output

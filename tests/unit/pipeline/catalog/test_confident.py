@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store
+from tests.fixtures.stored.lists import add_list, name_list
 from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.fixtures.stored.thresholds import thresholds_of
 
@@ -63,6 +65,19 @@ def test_denied_labels_are_not_confident(tmp_path: Path) -> None:
     vocabulary = read_vocabulary(tmp_path / "mine.toml")
     thresholds = thresholds_of(vocabulary=vocabulary.version)
     assert confident(tmp_path, thresholds, [("dog", 1.0), ("tree", 0.9)], vocabulary) == [("tree", pytest.approx(0.9))]
+
+
+@pytest.mark.parametrize("ranking", ["prob", "sim"])
+def test_thresholds_of_listed_labels_are_for_listed_labels_of_runs_of_any_ranking(tmp_path: Path, ranking: str) -> None:
+    store = Store(str(tmp_path / "store"))
+    store.create_run(run_record(RUN, labelling={"ranking": ranking, "top_k": 5}))
+    commit_judged(store, RUN, {"a": [{"labels": [("dog", 0.75)]}]})
+    add_list(store.run(RUN), name_list("animals", "dog", "cat", "fox"), [("dog", 0.3), ("cat", 0.9), ("fox", 0.25)])
+    thresholds = thresholds_of(labels="listed")
+    connection = open_store(store.url, None, thresholds, labels=LabelChoice("listed"))
+    assert connection.sql("SELECT label, kind FROM confident_labels").fetchall() == [("dog", "listed")]
+    with pytest.raises(TagstreamError, match=r"are for listed labels, .* opened with open ones; use --labels listed"):
+        open_store(store.url, None, thresholds)
 
 
 def test_without_thresholds_there_is_no_such_view(tmp_path: Path) -> None:

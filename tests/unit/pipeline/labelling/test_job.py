@@ -577,7 +577,9 @@ class TestLists:
         # As an object store that tells no versions.
         change_shard(tmp_path / "source" / "00001.tar", keeps_version=True)
         outcome = LabelJob(replace(label_request, lists=(self.ANIMALS,))).run()
-        assert outcome.notes == ["2 labelled images are gone or others at the source, and got no scores for the names"]
+        assert outcome.notes == [
+            "2 labelled images are gone, others now, or over a limit of this job, and got no scores for the names"
+        ]
         assert {row[1] for row in self.shown(label_request)} == {"00000", "00002"}
 
     def test_shards_that_changed_keep_their_labels_and_lack_the_list(

@@ -119,3 +119,11 @@ class TestWords:
         (tmp_path / "t.toml").write_text(f"{text}thresholds = [0.5]\n", "utf-8")
         with pytest.raises(TagstreamError, match=r"thresholds is \[0.5\]; expected a table of numbers"):
             read_thresholds(tmp_path / "t.toml")
+
+
+def test_a_file_of_before_is_for_open_labels(tmp_path: Path) -> None:
+    path = tmp_path / "thresholds.toml"
+    write_thresholds(path, thresholds_of(labels="listed"))
+    assert read_thresholds(path).labels == "listed"
+    path.write_text(path.read_text().replace('labels = "listed"\n', ""))
+    assert read_thresholds(path).labels == "open"

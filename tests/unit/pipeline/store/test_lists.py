@@ -9,10 +9,13 @@ import pytest
 
 from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError
+from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store import run as run_module
 from pipeline.store.lists import RunLists
 from pipeline.store.ownership import file_name
 from pipeline.store.store import Store
+from pipeline.upkeep.compaction import compact_run
+from pipeline.upkeep.verification import verify_run
 from tests.fixtures.stored.lists import add_list, listed_table, name_list
 from tests.fixtures.stored.tables import commit_shard, run_record, shard_tables
 
@@ -125,3 +128,28 @@ def test_a_damaged_record_is_told_with_what_to_do(store: Store) -> None:
     Path(store.layout.run(RUN).list_record(ANIMALS.version)).write_text("{")
     with pytest.raises(StoreError, match=r"is damaged: .*; delete it, and `tagstream label --names` writes it again"):
         lists.records()
+
+
+def test_a_file_of_several_shards_that_does_not_say_which_is_told_with_what_to_do(store: Store) -> None:
+    add_list(store.run(RUN), ANIMALS, CAT)
+    compact_run(store.run(RUN), read_vocabulary(None), lambda done, total: None)
+    (file,) = listed_files(store)
+    Path(store.layout.run(RUN).listed(ANIMALS.version, file)).write_bytes(b"PAR1")
+    with pytest.raises(StoreError, match=r"does not say which shards it holds; `tagstream status --repair` takes it"):
+        shown(store)
+
+
+def test_a_list_has_its_whole_life_on_every_storage(any_store: Store) -> None:
+    any_store.create_run(run_record(RUN))
+    run = any_store.run(RUN)
+    commit_shard(any_store, RUN, "a")
+    add_list(run, ANIMALS, CAT)
+    commit_with(any_store, "b", CAT)
+    compact_run(run, read_vocabulary(None), lambda done, total: None)
+    assert shown(any_store) == [("a", "cat"), ("b", "cat")]
+    commit_with(any_store, "b", DOG, replaces=run.committed()["b"])
+    assert shown(any_store) == [("a", "cat"), ("b", "dog")]
+    compact_run(run, read_vocabulary(None), lambda done, total: None)
+    assert shown(any_store) == [("a", "cat"), ("b", "dog")]
+    assert len(any_store.filesystem.ls(run.layout.listed_folder(ANIMALS.version), detail=False)) == 1
+    assert [finding for finding in verify_run(run).findings if finding.path.startswith("listed")] == []
