@@ -120,8 +120,13 @@ def make_inputs(processor: Any, prompt: Prompt, views: Sequence[np.ndarray], dty
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def image_token_count(inputs: Mapping[str, Tensor], image_token_id: int) -> int:
-    """Tokens that the pictures of these inputs cost, all together."""
+def image_token_count(inputs: Mapping[str, Tensor], config: Any) -> int:
+    """Tokens that the pictures of these inputs cost, all together.
+
+    Args:
+        config: the model's, which names the token that stands for a piece of a picture.
+    """
+    image_token_id = getattr(config, "image_token_id", None) or config.image_token_index
     return int((inputs["input_ids"] == image_token_id).sum())
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from model.fingerprint import fingerprint_folder
+from model.folder import is_hub_model
 from pipeline.cluster.pool import PoolPlan
 from pipeline.errors import StoreError
 from pipeline.labelling.request import LabelRequest
@@ -40,8 +41,9 @@ class RunIdentity:
 
         Raises TagstreamError where the model cannot be read.
         """
-        model_fingerprint = fingerprint_folder(fetch_model(request.model))
-        labelling = request.settings.labelling(pool.dtype)
+        folder = fetch_model(request.model)
+        model_fingerprint = fingerprint_folder(folder)
+        labelling = request.settings.labelling(pool.dtype, is_hub_model(folder))
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         return cls(
             RunRecord(
@@ -86,6 +88,11 @@ class RunIdentity:
                 f"run {stored.run} in {store} labels {stored.source_root or stored.source}, not "
                 f"{wanted.source_root or wanted.source}; give this source a --run name of its own"
             )
+
+
+def is_of_hub(record: RunRecord) -> bool:
+    """Whether a vision-language model of the hub labels this run."""
+    return "hub" in record.labelling
 
 
 def _differences(stored: RunRecord, wanted: RunRecord) -> list[str]:

@@ -47,7 +47,7 @@ class StubRecognizer:
     asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
 
-    def pixel_values(self, crops: Sequence[np.ndarray]) -> list[int]:
+    def prepare(self, crops: Sequence[np.ndarray]) -> list[int]:
         return [int(crop[0, 0, 0]) for crop in crops]
 
     def sample(self, pixel_values: list[int], top_k: int, **options: Any) -> list[int]:
