@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from model.choices import DTYPES, find_ranking
 from model.ending import Ending
 from model.hub.branches import share_prefixes
-from model.hub.inputs import image_token_count, load_processor, make_inputs
+from model.hub.inputs import image_token_count, load_processor, make_inputs, resolve_image_options
 from model.hub.label_tokens import LabelTokens, fold_label
 from model.hub.options import HubOptions
 from model.hub.prefill import prefill
@@ -36,8 +36,8 @@ _CHECKED_SIZES = ((96, 64), (64, 128))
 class HubRecognizer:
     """A vision-language model with its processor and its prompt, ready to label images.
 
-    Attributes: `model`, `processor`, `options`, `prompt`, `views` (what decodes images), `branch_choice` (how branches
-    are decoded, and what the check at load saw).
+    Attributes: `model`, `processor`, `options`, `image_options` (of every call of the image processor), `prompt`,
+    `views` (what decodes images), `branch_choice` (how branches are decoded, and what the check at load saw).
     """
 
     rankings = frozenset({"prob", "ppl", "none"})
@@ -53,6 +53,7 @@ class HubRecognizer:
         """
         share_prefixes(model)
         self.model, self.processor, self.options = model.eval(), processor, options
+        self.image_options = resolve_image_options(processor.image_processor, options)
         self.prompt = write_prompt(processor, model.config.model_type, options)
         self.views = WholeImages(max_view_pixels=options.max_view_pixels)
         text_config = model.config.get_text_config(decoder=True)
@@ -113,7 +114,9 @@ class HubRecognizer:
         Args:
             views: pictures, uint8 [H, W, 3], as `views.view` gives them.
         """
-        return make_inputs(self.processor, self.prompt, views, self.dtype) if len(views) else {}
+        if not len(views):
+            return {}
+        return make_inputs(self.processor, self.prompt, views, self.dtype, self.image_options)
 
     def n_image_tokens(self, view: np.ndarray) -> int:
         """Tokens that this view costs in front of every label."""
