@@ -122,12 +122,14 @@ def count_image_tokens(folder: str | Path, options: HubOptions) -> int:
     """
     from transformers import AutoConfig
 
-    from model.hub.inputs import image_token_count, make_inputs
+    from model.hub.inputs import image_token_count, image_token_of, make_inputs, resolve_image_options
 
     prompt, processor = _read_prompt(folder, options)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     photograph = np.zeros((*_PHOTOGRAPH, 3), dtype=np.uint8)
-    return image_token_count(make_inputs(processor, prompt, [photograph], torch.float32), config)
+    image_options = resolve_image_options(processor.image_processor, options)
+    inputs = make_inputs(processor, prompt, [photograph], torch.float32, image_options)
+    return image_token_count(inputs, image_token_of(config))
 
 
 def _read_prompt(folder: str | Path, options: HubOptions) -> tuple[Any, Any]:

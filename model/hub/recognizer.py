@@ -5,6 +5,7 @@ Shape suffixes: B images, N names, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,7 @@ from model.branches import BranchDecoder
 from model.choices import DTYPES, check_hub_choice, find_ranking
 from model.ending import Ending
 from model.hub.branches import share_prefixes
-from model.hub.inputs import image_token_count, load_processor, make_inputs
+from model.hub.inputs import image_token_count, image_token_of, load_processor, make_inputs, resolve_image_options
 from model.hub.label_tokens import LabelTokens, fold_label
 from model.hub.options import HubOptions
 from model.hub.prefill import prefill
@@ -42,8 +43,8 @@ class HubRecognizer:
 
     A `model.tagger.Tagger`.
 
-    Attributes: `model`, `processor`, `options`, `prompt`, `preprocessor` (what decodes images), `branch_choice` (how
-    branches are decoded, and what the check at load saw).
+    Attributes: `model`, `processor`, `options`, `image_options` (of every call of the image processor), `prompt`,
+    `preprocessor` (what decodes images), `branch_choice` (how branches are decoded, and what the check at load saw).
     """
 
     def __init__(self, model: PreTrainedModel, processor: Any, options: HubOptions) -> None:
@@ -55,6 +56,7 @@ class HubRecognizer:
         """
         share_prefixes(model)
         self.model, self.processor, self.options = model.eval(), processor, options
+        self.image_options = resolve_image_options(processor.image_processor, options)
         self.prompt = write_prompt(processor, model.config.model_type, options)
         self.preprocessor = WholeImages(max_view_pixels=options.max_view_pixels)
         text_config = model.config.get_text_config(decoder=True)
@@ -115,11 +117,13 @@ class HubRecognizer:
         Args:
             views: pictures, uint8 [H, W, 3], as `preprocessor.view` gives them.
         """
-        return make_inputs(self.processor, self.prompt, views, self.dtype) if len(views) else {}
+        if not len(views):
+            return {}
+        return make_inputs(self.processor, self.prompt, views, self.dtype, self.image_options)
 
     def n_image_tokens(self, view: np.ndarray) -> int:
         """Tokens that this view costs in front of every label."""
-        return image_token_count(self.prepare([view]), self.model.config)
+        return image_token_count(self.prepare([view]), image_token_of(self.model.config))
 
     def label(
         self, images: Sequence[Image.Image | bytes], top_k: int = 20, ranking: str = "prob", **options: Any
@@ -188,7 +192,7 @@ class HubRecognizer:
 
         Raises ValueError where a spelling cannot be a label.
         """
-        ids = [[self._name_ids(written) for written in _with_capitals(of_name)] for of_name in spellings]
+        ids = [[ids for spelling in of_name for ids in self._written(spelling)] for of_name in spellings]
         return ListedNames.of(ids, max(1, _MAX_SCORED_BRANCHES // max(1, batch_size)), self.device)
 
     def score(self, images: Sequence[Image.Image | bytes], names: Sequence[str]) -> Tensor:
@@ -226,16 +230,16 @@ class HubRecognizer:
             clock.mark("names")
         return scores
 
-    def _name_ids(self, name: str) -> list[int]:
-        return self.prompt.label_ids(self.processor.tokenizer, name)
+    def _written(self, spelling: str) -> list[list[int]]:
+        """Token ids of a spelling, and of it with a capital where the model can write that: models write both."""
+        tokenizer = self.processor.tokenizer
+        ids = [self.prompt.label_ids(tokenizer, spelling)]
+        with contextlib.suppress(ValueError):
+            ids.append(self.prompt.label_ids(tokenizer, spelling[:1].upper() + spelling[1:]))
+        return ids
 
     def _to_device(self, prepared: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device, non_blocking=True) for name, value in prepared.items()}
-
-
-def _with_capitals(spellings: Sequence[str]) -> list[str]:
-    """The spellings, and each with a capital: models write both."""
-    return [written for spelling in spellings for written in (spelling, spelling[:1].upper() + spelling[1:])]
 
 
 def _no_scores(names: Sequence[ListedNames]) -> tuple[Tensor, ...]:

@@ -26,7 +26,7 @@ from pipeline.errors import ClusterError
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.limits import MAX_SAMPLE_S
-from pipeline.storage.model_cache import check_names, load_tagger
+from pipeline.storage.model_cache import check_hub_model, check_names, load_tagger
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +153,14 @@ class Labeler:
             hub: how the model is asked, where it is one of the hub.
         """
         check_names(model, hub, [(spelling, of_list.version) for of_list in lists for spelling in of_list.spellings()])
+
+    @staticmethod
+    def check_hub_model(model: str, hub: HubOptions) -> int:
+        """Tokens that a photograph costs a model of the hub. Loads no weights.
+
+        Raises ModelError where the model cannot be asked so.
+        """
+        return check_hub_model(model, hub)
 
     def _stuck_at(self, batch: dict[str, Any], n_images: int) -> str:
         return (

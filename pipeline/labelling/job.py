@@ -32,7 +32,7 @@ from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard
-from pipeline.storage.model_cache import check_hub_model, pin_model
+from pipeline.storage.model_cache import pin_model
 from pipeline.store.lists import RunLists
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
@@ -123,7 +123,7 @@ class LabelJob:
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
         if is_of_hub(identity.wanted):
-            self._note_image_tokens(check_hub_model(request.model, request.settings.hub))
+            self._note_image_tokens(request.labeler_class.check_hub_model(request.model, request.settings.hub))
         if request.lists:
             request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
         record = identity.open_run(store)
