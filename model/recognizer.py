@@ -113,8 +113,8 @@ class Recognizer:
 
         Raises ImageDecodeError where bytes are no readable image.
         """
-        crops = [self.preprocessor.crop(image) for image in images]
-        return self.label_pixels(self.pixel_values(crops), top_k, ranking, **options)
+        crops = [self.preprocessor.view(image) for image in images]
+        return self.label_pixels(self.prepare(crops), top_k, ranking, **options)
 
     def label_pixels(
         self,
@@ -189,7 +189,7 @@ class Recognizer:
         return SampledBatch(lists, image_embeds, self._score_names(prefix, names, mark))
 
     def list_names(self, spellings: Sequence[Sequence[str]], batch_size: int = 1) -> ListedNames:
-        """A list of names, ready to be scored by `sample` and `score_pixels`.
+        """A list of names, ready to be scored by `sample` and `score_prepared`.
 
         Args:
             spellings: of each name, as the model would write it; the probabilities of a name's spellings are summed.
@@ -202,7 +202,7 @@ class Recognizer:
         return ListedNames.of(ids, max(1, _MAX_SCORED_BRANCHES // max(1, batch_size)), self.device)
 
     @torch.inference_mode()
-    def score_pixels(
+    def score_prepared(
         self, pixel_values: Tensor, names: Sequence[ListedNames], *, clock: PartClock | None = None
     ) -> tuple[Tensor, ...]:
         """Log probability of every name of each list, float32 [B, names] in the CPU's memory; no labels are sampled.
@@ -260,9 +260,9 @@ class Recognizer:
 
         Raises ImageDecodeError where bytes are no readable image, ValueError where a name cannot be a label.
         """
-        pixel_values = self.pixel_values([self.preprocessor.crop(image) for image in images])
+        pixel_values = self.prepare([self.preprocessor.view(image) for image in images])
         listed = self.list_names([[name] for name in names], len(pixel_values))
-        (scores,) = self.score_pixels(pixel_values, [listed])
+        (scores,) = self.score_prepared(pixel_values, [listed])
         return scores
 
     def explain(
@@ -283,7 +283,7 @@ class Recognizer:
         """
         find_ranking(ranking)
         upright, size = self.preprocessor.open_upright(image), self.preprocessor.image_size
-        pixel_values = self.pixel_values([np.asarray(resize_and_crop(upright, size))])
+        pixel_values = self.prepare([np.asarray(resize_and_crop(upright, size))])
         sampled = self.sample(pixel_values, top_k, max_label_tokens=max_label_tokens)
         (labels,) = self.rank(sampled, ranking)
         return explain_labels(self.module, sampled.image_embeds_BND, labels, upright, size, ranking)
@@ -306,8 +306,8 @@ class Recognizer:
     def _repr_html_(self) -> str:
         return recognizer_html(self.facts())
 
-    def pixel_values(self, crops: Sequence[np.ndarray]) -> Tensor:
-        """Crops of `preprocessor.crop`, uint8 [H, W, 3] each, as the pixel values [B, 3, H, W] that `sample` takes."""
+    def prepare(self, crops: Sequence[np.ndarray]) -> Tensor:
+        """Views of `preprocessor.view`, uint8 [H, W, 3] each, as the pixel values [B, 3, H, W] that `sample` takes."""
         size = self.preprocessor.image_size
         stacked = np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8)
         return self.preprocessor.normalise(torch.from_numpy(stacked).to(self.device), self.dtype)

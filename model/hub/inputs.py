@@ -36,10 +36,9 @@ class _NoVideos:
 
 
 def load_processor(folder: Path, options: HubOptions) -> Any:
-    """The model's processor, padding on the left, its image processor with the options.
+    """The model's processor, padding on the left, its image processor of the backend that the options name.
 
-    Raises ValueError where an option is none of the image processor's, and ImportError, with what to install, where the
-    processor needs a package that is missing.
+    Raises ImportError, with what to install, where the processor needs a package that is missing.
     """
     description = json.loads(_processor_config(folder).read_text())
     kind = processor_class_from_name(description.get("processor_class") or "")
@@ -53,7 +52,7 @@ def load_processor(folder: Path, options: HubOptions) -> Any:
         raise ImportError(
             f"the model's processor needs a package that is missing: pip install 'tagstream[hub]'; {_one_line(error)}"
         ) from error
-    processor.image_processor = _load_image_processor(folder, options)
+    processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend=options.image_backend)
     processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
     processor.tokenizer.padding_side = "left"
     return processor
@@ -79,19 +78,24 @@ def _still_processor(kind: Any, folder: Path, settings: Mapping[str, Any]) -> An
     return StillProcessor(**{**settings, **parts})
 
 
-def _load_image_processor(folder: Path, options: HubOptions) -> Any:
-    processor = AutoImageProcessor.from_pretrained(folder, backend=options.image_backend)
-    unknown = [name for name in options.image_options if not hasattr(processor, name)]
+def resolve_image_options(image_processor: Any, options: HubOptions) -> dict[str, Any]:
+    """Options of every call of this image processor: those that keep tokens few, and before them those asked for.
+
+    They are given to each call, since neither attributes nor the folder's description have the last word: Qwen2-VL's
+    folders bound the pixels by names that go before `size`, and InternVL's processor asks for tiles in every call.
+
+    Raises ValueError where an option is none of the image processor's.
+    """
+    unknown = [name for name in options.image_options if not hasattr(image_processor, name)]
     if unknown:
-        known = ", ".join(sorted(name for name in processor.to_dict() if not name.startswith("_")))
-        raise ValueError(f"image_options has {', '.join(unknown)}; {type(processor).__name__} has {known}")
-    wanted = few_tokens(processor) | dict(options.image_options)
-    return AutoImageProcessor.from_pretrained(folder, backend=options.image_backend, **wanted)
+        known = ", ".join(sorted(name for name in image_processor.to_dict() if not name.startswith("_")))
+        raise ValueError(f"image_options has {', '.join(unknown)}; {type(image_processor).__name__} has {known}")
+    return few_tokens(image_processor) | dict(options.image_options)
 
 
 def few_tokens(image_processor: Any) -> dict[str, Any]:
     """Options of an image processor that keep image tokens few: one tile, or as many pixels as 256 tokens show."""
-    options: dict[str, Any] = {name: False for name in _TILES_OFF if getattr(image_processor, name, None)}
+    options: dict[str, Any] = {name: False for name in _TILES_OFF if hasattr(image_processor, name)}
     size, merge = getattr(image_processor, "size", None), getattr(image_processor, "merge_size", None)
     if merge and size is not None and getattr(size, "longest_edge", None):
         # Qwen's: the edges are numbers of pixels, and so many patches become one token.
@@ -101,12 +105,19 @@ def few_tokens(image_processor: Any) -> dict[str, Any]:
     return options
 
 
-def make_inputs(processor: Any, prompt: Prompt, views: Sequence[np.ndarray], dtype: torch.dtype) -> dict[str, Tensor]:
+def make_inputs(
+    processor: Any,
+    prompt: Prompt,
+    views: Sequence[np.ndarray],
+    dtype: torch.dtype,
+    image_options: Mapping[str, Any],
+) -> dict[str, Tensor]:
     """What the model takes for these pictures with the prompt, one a row, padded on the left, in the CPU's memory.
 
     Args:
         views: pictures, uint8 [H, W, 3].
         dtype: of the model; floats come in it.
+        image_options: as `resolve_image_options` gives them.
     """
     pictures = [[Image.fromarray(view)] for view in views]
     made: BatchFeature = processor(
@@ -115,9 +126,16 @@ def make_inputs(processor: Any, prompt: Prompt, views: Sequence[np.ndarray], dty
         padding=True,
         return_tensors="pt",
         add_special_tokens=prompt.adds_special_tokens,
+        images_kwargs=dict(image_options),
     )
     tensors = {name: value for name, value in made.items() if isinstance(value, Tensor) and name != "labels"}
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def image_token_of(config: Any) -> int:
+    """The id of the token that stands for a piece of a picture, from a model's configuration."""
+    token_id: int = getattr(config, "image_token_id", None) or config.image_token_index
+    return token_id
 
 
 def image_token_count(inputs: Mapping[str, Tensor], image_token_id: int) -> int:

@@ -6,13 +6,14 @@ sizes show it, since one of them is padded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from model.branches import BranchDecoder
 from model.hub.branches import HubBranches
@@ -95,19 +96,33 @@ def largest_difference(model: PreTrainedModel, decoder: BranchDecoder, images: S
     differences = []
     for branch, (ids, log_probs) in enumerate(zip(ids_MT.tolist(), log_probs_MT, strict=True)):
         inputs = dict(images[branch // N_BRANCHES])
-        generated: Any = model.generate(
-            **inputs,
-            do_sample=False,
-            max_new_tokens=len(ids),
-            min_new_tokens=len(ids),
-            logits_processor=LogitsProcessorList([_Forced(ids, inputs["input_ids"].shape[1])]),
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
+        with _plain_generation(model):
+            generated: Any = model.generate(
+                **inputs,
+                max_new_tokens=len(ids),
+                logits_processor=LogitsProcessorList([_Forced(ids, inputs["input_ids"].shape[1])]),
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
         alone_TV = torch.stack([logits[0].float() for logits in generated.logits]).log_softmax(dim=-1)
         alone_T = alone_TV.gather(1, torch.tensor(ids, device=alone_TV.device)[:, None])[:, 0]
-        differences.append(float((alone_T - log_probs).abs().max()))
-    return max(differences)
+        differences.append((alone_T - log_probs).abs().max())
+    # Not Python's max, which passes over what is no number.
+    return float(torch.stack(differences).max())
+
+
+@contextmanager
+def _plain_generation(model: PreTrainedModel) -> Iterator[None]:
+    """Meanwhile generate() takes token for token, without the ends, beams and stop strings of the model's own settings.
+
+    They cannot be unset by arguments: what those leave out comes from the model's settings.
+    """
+    of_model = model.generation_config
+    model.generation_config = GenerationConfig(do_sample=False, num_beams=1)
+    try:
+        yield
+    finally:
+        model.generation_config = of_model
 
 
 def _greedy(decoder: BranchDecoder) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from schemas import content_hash
 class DecodedImage:
     """An image as the recognizer sees it, or why it cannot be seen."""
 
-    crop: np.ndarray | None
+    view: np.ndarray | None
     """uint8 [H, W, 3]; None where the image cannot be decoded."""
     width: int | None = None
     """Width in pixels before cropping; None where it is not known."""
@@ -39,7 +39,7 @@ class DecodedImage:
 
 
 def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
-    """Decodes and crops one image; damage becomes an error class and a message."""
+    """Decodes one image to its view; damage becomes an error class and a message."""
     if data is None:
         return DecodedImage(None)
     digest = content_hash(data)
@@ -47,8 +47,8 @@ def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
     try:
         image = open_image(data, preprocessor.max_image_pixels, preprocessor.pixel_rule)
         width, height = image.size
-        crop = preprocessor.crop(image)
-        return DecodedImage(crop, width, height, digest, is_flat=is_flat(crop))
+        view = preprocessor.view(image)
+        return DecodedImage(view, width, height, digest, is_flat=is_flat(view))
     except ImageTooLargeError as error:
         message = plain(f"{one_line(error)} (setting max_image_pixels)")
         return DecodedImage(None, error.width, error.height, digest, "ImageTooLarge", message)

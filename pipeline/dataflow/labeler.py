@@ -10,12 +10,13 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
+from model.hub.options import HubOptions
 from model.part_clock import PartClock
 from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
@@ -26,7 +27,7 @@ from pipeline.errors import ClusterError
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings, full_labelling
 from pipeline.settings.limits import MAX_SAMPLE_S
-from pipeline.storage.model_cache import check_names, load_recognizer
+from pipeline.storage.model_cache import check_hub_model, check_names, load_tagger
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +60,8 @@ class LabelerConfig:
     """Seconds that decoding one image may take."""
     no_progress_timeout_s: float | None = None
     """Seconds that the model may take for one batch; None sets no limit."""
+    hub: HubOptions = field(default_factory=HubOptions)
+    """How a vision-language model of the hub is asked."""
     lists: tuple[NameList, ...] = ()
     """Lists of names that every image is scored for."""
     batch_size: int = 64
@@ -80,6 +83,7 @@ class LabelerConfig:
             max_image_pixels=settings.max_image_pixels,
             max_sample_s=settings.max_sample_s,
             no_progress_timeout_s=settings.no_progress_timeout_s,
+            hub=settings.hub,
             **full_labelling(settings.labelling(dtype)),
         )
 
@@ -114,7 +118,7 @@ class Labeler:
             # Ray gives a worker one OpenMP thread a CPU it reserves; the model may use all that are meant for it.
             os.environ["OMP_NUM_THREADS"] = str(config.n_threads)
             torch.set_num_threads(config.n_threads)
-        return load_recognizer(config.model, config.device, config.dtype)
+        return load_tagger(config.model, config.device, config.dtype, config.hub)
 
     def __call__(self, batches: pa.Table) -> pa.Table:
         """Labels rows of `pipeline.dataflow.datasource.BATCHES`; returns rows of `LABELLED_ROWS`."""
@@ -127,14 +131,14 @@ class Labeler:
         data = batch["data"]
         decoded = self.decode_images(data)
         decode_s = time.perf_counter() - started
-        crops = [image.crop for image in decoded if image.crop is not None]
+        views = [image.view for image in decoded if image.view is not None]
         try:
-            found = self.label_crops(crops)
+            found = self.label_views(views)
         except DeviceStuckError:
-            raise ClusterError(self._stuck_at(batch, len(crops))) from None
+            raise ClusterError(self._stuck_at(batch, len(views))) from None
         return labelled_rows(batch, decoded, found, {"read": batch["read_s"], "decode": decode_s, **found.seconds})
 
-    def label_crops(self, crops: Sequence[np.ndarray]) -> FoundLabels:
+    def label_views(self, views: Sequence[np.ndarray]) -> FoundLabels:
         """Labels of decoded images, unfinished ones included.
 
         Raises DeviceStuckError where the device takes longer than `no_progress_timeout_s`.
@@ -142,17 +146,29 @@ class Labeler:
         limit_s, config = self.config.no_progress_timeout_s, self.config
         # Ranked here: the device samples the next batch meanwhile.
         if not config.samples_labels:
-            scores, seconds = self._device.run(limit_s, self._score, crops)
-            return FoundLabels([[] for _ in crops], rank_listed(config.lists, scores, len(crops)), seconds)
-        sampled, seconds = self._device.run(limit_s, self._sample, crops)
+            scores, seconds = self._device.run(limit_s, self._score, views)
+            return FoundLabels([[] for _ in views], rank_listed(config.lists, scores, len(views)), seconds)
+        sampled, seconds = self._device.run(limit_s, self._sample, views)
         labels = self.recognizer.rank(sampled, config.ranking, keep_unfinished=True)
         scores = sampled.listed if config.lists else ()
-        return FoundLabels(labels, rank_listed(config.lists, scores, len(crops)), seconds)
+        return FoundLabels(labels, rank_listed(config.lists, scores, len(views)), seconds)
 
     @staticmethod
-    def check_lists(model: str, lists: Sequence[NameList]) -> None:
-        """Raises TagstreamError where a name of a list cannot be a label of the model. Loads no weights."""
-        check_names(model, [(spelling, of_list.version) for of_list in lists for spelling in of_list.spellings()])
+    def check_lists(model: str, hub: HubOptions, lists: Sequence[NameList]) -> None:
+        """Raises TagstreamError where a name of a list cannot be a label of the model. Loads no weights.
+
+        Args:
+            hub: how the model is asked, where it is one of the hub.
+        """
+        check_names(model, hub, [(spelling, of_list.version) for of_list in lists for spelling in of_list.spellings()])
+
+    @staticmethod
+    def check_hub_model(model: str, hub: HubOptions) -> int:
+        """Tokens that a photograph costs a model of the hub. Loads no weights.
+
+        Raises ModelError where the model cannot be asked so.
+        """
+        return check_hub_model(model, hub)
 
     def _stuck_at(self, batch: dict[str, Any], n_images: int) -> str:
         return (
@@ -163,19 +179,19 @@ class Labeler:
         )
 
     def decode_images(self, images: Iterable[bytes | None]) -> list[DecodedImage]:
-        """Decodes and crops encoded images, in threads; damage becomes a message."""
+        """Decodes encoded images, in threads; damage becomes a message."""
         return self._decoders.decode(images)
 
     def _decode(self, data: bytes | None) -> DecodedImage:
         return decode(data, self.preprocessor)
 
-    def _sample(self, crops: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
+    def _sample(self, views: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
         """What the device finds in these images, and the seconds it took, also by part."""
         started = time.perf_counter()
         config, clock = self.config, PartClock(self.config.device)
-        pixel_values = self.recognizer.pixel_values(crops)
+        prepared = self.recognizer.prepare(views)
         sampled = self.recognizer.sample(
-            pixel_values,
+            prepared,
             config.top_k,
             sampling=config.sampling,
             max_label_tokens=config.max_label_tokens,
@@ -184,10 +200,10 @@ class Labeler:
         )
         return sampled, {"infer": time.perf_counter() - started, **clock.seconds()}
 
-    def _score(self, crops: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
+    def _score(self, views: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
         """Log probabilities of the names of each list, and the seconds it took, also by part."""
         started, clock = time.perf_counter(), PartClock(self.config.device)
-        scores = self.recognizer.score_pixels(self.recognizer.pixel_values(crops), self._names, clock=clock)
+        scores = self.recognizer.score_prepared(self.recognizer.prepare(views), self._names, clock=clock)
         return scores, {"infer": time.perf_counter() - started, **clock.seconds()}
 
     def _list_names(self) -> list[Any]:

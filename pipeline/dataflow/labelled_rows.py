@@ -63,15 +63,15 @@ def labelled_rows(
     """
     n_rows = len(decoded)
     remaining, remaining_listed = iter(found.labels), iter(found.listed)
-    of_image = [next(remaining) if image.crop is not None else [] for image in decoded]
-    listed = [next(remaining_listed) if image.crop is not None else [] for image in decoded]
+    of_image = [next(remaining) if image.view is not None else [] for image in decoded]
+    listed = [next(remaining_listed) if image.view is not None else [] for image in decoded]
     finished = [[label for label in image if label.finished] for image in of_image]
     faults = [_fault(*row) for row in zip(decoded, batch["data"], batch["error"], batch["message"], strict=True)]
     columns = {
         "shard": [batch["shard"]] * n_rows,
         "index": range(batch["first_index"], batch["first_index"] + n_rows),
         "key": batch["key"],
-        "status": [LABELLED if image.crop is not None else REJECTED for image in decoded],
+        "status": [LABELLED if image.view is not None else REJECTED for image in decoded],
         "stage": [stage for stage, _, _ in faults],
         "error": [error for _, error, _ in faults],
         "message": [message for _, _, message in faults],
@@ -103,7 +103,7 @@ def _fault(
     image: DecodedImage, data: bytes | None, error: str | None, message: str | None
 ) -> tuple[str | None, str | None, str | None]:
     """Stage, error class and message of a sample's fault; an image that cannot be decoded outweighs its side files."""
-    if data is not None and image.crop is None:
+    if data is not None and image.view is None:
         return DECODE_STAGE, image.error, image.message
     return (READ_STAGE, error, message) if error else (None, None, None)
 

@@ -145,10 +145,10 @@ class SpeedJob:
         )
         labeler = Labeler(config)
         decoded = labeler.decode_images(images[: pool.batch_size])
-        crops = [image.crop for image in decoded if image.crop is not None]
+        crops = [image.view for image in decoded if image.view is not None]
         self.phase = "labelling"
         what = f"label, {pool.device}, batches of {len(crops)}, top {settings.top_k}"
-        return [self._speed(what, "images/s", lambda: len(labeler.label_crops(crops).labels))]
+        return [self._speed(what, "images/s", lambda: len(labeler.label_views(crops).labels))]
 
     def _committing(self, store: Store) -> list[Speed]:
         self.phase = "committing"

@@ -28,7 +28,7 @@ from pipeline.labelling.listing import ListCommitter, ListPlan
 from pipeline.labelling.pending import ShardPlan, cut_waves
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
-from pipeline.labelling.run_identity import RunIdentity
+from pipeline.labelling.run_identity import RunIdentity, is_of_hub
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.settings.labelling import full_labelling
@@ -45,6 +45,9 @@ from pipeline.text import conceal
 from schemas import FORMER_IMAGES, IMAGES, REJECTED, JobRecord
 
 _LOG = logging.getLogger(__name__)
+
+# More are told: what hub models ship makes thousands of a photograph.
+_MANY_IMAGE_TOKENS = 600
 
 
 class LabelJob:
@@ -141,8 +144,10 @@ class LabelJob:
         self.progress.begin(f"fetching the model, {size}" if model.missing_bytes else "reading the model")
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
+        if is_of_hub(identity.wanted):
+            self._note_image_tokens(request.labeler_class.check_hub_model(request.model, request.settings.hub))
         if request.lists:
-            request.labeler_class.check_lists(request.model, request.lists)
+            request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
         record = identity.open_run(store)
         self.run_name = record.run
         rule = full_labelling(record.labelling)["pixel_rule"]
@@ -165,6 +170,13 @@ class LabelJob:
             lists=request.lists,
             notes=self.notes,
         )
+
+    def _note_image_tokens(self, n_tokens: int) -> None:
+        if n_tokens > _MANY_IMAGE_TOKENS:
+            self.notes.append(
+                f"a photograph costs this model {n_tokens:,} image tokens, and time grows with them; image_options in "
+                "the table [hub] of --config can make them fewer"
+            )
 
     def _started_job(self, job: OpenJob, plan: ShardPlan) -> StartedJob:
         predict, limit = self.request.predict, self.request.settings.limit

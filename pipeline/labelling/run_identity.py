@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from model.fingerprint import fingerprint_folder
+from model.folder import is_hub_model
 from pipeline.cluster.pool import PoolPlan
 from pipeline.errors import StoreError
 from pipeline.labelling.request import LabelRequest
@@ -42,8 +43,9 @@ class RunIdentity:
 
         Raises TagstreamError where the model cannot be read.
         """
-        model_fingerprint = fingerprint_folder(fetch_model(request.model))
-        labelling = request.settings.labelling(pool.dtype)
+        folder = fetch_model(request.model)
+        model_fingerprint = fingerprint_folder(folder)
+        labelling = request.settings.labelling(pool.dtype, is_hub_model(folder))
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         given = [conceal(absolute_source(one)) for one in source.addresses or request.sources]
         wanted = RunRecord(
@@ -116,6 +118,11 @@ class RunIdentity:
 def _columns(record: RunRecord) -> str:
     asked = ", ".join(f"{role} {name}" for role, name in record.columns.items())
     return f"the columns {asked}" if asked else "the columns that it finds"
+
+
+def is_of_hub(record: RunRecord) -> bool:
+    """Whether a vision-language model of the hub labels this run."""
+    return "hub" in record.labelling
 
 
 def _differences(stored: RunRecord, wanted: RunRecord) -> list[str]:

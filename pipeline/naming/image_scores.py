@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.hub.options import HubOptions
 from model.preprocessing import ImageDecodeError
 from pipeline.errors import TagstreamError
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import resolve_dtype
 from pipeline.storage.files import open_filesystem, storage_errors
-from pipeline.storage.model_cache import check_names, load_recognizer
+from pipeline.storage.model_cache import check_names, load_tagger
 
 _IMAGES_AT_ONCE = 8
 
@@ -41,20 +42,21 @@ def score_images(urls: Sequence[str], of_list: NameList, model: str) -> Iterator
     """
     import torch
 
-    check_names(model, [(spelling, of_list.version) for spelling in of_list.spellings()])
+    hub = HubOptions()
+    check_names(model, hub, [(spelling, of_list.version) for spelling in of_list.spellings()])
     images = {url: _read(url) for url in urls}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    recognizer = load_recognizer(model, device, resolve_dtype("auto", device))
+    tagger = load_tagger(model, device, resolve_dtype("auto", device), hub)
     names = list(of_list.names)
-    listed = recognizer.list_names(list(of_list.names.values()), _IMAGES_AT_ONCE)
+    listed = tagger.list_names(list(of_list.names.values()), _IMAGES_AT_ONCE)
     for start in range(0, len(urls), _IMAGES_AT_ONCE):
-        batch, crops = urls[start : start + _IMAGES_AT_ONCE], []
+        batch, views = urls[start : start + _IMAGES_AT_ONCE], []
         for url in batch:
             try:
-                crops.append(recognizer.preprocessor.crop(images[url]))
+                views.append(tagger.preprocessor.view(images[url]))
             except ImageDecodeError as error:
                 raise TagstreamError(f"{url} is no image that can be scored: {error}") from error
-        (scores,) = recognizer.score_pixels(recognizer.pixel_values(crops), [listed])
+        (scores,) = tagger.score_prepared(tagger.prepare(views), [listed])
         for url, log_probs in zip(batch, scores.numpy(), strict=True):
             for rank, place in enumerate(of_list.best(log_probs), start=1):
                 yield ImageScore(url, rank, names[place], float(np.exp(log_probs[place])))

@@ -20,12 +20,15 @@ from model.fetching.hub_name import HubName
 from model.fetching.pinned import PinnedModel
 from model.fetching.refusal import ModelUnusableError
 from model.fetching.space import check_space
+from model.folder import is_hub_model
+from model.hub.options import HubOptions
 from pipeline.errors import ModelError, TagstreamError
 from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.text import one_line
 
 if TYPE_CHECKING:
     from model.recognizer import Recognizer
+    from model.tagger import Tagger
 
 _PAGE_OF_THE_HUB = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)")
 _MAX_NAME_CHARACTERS = 60
@@ -63,41 +66,84 @@ def fetch_model(model: str) -> str:
     return str(_RemoteModel(model).fetch())
 
 
+def fetch_recognizer(model: str) -> str:
+    """The local folder of an NXTP recognizer, as by `fetch_model`. Raises ModelError also where it is another model."""
+    folder = fetch_model(model)
+    if is_hub_model(folder):
+        raise ModelError(
+            f"{model} is a vision-language model of the hub, which label and score take; explain, train and truncate "
+            "take NXTP recognizers (tagstream import-nxtp, tagstream train)"
+        )
+    return folder
+
+
 def load_recognizer(model: str, device: str, dtype: str | None = None) -> Recognizer:
-    """The recognizer of a model, fetched as by `fetch_model`, without a progress bar.
+    """An NXTP recognizer, fetched as by `fetch_recognizer`, without a progress bar.
 
     Args:
         device: torch's name of the device that it computes on.
         dtype: float32, bfloat16 or float16; default the dtype that the weights are stored in.
-
-    Raises ModelError where there is no model.
     """
     from transformers.utils import logging
 
     from model.recognizer import Recognizer
 
     logging.disable_progress_bar()
-    return Recognizer.from_pretrained(fetch_model(model), device=device, dtype=dtype)
+    return Recognizer.from_pretrained(fetch_recognizer(model), device=device, dtype=dtype)
 
 
-def check_names(model: str, names: Sequence[tuple[str, str]]) -> None:
-    """Raises TagstreamError where a name cannot be a label of a model, whose tokenizer alone is loaded.
+def load_tagger(model: str, device: str, dtype: str | None, hub: HubOptions) -> Tagger:
+    """The tagger of a model of any kind, fetched as by `fetch_model`, without a progress bar.
 
     Args:
+        device, dtype: as of `load_recognizer`.
+        hub: how a vision-language model of the hub is asked.
+
+    Raises ModelError where there is no model, or none that can be asked so.
+    """
+    from transformers.utils import logging
+
+    from model import tagger
+
+    logging.disable_progress_bar()
+    folder = fetch_model(model)
+    with _as_sentence(model, folder):
+        return tagger.load_tagger(folder, device, dtype, hub)
+
+
+def check_names(model: str, hub: HubOptions, names: Sequence[tuple[str, str]]) -> None:
+    """Raises TagstreamError where a name cannot be a label of a model, of which no weights are loaded.
+
+    Args:
+        hub: how a vision-language model of the hub is asked.
         names: each with the list that it stands in.
     """
-    from model.name_tokens import NameTokens
+    from model.tagger import load_name_tokens
 
-    tokens = NameTokens.from_pretrained(fetch_model(model))
+    folder = fetch_model(model)
+    with _as_sentence(model, folder):
+        tokens_of = load_name_tokens(folder, hub)
     problems = []
     for name, of_list in names:
         try:
-            tokens.ids(name)
+            tokens_of(name)
         except ValueError as error:
             problems.append(f"{one_line(error)} (list {of_list})")
     if problems:
         more = f"; {len(problems):,} of {len(names):,} names cannot be labels" if len(problems) > 1 else ""
         raise TagstreamError(f"{problems[0]}{more}")
+
+
+def check_hub_model(model: str, hub: HubOptions) -> int:
+    """Tokens that a photograph of 1024 x 768 costs a model of the hub.
+
+    Raises ModelError where its processor cannot be had, or it cannot be asked so. No weights are loaded.
+    """
+    from model.tagger import count_image_tokens
+
+    folder = fetch_model(model)
+    with _as_sentence(model, folder):
+        return count_image_tokens(folder, hub)
 
 
 def model_name(model: str) -> str:
@@ -176,6 +222,17 @@ def _hide_download_bars(model: str) -> None:
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
+
+
+@contextlib.contextmanager
+def _as_sentence(model: str, folder: str) -> Iterator[None]:
+    """What a model of the hub raises where it cannot be asked for labels, as ModelError."""
+    try:
+        yield
+    except (ImportError, ValueError, NotImplementedError) as error:
+        if not is_hub_model(folder):
+            raise
+        raise ModelError(f"{model} cannot be asked for labels: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

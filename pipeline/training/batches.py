@@ -82,7 +82,7 @@ class BatchMaker:
         rng = np.random.default_rng([self._settings.seed, step, self._rank])
         decoded = self._labeler.decode_images(example.data for example in examples)
         readable = [
-            (image.crop, example) for image, example in zip(decoded, examples, strict=True) if image.crop is not None
+            (image.view, example) for image, example in zip(decoded, examples, strict=True) if image.view is not None
         ]
         size = self._settings.micro_batch_size or len(examples)
         micro_batches = [

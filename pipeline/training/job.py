@@ -26,7 +26,7 @@ from pipeline.sources.image_folder import count_buckets, deal, folder_shard
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard
 from pipeline.storage.files import full_url, open_filesystem, storage_errors
-from pipeline.storage.model_cache import fetch_model, pin_model
+from pipeline.storage.model_cache import fetch_model, fetch_recognizer, pin_model
 from pipeline.training.checkpoints import Checkpoints, TrainingState, upload_folder
 from pipeline.training.examples import TeacherPlan, read_in_order, target_labels
 from pipeline.training.finish import write_finished_folder
@@ -141,7 +141,7 @@ class TrainJob:
         """The model that training starts from: a given one, or a new one that is kept in `out`."""
         if self.request.init:
             model = self._models[self.request.init]
-            fetch_model(model)
+            fetch_recognizer(model)
             return model
         filesystem, path = open_filesystem(self.request.out)
         target = f"{path.rstrip('/')}/{_INITIAL}"

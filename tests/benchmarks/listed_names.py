@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def pixels_of(recognizer: Recognizer, scenes: Sequence[Scene]) -> torch.Tensor:
-    return recognizer.pixel_values([recognizer.preprocessor.crop(scene.jpeg) for scene in scenes])
+    return recognizer.pixel_values([recognizer.preprocessor.view(scene.jpeg) for scene in scenes])
 
 
 def compare_with_naive(recognizer: Recognizer, pixels_B3HW: torch.Tensor) -> list[str]:

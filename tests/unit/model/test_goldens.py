@@ -130,14 +130,14 @@ def read_preprocessing_cases() -> list[tuple[int, dict]]:
 @pytest.mark.parametrize(("number", "case"), read_preprocessing_cases())
 def test_crops_equal_the_recorded(number, case):
     image = (GOLDENS / "preproc" / case["file"]).read_bytes()
-    crop = ImagePreprocessor(image_size=case["size"]).crop(image)
+    crop = ImagePreprocessor(image_size=case["size"]).view(image)
     assert np.array_equal(crop, np.load(GOLDENS / "preproc" / "crops_uint8.npz")[str(number)])
 
 
 @pytest.mark.parametrize(("number", "case"), read_preprocessing_cases())
 def test_normalised_pixels_sum_to_the_recorded(number, case):
     preprocessor = ImagePreprocessor(image_size=case["size"])
-    crop = preprocessor.crop((GOLDENS / "preproc" / case["file"]).read_bytes())
+    crop = preprocessor.view((GOLDENS / "preproc" / case["file"]).read_bytes())
     pixels = preprocessor.normalise(torch.from_numpy(np.stack([crop]))).double()
     # Float32 pixels, summed in float64.
     assert float(pixels.sum()) == pytest.approx(case["sum"], rel=1e-6)

@@ -55,7 +55,7 @@ def test_a_name_that_cannot_be_written_is_impossible_and_leaves_the_others_alone
 
 
 class TestOfTheRecognizer:
-    """Lists that go through `sample` and `score_pixels`."""
+    """Lists that go through `sample` and `score_prepared`."""
 
     NAMES = (["w20", "w21"], ["w23"], ["w20"])
 
@@ -69,10 +69,10 @@ class TestOfTheRecognizer:
 
     def test_listed_scores_are_those_of_score(self, recognizer, make_image):
         images = [make_image(40, 30), make_image(30, 40), make_image(28, 28)]
-        pixels = recognizer.pixel_values([recognizer.preprocessor.crop(image) for image in images])
+        pixels = recognizer.prepare([recognizer.preprocessor.view(image) for image in images])
         expected = self.expected(recognizer, make_image, images)
         (with_labels,) = recognizer.sample(pixels, 5, names=[self.listed(recognizer)]).listed
-        (alone,) = recognizer.score_pixels(pixels, [self.listed(recognizer)])
+        (alone,) = recognizer.score_prepared(pixels, [self.listed(recognizer)])
         assert with_labels.numpy() == pytest.approx(expected.numpy(), abs=LOG_PROB_ABS)
         # A shard that gets its scores later has the very ones that it would have had with its labels.
         assert torch.equal(with_labels, alone)
@@ -88,7 +88,7 @@ class TestOfTheRecognizer:
 
     def test_no_images_have_no_scores(self, recognizer, make_pixels):
         (scores,) = recognizer.sample(make_pixels(1)[:0], 5, names=[self.listed(recognizer)]).listed
-        (alone,) = recognizer.score_pixels(make_pixels(1)[:0], [self.listed(recognizer)])
+        (alone,) = recognizer.score_prepared(make_pixels(1)[:0], [self.listed(recognizer)])
         assert scores.shape == alone.shape == (0, 3)
 
     def test_a_spelling_that_cannot_be_a_label_is_refused(self, recognizer):

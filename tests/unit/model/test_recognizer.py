@@ -202,25 +202,25 @@ def test_images_and_bytes_may_be_mixed(recognizer, make_image):
 
 def test_images_get_the_labels_of_their_normalised_crops(recognizer, make_image):
     images = [make_image(50, 40, seed) for seed in range(2)]
-    crops_BHWC = torch.from_numpy(np.stack([recognizer.preprocessor.crop(image) for image in images]))
+    crops_BHWC = torch.from_numpy(np.stack([recognizer.preprocessor.view(image) for image in images]))
     pixels = recognizer.preprocessor.normalise(crops_BHWC)
     assert recognizer.label(images) == recognizer.label_pixels(pixels)
 
 
 def test_crops_get_the_labels_of_their_images(recognizer, make_image):
     images = [make_image(50, 40, seed) for seed in range(2)]
-    crops = [recognizer.preprocessor.crop(image) for image in images]
-    assert recognizer.label_pixels(recognizer.pixel_values(crops)) == recognizer.label(images)
+    crops = [recognizer.preprocessor.view(image) for image in images]
+    assert recognizer.label_pixels(recognizer.prepare(crops)) == recognizer.label(images)
 
 
 @pytest.mark.parametrize("dtype", sorted(DTYPES))
 def test_pixel_values_have_the_models_dtype(folder, make_image, dtype):
     recognizer = Recognizer.from_pretrained(folder, dtype=dtype)
-    assert recognizer.pixel_values([recognizer.preprocessor.crop(make_image(50, 40))]).dtype == getattr(torch, dtype)
+    assert recognizer.prepare([recognizer.preprocessor.view(make_image(50, 40))]).dtype == getattr(torch, dtype)
 
 
 def test_no_crops_give_no_pixel_values(recognizer):
-    assert recognizer.pixel_values([]).shape == (0, 3, 28, 28)
+    assert recognizer.prepare([]).shape == (0, 3, 28, 28)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

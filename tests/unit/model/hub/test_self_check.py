@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from model.hub import prefix_attention
 from model.hub.branches import HubBranches, share_prefixes
@@ -12,10 +13,10 @@ from model.hub.self_check import choose_branches
 from tests.fixtures.recognizers.tiny_vlms import build_vlm, merge
 
 
-def check(architecture: str, dtype: torch.dtype = torch.float32):
+def check(architecture: str, dtype: torch.dtype = torch.float32, generation: GenerationConfig | None = None):
     vlm = build_vlm(architecture)
     vlm.model.to(dtype)
-    vlm.model.generation_config.pad_token_id = 0
+    vlm.model.generation_config = generation or GenerationConfig(pad_token_id=0)
     share_prefixes(vlm.model)
     images = [vlm.make_inputs(n_words, seed) for seed, n_words in enumerate((9, 4))]
     if dtype is not torch.float32:
@@ -30,10 +31,32 @@ def test_branches_that_give_what_generate_gives_share_prefixes(architecture):
     assert choice.difference < 1e-4
 
 
+def test_the_models_own_settings_of_generation_do_not_matter():
+    # Of its 120 tokens every second ends the model's turn, so that generate() would stop before the check does.
+    settings = GenerationConfig(
+        eos_token_id=list(range(0, 120, 2)), pad_token_id=0, num_beams=2, repetition_penalty=1.5, stop_strings=["a"]
+    )
+    choice = check("llava", generation=settings)
+    assert choice.is_shared
+    assert choice.difference < 1e-4
+
+
 def test_half_precision_is_given_the_room_that_it_needs():
     choice = check("llava", torch.bfloat16)
     assert choice.is_shared
     assert 0 < choice.difference < 0.5
+
+
+def test_probabilities_that_are_no_numbers_do_not_pass(monkeypatch):
+    step = HubBranches.step
+
+    def broken(self, token_ids_M):
+        logits_MV = step(self, token_ids_M)
+        logits_MV[-1] = torch.nan
+        return logits_MV
+
+    monkeypatch.setattr(HubBranches, "step", broken)
+    assert check("llava").make is CopiedBranches
 
 
 def test_attention_that_is_of_another_kind_is_copied_and_says_why(monkeypatch):

@@ -47,7 +47,7 @@ class StubRecognizer:
     asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
 
-    def pixel_values(self, crops: Sequence[np.ndarray]) -> list[int]:
+    def prepare(self, crops: Sequence[np.ndarray]) -> list[int]:
         return [int(crop[0, 0, 0]) for crop in crops]
 
     def sample(self, pixel_values: list[int], top_k: int, **options: Any) -> list[int]:
@@ -261,8 +261,8 @@ class TestFaults:
                 for _ in range(generator.choice([1, 4, 20])):
                     damaged[generator.randrange(generator.choice([40, len(whole)]))] = generator.randrange(256)
                 image = decode(bytes(damaged[: generator.choice([len(whole), len(whole) // 2])]), preprocessor)
-                assert (image.crop is None) == (image.message is not None)
-                n_unreadable += image.crop is None
+                assert (image.view is None) == (image.message is not None)
+                n_unreadable += image.view is None
         assert 50 < n_unreadable < 235
 
 

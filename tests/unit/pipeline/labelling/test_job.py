@@ -384,12 +384,24 @@ class TestModelsOfTheHub:
             return label_here(shards, pool, config)
 
         monkeypatch.setattr(job_module, "stream_labels", label_and_keep)
-        record = LabelJob(replace(label_request, model="org/tiny", run=None)).run().record
+        # The hub's model has no processor.
+        monkeypatch.setattr(Labeler, "check_hub_model", staticmethod(lambda *_: 600))
+        outcome = LabelJob(replace(label_request, model="org/tiny", run=None)).run()
+        record = outcome.record
+        assert not any("image tokens" in note for note in outcome.notes)
         run = Store(label_request.store).run(record.run).read_record()
         assert run is not None
         assert run.model == f"org/tiny@{hub.models['org/tiny'].revisions['main']}"
         assert given == [run.model]
         assert record.run == f"tiny-{run.fingerprint}"
+
+    def test_one_that_makes_many_tokens_of_an_image_is_told_once(
+        self, label_request: LabelRequest, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Labeler, "check_hub_model", staticmethod(lambda *_: 3121))
+        notes = LabelJob(replace(label_request, model="org/tiny", run=None)).run().notes
+        (note,) = [note for note in notes if "image tokens" in note]
+        assert note.startswith("a photograph costs this model 3,121 image tokens")
 
     def test_one_that_cannot_label_stops_the_job_before_anything_is_listed_written_or_started(
         self, label_request: LabelRequest, hub: FakeHub
