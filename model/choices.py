@@ -66,8 +66,17 @@ _RANKINGS = (
 RANKINGS: Mapping[str, Ranking] = MappingProxyType({ranking.name: ranking for ranking in _RANKINGS})
 Sampling = Literal["one_shot", "greedy", "beam"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
+# What vision-language models of the hub have of these. `sim` compares with image tokens in the space of words, which
+# they do not share, and lists are written by NXTP's decoder alone.
+_OF_THE_HUB = {"ranking": ("prob", "ppl", "none"), "sampling": ("one_shot",)}
 # As torch names them.
 DTYPES = ("float32", "bfloat16", "float16")
+
+
+def check_hub_choice(what: str, name: str) -> None:
+    """Raises ValueError where a vision-language model of the hub has no ranking, or sampling, of this name."""
+    if name not in _OF_THE_HUB[what]:
+        raise ValueError(f"{what} is {name!r}; a model of the hub has {', '.join(_OF_THE_HUB[what])}")
 
 
 def find_ranking(name: str) -> Ranking:

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PretrainedConfig
 
+from model.fetching.architecture import NXTP_MODEL_TYPE
+
 DEFAULT_MAX_LABEL_TOKENS = 16
 
 
@@ -22,7 +24,7 @@ class RecognizerConfig(PretrainedConfig):
         max_label_tokens: how many tokens a label may have before it counts as unfinished, the delimiter not counted.
     """
 
-    model_type = "nxtp-recognizer"
+    model_type = NXTP_MODEL_TYPE
     sub_configs = {"vision_config": CLIPVisionConfig, "text_config": LlamaConfig}
 
     def __init__(

@@ -86,7 +86,7 @@ class ImagePreprocessor(ImageDecoding):
     image_mean: tuple[float, float, float] = CLIP_MEAN
     image_std: tuple[float, float, float] = CLIP_STD
 
-    def crop(self, image: Image.Image | bytes) -> np.ndarray:
+    def view(self, image: Image.Image | bytes) -> np.ndarray:
         """The model's view of one image, uint8 [image_size, image_size, 3].
 
         Raises ImageDecodeError for bytes that are no readable image.

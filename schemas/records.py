@@ -38,6 +38,7 @@ class RunRecord(_JsonRecord):
     folder_buckets: int
     """How many shards a folder of images is cut into; 0 for sources that come in shards."""
     model: str
+    """Absolute local folder, `org/name@commit` of the hub, or URL. Runs of former versions have `org/name`."""
     model_fingerprint: str
     fingerprint: str
     """Hash of model_fingerprint, preprocessing and `labelling`: what decides the labels."""
@@ -79,6 +80,30 @@ class JobRecord(_JsonRecord):
     """What `tagstream plan` had predicted for `seconds`; 0 where it was not asked."""
     n_retried: int = 0
     """How many of the images had been rejected before, and were tried again."""
+    lists: list[str] = field(default_factory=list)
+    """Versions of the lists of names that were scored."""
+    n_shards_listed: int = 0
+    """Shards, labelled before, whose listed labels were added."""
+    n_listed: int = 0
+    """Listed labels that were written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListRecord(_JsonRecord):
+    """`runs/<run>/lists/<version>.json`: a list of names whose scores the run keeps. A changed list is another one."""
+
+    run: str
+    version: str
+    """The title with a digest of all that decides the listed labels: `animals-1a2b3c4d`."""
+    created: str
+    """When the list came to the run: UTC, ISO 8601."""
+    title: str
+    names: dict[str, list[str]]
+    """Spellings of each name, the name itself included; their probabilities are summed."""
+    top: int
+    """How many names an image keeps, the most probable ones; 0 keeps any number."""
+    min_score: float
+    """The lowest score that is kept, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +150,8 @@ class JobSummary(_JsonRecord):
     n_labelled: int = 0
     n_rejected: int = 0
     n_labels: int = 0
+    n_shards_listed: int = 0
+    n_listed: int = 0
     reject_rate: float = 0.0
     seconds: float = 0.0
     images_per_s: float = 0.0

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.fixtures.checkout import ROOT
+from tests.fixtures.servers.fake_hub import EXAMPLES, FakeHub
 from tests.fixtures.servers.faulty_s3 import FaultyS3
 
 if TYPE_CHECKING:
@@ -159,3 +160,19 @@ def s3_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
     return sizes
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub that this process asks in place of the real one, with an empty cache; nobody is logged in."""
+    from huggingface_hub import constants
+
+    fake = FakeHub(EXAMPLES)
+    # The environment is read when huggingface_hub is imported.
+    monkeypatch.setattr(constants, "ENDPOINT", fake.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", fake.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield fake
+    fake.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from jobs.console.log import start_log
+from pipeline.catalog.label_choice import KINDS, LabelChoice
 
 
 class FiniteRange(click.FloatRange):
@@ -38,8 +40,31 @@ truth_option = click.option("--truth", type=click.Choice(["labels", "captions"])
 vocabulary_option = click.option("--vocabulary", type=EXISTING_FILE, help="TOML or CSV.  [default: built in]")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 
+_LIST = "A list's version or its unique beginning."
+
+
+def labels_options(command: Any) -> Any:
+    """The options `--labels` and `--list` of a verb, which come as one `LabelChoice` named `labels`."""
+
+    @functools.wraps(command)
+    def choose(labels: Any, of_list: str | None, **values: Any) -> Any:
+        return command(labels=LabelChoice(labels, of_list), **values)
+
+    for option in (
+        click.option("--list", "of_list", metavar="LIST", help=f"{_LIST}  [default: the latest]"),
+        click.option(
+            "--labels", type=click.Choice(KINDS), default="open", show_default=True, help="listed: scores of --names."
+        ),
+    ):
+        choose = option(choose)
+    return choose
+
+
 model_option = click.option(
-    "--model", default="demo", show_default=True, help="Recognizer folder, hub id or s3:// folder."
+    "--model",
+    default="demo",
+    show_default=True,
+    help="Folder, org/name[@revision] of the Hugging Face hub, or s3:// folder; see `tagstream models`.",
 )
 top_k_option = click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
 batch_size_option = click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
@@ -53,6 +78,19 @@ head_address_option = click.option(
 )
 lock_option = click.option("--lock", is_flag=True, help="Exit 5 at once if another job has the run.")
 verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+
+
+def names_options(command: Any) -> Any:
+    """The options `--names`, `--names-top` and `--names-min-score` of a verb."""
+    for option in (
+        click.option(
+            "--names-min-score", type=FiniteRange(0, 1), help="Keep only names of at least this score.  [default: 0]"
+        ),
+        click.option("--names-top", type=click.IntRange(0), help="Names kept an image; 0: all.  [default: 20]"),
+        click.option("--names", multiple=True, type=EXISTING_FILE, help="List of names to score; may be repeated."),
+    ):
+        command = option(command)
+    return command
 
 
 def config_option(help_text: str) -> Callable[[Any], Any]:

@@ -23,7 +23,7 @@ _SUFFIXES = (".html", ".png")
 @click.command
 @click.argument("image")
 @click.option("--out", required=True, metavar="FILE", help="Page or picture to write: .html or .png, local or s3://.")
-@click.option("--model", help="Folder, hub id, s3:// URL, or demo.  [default: the run's]")
+@click.option("--model", help="As for `label`.  [default: the run's]")
 @click.option("--store", help="Store that has IMAGE, which is then a key.")
 @read_run_option
 @click.option("--top-k", type=click.IntRange(1, 200), help="Labels to explain.  [default: the run's, or 10]")

@@ -9,7 +9,14 @@ import click
 
 from jobs.console.chosen_run import find_chosen_run
 from jobs.console.live_line import LiveLine, clock
-from jobs.console.options import EXISTING_FILE, FiniteRange, read_run_option, store_argument, vocabulary_option
+from jobs.console.options import (
+    EXISTING_FILE,
+    FiniteRange,
+    labels_options,
+    read_run_option,
+    store_argument,
+    vocabulary_option,
+)
 from pipeline.export.job import Export, ExportRequest
 from pipeline.export.selection import Selection
 from pipeline.naming.thresholds import read_thresholds
@@ -36,6 +43,7 @@ _NEXT = {
 @click.option("--seed", default=0, show_default=True)
 @click.option("--min-score", type=FiniteRange(), help="Only labels of at least this score.")
 @click.option("--images", is_flag=True, help="Copy the images too, from the source that was labelled.")
+@labels_options
 @vocabulary_option
 @click.option("--thresholds", type=EXISTING_FILE, help="Only labels that reach these thresholds.")
 def export(form: Any, images: bool, vocabulary: str | None, thresholds: str | None, **options: Any) -> None:

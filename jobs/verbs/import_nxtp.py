@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.console.options import FiniteRange
+from model.fetching.hub_name import HubFile
+from model.fetching.refusal import ModelUnusableError
 
 if TYPE_CHECKING:
     from model import Recognizer
@@ -18,23 +20,27 @@ LICENCE = (
     "The checkpoint's weights are licensed CC-BY-NC-4.0 (no commercial use); as they derive from Llama 2, the terms of "
     "its community licence apply as well."
 )
+# Where each part is on the hub, and the file of the repository that is it.
+_CHECKPOINT = "kaiyuyue/nxtp", "ckpt_epoch_03_iter_1656549.pth"
+_CLIP = "openai/clip-vit-large-patch14", "model.safetensors"
+_TOKENIZER = "meta-llama/Llama-2-7b-hf", "tokenizer.model"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("import-nxtp")
-@click.option("--checkpoint", required=True, type=_FILE, help="The public checkpoint (.pth).")
+@click.option("--checkpoint", default="/".join(_CHECKPOINT), show_default=True, help="The public checkpoint (.pth).")
 @click.option(
     "--clip",
-    required=True,
-    type=click.Path(exists=True, path_type=Path),
+    default=_CLIP[0],
+    show_default=True,
     help="OpenAI's CLIP ViT-L/14: its .pt, or a transformers folder.",
 )
-@click.option("--tokenizer", required=True, type=_FILE, help="Llama-2's tokenizer.model.")
+@click.option("--tokenizer", default=_TOKENIZER[0], show_default=True, help="Llama-2's tokenizer.model.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write; new or empty.")
 @click.option("--params", type=_FILE, help="Llama-2's params.json: norm_eps and n_heads are read from it.")
 @click.option("--rms-norm-eps", type=FiniteRange(), help="The decoder's norm_eps, without --params.  [default: 1e-5]")
 def import_nxtp(
-    checkpoint: Path, clip: Path, tokenizer: Path, out: Path, params: Path | None, rms_norm_eps: float | None
+    checkpoint: str, clip: str, tokenizer: str, out: Path, params: Path | None, rms_norm_eps: float | None
 ) -> None:
     """Make a model folder of the public NXTP checkpoint.
 
@@ -42,7 +48,11 @@ def import_nxtp(
     weights are not needed. The import takes about 9 GB of memory and the package sentencepiece (pip install
     'tagstream[import-nxtp]').
 
+    Each part is a file, or org/name[@revision][/file] of the Hugging Face hub. The tokenizer is gated there: accept
+    Llama 2's licence on its page, and set HF_TOKEN.
+
     \b
+    tagstream import-nxtp --out models/nxtp
     tagstream import-nxtp --checkpoint nxtp.pth --clip ViT-L-14.pt \\
       --tokenizer tokenizer.model --params params.json --out models/nxtp
     """
@@ -53,8 +63,44 @@ def import_nxtp(
     given = _read_params(params) if params is not None else {}
     if rms_norm_eps is not None:
         given["rms_norm_eps"] = rms_norm_eps
-    recognizer = _import(checkpoint, clip, tokenizer, out, given)
+    # The smallest first: it is the one that the hub may not give.
+    pieces = _find_part("--tokenizer", tokenizer, _TOKENIZER[1])
+    _check_tokenizer(pieces)
+    # A transformers folder is named by the folder.
+    vision = _find_part("--clip", clip, _CLIP[1])
+    vision = vision.parent if vision.name == _CLIP[1] else vision
+    recognizer = _import(_find_part("--checkpoint", checkpoint, _CHECKPOINT[1]), vision, pieces, out, given)
     _report(recognizer, out)
+
+
+def _find_part(option: str, given: str, default: str) -> Path:
+    """A part on this machine; one of the hub is fetched into the hub's cache."""
+    if Path(given).exists():
+        return Path(given)
+    wanted = HubFile.parse(given, default)
+    if wanted is None:
+        raise click.BadParameter(
+            f"there is no {given}; expected a file on this machine, or org/name[@revision][/file] of the hub",
+            param_hint=option,
+        )
+    # Takes a while to import.
+    from model.fetching.repository import fetch_file
+
+    click.echo(f"fetching {wanted} of the hub", err=True)
+    try:
+        return fetch_file(wanted)
+    except ModelUnusableError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _check_tokenizer(path: Path) -> None:
+    """Reads the tokenizer before gigabytes are fetched: its package may be missing."""
+    from model.importing.llama_vocabulary import LlamaVocabulary
+
+    try:
+        LlamaVocabulary(path)
+    except (ValueError, OSError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _import(checkpoint: Path, clip: Path, tokenizer: Path, out: Path, given: dict[str, Any]) -> Recognizer:

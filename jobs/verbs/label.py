@@ -23,6 +23,7 @@ from jobs.console.options import (
     lock_option,
     log_format_option,
     model_option,
+    names_options,
     ray_address_option,
     top_k_option,
     verbose_option,
@@ -31,8 +32,10 @@ from jobs.console.process import command_line, job_process
 from model.folder import DEMO_MODEL
 from pipeline.forecast.forecast import Forecast
 from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.naming.name_list import DEFAULT_TOP, NameList, read_names
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
+from schemas import JobRecord
 
 if TYPE_CHECKING:
     from pipeline.labelling.job import LabelJob
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 EXIT_TOO_MANY_REJECTS = 3
 DEMO_NOTICE = (
     "The model is tagstream's demo model: it knows pictograms in composed scenes, not photographs; "
-    "name a recognizer with --model."
+    "`tagstream models` lists models for photographs, name one with --model."
 )
 # Flags that are also settings: a flag overrides --config.
 _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
@@ -52,6 +55,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @model_option
 @top_k_option
 @click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
+@names_options
 @click.option("--limit", type=int, help="Stop at the end of the shard in which this many images are reached.")
 @click.option(
     "--changed",
@@ -85,8 +89,13 @@ def label(
     SOURCE is a directory or prefix with *.tar (WebDataset) or *.parquet files, a glob, a pattern {00000..00099}.tar,
     @FILE with one URL a line, or a folder of images; local or s3://.
 
+    --names FILE gives every image scores for a list of names: one a line, or a vocabulary (.toml, .csv) whose aliases
+    count for their names. A run that is labelled already gets the scores and keeps its labels. Of an image the best 20
+    names are kept. Queries and measures read them with --labels listed.
+
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
+    tagstream label photos --store tags --names animals.txt --names-top 50
     """
     # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
@@ -104,6 +113,7 @@ def label(
 def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
     settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
     plan = flags.pop("plan")
+    lists = read_lists(flags.pop("names"), flags.pop("names_top"), flags.pop("names_min_score"))
     if model == DEMO_MODEL:
         say(DEMO_NOTICE)
     return LabelRequest(
@@ -111,10 +121,26 @@ def _request(source: str, store: str, model: str, config: str | None, **flags: A
         store=store,
         model=model,
         settings=settings,
+        lists=lists,
         command=command_line(),
         predict=Forecast.read(plan).seconds_of if plan else None,
         **flags,
     )
+
+
+def read_lists(files: tuple[str, ...], top: int | None, min_score: float | None) -> tuple[NameList, ...]:
+    """The lists of names that files hold. Raises click.UsageError for limits without a list.
+
+    Args:
+        top: how many names an image keeps; None keeps 20, or any number where there is a lowest score.
+        min_score: the lowest score that is kept; None keeps any.
+    """
+    if not files and (top is not None or min_score is not None):
+        raise click.UsageError("--names-top and --names-min-score go with --names FILE")
+    if top is None:
+        top = DEFAULT_TOP if min_score is None else 0
+    lists = [read_names(file, top, min_score or 0.0) for file in files]
+    return tuple({of_list.version: of_list for of_list in lists}.values())
 
 
 def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
@@ -157,13 +183,22 @@ def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
 def report(outcome: LabelOutcome, store: str) -> None:
     """Prints what a labelling job did."""
     record = outcome.record
-    if not record.n_shards_committed:
+    if record.n_shards_listed:
+        click.echo(f"Scored the names for {record.n_shards_listed:,} shards that were labelled already")
+    if record.lists and (record.n_shards_committed or record.n_shards_listed):
+        click.echo(f"Listed labels: {record.n_listed:,} of {', '.join(record.lists)}; --labels listed reads them")
+    if not record.n_shards_committed and not record.n_shards_listed:
         click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")
         return
+    if record.n_shards_committed:
+        _report_labelled(record, store)
+    click.echo(f"Run {record.run} in {store}")
+
+
+def _report_labelled(record: JobRecord, store: str) -> None:
     click.echo(
         f"Labelled {record.n_labelled:,} images in {record.n_shards_committed:,} shards: {record.n_labels:,} labels, "
         f"{record.n_rejected:,} images rejected, {record.seconds:,.1f} s"
     )
     if record.n_rejected:
         click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
-    click.echo(f"Run {record.run} in {store}")

@@ -15,7 +15,9 @@ from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
+from pipeline.store.lists import RunLists
 from pipeline.store.lock import describe_holder, find_left_locks, read_locks
+from pipeline.store.ownership import CommittedShards
 from pipeline.store.run import Run
 from pipeline.store.run_choice import match_run
 from pipeline.store.store import Store
@@ -72,6 +74,7 @@ def _show(connection: Connection, url: str, run: str | None) -> int:
             click.echo("  images      none committed yet")
         for reject in query_rows(connection, "rejects", {"run": name}):
             _print_rejects(reject)
+        _print_lists(store.run(name))
         _print_lock(store.run(name))
         _print_source(store.run(name))
         _print_last_job(query_rows(connection, "last_job", {"run": name}))
@@ -97,6 +100,16 @@ def _print_rejects(reject: dict[str, Any]) -> None:
     click.echo(f"  rejected    {reject['n_rejected']:,} x {reject['error']} ({reject['stage']}), e.g.")
     for example in reject["examples"]:
         click.echo(f"              {printable(example['sample'])}: {printable(example['message'] or '')}")
+
+
+def _print_lists(run: Run) -> None:
+    lists = RunLists(run)
+    records = lists.records()
+    committed = run.committed() if records else CommittedShards()
+    for record in records:
+        n_listed = len(lists.files(record.version, committed).owners)
+        scored = f"scored in {n_listed:,} of {len(committed):,} shards"
+        click.echo(f"  list        {record.version}: {len(record.names):,} names, {scored}")
 
 
 def _print_lock(run: Run) -> None:
@@ -148,10 +161,11 @@ def _print_last_job(jobs: list[dict[str, Any]]) -> None:
             click.echo(f"  last job    running since {job['started']}, or was killed")
             continue
         rate = f", {job['images_per_s']:,.0f} images/s" if job["images_per_s"] else ""
+        listed = f", names scored in {job['n_shards_listed']:,} more shards" if job["n_shards_listed"] else ""
         predicted = f" (predicted: {job['predicted_s']:,.1f} s)" if job["predicted_s"] else ""
         click.echo(
             f"  last job    {job['started']} {job['outcome']}: {job['n_shards_committed']:,} shards, "
-            f"{job['n_images']:,} images in {job['seconds']:,.1f} s{predicted}{rate}"
+            f"{job['n_images']:,} images in {job['seconds']:,.1f} s{predicted}{rate}{listed}"
         )
         if job["message"]:
             click.echo(f"              {printable(job['message'])}")

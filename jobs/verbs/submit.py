@@ -29,9 +29,9 @@ _PROFILE_STAYS = (
 def submit(context: click.Context, verb: str, arguments: tuple[str, ...], address: str | None, no_wait: bool) -> int:
     """Run `tagstream VERB ARGUMENTS` on a Ray cluster, follow its log, and exit with its exit code.
 
-    The cluster receives this code, the files that options name, and AWS_* variables, which everybody with access to
-    Ray's dashboard can read. It installs nothing. Folders have to be URLs, or absolute paths on the cluster. Ctrl-C
-    stops following, not the job; `tagstream jobs ID --stop` stops the job.
+    The cluster receives this code, the files that options name, AWS_* variables, HF_TOKEN and HF_ENDPOINT, which
+    everybody with access to Ray's dashboard can read. It installs nothing. Folders have to be URLs, or absolute paths
+    on the cluster. Ctrl-C stops following, not the job; `tagstream jobs ID --stop` stops the job.
 
     \b
     tagstream submit label s3://bucket/shards --store s3://bucket/tags --address http://head:8265

@@ -134,6 +134,12 @@ def make_inputs(
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
 
 
+def image_token_of(config: Any) -> int:
+    """The id of the token that stands for a piece of a picture, from a model's configuration."""
+    token_id: int = getattr(config, "image_token_id", None) or config.image_token_index
+    return token_id
+
+
 def image_token_count(inputs: Mapping[str, Tensor], image_token_id: int) -> int:
     """Tokens that the pictures of these inputs cost, all together."""
     return int((inputs["input_ids"] == image_token_id).sum())

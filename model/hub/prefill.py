@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
+
+from model.fetching.architecture import find_obstacle
 
 # What a step of generate() is given beside token and cache. The rest is for the prefill alone.
 _OF_STEPS = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
@@ -58,11 +60,9 @@ def cache_argument(model: PreTrainedModel) -> str:
 
 def check_model(model: PreTrainedModel) -> None:
     """Raises NotImplementedError where the prefill is not one causal pass through the whole model."""
-    kind = type(model).__name__
-    if model.config.is_encoder_decoder:
-        raise NotImplementedError(f"{kind} is an encoder with a decoder; expected a decoder alone")
-    if type(model).generate is not GenerationMixin.generate:
-        raise NotImplementedError(f"{kind} generates in a way of its own; expected transformers' generate()")
+    obstacle = find_obstacle(type(model), is_encoder_decoder=model.config.is_encoder_decoder)
+    if obstacle:
+        raise NotImplementedError(obstacle)
 
 
 def prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> HubPrefix:

@@ -43,11 +43,13 @@ class Prompt:
     text: all of it, with the placeholder of the picture where the model's template has one.
     lead: its end, which decides the tokens of a label.
     adds_special_tokens: whether the processor is to write the token that begins a text.
+    closes: characters that end a label.
     """
 
     text: str
     lead: str
     adds_special_tokens: bool
+    closes: str = ""
 
     @property
     def separator(self) -> str:
@@ -57,8 +59,12 @@ class Prompt:
     def label_ids(self, tokenizer: PromptTokenizer, label: str) -> list[int]:
         """A label's token ids behind this prompt.
 
-        Raises ValueError where the label changes the tokens of the prompt, or does not come back from its tokens.
+        Raises ValueError where the label changes the tokens of the prompt, does not come back from its tokens, or holds
+        what ends a label.
         """
+        marks = [mark for mark in self.closes if mark in label]
+        if marks:
+            raise ValueError(f"the name {label!r} holds {marks[0]!r}, which ends a label; expected a name without it")
         before = tokenizer.encode(self.lead, add_special_tokens=False)
         whole = tokenizer.encode(f"{self.lead}{self.separator}{label}", add_special_tokens=False)
         ids = whole[len(before) :]
@@ -89,7 +95,7 @@ def write_prompt(processor: PromptProcessor, model_type: str, options: HubOption
         )
     # PaliGemma's processor ends every prompt with a line break.
     lead = "\n" if model_type == "paligemma" else raw
-    return Prompt(raw, lead, adds_special_tokens=True)
+    return Prompt(raw, lead, adds_special_tokens=True, closes=options.closes)
 
 
 def _from_template(processor: PromptProcessor, options: HubOptions) -> Prompt:
@@ -107,4 +113,5 @@ def _from_template(processor: PromptProcessor, options: HubOptions) -> Prompt:
     if not text.endswith(options.answer):
         raise ValueError(f"the model's chat template does not end with the answer {options.answer!r}: {text[-80:]!r}")
     bos = processor.tokenizer.bos_token
-    return Prompt(text, options.answer, adds_special_tokens=not (bos and text.startswith(bos)))
+    adds_special_tokens = not (bos and text.startswith(bos))
+    return Prompt(text, options.answer, adds_special_tokens, options.closes)

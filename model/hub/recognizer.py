@@ -1,10 +1,11 @@
 """`HubRecognizer`: any vision-language model of the Hugging Face hub as a recognizer, by one-shot sampling.
 
-Shape suffixes: V vocabulary.
+Shape suffixes: B images, N names, V vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,34 +16,36 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from model.choices import DTYPES, find_ranking
+from model.branches import BranchDecoder
+from model.choices import DTYPES, check_hub_choice, find_ranking
 from model.ending import Ending
 from model.hub.branches import share_prefixes
-from model.hub.inputs import image_token_count, load_processor, make_inputs, resolve_image_options
+from model.hub.inputs import image_token_count, image_token_of, load_processor, make_inputs, resolve_image_options
 from model.hub.label_tokens import LabelTokens, fold_label
 from model.hub.options import HubOptions
 from model.hub.prefill import prefill
 from model.hub.prompt import write_prompt
 from model.hub.self_check import choose_branches
 from model.hub.view import WholeImages
+from model.listed_names import ListedNames, score_names
 from model.notebook import LabelLists, Labels
 from model.part_clock import PartClock
 from model.ranking import Label, make_label, rank
 from model.sampling import Branches, SampledBatch, sample_branches
 
+# The logits of so many branches are held at once: 512 MiB with a vocabulary of 128,000.
+_MAX_SCORED_BRANCHES = 1024
 _CHECKED_SIZES = ((96, 64), (64, 128))
 
 
 class HubRecognizer:
     """A vision-language model with its processor and its prompt, ready to label images.
 
-    Attributes: `model`, `processor`, `options`, `image_options` (of every call of the image processor), `prompt`,
-    `views` (what decodes images), `branch_choice` (how branches are decoded, and what the check at load saw).
-    """
+    A `model.tagger.Tagger`.
 
-    rankings = frozenset({"prob", "ppl", "none"})
-    """Rankings that it has; `sim` compares with image tokens in the space of words, which these models do not share."""
-    samplings = frozenset({"one_shot"})
+    Attributes: `model`, `processor`, `options`, `image_options` (of every call of the image processor), `prompt`,
+    `preprocessor` (what decodes images), `branch_choice` (how branches are decoded, and what the check at load saw).
+    """
 
     def __init__(self, model: PreTrainedModel, processor: Any, options: HubOptions) -> None:
         """
@@ -55,7 +58,7 @@ class HubRecognizer:
         self.model, self.processor, self.options = model.eval(), processor, options
         self.image_options = resolve_image_options(processor.image_processor, options)
         self.prompt = write_prompt(processor, model.config.model_type, options)
-        self.views = WholeImages(max_view_pixels=options.max_view_pixels)
+        self.preprocessor = WholeImages(max_view_pixels=options.max_view_pixels)
         text_config = model.config.get_text_config(decoder=True)
         tokenizer = processor.tokenizer
         self._tokens = LabelTokens(
@@ -112,7 +115,7 @@ class HubRecognizer:
         """What the model takes for these views, in the CPU's memory.
 
         Args:
-            views: pictures, uint8 [H, W, 3], as `views.view` gives them.
+            views: pictures, uint8 [H, W, 3], as `preprocessor.view` gives them.
         """
         if not len(views):
             return {}
@@ -120,9 +123,7 @@ class HubRecognizer:
 
     def n_image_tokens(self, view: np.ndarray) -> int:
         """Tokens that this view costs in front of every label."""
-        config = self.model.config
-        image_token_id = getattr(config, "image_token_id", None) or config.image_token_index
-        return image_token_count(self.prepare([view]), image_token_id)
+        return image_token_count(self.prepare([view]), image_token_of(self.model.config))
 
     def label(
         self, images: Sequence[Image.Image | bytes], top_k: int = 20, ranking: str = "prob", **options: Any
@@ -139,7 +140,7 @@ class HubRecognizer:
         """
         keep_unfinished = options.pop("keep_unfinished", False)
         find_ranking(ranking)
-        sampled = self.sample(self.prepare([self.views.view(image) for image in images]), top_k, **options)
+        sampled = self.sample(self.prepare([self.preprocessor.view(image) for image in images]), top_k, **options)
         return self.rank(sampled, ranking, keep_unfinished=keep_unfinished)
 
     @torch.inference_mode()
@@ -150,26 +151,58 @@ class HubRecognizer:
         *,
         sampling: str = "one_shot",
         max_label_tokens: int = 16,
+        names: Sequence[ListedNames] = (),
         clock: PartClock | None = None,
     ) -> SampledBatch:
         """Token ids and probabilities of each image's branches, not yet ranked.
 
         Args:
             prepared: what `prepare` made.
+            names: lists of `list_names` to score over the same prefix.
             clock: gets a mark behind prefill, which encodes the images, too, and behind branches.
         """
-        if sampling not in self.samplings:
-            raise ValueError(f"sampling is {sampling!r}; a model of the hub has {', '.join(sorted(self.samplings))}")
+        check_hub_choice("sampling", sampling)
         if not prepared:
-            return SampledBatch([], torch.empty(0, 0, 0))
-        prefix = prefill(self.model, self._to_device(prepared))
-        if clock:
-            clock.mark("prefill")
-        decoder = self.branch_choice.make(self.model, prefix)
+            return SampledBatch([], torch.empty(0, 0, 0), _no_scores(names))
+        decoder = self._prefill(prepared, clock)
         branches = sample_branches(decoder, self._ending, top_k, max_label_tokens, self._opens_V).cpu()
         if clock:
             clock.mark("branches")
-        return SampledBatch(branches, torch.empty(len(branches.n_tokens_BK), 0, 0))
+        n_images = len(branches.n_tokens_BK)
+        return SampledBatch(branches, torch.empty(n_images, 0, 0), self._score_names(decoder, names, clock))
+
+    @torch.inference_mode()
+    def score_prepared(
+        self, prepared: Mapping[str, Tensor], names: Sequence[ListedNames], *, clock: PartClock | None = None
+    ) -> tuple[Tensor, ...]:
+        """Log probability of every name of each list, float32 [B, N] in the CPU's memory; no labels are sampled.
+
+        Args:
+            prepared: what `prepare` made.
+            names: lists of `list_names`.
+        """
+        return self._score_names(self._prefill(prepared, clock), names, clock) if prepared else _no_scores(names)
+
+    def list_names(self, spellings: Sequence[Sequence[str]], batch_size: int = 1) -> ListedNames:
+        """A list of names, ready to be scored by `sample` and `score_prepared`.
+
+        Args:
+            spellings: of each name; the probabilities of a name's spellings are summed, with and without a capital.
+            batch_size: images that are scored at once, at most. So many branches are open that they fit into memory.
+
+        Raises ValueError where a spelling cannot be a label.
+        """
+        ids = [[ids for spelling in of_name for ids in self._written(spelling)] for of_name in spellings]
+        return ListedNames.of(ids, max(1, _MAX_SCORED_BRANCHES // max(1, batch_size)), self.device)
+
+    def score(self, images: Sequence[Image.Image | bytes], names: Sequence[str]) -> Tensor:
+        """Log probability that the model writes each of these names for each image, float32 [images, names].
+
+        Raises ImageDecodeError where bytes are no readable image, ValueError where a name cannot be a label.
+        """
+        prepared = self.prepare([self.preprocessor.view(image) for image in images])
+        (scores,) = self.score_prepared(prepared, [self.list_names([[name] for name in names], len(images))])
+        return scores
 
     def rank(self, sampled: SampledBatch, ranking: str = "prob", *, keep_unfinished: bool = False) -> list[list[Label]]:
         """Turns sampled branches into each image's labels, best first; spellings of one label are one.
@@ -177,15 +210,40 @@ class HubRecognizer:
         Args:
             ranking: prob, ppl or none.
         """
-        if ranking not in self.rankings:
-            raise ValueError(f"ranking is {ranking!r}; a model of the hub has {', '.join(sorted(self.rankings))}")
+        check_hub_choice("ranking", ranking)
         by = find_ranking(ranking)
         listed = sampled.branches.to_lists() if isinstance(sampled.branches, Branches) else sampled.branches
         images = [[make_label(*branch, self._tokens.spell, by) for branch in branches] for branches in listed]
         return LabelLists(Labels(rank(labels, by, keep_unfinished, fold_label), ranking) for labels in images)
 
+    def _prefill(self, prepared: Mapping[str, Tensor], clock: PartClock | None) -> BranchDecoder:
+        prefix = prefill(self.model, self._to_device(prepared))
+        if clock:
+            clock.mark("prefill")
+        return self.branch_choice.make(self.model, prefix)
+
+    def _score_names(
+        self, decoder: BranchDecoder, names: Sequence[ListedNames], clock: PartClock | None
+    ) -> tuple[Tensor, ...]:
+        scores = tuple(score_names(decoder, of_list, self._ending).cpu() for of_list in names)
+        if names and clock:
+            clock.mark("names")
+        return scores
+
+    def _written(self, spelling: str) -> list[list[int]]:
+        """Token ids of a spelling, and of it with a capital where the model can write that: models write both."""
+        tokenizer = self.processor.tokenizer
+        ids = [self.prompt.label_ids(tokenizer, spelling)]
+        with contextlib.suppress(ValueError):
+            ids.append(self.prompt.label_ids(tokenizer, spelling[:1].upper() + spelling[1:]))
+        return ids
+
     def _to_device(self, prepared: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device, non_blocking=True) for name, value in prepared.items()}
+
+
+def _no_scores(names: Sequence[ListedNames]) -> tuple[Tensor, ...]:
+    return tuple(torch.empty(0, of_list.n_names) for of_list in names)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> Iterable[int]:

@@ -1,4 +1,7 @@
-"""Environment variables that workers on other machines need: those of AWS, without what only this machine knows."""
+"""Environment variables that workers on other machines need.
+
+Those of AWS, without what only this machine knows, and those by which models of the Hugging Face hub are had.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +28,18 @@ _AWS_OF_THIS_MACHINE = {
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 }
+_OF_THE_HUB = {"HF_ENDPOINT", "HF_TOKEN"}
 _AWS_KINDS_OF_THIS_MACHINE = ("AWS_BEARER_TOKEN_", "AWS_CONTAINER_", "AWS_EC2_METADATA_", "AWS_LAMBDA_")
 
 
 def forwarded_environment() -> dict[str, str]:
-    """Where object storage is and how to log in, for the workers of a cluster that was started without it."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("AWS_")
-        and name not in _AWS_OF_THIS_MACHINE
-        and not name.startswith(_AWS_KINDS_OF_THIS_MACHINE)
-    }
+    """Where storage and models are and how to log in, for the workers of a cluster that was started without it."""
+    return {name: value for name, value in os.environ.items() if _is_forwarded(name)}
+
+
+def _is_forwarded(name: str) -> bool:
+    is_of_this_machine = name in _AWS_OF_THIS_MACHINE or name.startswith(_AWS_KINDS_OF_THIS_MACHINE)
+    return name in _OF_THE_HUB or (name.startswith("AWS_") and not is_of_this_machine)
 
 
 def profile_left_behind() -> str | None:

@@ -44,7 +44,7 @@ def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
     try:
         image = open_image(data, preprocessor.max_image_pixels)
         width, height = image.size
-        return DecodedImage(preprocessor.crop(image), width, height, digest)
+        return DecodedImage(preprocessor.view(image), width, height, digest)
     except ImageTooLargeError as error:
         message = plain(f"{one_line(error)} (setting max_image_pixels)")
         return DecodedImage(None, error.width, error.height, digest, "ImageTooLarge", message)

@@ -11,6 +11,7 @@ from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.settings.labelling import LabelSettings, resolve_dtype
+from pipeline.settings.toml_file import read_settings
 from pipeline.sources.originals import original_address, read_originals
 from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.storage.model_cache import fetch_model, load_recognizer
@@ -119,7 +120,11 @@ def _find_row(connection: Connection, record: RunRecord, name: str) -> dict[str,
 
 def _settings_of(record: RunRecord, top_k: int | None, n_pixels: int) -> LabelSettings:
     """The run's settings. An image may be larger than others may be: it was labelled."""
-    settings = LabelSettings(**record.labelling, max_image_pixels=max(MAX_IMAGE_PIXELS, n_pixels))
+    settings = read_settings(
+        LabelSettings,
+        {**record.labelling, "max_image_pixels": max(MAX_IMAGE_PIXELS, n_pixels)},
+        f"the record of run {record.run}",
+    )
     if settings.sampling != "one_shot":
         raise TagstreamError(
             f"run {record.run} was labelled with sampling {settings.sampling}, whose labels see one another; "

@@ -23,21 +23,27 @@ from pipeline.labelling.assembly import ShardAssembler, WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
+from pipeline.labelling.listing import ListCommitter, ListPlan
 from pipeline.labelling.pending import ShardPlan, cut_waves
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
-from pipeline.labelling.run_identity import RunIdentity
+from pipeline.labelling.run_identity import RunIdentity, is_of_hub
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.sources.listing import find_source
-from pipeline.storage.model_cache import as_seen_by_workers
+from pipeline.sources.shard import Shard
+from pipeline.storage.model_cache import pin_model
+from pipeline.store.lists import RunLists
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
-from pipeline.store.store import Store
+from pipeline.store.store import Store, check_run_name
 from pipeline.text import conceal
 from schemas import REJECTED, JobRecord
 
 _LOG = logging.getLogger(__name__)
+
+# More are told: what hub models ship makes thousands of a photograph.
+_MANY_IMAGE_TOKENS = 600
 
 
 class LabelJob:
@@ -65,7 +71,7 @@ class LabelJob:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is committed: shards, images, labelled, labels."""
+        """What is committed, as `Tally.counts` has it."""
         return self._tally.counts
 
     @property
@@ -88,31 +94,45 @@ class LabelJob:
             job = self._open(held)
             plan = self.shard_plan = self._assignment.plan(job)
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
-            if plan.pending:
+            if plan.pending or plan.lists.shards:
                 with _recorded(job.run, make_record):
-                    self.progress.begin("starting Ray", len(plan.pending))
+                    self.progress.begin("starting Ray", len(plan.pending) + len(plan.lists.shards))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
                     with _said_how_to_go_on():
                         self._label(job, plan)
+                        self._add_lists(job, plan.lists)
             record = make_record("done")
             job.run.write_job(record)
             return LabelOutcome(record, self.notes)
 
     def _open(self, held: contextlib.ExitStack) -> OpenJob:
         """Finds the source and opens the run. Ray, where it is joined, and the run's lock are held by `held`."""
-        request = self.request
+        # What costs nothing comes before what takes long: a wrong name of a run, then a model that cannot be used.
+        if self.request.run:
+            check_run_name(self.request.run)
+        self.progress.begin("finding the model")
+        model = pin_model(self.request.model)
+        request = self.request = replace(self.request, model=model.name)
         self.progress.begin("listing the source")
         source = find_source(request.source)
         self.notes += source.notes
         store = Store(request.store)
         pool = self._assignment.fit_pool(_plan_pool(request, held))
-        self.progress.begin("reading the model")
+        size = f"{model.missing_bytes / 1e6:,.0f} MB"
+        self.progress.begin(f"fetching the model, {size}" if model.missing_bytes else "reading the model")
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
+        if is_of_hub(identity.wanted):
+            self._note_image_tokens(request.labeler_class.check_hub_model(request.model, request.settings.hub))
+        if request.lists:
+            request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
         record = identity.open_run(store)
         run = store.run(record.run)
         if request.lock:
             held.enter_context(held_lock(run, self.notes.append))
+        for of_list in request.lists:
+            # Before any of its labels: nobody finds labels of a list that is not known.
+            RunLists(run).create(of_list.record(run.name, self.started_at))
         return OpenJob(
             run=run,
             record=record,
@@ -120,8 +140,16 @@ class LabelJob:
             settings=request.settings,
             pool=pool,
             progress=self.progress,
+            lists=request.lists,
             notes=self.notes,
         )
+
+    def _note_image_tokens(self, n_tokens: int) -> None:
+        if n_tokens > _MANY_IMAGE_TOKENS:
+            self.notes.append(
+                f"a photograph costs this model {n_tokens:,} image tokens, and time grows with them; image_options in "
+                "the table [hub] of --config can make them fewer"
+            )
 
     def _started_job(self, job: OpenJob, plan: ShardPlan) -> StartedJob:
         predict, limit = self.request.predict, self.request.settings.limit
@@ -136,13 +164,45 @@ class LabelJob:
         )
 
     def _label(self, job: OpenJob, plan: ShardPlan) -> None:
-        run, settings, config = job.run, self.request.settings, self._labeler_config(job)
-        metrics = JobMetrics(run.name, self.started_at)
-        complete, on_commit = partial(self._assignment.complete, job), partial(self._count_commit, metrics)
-        committer = Committer(run, job.record.fingerprint, plan.replaced, complete, on_commit)
+        metrics = JobMetrics(job.run.name, self.started_at)
+        committer = Committer(
+            job.run,
+            job.record.fingerprint,
+            plan.replaced,
+            partial(self._assignment.complete, job),
+            partial(self._count_commit, metrics),
+            listed_of=plan.lists.listed_of,
+            above=plan.lists.above,
+        )
+        self._run_waves(job, plan.pending, self._labeler_config(job), committer, metrics)
+
+    def _add_lists(self, job: OpenJob, plan: ListPlan) -> None:
+        """Scores lists of names for shards that are labelled already."""
+        metrics, n_left = JobMetrics(job.run.name, self.started_at), [0]
+
+        def count_left(n_images: int) -> None:
+            n_left[0] += n_images
+
+        committer = ListCommitter(
+            job.run, job.record.fingerprint, plan, count_left, partial(self._count_commit, metrics, adds_lists=True)
+        )
+        config = replace(self._labeler_config(job), samples_labels=False)
+        self._run_waves(job, plan.shards, config, committer, metrics)
+        if n_left[0]:
+            job.notes.append(
+                f"{n_left[0]:,} labelled images are gone or others at the source, and got no scores for the names"
+            )
+
+    def _run_waves(
+        self, job: OpenJob, shards: list[Shard], config: LabelerConfig, committer: Committer, metrics: JobMetrics
+    ) -> None:
+        """Reads and labels shards and commits them as soon as they are whole."""
+        if not shards:
+            return
+        settings = self.request.settings
         self.progress.begin("loading the model")
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
-            for wave in cut_waves(plan.pending, settings.limit, lambda: self.counts["images"]):
+            for wave in cut_waves(shards, settings.limit, lambda: self._tally.n_images_done):
                 rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
@@ -152,11 +212,12 @@ class LabelJob:
                     raise TagstreamError(f"{missing}; run the command again, it labels them anew")
 
     def _labeler_config(self, job: OpenJob) -> LabelerConfig:
-        pool, model = job.pool, as_seen_by_workers(self.request.model)
+        request, pool = self.request, job.pool
         config = LabelerConfig.of(
-            model, self.request.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
+            request.model, request.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
-        return replace(config, run=job.run.name, job=self.started_at)
+        lists, batch_size = job.lists, pool.batch_size
+        return replace(config, run=job.run.name, job=self.started_at, lists=lists, batch_size=batch_size)
 
     def _assembled(self, rows: Iterable[pa.Table], metrics: JobMetrics) -> Iterator[list[WholeShard]]:
         """The shards that became whole with each table of rows, often none. Counts the rows."""
@@ -168,13 +229,14 @@ class LabelJob:
             metrics.count_rows(table)
             yield assembler.add(table)
 
-    def _count_commit(self, metrics: JobMetrics, commit: Commit) -> None:
+    def _count_commit(self, metrics: JobMetrics, commit: Commit, adds_lists: bool = False) -> None:
         shard = commit.shard
         metrics.count_commit(commit.seconds)
-        self._tally.add(commit)
+        self._tally.add(commit, adds_lists=adds_lists)
         self.progress.add_shard(shard.images.num_rows)
         kept = "left as it was, since another job committed it or its source changed"
-        result = "committed" if commit.is_written else kept
+        done = "committed" if not adds_lists else "has scores for the names"
+        result = done if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
 

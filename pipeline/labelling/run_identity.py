@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from model.fingerprint import fingerprint_folder
+from model.folder import is_hub_model
 from pipeline.cluster.pool import PoolPlan
 from pipeline.errors import StoreError
 from pipeline.labelling.request import LabelRequest
@@ -15,10 +16,10 @@ from pipeline.settings.labelling import run_fingerprint
 from pipeline.sources.image_folder import count_buckets
 from pipeline.sources.listing import absolute_source
 from pipeline.sources.shard import Source
-from pipeline.storage.model_cache import as_seen_by_workers, fetch_model, model_name
-from pipeline.store.store import Store, check_run_name
+from pipeline.storage.model_cache import fetch_model, model_name
+from pipeline.store.store import Store
 from pipeline.text import conceal
-from schemas import SCHEMA_VERSION, RunRecord
+from schemas import READABLE_VERSIONS, SCHEMA_VERSION, RunRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,16 @@ class RunIdentity:
         """The run of a request. Reads the model, for its fingerprint; a remote one is fetched to this machine.
 
         Args:
+            request: its model is pinned, so that the run's record names the same model for ever; its run's name is one
+                that a run can have.
             source: what `request.source` leads to.
             pool: its dtype decides the labels where the settings say `auto`.
 
-        Raises TagstreamError where the name cannot be that of a run, or the model cannot be read.
+        Raises TagstreamError where the model cannot be read.
         """
-        if request.run:
-            check_run_name(request.run)
-        model_fingerprint = fingerprint_folder(fetch_model(request.model))
-        labelling = request.settings.labelling(pool.dtype)
+        folder = fetch_model(request.model)
+        model_fingerprint = fingerprint_folder(folder)
+        labelling = request.settings.labelling(pool.dtype, is_hub_model(folder))
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         return cls(
             RunRecord(
@@ -51,7 +53,7 @@ class RunIdentity:
                 source=conceal(absolute_source(source.given)),
                 source_root=source.root,
                 folder_buckets=count_buckets(len(source.images)) if source.images else 0,
-                model=as_seen_by_workers(request.model),
+                model=request.model,
                 model_fingerprint=model_fingerprint,
                 fingerprint=fingerprint,
                 labelling=labelling,
@@ -70,10 +72,10 @@ class RunIdentity:
 
     def _check_same(self, stored: RunRecord, store: str) -> None:
         wanted = self.wanted
-        if stored.schema_version != wanted.schema_version:
+        if stored.schema_version not in READABLE_VERSIONS:
             raise StoreError(
-                f"run {stored.run} in {store} has schema version {stored.schema_version}, this program writes "
-                f"{wanted.schema_version}; use another --run or --store"
+                f"run {stored.run} in {store} has schema version {stored.schema_version}, this program knows "
+                f"{' and '.join(map(str, READABLE_VERSIONS))}; use another --run or --store"
             )
         if stored.fingerprint != wanted.fingerprint:
             differences = "; ".join(_differences(stored, wanted))
@@ -86,6 +88,11 @@ class RunIdentity:
                 f"run {stored.run} in {store} labels {stored.source_root or stored.source}, not "
                 f"{wanted.source_root or wanted.source}; give this source a --run name of its own"
             )
+
+
+def is_of_hub(record: RunRecord) -> bool:
+    """Whether a vision-language model of the hub labels this run."""
+    return "hub" in record.labelling
 
 
 def _differences(stored: RunRecord, wanted: RunRecord) -> list[str]:

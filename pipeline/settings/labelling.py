@@ -6,10 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from model.choices import DTYPES, RANKINGS, SAMPLINGS
+from model.choices import DTYPES, RANKINGS, SAMPLINGS, check_hub_choice
+from model.hub.options import IMAGE_BACKENDS, OPENS, HubOptions
 from model.preprocessing import MAX_IMAGE_PIXELS
 from pipeline.errors import TagstreamError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
@@ -77,6 +78,8 @@ class LabelSettings:
     """Images that take longer to decode are rejected."""
     no_progress_timeout_s: int = 600
     """A job whose workers finish nothing for this long is stopped with an error."""
+    hub: HubOptions = field(default_factory=HubOptions)
+    """How a vision-language model of the hub is asked; a table in the file."""
 
     def __post_init__(self) -> None:
         check_choice("ranking", self.ranking, tuple(RANKINGS))
@@ -99,6 +102,9 @@ class LabelSettings:
                 f"gpus_per_actor is {share}; expected a whole number, or a share of one GPU: above 0 and below 1"
             )
         self._check_pool()
+        check_choice("hub.opens", self.hub.opens, OPENS)
+        check_choice("hub.image_backend", self.hub.image_backend, IMAGE_BACKENDS)
+        check_range("hub.max_view_pixels", self.hub.max_view_pixels, 1)
 
     def _check_pool(self) -> None:
         if self.actors and (self.min_actors or self.max_actors):
@@ -112,11 +118,22 @@ class LabelSettings:
             if not isinstance(value, str):
                 raise TagstreamError(f"label_selector.{name} is {value!r}; expected a string")
 
-    def labelling(self, dtype: str) -> dict[str, Any]:
+    def labelling(self, dtype: str, is_hub_model: bool = False) -> dict[str, Any]:
         """The settings that decide the labels, with the dtype as resolved.
 
         Limits of a sample are not among them: they decide which are rejected, and a run may go on with others.
+
+        Args:
+            is_hub_model: whether the model is a vision-language model of the hub, whose labels `hub` decides too.
+
+        Raises TagstreamError where such a model has not what is asked for.
         """
+        if is_hub_model:
+            try:
+                check_hub_choice("ranking", self.ranking)
+                check_hub_choice("sampling", self.sampling)
+            except ValueError as error:
+                raise TagstreamError(str(error)) from error
         return {
             "top_k": self.top_k,
             "ranking": self.ranking,
@@ -124,6 +141,7 @@ class LabelSettings:
             "max_label_tokens": self.max_label_tokens,
             "honour_exif": self.honour_exif,
             "dtype": dtype,
+            **({"hub": asdict(self.hub)} if is_hub_model else {}),
         }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
+from model.folder import DEMO_MODEL
 from model.training.from_scratch import new_recognizer, train_tokenizer
 from pipeline.cluster.nodes import available_nodes
 from pipeline.cluster.pool import PoolPlan, plan_pool
@@ -25,7 +26,7 @@ from pipeline.sources.image_folder import count_buckets, deal, folder_shard
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard
 from pipeline.storage.files import full_url, open_filesystem, storage_errors
-from pipeline.storage.model_cache import as_seen_by_workers, fetch_model
+from pipeline.storage.model_cache import fetch_model, fetch_recognizer, pin_model
 from pipeline.training.checkpoints import Checkpoints, TrainingState, upload_folder
 from pipeline.training.examples import TeacherPlan, read_in_order, target_labels
 from pipeline.training.finish import write_finished_folder
@@ -63,7 +64,7 @@ class TrainRequest:
     def described(self) -> dict[str, Any]:
         """All that decides the result, as plain values."""
         sources = {"source": self.source, "init": self.init, "teacher": self.teacher}
-        placed = {name: value and as_seen_by_workers(value) for name, value in sources.items()}
+        placed = {name: value and _absolute(value) for name, value in sources.items()}
         return {**placed, "min_score": self.min_score, **self.settings.described()}
 
 
@@ -74,6 +75,8 @@ class TrainJob:
         self.request = request
         self.progress = TrainProgress(n_steps=request.settings.steps)
         self.checkpoints = Checkpoints(request.out)
+        self._models: dict[str, str] = {}
+        """What the models that the request names are pinned to."""
 
     def run(self) -> TrainingState:
         """Does the job. Raises TagstreamError where it cannot be done, KeyboardInterrupt where it was stopped; the last
@@ -82,6 +85,7 @@ class TrainJob:
         request, progress = self.request, self.progress
         progress.begin("listing the source")
         self._check_out()
+        self._models = {model: pin_model(model).name for model in (request.init, request.teacher) if model}
         shards = source_shards(request.source)
         val_shards = source_shards(request.val) if request.val else []
         progress.begin("starting Ray")
@@ -136,8 +140,9 @@ class TrainJob:
     def _start_model(self, shards: list[Shard]) -> str:
         """The model that training starts from: a given one, or a new one that is kept in `out`."""
         if self.request.init:
-            fetch_model(self.request.init)
-            return as_seen_by_workers(self.request.init)
+            model = self._models[self.request.init]
+            fetch_recognizer(model)
+            return model
         filesystem, path = open_filesystem(self.request.out)
         target = f"{path.rstrip('/')}/{_INITIAL}"
         with storage_errors(f"write the first model to {self.request.out}"):
@@ -167,8 +172,8 @@ class TrainJob:
         request = self.request
         if request.teacher is None:
             return None
-        fetch_model(request.teacher)
-        model = as_seen_by_workers(request.teacher)
+        model = self._models[request.teacher]
+        fetch_model(model)
         config = LabelerConfig.of(
             model, LabelSettings(), dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
@@ -205,6 +210,11 @@ def source_shards(source: str) -> list[Shard]:
     found = find_source(source)
     buckets = deal(found.images, count_buckets(len(found.images))) if found.images else {}
     return found.shards or [folder_shard(found.root, name, files) for name, files in buckets.items()]
+
+
+def _absolute(place: str) -> str:
+    """The name of a source or a model, with an absolute path where it is a folder on this machine."""
+    return str(Path(place).resolve()) if place != DEMO_MODEL and "://" not in place and Path(place).is_dir() else place
 
 
 def source_commit() -> str | None:

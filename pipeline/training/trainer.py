@@ -143,7 +143,7 @@ class Trainer:
         self._meter.n_steps += 1
 
     def _forward(self, batch: MicroBatch, generator: torch.Generator) -> Losses:
-        pixel_values = self.labeler.recognizer.pixel_values(list(batch.crops_BHWC))
+        pixel_values = self.labeler.recognizer.prepare(list(batch.crops_BHWC))
         return self._parallel(pixel_values, batch.packed.to(pixel_values.device), generator)
 
     def _loss(self, losses: Losses, n_images: float, n_targets: float) -> Tensor:

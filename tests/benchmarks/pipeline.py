@@ -53,7 +53,7 @@ class FreeRecognizer:
 
     preprocessor = ImagePreprocessor(image_size=224)
 
-    def pixel_values(self, crops: list[np.ndarray]) -> int:
+    def prepare(self, crops: list[np.ndarray]) -> int:
         return len(crops)
 
     def sample(self, n_images: int, *arguments: Any, **options: Any) -> int:
@@ -136,12 +136,12 @@ def bare_rate(model: Path, shards: Path, n_images: int, batch_size: int) -> floa
     recognizer = Recognizer.from_pretrained(model)
     with tarfile.open(sorted(shards.iterdir())[0]) as archive:
         members = [archive.extractfile(member) for member in archive.getmembers()[:batch_size]]
-        crops = [recognizer.preprocessor.crop(member.read()) for member in members if member is not None]
-    recognizer.label_pixels(recognizer.pixel_values(crops), TOP_K)
+        crops = [recognizer.preprocessor.view(member.read()) for member in members if member is not None]
+    recognizer.label_pixels(recognizer.prepare(crops), TOP_K)
     n_batches = max(3, n_images // batch_size)
     started = time.perf_counter()
     for _ in range(n_batches):
-        recognizer.label_pixels(recognizer.pixel_values(crops), TOP_K)
+        recognizer.label_pixels(recognizer.prepare(crops), TOP_K)
     return n_batches * len(crops) / (time.perf_counter() - started)
 
 
@@ -153,7 +153,7 @@ def decode_rate(shards: Path, n_images: int) -> float:
         images = [member.read() for member in members if member is not None]
     started = time.perf_counter()
     for data in images:
-        preprocessor.crop(data)
+        preprocessor.view(data)
     return len(images) / (time.perf_counter() - started)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from model import Recognizer
+from model.fetching.refusal import ModelUnusableError
 from model.folder import DEMO_MODEL, resolve_folder
 
 MAX_BYTES = 12_000_000
@@ -22,7 +23,7 @@ def test_a_folder_of_its_name_is_meant_by_its_path_only(tmp_path: Path, monkeypa
     (tmp_path / DEMO_MODEL).mkdir()
     monkeypatch.chdir(tmp_path)
     assert resolve_folder(DEMO_MODEL) == Path(str(files("model"))) / "demo"
-    with pytest.raises(FileNotFoundError, match="demo is no recognizer"):
+    with pytest.raises(ModelUnusableError, match="there is no model at demo; expected a folder with config"):
         resolve_folder(f"./{DEMO_MODEL}")
 
 

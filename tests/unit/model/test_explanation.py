@@ -35,7 +35,7 @@ def stock_attention(recognizer: Recognizer, image, label_ids) -> list[torch.Tens
     config._attn_implementation = "eager"
     stock = LlamaModel(config).eval()
     stock.load_state_dict(recognizer.module.decoder.model.state_dict())
-    image_ND = recognizer.module.encode_images(recognizer.pixel_values([recognizer.preprocessor.crop(image)]))[0]
+    image_ND = recognizer.module.encode_images(recognizer.prepare([recognizer.preprocessor.view(image)]))[0]
     text_ids = torch.tensor([*recognizer.config.prompt_ids, *label_ids])
     embeds_XD = torch.cat((image_ND, stock.embed_tokens(text_ids)))
     places_X = torch.arange(len(embeds_XD))
@@ -264,7 +264,7 @@ class TestView:
     def test_the_view_shows_what_the_crop_shows(self, recognizer, size):
         photo = Image.open(BytesIO(jpeg(3, *size)))
         view = recognizer.explain(photo).view.resize((28, 28), Image.Resampling.BICUBIC)
-        crop = recognizer.preprocessor.crop(photo)
+        crop = recognizer.preprocessor.view(photo)
         difference = np.abs(np.asarray(view).astype(int) - crop.astype(int))
         assert difference.mean() < 6
 

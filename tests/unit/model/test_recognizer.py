@@ -20,6 +20,7 @@ from model import (
     Recognizer,
     RecognizerConfig,
 )
+from model.fetching.refusal import ModelUnusableError
 from model.sampling import SampledBatch
 
 WEIGHT = "decoder.model.layers.1.mlp.up_proj.weight"
@@ -144,7 +145,7 @@ def test_a_weight_of_the_wrong_shape_is_refused(edit_weights):
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
 def test_a_folder_without_its_json_is_refused(own_folder, name):
     (own_folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
+    with pytest.raises(ModelUnusableError, match=name):
         Recognizer.from_pretrained(own_folder)
 
 
@@ -156,7 +157,7 @@ def test_a_folder_without_weights_is_refused(own_folder):
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./no-such-folder", "no-such-folder"])
 def test_a_folder_that_does_not_exist_is_refused(path):
-    with pytest.raises(FileNotFoundError, match=f"there is no recognizer folder {path}"):
+    with pytest.raises(ModelUnusableError, match=f"there is no model {path}: no such folder"):
         Recognizer.from_pretrained(path)
 
 
@@ -201,25 +202,25 @@ def test_images_and_bytes_may_be_mixed(recognizer, make_image):
 
 def test_images_get_the_labels_of_their_normalised_crops(recognizer, make_image):
     images = [make_image(50, 40, seed) for seed in range(2)]
-    crops_BHWC = torch.from_numpy(np.stack([recognizer.preprocessor.crop(image) for image in images]))
+    crops_BHWC = torch.from_numpy(np.stack([recognizer.preprocessor.view(image) for image in images]))
     pixels = recognizer.preprocessor.normalise(crops_BHWC)
     assert recognizer.label(images) == recognizer.label_pixels(pixels)
 
 
 def test_crops_get_the_labels_of_their_images(recognizer, make_image):
     images = [make_image(50, 40, seed) for seed in range(2)]
-    crops = [recognizer.preprocessor.crop(image) for image in images]
-    assert recognizer.label_pixels(recognizer.pixel_values(crops)) == recognizer.label(images)
+    crops = [recognizer.preprocessor.view(image) for image in images]
+    assert recognizer.label_pixels(recognizer.prepare(crops)) == recognizer.label(images)
 
 
 @pytest.mark.parametrize("dtype", sorted(DTYPES))
 def test_pixel_values_have_the_models_dtype(folder, make_image, dtype):
     recognizer = Recognizer.from_pretrained(folder, dtype=dtype)
-    assert recognizer.pixel_values([recognizer.preprocessor.crop(make_image(50, 40))]).dtype == getattr(torch, dtype)
+    assert recognizer.prepare([recognizer.preprocessor.view(make_image(50, 40))]).dtype == getattr(torch, dtype)
 
 
 def test_no_crops_give_no_pixel_values(recognizer):
-    assert recognizer.pixel_values([]).shape == (0, 3, 28, 28)
+    assert recognizer.prepare([]).shape == (0, 3, 28, 28)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import save
 
 from jobs.verbs.import_nxtp import import_nxtp
 from model import Recognizer
@@ -18,6 +19,7 @@ from tests.fixtures.recognizers.public_checkpoint import (
     write_checkpoint,
     write_tokenizer,
 )
+from tests.fixtures.servers.fake_hub import MEMBER, FakeHub, HubModel
 
 LLAMA_PARAMS = {"dim": 128, "multiple_of": 256, "n_heads": 2, "n_layers": 2, "norm_eps": 1e-06, "vocab_size": -1}
 
@@ -125,6 +127,72 @@ def test_without_sentencepiece_it_names_the_extra(
     result = run(*inputs, "--out", tmp_path / "model")
     assert result.exit_code == 1
     assert "pip install 'tagstream[import-nxtp]'" in result.output
+
+
+def hub_models(inputs: list[str]) -> dict[str, HubModel]:
+    """The three parts where the hub has them; the tokenizer is gated."""
+    checkpoint, clip, tokenizer = (Path(path).read_bytes() for path in inputs[1::2])
+    return {
+        "kaiyuyue/nxtp": HubModel({"ckpt_epoch_03_iter_1656549.pth": checkpoint, "README.md": b"?"}),
+        "someone/clip": HubModel({"ViT.pt": clip}),
+        "meta-llama/Llama-2-7b-hf": HubModel({"tokenizer.model": tokenizer}, gated=True),
+    }
+
+
+class TestPartsOfTheHub:
+    """Each part may be on the hub."""
+
+    def test_they_are_fetched_for_those_who_may_have_them(
+        self, inputs: list[str], hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hub.models = hub_models(inputs)
+        monkeypatch.setenv("HF_TOKEN", MEMBER)
+        result = run("--clip", "someone/clip/ViT.pt", "--out", tmp_path / "model")
+        assert result.exit_code == 0
+        assert "fetching kaiyuyue/nxtp/ckpt_epoch_03_iter_1656549.pth of the hub" in result.stderr
+        assert Recognizer.from_pretrained(tmp_path / "model", device="cpu").dtype == torch.float16
+
+    def test_a_folder_of_clip_is_read_where_it_was_fetched_to(
+        self, inputs: list[str], hub: FakeHub, tmp_path: Path
+    ) -> None:
+        hub.models = {"openai/clip-vit-large-patch14": HubModel({"model.safetensors": save({"?": torch.zeros(1)})})}
+        result = run(*inputs[:2], *inputs[4:], "--out", tmp_path / "model")
+        assert result.exit_code == 1
+        assert "weight vision_encoder.positional_embedding" in result.output
+
+    def test_the_gate_is_told_before_anything_large_is_fetched(
+        self, inputs: list[str], hub: FakeHub, tmp_path: Path
+    ) -> None:
+        hub.models = hub_models(inputs)
+        result = run("--out", tmp_path / "model")
+        assert result.exit_code == 1
+        assert (
+            "Error: meta-llama/Llama-2-7b-hf is gated; accept its licence at "
+            f"{hub.url}/meta-llama/Llama-2-7b-hf and set HF_TOKEN to a token of that account"
+        ) in result.output
+        assert not hub.sent
+
+    def test_without_sentencepiece_nothing_large_is_fetched(
+        self, inputs: list[str], hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hub.models = hub_models(inputs)
+        monkeypatch.setenv("HF_TOKEN", MEMBER)
+        monkeypatch.setitem(sys.modules, "sentencepiece", None)
+        assert "pip install 'tagstream[import-nxtp]'" in run("--out", tmp_path / "model").output
+        assert list(hub.sent) == ["tokenizer.model"]
+
+    def test_a_file_that_the_repository_does_not_have_is_told_with_those_it_has(
+        self, inputs: list[str], hub: FakeHub, tmp_path: Path
+    ) -> None:
+        hub.models = hub_models(inputs)
+        result = run(*inputs, "--checkpoint", "kaiyuyue/nxtp/ckpt.pth", "--out", tmp_path / "model")
+        expected = "kaiyuyue/nxtp has no file ckpt.pth; its files are README.md, ckpt_epoch_03_iter_1656549.pth"
+        assert (result.exit_code, expected in result.output) == (1, True)
+
+    def test_what_is_neither_here_nor_a_name_of_the_hub_is_wrong_usage(self, inputs: list[str], tmp_path: Path) -> None:
+        result = run(*inputs, "--checkpoint", "nxtp.pth", "--out", tmp_path / "model")
+        assert result.exit_code == 2
+        assert "Invalid value for --checkpoint: there is no nxtp.pth; expected a file on this machine" in result.output
 
 
 def test_its_help_fits_a_screen_and_shows_an_example() -> None:

@@ -59,7 +59,7 @@ def test_what_is_no_setting_is_taken_over_as_it_is(tmp_path: Path, requests: lis
 def test_without_a_model_the_demos_is_used_and_what_it_does_not_know_is_said(requests: list[LabelRequest]) -> None:
     result = CliRunner().invoke(label, ["source", "--store", "store"])
     assert [request.model for request in requests] == ["demo"]
-    assert "not photographs; name a recognizer with --model" in result.stderr
+    assert "not photographs; `tagstream models` lists models for photographs, name one with --model" in result.stderr
 
 
 def test_with_a_model_nothing_is_said(tmp_path: Path, requests: list[LabelRequest]) -> None:

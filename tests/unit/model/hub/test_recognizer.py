@@ -105,7 +105,7 @@ def test_more_branches_than_tokens_that_open_a_label_are_refused(hub_recognizer:
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"ranking": "sim"}, "ranking is 'sim'; a model of the hub has none, ppl, prob"),
+        ({"ranking": "sim"}, "ranking is 'sim'; a model of the hub has prob, ppl, none"),
         ({"sampling": "greedy"}, "sampling is 'greedy'; a model of the hub has one_shot"),
     ],
 )
@@ -156,8 +156,8 @@ def test_by_default_a_picture_is_one_tile_or_256_tokens(processor: object, optio
 
 def test_large_pictures_are_made_smaller_in_the_same_shape(hub_folder: FindFolder):
     recognizer = HubRecognizer.from_pretrained(hub_folder("llava"), options=HubOptions(max_view_pixels=5_000))
-    assert recognizer.views.view(picture(0, (200, 100))).shape == (50, 100, 3)
-    assert recognizer.views.view(picture(0, (80, 40))).shape == (40, 80, 3)
+    assert recognizer.preprocessor.view(picture(0, (200, 100))).shape == (50, 100, 3)
+    assert recognizer.preprocessor.view(picture(0, (80, 40))).shape == (40, 80, 3)
 
 
 def test_weights_that_are_pickled_are_refused(hub_folder: FindFolder, tmp_path: Path):

@@ -45,6 +45,8 @@ class TestAddress:
         "AWS_EC2_METADATA_SERVICE_ENDPOINT",
         "AWS_EXECUTION_ENV",
         "AWS_BEARER_TOKEN_BEDROCK",
+        "HF_HOME",
+        "HF_HUB_OFFLINE",
         "OTHER",
     ],
 )
@@ -56,6 +58,8 @@ def test_what_holds_for_this_machine_alone_is_not_passed_to_others(monkeypatch: 
 @pytest.mark.parametrize(
     "name",
     [
+        "HF_ENDPOINT",
+        "HF_TOKEN",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
         "AWS_SESSION_TOKEN",

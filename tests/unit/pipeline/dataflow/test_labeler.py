@@ -47,7 +47,7 @@ class StubRecognizer:
     asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
 
-    def pixel_values(self, crops: Sequence[np.ndarray]) -> list[int]:
+    def prepare(self, crops: Sequence[np.ndarray]) -> list[int]:
         return [int(crop[0, 0, 0]) for crop in crops]
 
     def sample(self, pixel_values: list[int], top_k: int, **options: Any) -> list[int]:
@@ -147,7 +147,7 @@ class TestRows:
         labeler(batch(shade(1), None, b"no image", shade(2)))
         ((n_images, options),) = labeler.recognizer.asked
         assert isinstance(options.pop("clock"), PartClock)
-        assert (n_images, options) == (2, {"top_k": 3, "sampling": "one_shot", "max_label_tokens": 4})
+        assert (n_images, options) == (2, {"top_k": 3, "sampling": "one_shot", "max_label_tokens": 4, "names": []})
 
     def test_several_batches_of_different_shards_keep_apart(self, labeler: StubLabeler) -> None:
         batches = pa.concat_tables(

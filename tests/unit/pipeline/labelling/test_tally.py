@@ -31,6 +31,9 @@ JOB = StartedJob(
 )
 
 
+NOTHING = dict.fromkeys(("shards", "images", "labelled", "labels", "shards_listed", "listed"), 0)
+
+
 def images(shard: str, *faults: str | None) -> pa.Table:
     """One row a sample: labelled, or rejected with this error."""
     rows = [
@@ -56,13 +59,13 @@ class TestTally:
         tally = Tally()
         tally.add(commit("a", None, "NoImage", None, n_labels=5))
         tally.add(commit("b", None, n_labels=2))
-        assert tally.counts == {"shards": 2, "images": 4, "labelled": 3, "labels": 7}
+        assert tally.counts == {**NOTHING, "shards": 2, "images": 4, "labelled": 3, "labels": 7}
         assert [(found["error"], found["n_images"]) for found in tally.rejects.most_first()] == [("NoImage", 1)]
 
     def test_a_shard_that_was_not_written_counts_for_the_seconds_only(self) -> None:
         tally = Tally()
         tally.add(commit("a", None, "NoImage", n_labels=5, is_written=False))
-        assert tally.counts == {"shards": 0, "images": 0, "labelled": 0, "labels": 0}
+        assert tally.counts == NOTHING
         assert tally.rejects.most_first() == []
         record = tally.job_record(JOB, Progress(), "done")
         assert record.seconds_by_stage == {"read": 0.5, "decode": 1.0, "infer": 2.0, "write": 0.25}

@@ -37,6 +37,17 @@ OTHERS = {
     "max_sample_s": 0.5,
     "no_progress_timeout_s": 60,
 }
+# Decides labels where the model is one of the hub.
+OF_THE_HUB = {
+    "instruction": "Name what you see.",
+    "answer": "Things:",
+    "raw_prompt": "",
+    "closes": ",",
+    "opens": "any",
+    "image_options": {"do_image_splitting": False},
+    "image_backend": "torchvision",
+    "max_view_pixels": 1000,
+}
 # In the place of `actors`.
 BOUNDS = {"min_actors": 2, "max_actors": 8}
 
@@ -87,9 +98,17 @@ class TestFromAFile:
             count = 3
             cpus = 16
             gpus = 1
+            [hub]
+            instruction = "Name what you see."
+            answer = "Things:"
+            closes = ","
+            opens = "any"
+            image_options = {do_image_splitting = false}
+            image_backend = "torchvision"
+            max_view_pixels = 1000
         """
         settings = read_settings(LabelSettings, tomllib.loads(text), "label.toml")
-        assert asdict(settings) == {**DECIDING, **OTHERS, "actors": 0, **BOUNDS}
+        assert asdict(settings) == {**DECIDING, **OTHERS, "actors": 0, **BOUNDS, "hub": OF_THE_HUB}
 
     def test_what_a_file_leaves_out_has_its_default(self) -> None:
         assert read_settings(LabelSettings, {}, "label.toml") == DEFAULTS
@@ -180,7 +199,25 @@ class TestFingerprint:
         assert fingerprint(read_settings(LabelSettings, {name: value}, "label.toml")) == fingerprint(DEFAULTS)
 
     def test_every_setting_is_known_to_decide_the_labels_or_not(self) -> None:
-        assert {field.name for field in fields(LabelSettings)} == {*DECIDING, *OTHERS, *BOUNDS}
+        assert {field.name for field in fields(LabelSettings)} == {*DECIDING, *OTHERS, *BOUNDS, "hub"}
+
+    @pytest.mark.parametrize("name", [name for name in OF_THE_HUB if name != "raw_prompt"])
+    def test_how_a_model_of_the_hub_is_asked_changes_its_runs_alone(self, name: str) -> None:
+        asked = read_settings(LabelSettings, {"hub": {name: OF_THE_HUB[name]}}, "label.toml")
+        assert fingerprint(asked) == fingerprint(DEFAULTS)
+        of_hub = [settings.labelling("float32", is_hub_model=True) for settings in (asked, DEFAULTS)]
+        assert run_fingerprint("model", of_hub[0]) != run_fingerprint("model", of_hub[1])
+
+    @pytest.mark.parametrize(
+        ("given", "sentence"),
+        [
+            ({"ranking": "sim"}, "ranking is 'sim'; a model of the hub has prob, ppl, none"),
+            ({"sampling": "beam"}, "sampling is 'beam'; a model of the hub has one_shot"),
+        ],
+    )
+    def test_what_a_model_of_the_hub_has_not_is_refused(self, given: dict[str, str], sentence: str) -> None:
+        with pytest.raises(TagstreamError, match=sentence):
+            read_settings(LabelSettings, given, "label.toml").labelling("float32", is_hub_model=True)
 
     def test_another_model_changes_it(self) -> None:
         assert fingerprint(DEFAULTS, model="other") != fingerprint(DEFAULTS)

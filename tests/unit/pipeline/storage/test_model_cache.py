@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +16,18 @@ from model.folder import PREPROCESSOR_FILE
 from pipeline.errors import ModelError, StoreError
 from pipeline.storage import model_cache as model_store
 from pipeline.storage.files import open_filesystem
-from pipeline.storage.model_cache import cache_folder, fetch_model, model_name
+from pipeline.storage.model_cache import cache_folder, fetch_model, model_name, pin_model
 from pipeline.store.store import check_run_name
+from tests.fixtures.servers.fake_hub import FakeHub
 
-FILES = {"config.json": b"{}", PREPROCESSOR_FILE: b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}"}
+FILES = {
+    "config.json": b'{"model_type": "nxtp-recognizer"}',
+    PREPROCESSOR_FILE: b"{}",
+    "model.safetensors": b"weights",
+    "tokenizer.json": b"{}",
+    "tokenizer.model": b"pieces",
+    "chat_template.jinja": b"{{ messages }}",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +77,9 @@ class Downloads:
     def find(self, *arguments: Any, **options: Any) -> Any:
         return self.filesystem.find(*arguments, **options)
 
+    def cat_file(self, path: str) -> Any:
+        return self.filesystem.cat_file(path)
+
     def get_file(self, remote: str, local: str) -> None:
         self.names.append(Path(remote).name)
         if self.is_full and len(self.names) == 3:
@@ -103,7 +117,7 @@ def test_a_model_that_changed_gets_another_folder(remote: str, cache: Path) -> N
 
 
 def test_only_what_a_model_consists_of_is_fetched(remote: str) -> None:
-    put(remote, {"optimizer.bin": b"?", "checkpoint-1/config.json": b"?", "README.md": b"?"})
+    put(remote, {"optimizer.bin": b"?", "checkpoint-1/config.json": b"?", "README.md": b"?", "code.py": b"?"})
     assert content(fetch_model(remote)) == FILES
 
 
@@ -116,6 +130,17 @@ def test_a_download_that_fails_leaves_nothing_and_the_next_one_works(
     assert folders(cache) == []
     downloads.is_full = False
     assert content(fetch_model(remote)) == FILES
+
+
+def test_a_disk_without_room_is_told_before_anything_is_fetched(
+    remote: str, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(
+        ModelError, match=r"is too full: .*tiny needs 0\.00 GB more, .*; make room, or set TAGSTREAM_CACHE"
+    ):
+        fetch_model(remote)
+    assert downloads.names == []
 
 
 def test_those_who_ask_at_the_same_time_wait_for_one_download(remote: str, downloads: Downloads) -> None:
@@ -144,28 +169,74 @@ def test_a_url_without_a_model_is_an_error_that_says_what_was_expected(remote: s
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=f"there is no model {model}: "):
+    with pytest.raises(ModelError, match=f"there is no model (at )?{model}[:;] "):
         fetch_model(model)
 
 
-@pytest.mark.parametrize("error", ["LocalEntryNotFoundError", "OfflineModeIsEnabled"])
-def test_a_hub_id_that_cannot_be_had_is_an_error_with_the_reason(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    def fail(name: str) -> str:
-        raise getattr(errors, error)(f"{name} is\nnot to be had")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(ModelError, match="there is no model someone/something: someone/something is not to be had"):
-        fetch_model("someone/something")
+def test_a_remote_model_in_parts_is_fetched_with_all_of_them(remote: str) -> None:
+    parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = json.dumps({"weight_map": dict(zip("ab", parts, strict=True))}).encode()
+    put(remote, {parts[0]: b"1", "model.safetensors.index.json": index})
+    with pytest.raises(ModelError, match=rf"lacks parts of its weights .*\({parts[1]}\)"):
+        fetch_model(remote)
+    put(remote, {parts[1]: b"2"})
+    assert {*parts, "model.safetensors.index.json"} <= content(fetch_model(remote)).keys()
 
 
-def test_a_hub_id_is_its_folder_in_the_hubs_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
+def test_a_remote_model_that_cannot_label_is_refused_before_its_weights_are_fetched(
+    remote: str, downloads: Downloads
+) -> None:
+    put(remote, {"config.json": b'{"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}'})
+    for use in (pin_model, fetch_model):
+        with pytest.raises(ModelError, match=r"tiny is a model of text \(Qwen3ForCausalLM\) that sees no images"):
+            use(remote)
+    assert downloads.names == []
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name: f"/hub/{name}")
-    assert fetch_model("someone/something") == "/hub/someone/something"
+
+def test_a_model_of_the_hub_is_its_folder_in_the_hubs_cache(hub: FakeHub) -> None:
+    assert content(fetch_model("org/tiny@v1"))["model.safetensors"] == b"WEIGHTS"
+
+
+def test_what_the_hub_does_not_give_is_an_error_with_its_sentence(hub: FakeHub) -> None:
+    with pytest.raises(ModelError, match=r"^org/tiny has no revision v9; expected a commit or one of main, v1$"):
+        fetch_model("org/tiny@v9")
+
+
+class TestPinning:
+    """Names that mean the same elsewhere and later."""
+
+    def test_a_folder_gets_its_absolute_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        put(str(tmp_path / "tiny"), FILES)
+        monkeypatch.chdir(tmp_path)
+        assert pin_model("tiny").name == str(tmp_path / "tiny")
+
+    def test_a_url_and_the_demo_model_stay_as_they_are(self, remote: str) -> None:
+        assert (pin_model(remote).name, pin_model("demo").name) == (remote, "demo")
+
+    def test_a_model_of_the_hub_gets_its_commit(self, hub: FakeHub) -> None:
+        commits = hub.models["org/tiny"].revisions
+        assert pin_model("org/tiny").name == f"org/tiny@{commits['main']}"
+        assert pin_model("org/tiny@v1").name == f"org/tiny@{commits['v1']}"
+
+    def test_a_folder_goes_before_a_model_of_the_hub(
+        self, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(str(tmp_path / "org" / "tiny"), FILES)
+        monkeypatch.chdir(tmp_path)
+        assert pin_model("org/tiny").name == str(tmp_path / "org" / "tiny")
+
+    def test_what_is_still_to_be_fetched_is_known(self, hub: FakeHub, remote: str) -> None:
+        of_hub = sum(len(hub.models["org/tiny"].files[name]) for name in ("model.safetensors", "tokenizer.json"))
+        assert pin_model(remote).missing_bytes == sum(map(len, FILES.values()))
+        assert pin_model("org/tiny").missing_bytes > of_hub
+        for model in (remote, "org/tiny"):
+            fetch_model(model)
+            assert pin_model(model).missing_bytes == 0
+
+    def test_the_page_of_a_model_is_no_name_but_tells_it(self) -> None:
+        page = "https://huggingface.co/org/tiny/tree/main"
+        with pytest.raises(ModelError, match=rf"^{page} is a page; expected the model's name, --model org/tiny$"):
+            pin_model(page)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +246,7 @@ def test_a_hub_id_is_its_folder_in_the_hubs_cache(monkeypatch: pytest.MonkeyPatc
         ("models/nxtp/", "nxtp"),
         ("s3://bucket/models/nxtp-1.8B", "nxtp-1.8B"),
         ("org/name", "name"),
+        ("org/name@0123456789abcdef", "name"),
         (".", "model"),
         ("..", "model"),
         ("/", "model"),

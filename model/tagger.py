@@ -1,0 +1,144 @@
+"""`Tagger`: what labels images, whatever its kind. NXTP recognizers and vision-language models of the hub are taggers.
+
+Shape suffixes: B images, N names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model.folder import is_hub_model
+from model.hub.options import HubOptions
+from model.listed_names import ListedNames
+from model.part_clock import PartClock
+from model.ranking import Label
+from model.sampling import SampledBatch
+
+_PHOTOGRAPH = (768, 1024)
+
+
+class Views(Protocol):
+    """Decodes images to what a tagger sees of them."""
+
+    @property
+    def honour_exif(self) -> bool: ...
+
+    @property
+    def max_image_pixels(self) -> int: ...
+
+    def view(self, image: Image.Image | bytes) -> np.ndarray:
+        """What the tagger sees of one image, uint8 [H, W, 3]. Raises ImageDecodeError for no readable image."""
+
+
+class Tagger(Protocol):
+    """Labels batches of images: `view` in any thread, `prepare`, then `sample` on the device, then `rank`."""
+
+    @property
+    def preprocessor(self) -> Any:
+        """The `Views` of this tagger, a frozen dataclass."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def prepare(self, views: Sequence[np.ndarray]) -> Any:
+        """What `sample` takes for these views, in the CPU's memory."""
+
+    def sample(
+        self,
+        prepared: Any,
+        top_k: int,
+        *,
+        sampling: str,
+        max_label_tokens: int,
+        names: Sequence[ListedNames] = (),
+        clock: PartClock | None = None,
+    ) -> SampledBatch:
+        """Labels of a batch, not yet ranked, and over the same prefixes the scores of lists of names."""
+
+    def score_prepared(
+        self, prepared: Any, names: Sequence[ListedNames], *, clock: PartClock | None = None
+    ) -> tuple[Tensor, ...]:
+        """Log probability of every name of each list, float32 [B, N] in the CPU's memory; no labels are sampled."""
+
+    def rank(self, sampled: SampledBatch, ranking: str, *, keep_unfinished: bool = False) -> list[list[Label]]:
+        """Each image's labels, best first."""
+
+    def list_names(self, spellings: Sequence[Sequence[str]], batch_size: int = 1) -> ListedNames:
+        """A list of names, each with its spellings, ready to be scored for batches of this size."""
+
+
+def load_tagger(
+    folder: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    options: HubOptions | None = None,
+) -> Tagger:
+    """The tagger of a model's local folder.
+
+    Args:
+        device: default the first GPU where there is one, else the CPU.
+        dtype: float32, bfloat16 or float16; default the dtype the weights are stored in.
+        options: how a model of the hub is asked.
+
+    Raises ValueError, ImportError or NotImplementedError, with a sentence, where a model of the hub is no tagger.
+    """
+    if is_hub_model(folder):
+        from model.hub.recognizer import HubRecognizer
+
+        return HubRecognizer.from_pretrained(folder, device, dtype, options)
+    from model.recognizer import Recognizer
+
+    return Recognizer.from_pretrained(folder, device, dtype)
+
+
+def load_name_tokens(folder: str | Path, options: HubOptions) -> Callable[[str], list[int]]:
+    """Token ids of a name as a model writes it, what ends it not included. No weights are loaded for it.
+
+    The function raises ValueError where the model cannot write the name.
+    """
+    if is_hub_model(folder):
+        prompt, processor = _read_prompt(folder, options)
+        return lambda name: prompt.label_ids(processor.tokenizer, name)
+    from model.name_tokens import NameTokens
+
+    return NameTokens.from_pretrained(folder).ids
+
+
+def count_image_tokens(folder: str | Path, options: HubOptions) -> int:
+    """Tokens that a photograph of 1024 x 768 costs in front of every label. No weights are loaded for it.
+
+    Args:
+        folder: of a model of the hub.
+    """
+    from transformers import AutoConfig
+
+    from model.hub.inputs import image_token_count, image_token_of, make_inputs, resolve_image_options
+
+    prompt, processor = _read_prompt(folder, options)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    photograph = np.zeros((*_PHOTOGRAPH, 3), dtype=np.uint8)
+    image_options = resolve_image_options(processor.image_processor, options)
+    inputs = make_inputs(processor, prompt, [photograph], torch.float32, image_options)
+    return image_token_count(inputs, image_token_of(config))
+
+
+def _read_prompt(folder: str | Path, options: HubOptions) -> tuple[Any, Any]:
+    """The prompt of a model of the hub, and its processor."""
+    from transformers import AutoConfig
+
+    from model.hub.inputs import load_processor
+    from model.hub.prompt import write_prompt
+
+    processor = load_processor(Path(folder), options)
+    model_type = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
+    return write_prompt(processor, model_type, options), processor
