@@ -52,7 +52,9 @@ def load_processor(folder: Path, options: HubOptions) -> Any:
         raise ImportError(
             f"the model's processor needs a package that is missing: pip install 'tagstream[hub]'; {_one_line(error)}"
         ) from error
-    processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend=options.image_backend)
+    processor.image_processor = AutoImageProcessor.from_pretrained(
+        folder, backend=options.image_backend, trust_remote_code=False
+    )
     processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
     processor.tokenizer.padding_side = "left"
     return processor
@@ -70,7 +72,7 @@ def _still_processor(kind: Any, folder: Path, settings: Mapping[str, Any]) -> An
     # transformers looks things up by the class's name.
     StillProcessor.__name__ = kind.__name__
     parts = {
-        "image_processor": AutoImageProcessor.from_pretrained(folder, backend="pil"),
+        "image_processor": AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False),
         "tokenizer": AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
         "video_processor": _NoVideos(),
         "chat_template": _chat_template(folder),

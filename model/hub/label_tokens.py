@@ -68,7 +68,11 @@ class LabelTokens:
         """The label that these tokens spell, without what ends it, quotes around it and a full stop behind it."""
         text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
         ends = [place for place in map(text.find, self._closes) if place >= 0]
-        return text[: min(ends, default=len(text))].strip(_QUOTES).rstrip(".").strip(_QUOTES)
+        label = text[: min(ends, default=len(text))].strip(_QUOTES)
+        # What ends a label may be one token with a bracket that was open before the label.
+        if label.endswith(")") and "(" not in label:
+            label = label[:-1]
+        return label.rstrip(".").strip(_QUOTES)
 
 
 def fold_label(label: str) -> str:

@@ -53,6 +53,15 @@ def test_the_record_says_where_and_how_it_was_measured(comparison):
         assert f"- {item}" in comparison[1]
 
 
+def test_models_of_the_hub_have_a_row_for_each_model_and_batch_size():
+    finished = run_script("hub_models", "--small", "--repeats", "1")
+    assert finished.returncode == 0, finished.stderr
+    header, _, *rows = table_rows(finished.stdout)
+    assert header[:2] == ["model", "batch"]
+    assert [row[1] for row in rows] == ["1", "2"] * 3
+    assert all(float(row[header.index("images/s")]) > 0 for row in rows)
+
+
 def test_the_sweep_has_a_row_for_each_batch_size_and_number_of_branches():
     finished = run_script("one_shot", "--small", "--sweep")
     header, _, *rows = table_rows(finished.stdout)

@@ -108,3 +108,16 @@ def test_options_go_before_what_a_folder_and_a_processor_say(
 ):
     save(tmp_path)
     assert tokens_of_photograph(tmp_path, "<image>", HubOptions(image_options=options)) == n_tokens
+
+
+@pytest.mark.parametrize("kind", ["LlavaProcessor", "Qwen3VLProcessor"])
+def test_code_of_an_image_processor_is_not_run_whatever_a_terminal_answers(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit")
+    unknown = {"image_processor_type": "Evil", "auto_map": {"AutoImageProcessor": "evil.Evil"}}
+    save_without_videos(tmp_path, kind, with_image_tokens(), **unknown)
+    with pytest.raises(ValueError, match=r"trust_remote_code|custom code"):
+        load_processor(tmp_path, HubOptions())
+    assert not (tmp_path / "ran").exists()

@@ -69,6 +69,7 @@ def test_any_token_may_open_a_label_where_that_is_set():
     [
         (["▁dog", ","], "dog"),
         (["▁dog", "▁(", "dog", "),"], "dog (dog)"),
+        (["▁dog", "),"], "dog"),
         (["▁cat's", "\n"], "cat's"),
         (["▁dog", ".", "<eos>"], "dog"),
         (['"', "dog", '"', ","], "dog"),
