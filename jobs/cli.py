@@ -6,16 +6,19 @@ import logging
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from jobs.console.log import is_json, say, say_trouble
-from jobs.console.process import EXIT_FAILED, exit_code_of, terminate
+from jobs.console.process import EXIT_FAILED, command_line, exit_code_of, terminate
 from pipeline.errors import RunLockedError, TagstreamError
-from pipeline.text import one_line
+from pipeline.text import conceal, one_line
 
 # Every verb with its line in `tagstream --help`. The verb `import-nxtp` is the function `import_nxtp` of the module
 # jobs/verbs/import_nxtp.py; all others follow the same rule. A verb's own help does not import Ray or torch, which take
@@ -94,6 +97,7 @@ def main() -> NoReturn:
     """Runs the command; every failure is one sentence on stderr and a non-zero exit."""
     signal.signal(signal.SIGTERM, terminate)
     try:
+        _check_working_directory()
         code = tagstream(prog_name="tagstream", standalone_mode=False)
     except click.ClickException as error:
         if is_json():
@@ -114,11 +118,32 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     except Exception as error:
-        if not is_json():
-            raise
-        say_trouble(one_line(error), error)
+        _tell_of_fault(error)
         code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_working_directory() -> None:
+    """Raises TagstreamError where the working directory was deleted: libraries fail there with errors of any kind."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise TagstreamError("the working directory does not exist any more; change to one that does") from error
+
+
+def _tell_of_fault(error: Exception) -> None:
+    """Tells of an error in the code in one sentence; its traceback goes to a file, or with --verbose to stderr."""
+    what = f"{type(error).__name__}: {one_line(error)}"
+    if is_json():
+        say_trouble(what, error)
+        return
+    trace = conceal("".join(traceback.format_exception(error)))
+    if "--verbose" in sys.argv:
+        click.echo(trace, err=True, nl=False)
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="tagstream-error-", suffix=".txt", delete=False) as file:
+        file.write(f"{command_line()}\n\n{trace}")
+    say(f"this is a fault of tagstream: {what}; its traceback is in {file.name}", level=logging.ERROR, prefix="Error: ")
 
 
 if __name__ == "__main__":

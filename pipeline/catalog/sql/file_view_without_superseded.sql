@@ -1,8 +1,6 @@
--- A view of the files that a variable lists, less the shards of compacted files that were labelled again: the table
--- `superseded` lists these.
+-- A view as `file_view` makes it, less the shards of compacted files that were labelled again: the table `superseded`
+-- lists these.
 CREATE VIEW $view AS
-SELECT files.* EXCLUDE (filename)
-FROM read_parquet(
-    getvariable('$view'), hive_partitioning = true, hive_types = {'run': VARCHAR}, filename = true
-) files
+SELECT files.* EXCLUDE (filename), regexp_extract(filename, '/run=([^/]*)/[^/]*$$', 1) AS run
+FROM read_parquet(getvariable('$view'), hive_partitioning = false, filename = true) files
 ANTI JOIN superseded ON superseded.file = parse_filename(filename) AND superseded.shard = files.shard;
