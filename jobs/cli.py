@@ -133,9 +133,8 @@ def _check_working_directory() -> None:
 
 def _tell_of_fault(error: Exception) -> None:
     """Tells of an error in the code in one sentence; its traceback goes to a file, or with --verbose to stderr."""
-    what = f"{type(error).__name__}: {one_line(error)}"
     if is_json():
-        say_trouble(what, error)
+        say_trouble(one_line(error), error)
         return
     trace = conceal("".join(traceback.format_exception(error)))
     if "--verbose" in sys.argv:
@@ -143,6 +142,7 @@ def _tell_of_fault(error: Exception) -> None:
         return
     with tempfile.NamedTemporaryFile("w", prefix="tagstream-error-", suffix=".txt", delete=False) as file:
         file.write(f"{command_line()}\n\n{trace}")
+    what = f"{type(error).__name__}: {one_line(error)}"
     say(f"this is a fault of tagstream: {what}; its traceback is in {file.name}", level=logging.ERROR, prefix="Error: ")
 
 

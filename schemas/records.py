@@ -71,7 +71,7 @@ class JobRecord(_JsonRecord):
     labelling_s: float
     """Seconds from the first to the last result."""
     images_per_s: float
-    """Images a second over `labelling_s`."""
+    """Images a second over `labelling_s`; 0 where that is less than two seconds, which tell nothing."""
     seconds_by_stage: dict[str, float] = field(default_factory=dict)
     """Busy seconds of all workers together: read, decode, infer, write."""
     workers: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +80,12 @@ class JobRecord(_JsonRecord):
     """What `tagstream plan` had predicted for `seconds`; 0 where it was not asked."""
     n_retried: int = 0
     """How many of the images had been rejected before, and were tried again."""
+    ray_start_s: float = 0.0
+    """Seconds until Ray had started or was joined."""
+    workers_start_s: float = 0.0
+    """Seconds from then to the first result: workers start and load the model."""
+    n_strange: int = 0
+    """How many of the images do not look like the scenes that the demo model knows; 0 for every other model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,12 +28,16 @@ from jobs.console.options import (
     top_k_option,
     verbose_option,
 )
+from jobs.console.paste import to_paste
 from jobs.console.process import command_line, job_process
 from model.folder import DEMO_MODEL
 from pipeline.forecast.forecast import Forecast
+from pipeline.labelling.progress import LABELLING, STARTING_RAY, STARTING_WORKERS
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
+from pipeline.text import counted
+from schemas import JobRecord
 
 if TYPE_CHECKING:
     from pipeline.labelling.job import LabelJob
@@ -42,6 +47,8 @@ DEMO_NOTICE = (
     "The model is tagstream's demo model: it knows pictograms in composed scenes, not photographs; "
     "`tagstream models` lists models for photographs, name one with --model."
 )
+_WHY = "SELECT error, any_value(message) AS example, count(*) AS n FROM rejects GROUP BY error ORDER BY n DESC"
+_TOP_LABELS = "SELECT name, count(*) AS n FROM labels GROUP BY name ORDER BY n DESC LIMIT 10"
 # Flags that are also settings: a flag overrides --config.
 _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 
@@ -52,7 +59,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @model_option
 @top_k_option
 @click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
-@click.option("--limit", type=int, help="Stop at the end of the shard in which this many images are reached.")
+@click.option("--limit", type=int, help="Label this many images: of a folder exactly, else up to a shard's end.")
 @click.option(
     "--changed",
     type=click.Choice(["keep", "relabel", "fail"]),
@@ -96,6 +103,8 @@ def label(
         pending.job = LabelJob(_request(source, store, **flags))
         result = run_job(pending.job)
         report(result, store)
+        if result.record.n_labelled:
+            propose_next(store)
         outcome.exit_code = judge(result, max_reject_rate)
         outcome.alarms = [f"reject_rate > {max_reject_rate}"] if outcome.exit_code else []
     return outcome.exit_code
@@ -160,10 +169,37 @@ def report(outcome: LabelOutcome, store: str) -> None:
     if not record.n_shards_committed:
         click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")
         return
-    click.echo(
-        f"Labelled {record.n_labelled:,} images in {record.n_shards_committed:,} shards: {record.n_labels:,} labels, "
-        f"{record.n_rejected:,} images rejected, {record.seconds:,.1f} s"
-    )
+    found = f"Labelled {counted(record.n_labelled, 'image')} in {counted(record.n_shards_committed, 'shard')}"
+    rejected = f"{counted(record.n_labels, 'label')}, {counted(record.n_rejected, 'image')} rejected"
+    click.echo(f"{found}: {rejected}, {record.seconds:,.1f} s")
+    click.echo(f"Time: {_describe_phases(record)}")
     if record.n_rejected:
-        click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
+        click.echo(f"Why: {to_paste('sql', store, '--run', record.run, _WHY)}")
     click.echo(f"Run {record.run} in {store}")
+
+
+def propose_next(store: str) -> None:
+    """Prints what people do after a job, as commands to paste."""
+    # The page of a store in a bucket is proposed for the working directory.
+    place = store.rstrip("/")
+    page = f"{place.rsplit('/', 1)[-1] if '://' in store else place}-report.html"
+    overwrite = ["--overwrite"] if Path(page).exists() else []
+    click.echo("Next:")
+    for words in (
+        ("sql", store, "--run", "latest", _TOP_LABELS),
+        ("report", store, "--out", page, *overwrite),
+        ("status", store),
+    ):
+        click.echo(f"  {to_paste(*words)}")
+
+
+def _describe_phases(record: JobRecord) -> str:
+    """Where the seconds went, and how many images a second that were while it labelled, where that can be told."""
+    phases = {
+        STARTING_RAY: record.ray_start_s,
+        STARTING_WORKERS: record.workers_start_s,
+        LABELLING: record.labelling_s,
+    }
+    told = ", ".join(f"{phase} {seconds:,.1f} s" for phase, seconds in phases.items())
+    rate = f" at {record.images_per_s:,.1f} images/s" if record.images_per_s else ""
+    return f"{told}{rate}"

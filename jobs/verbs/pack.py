@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.console.paste import to_paste
+
 if TYPE_CHECKING:
     from pipeline.packing.pack import PackReport
 
@@ -51,4 +53,4 @@ def _print_report(report: PackReport, out: str) -> None:
         click.echo(
             f"left out: {len(report.unmatched):,} names in the captions are no image of the folder ({names}{more})"
         )
-    click.echo(f"next: tagstream label {out} --store STORE")
+    click.echo(f"next: {to_paste('label', str(out), '--store', 'STORE')}")

@@ -91,7 +91,7 @@ def print_forecast(made: Forecast) -> None:
         ("images", _range(made.n_images, lambda value: f"{value:,.0f}")),
         ("images/s", _range(made.images_per_s, lambda value: f"{value:,.1f}")),
         ("wall time", f"{_range(made.seconds, clock)}; {clock(made.start_up_s)} of it to start"),
-        ("cost", f"{_range(made.usd, lambda value: f'{value:,.2f}')} USD" if made.usd else "--price tells"),
+        ("cost", f"{_range(made.usd, lambda value: f'{value:,.2f}')} USD" if made.usd else "give --price to see it"),
         ("store", _range(made.output_bytes, _size)),
         ("compacted", _range(made.compacted_bytes, _size)),
         (

@@ -17,7 +17,7 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from jobs.console.output import print_result
-from jobs.verbs.sql_query import run_interruptibly
+from jobs.verbs.sql_query import run_interruptibly, split_queries
 from pipeline.catalog.connection import Connection, query_rows, run_query
 from pipeline.errors import TagstreamError
 from pipeline.text import one_line, printable
@@ -142,19 +142,10 @@ def _obey(connection: Connection, text: str, output: str) -> None:
         elif command.startswith("."):
             raise TagstreamError(f"there is no {printable(command)}; .help lists what there is")
         else:
-            for query in _split(connection, text):
+            for query in split_queries(connection, text):
                 _answer(connection, query, output)
     except TagstreamError as error:
         click.echo(f"Error: {error}", err=True)
-
-
-def _split(connection: Connection, text: str) -> list[str]:
-    """The queries of a text, which may be several: it may be pasted from a file."""
-    try:
-        return [statement.query for statement in connection.extract_statements(text)]
-    except duckdb.Error:
-        # Running the text reports what is wrong with it.
-        return [text]
 
 
 def _answer(connection: Connection, query: str, output: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from model.demo_scenes import is_scene
 from model.preprocessing import ImageDecodeError, ImagePreprocessor, ImageTooLargeError, open_image
 from pipeline.settings.limits import MAX_SAMPLE_S
 from pipeline.text import one_line, plain
@@ -33,10 +34,16 @@ class DecodedImage:
     """Class of the fault, such as ImageUnreadable; None where there is none."""
     message: str | None = None
     """The fault in a sentence; None where there is none."""
+    is_strange: bool = False
+    """Whether the image is none of the scenes that the demo model knows; False where nobody looked."""
 
 
-def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
-    """Decodes and crops one image; damage becomes an error class and a message."""
+def decode(data: bytes | None, preprocessor: ImagePreprocessor, find_strange: bool = False) -> DecodedImage:
+    """Decodes and crops one image; damage becomes an error class and a message.
+
+    Args:
+        find_strange: look whether the image is one of the scenes that the demo model knows.
+    """
     if data is None:
         return DecodedImage(None)
     digest = content_hash(data)
@@ -44,7 +51,8 @@ def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
     try:
         image = open_image(data, preprocessor.max_image_pixels)
         width, height = image.size
-        return DecodedImage(preprocessor.crop(image), width, height, digest)
+        crop = preprocessor.crop(image)
+        return DecodedImage(crop, width, height, digest, is_strange=find_strange and not is_scene(crop))
     except ImageTooLargeError as error:
         message = plain(f"{one_line(error)} (setting max_image_pixels)")
         return DecodedImage(None, error.width, error.height, digest, "ImageTooLarge", message)

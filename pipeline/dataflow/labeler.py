@@ -54,6 +54,8 @@ class LabelerConfig:
     """torch's name of the device that the model computes on."""
     n_threads: int
     """CPU threads for decoding, and for the model where it runs on the CPU."""
+    is_demo: bool = False
+    """Whether the model is the one that comes along; images that are strange to it are marked."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Images that claim more pixels are rejected."""
     max_sample_s: float = MAX_SAMPLE_S
@@ -145,7 +147,7 @@ class Labeler:
         return self._decoders.decode(images)
 
     def _decode(self, data: bytes | None) -> DecodedImage:
-        return decode(data, self.preprocessor)
+        return decode(data, self.preprocessor, find_strange=self.config.is_demo)
 
     def _sample(self, crops: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
         """What the device finds in these images, and the seconds it took, also by part."""
@@ -194,6 +196,7 @@ def _labelled_rows(
         "truth": batch["truth"],
         "n_unfinished": [len(image) - len(done) for image, done in zip(of_image, finished, strict=True)],
         "labels": _label_lists(finished),
+        "is_strange": [image.is_strange for image in decoded],
         "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
         "source_size": [None] * (n_rows - 1) + [batch["source_size"]],
         "source_etag": [None] * (n_rows - 1) + [batch["source_etag"]],

@@ -15,12 +15,13 @@ LABEL = pa.struct(
     [("label", pa.string()), ("score", pa.float32()), ("first_token_prob", pa.float32()), ("n_tokens", pa.int16())]
 )
 _IMAGE_FIELDS = [field for field in IMAGES if field.name not in ("image_id", "n_labels")]
-# One row a sample. The last columns are for the commit alone: what a shard's last batch says of it, and seconds of
-# work.
+# One row a sample. The last columns are for the commit and the job's record: whether the image is strange to the demo
+# model, what a shard's last batch says of it, and seconds of work.
 LABELLED_ROWS = pa.schema(
     [
         *_IMAGE_FIELDS,
         pa.field("labels", pa.list_(LABEL)),
+        pa.field("is_strange", pa.bool_()),
         pa.field("n_samples", pa.int32()),
         pa.field("source_size", pa.int64()),
         pa.field("source_etag", pa.string()),

@@ -28,6 +28,8 @@ class WholeShard:
     """Version of the shard's file when it was read; None where the source does not say."""
     seconds: dict[str, float]
     """Busy seconds of the workers by stage: read, decode, infer."""
+    n_strange: int = 0
+    """Number of images that are strange to the demo model."""
 
     @property
     def n_labelled(self) -> int:
@@ -86,6 +88,7 @@ def make_whole(name: str, rows: pa.Table) -> WholeShard:
         pc.max(rows.column("source_size")).as_py(),
         pc.max(rows.column("source_etag")).as_py(),
         {stage: pc.sum(rows.column(f"{stage}_s")).as_py() for stage in STAGES},
+        pc.sum(rows.column("is_strange")).as_py() or 0,
     )
 
 

@@ -12,6 +12,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.demo_scenes import describe_strangers, is_demo_model
 from pipeline.cluster.environment import cluster_address
 from pipeline.cluster.nodes import available_nodes
 from pipeline.cluster.pool import PoolPlan, plan_pool
@@ -23,13 +24,14 @@ from pipeline.labelling.assembly import ShardAssembler, WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
-from pipeline.labelling.pending import ShardPlan, cut_waves
-from pipeline.labelling.progress import Progress
+from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
+from pipeline.labelling.progress import STARTING_RAY, STARTING_WORKERS, Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.sources.listing import find_source
+from pipeline.sources.shard import Shard
 from pipeline.storage.model_cache import pin_model
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
@@ -65,7 +67,7 @@ class LabelJob:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is committed: shards, images, labelled, labels."""
+        """What is committed: shards, images, labelled, labels, strange."""
         return self._tally.counts
 
     @property
@@ -88,14 +90,16 @@ class LabelJob:
             job = self._open(held)
             plan = self.shard_plan = self._assignment.plan(job)
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
-            if plan.pending:
+            pending = cut_to_limit(plan.pending, self.request.settings.limit)
+            if pending:
                 with _recorded(job.run, make_record):
-                    self.progress.begin("starting Ray", len(plan.pending))
+                    self.progress.begin(STARTING_RAY, len(pending))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
                     with _said_how_to_go_on():
-                        self._label(job, plan)
+                        self._label(job, plan, pending)
             record = make_record("done")
             job.run.write_job(record)
+            self.notes += _notes_of(record, self.request.settings.limit)
             return LabelOutcome(record, self.notes)
 
     def _open(self, held: contextlib.ExitStack) -> OpenJob:
@@ -141,14 +145,16 @@ class LabelJob:
             is_retry=self._assignment.is_retry,
         )
 
-    def _label(self, job: OpenJob, plan: ShardPlan) -> None:
+    def _label(self, job: OpenJob, plan: ShardPlan, pending: list[Shard]) -> None:
         run, settings, config = job.run, self.request.settings, self._labeler_config(job)
         metrics = JobMetrics(run.name, self.started_at)
         complete, on_commit = partial(self._assignment.complete, job), partial(self._count_commit, metrics)
         committer = Committer(run, job.record.fingerprint, plan.replaced, complete, on_commit)
-        self.progress.begin("loading the model")
+        self.progress.begin(STARTING_WORKERS)
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
-            for wave in cut_waves(plan.pending, settings.limit, lambda: self.counts["images"]):
+            # Of a folder's parts it is known what they hold: all of them are one wave.
+            limit = settings.limit if any(shard.is_file for shard in pending) else 0
+            for wave in cut_waves(pending, limit, lambda: self.counts["images"]):
                 rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
@@ -162,7 +168,8 @@ class LabelJob:
         config = LabelerConfig.of(
             request.model, request.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
-        return replace(config, run=job.run.name, job=self.started_at)
+        is_demo = is_demo_model(job.record.model_fingerprint)
+        return replace(config, run=job.run.name, job=self.started_at, is_demo=is_demo)
 
     def _assembled(self, rows: Iterable[pa.Table], metrics: JobMetrics) -> Iterator[list[WholeShard]]:
         """The shards that became whole with each table of rows, often none. Counts the rows."""
@@ -183,6 +190,16 @@ class LabelJob:
         result = "committed" if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
+
+
+def _notes_of(record: JobRecord, limit: int) -> list[str]:
+    """What the user should know of a job that is done."""
+    notes = []
+    if 0 < limit < record.n_images:
+        notes.append(f"the limit of {limit:,} images was reached within a shard, and shards are labelled whole")
+    if strangers := describe_strangers(record.n_strange, record.n_labelled):
+        notes.append(strangers)
+    return notes
 
 
 def _plan_pool(request: LabelRequest, held: contextlib.ExitStack) -> PoolPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from pipeline.errors import SourceError
@@ -100,6 +100,24 @@ def find_changed(run: Run, shards: list[Shard], committed: CommittedShards) -> l
     with ThreadPoolExecutor(_N_LOOKERS) as pool:
         verdicts = list(pool.map(has_changed, suspects))
     return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
+
+
+def cut_to_limit(shards: list[Shard], limit: int) -> list[Shard]:
+    """The shards to label for this many images, 0 for all: exactly so many where listings tell what the shards hold.
+
+    The last part of a folder is cut. Its other images are a later job's, as images are that were added to the folder.
+    From the first tar or Parquet file on nothing is cut: what one of these holds is known when it has been read.
+    """
+    cut: list[Shard] = []
+    left = limit
+    for position, shard in enumerate(shards):
+        if not limit or shard.is_file or shard.wanted is not None:
+            return [*cut, *shards[position:]]
+        if left <= 0:
+            break
+        cut.append(replace(shard, files=shard.files[:left]))
+        left -= len(shard.files)
+    return cut
 
 
 def cut_waves(

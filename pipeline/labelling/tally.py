@@ -14,7 +14,7 @@ from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.labelling.committing import Commit
 from pipeline.labelling.pending import ShardPlan
-from pipeline.labelling.progress import Progress
+from pipeline.labelling.progress import STARTING_RAY, STARTING_WORKERS, Progress
 from pipeline.text import conceal
 from schemas import REJECTED, JobRecord
 
@@ -43,7 +43,7 @@ class Tally:
         self.rejects = RejectTally()
         self._started = time.perf_counter()
         self._lock = threading.Lock()
-        self._counts = dict.fromkeys(("shards", "images", "labelled", "labels"), 0)
+        self._counts = dict.fromkeys(("shards", "images", "labelled", "labels", "strange"), 0)
         self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
 
     def add(self, commit: Commit) -> None:
@@ -57,11 +57,12 @@ class Tally:
                 self._counts["images"] += shard.images.num_rows
                 self._counts["labelled"] += shard.n_labelled
                 self._counts["labels"] += shard.labels.num_rows
+                self._counts["strange"] += shard.n_strange
                 self.rejects.add(shard.images)
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is committed: shards, images, labelled, labels."""
+        """What is committed: shards, images, labelled, labels, and images that are strange to the demo model."""
         with self._lock:
             return dict(self._counts)
 
@@ -99,6 +100,9 @@ class Tally:
             message=conceal(message),
             n_retried=counts["images"] if job.is_retry else 0,
             predicted_s=round(job.predicted_s, 3),
+            n_strange=counts["strange"],
+            ray_start_s=round(progress.seconds_of(STARTING_RAY), 3),
+            workers_start_s=round(progress.seconds_of(STARTING_WORKERS), 3),
         )
 
 

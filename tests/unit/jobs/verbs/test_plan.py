@@ -53,7 +53,7 @@ def test_each_prediction_stands_with_its_range(capsys: pytest.CaptureFixture[str
 
 
 def test_a_price_gives_a_cost(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "cost        --price tells\n" in printed(MADE, capsys)
+    assert "cost        give --price to see it\n" in printed(MADE, capsys)
     priced = replace(MADE, usd=Estimate(7.0, 5.6, 8.8))
     assert "cost        7.00 (5.60 to 8.80) USD\n" in printed(priced, capsys)
 

@@ -63,7 +63,7 @@ def test_all_shards_are_committed_and_the_record_says_so(label_request: LabelReq
     record = outcome.record
     assert (record.outcome, record.n_shards_committed, record.n_images, record.n_labelled) == ("done", 3, 6, 6)
     assert records(label_request) == [record]
-    assert job.counts == {"shards": 3, "images": 6, "labelled": 6, "labels": record.n_labels}
+    assert job.counts == {"shards": 3, "images": 6, "labelled": 6, "labels": record.n_labels, "strange": 0}
     assert job.progress.snapshot().n_shards_done == 3
 
 

@@ -128,8 +128,9 @@ def test_the_head_adds_up_what_the_jobs_did(store: Store, tmp_path: Path) -> Non
     assert head["seconds"] == 8.0
     assert head["imagesPerSecond"] == pytest.approx((1 * 4 + 3 * 8) / 4)
     assert head["secondsByStage"]["infer"] == pytest.approx(1.2)
-    # Eight seconds for eight images.
-    assert head["cost"]["usdPerMillion"] == pytest.approx(8 / 3600 * 3 / 8 * 1e6)
+    assert head["cost"]["usd"] == pytest.approx(8 / 3600 * 3)
+    # At the rate that stands beside it, which knows no time of starting up.
+    assert head["cost"]["usdPerMillion"] == pytest.approx(1e6 / head["imagesPerSecond"] / 3600 * 3)
 
 
 def test_the_head_sets_what_was_predicted_against_what_those_jobs_took(store: Store, tmp_path: Path) -> None:
