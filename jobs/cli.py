@@ -25,7 +25,7 @@ from pipeline.text import conceal, one_line
 # seconds: imports that bring them in stand inside the functions that need them.
 _SHORT_HELP = {
     "bench": "Measure how fast this machine reads, decodes, labels and commits.",
-    "compact": "Merge many files into few: faster queries.",
+    "compact": "Merge many small files into a few large ones, for faster queries.",
     "compare": "Compare two runs: labels gained and lost, recall, rejects.",
     "demo": "Label sample images and query them in SQL.",
     "demo-corpus": "Make scenes with known content, as WebDataset shards.",
@@ -33,7 +33,7 @@ _SHORT_HELP = {
     "export": "Export images and labels to other tools.",
     "import-nxtp": "Make a model folder of the public NXTP checkpoint.",
     "jobs": "List the jobs of a Ray cluster; show, follow or stop one.",
-    "label": "Label a source into a store; again, to resume or to label what is new.",
+    "label": "Label the images of a source; again, to resume or to label new ones.",
     "models": "List models of the hub to label with: licence, size, what was verified.",
     "pack": "Pack a folder of images into WebDataset shards.",
     "plan": "Predict what labelling a source will take, from a sample.",
@@ -41,11 +41,11 @@ _SHORT_HELP = {
     "report": "Make an HTML page about a run: images with their labels, charts.",
     "retry": "Try rejected samples again.",
     "sql": "Query a store in SQL.",
-    "status": "Show what a store holds, and whether it adds up.",
+    "status": "Show what a store holds, and whether its numbers add up.",
     "submit": "Run a verb on a Ray cluster, as a job of its own.",
-    "thresholds": "Learn from which score on the labels of each name are right.",
-    "train": "Train a recognizer; --resume goes on where a run stopped.",
-    "truncate": "Cut a model's decoder to its first blocks, to train a smaller model from.",
+    "thresholds": "Learn for each name the score from which its labels are right.",
+    "train": "Train a recognizer; --resume continues where training stopped.",
+    "truncate": "Keep the first blocks of a model's decoder, to train a smaller model.",
 }
 
 

@@ -48,7 +48,7 @@ def is_demo_folder(folder: Path) -> bool:
 def is_scene(crop_HWC: np.ndarray) -> bool:
     """Whether the demo model's view of an image, uint8 [H, W, 3] with sides that 4 divides, looks like its scenes.
 
-    Of fresh scenes 0.5 % fail, of photographs of COCO 95 %.
+    Of 6,000 fresh scenes 0.7 % fail, of 80 photographs of COCO 92.5 %.
     """
     figures = scene_figures(crop_HWC)
     return sum(weight * figures[name] for name, weight in _WEIGHTS.items()) <= _LIMIT

@@ -21,8 +21,23 @@ class FiniteRange(click.FloatRange):
         return number
 
     def _describe_range(self) -> str:
-        # Click would describe a range without ends as "x<=None".
-        return "" if self.min is None and self.max is None else super()._describe_range()
+        return describe_range(self.min, self.max, self.min_open)
+
+
+class WholeRange(click.IntRange):
+    """A whole number within a range, which help describes in words."""
+
+    def _describe_range(self) -> str:
+        return describe_range(self.min, self.max, self.min_open)
+
+
+def describe_range(low: float | None, high: float | None, is_above_low: bool) -> str:
+    """A range in words: `1 to 200`, `0 or more`, `above 0, up to 1`; empty for one without ends."""
+    if low is None:
+        return "" if high is None else f"up to {high:g}"
+    if is_above_low:
+        return f"above {low:g}" + ("" if high is None else f", up to {high:g}")
+    return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
 
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False)
@@ -35,7 +50,9 @@ read_run_option = click.option("--run", help=f"{_RUN}  [default: latest]")
 changed_run_option = click.option("--run", help=f"{_RUN}  [default: the only one]")
 only_run_option = click.option("--run", help=f"{_RUN}  [default: all]")
 truth_option = click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
-vocabulary_option = click.option("--vocabulary", type=EXISTING_FILE, help="TOML or CSV.  [default: built in]")
+vocabulary_option = click.option(
+    "--vocabulary", type=EXISTING_FILE, help="Names of labels, as TOML or CSV.  [default: built in]"
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 
 model_option = click.option(
@@ -44,18 +61,18 @@ model_option = click.option(
     show_default=True,
     help="Folder, org/name[@revision] of the Hugging Face hub, or s3:// folder; see `tagstream models`.",
 )
-top_k_option = click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
-batch_size_option = click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
-actors_option = click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
+top_k_option = click.option("--top-k", type=int, help="Labels to look for in each image, 1 to 200.  [default: 20]")
+batch_size_option = click.option("--batch-size", type=int, help="Images labelled together.  [default: by device]")
+actors_option = click.option("--actors", type=int, help="Labelling processes.  [default: one per GPU, or by CPUs]")
 
 ray_address_option = click.option(
-    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
+    "--address", help="Ray cluster to join, host:port or auto.  [default: the one that runs this, or this machine]"
 )
 head_address_option = click.option(
     "--address", help="Head of the cluster, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
 )
-lock_option = click.option("--lock", is_flag=True, help="Exit 5 at once if another job has the run.")
-verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+lock_option = click.option("--lock", is_flag=True, help="Exit with 5 at once if another job works on the run.")
+verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log, and tracebacks.")
 
 
 def config_option(help_text: str) -> Callable[[Any], Any]:
@@ -89,8 +106,8 @@ def log_format_option(command: Any) -> Any:
 def closing_options(command: Any) -> Any:
     """The options `--summary` and `--notify` of a verb."""
     for option in (
-        click.option("--notify", metavar="COMMAND|URL", help="Gets the same JSON: on stdin, or by POST."),
-        click.option("--summary", metavar="FILE", help="How it ended, as JSON; local or s3://."),
+        click.option("--notify", metavar="COMMAND|URL", help="Send that JSON to a command's stdin, or by POST."),
+        click.option("--summary", metavar="FILE", help="Write the outcome as JSON, local or s3://."),
     ):
         command = option(command)
     return command

@@ -25,7 +25,7 @@ from jobs.console.process import NOTHING_KEPT, job_process
 def bench(output: str, **options: Any) -> None:
     """Measure how many images this machine reads, decodes and labels a second, and how many shards it commits. Each
     stage runs alone, on generated data; the result is the median of five repetitions, with the slowest and the fastest.
-    Use it to compare machines; `tagstream plan` predicts a whole job. Files that were read before come from memory.
+    Use it to compare machines; `tagstream plan` predicts a whole job. Files that were read before are in memory.
 
     \b
     tagstream bench

@@ -14,7 +14,14 @@ import click
 from jobs.closing.closing import closing
 from jobs.closing.outcome import Outcome
 from jobs.closing.summary import summarize_comparison
-from jobs.console.options import closing_options, format_option, store_argument, truth_option, vocabulary_option
+from jobs.console.options import (
+    WholeRange,
+    closing_options,
+    format_option,
+    store_argument,
+    truth_option,
+    vocabulary_option,
+)
 from jobs.console.output import print_rows
 from pipeline.analysis.comparison import Comparison, compare_runs
 from pipeline.catalog.views import open_store
@@ -38,7 +45,7 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
 @click.argument("run_a")
 @click.argument("run_b")
 @click.option(
-    "--k", type=click.IntRange(1, _MAX_K), help="Labels an image.  [default: 10, or fewer where one run has fewer]"
+    "--k", type=WholeRange(1, _MAX_K), help="Labels of each image.  [default: 10, or fewer where one run has fewer]"
 )
 @truth_option
 @vocabulary_option
@@ -47,7 +54,7 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
     "conditions",
     multiple=True,
     metavar="CONDITION",
-    help="Exit 4 if it holds.",
+    help="Exit with 4 if this holds.",
 )
 @closing_options
 @format_option("table", "json")

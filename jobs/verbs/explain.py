@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.console.chosen_run import find_chosen_run
-from jobs.console.options import overwrite_option, read_run_option
+from jobs.console.options import WholeRange, overwrite_option, read_run_option
 from jobs.console.output import print_rows
 from pipeline.catalog.result_file import ResultFile, find_result_file
 from pipeline.explanation.subject import Subject, find_file, find_image, find_strangeness
@@ -26,7 +26,7 @@ _SUFFIXES = (".html", ".png")
 @click.option("--model", help="As for `label`.  [default: the run's]")
 @click.option("--store", help="Store that has IMAGE, which is then a key.")
 @read_run_option
-@click.option("--top-k", type=click.IntRange(1, 200), help="Labels to explain.  [default: the run's, or 10]")
+@click.option("--top-k", type=WholeRange(1, 200), help="Labels to explain.  [default: the run's, or 10]")
 @overwrite_option
 def explain(
     image: str,

@@ -9,7 +9,14 @@ import click
 
 from jobs.console.chosen_run import find_chosen_run
 from jobs.console.live_line import LiveLine, clock
-from jobs.console.options import EXISTING_FILE, FiniteRange, read_run_option, store_argument, vocabulary_option
+from jobs.console.options import (
+    EXISTING_FILE,
+    FiniteRange,
+    WholeRange,
+    read_run_option,
+    store_argument,
+    vocabulary_option,
+)
 from pipeline.export.job import Export, ExportRequest
 from pipeline.export.selection import Selection
 from pipeline.naming.thresholds import read_thresholds
@@ -32,7 +39,7 @@ _NEXT = {
 @click.option("--out", required=True, help="Folder to make.")
 @read_run_option
 @click.option("--where", metavar="SQL", help="Only images that meet this condition.")
-@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only N of them, drawn by --seed.")
+@click.option("--sample", type=WholeRange(min=1), metavar="N", help="Only N of them, drawn at random by --seed.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--min-score", type=FiniteRange(), help="Only labels of at least this score.")
 @click.option("--images", is_flag=True, help="Copy the images too, from the source that was labelled.")

@@ -69,7 +69,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
     "--max-reject-rate",
     type=FiniteRange(0, 1),
     default=1.0,
-    help="Exit 3 if a larger share is rejected.  [default: 1.0]",
+    help="Exit with 3 if a larger share is rejected.  [default: 1.0]",
 )
 @batch_size_option
 @actors_option
@@ -81,7 +81,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option(
     "--plan",
     type=EXISTING_FILE,
-    help="JSON of `tagstream plan`, recorded with the job.",
+    help="Result of `tagstream plan --format json`, kept with the job.",
 )
 @verbose_option
 def label(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.console.options import WholeRange
 from jobs.console.paste import to_paste
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _N_NAMES_SHOWN = 3
     help="COCO annotations, a JSON {file: captions}, or a CSV with the columns file and caption or labels. "
     "May be given several times.",
 )
-@click.option("--shard-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in a shard.")
+@click.option("--shard-size", type=WholeRange(min=1), default=1000, show_default=True, help="Images in a shard.")
 def pack(folder: str, out: str, captions: tuple[str, ...], shard_size: int) -> None:
     """Pack the images in FOLDER and its subfolders into shards 00000.tar, 00001.tar, ...
 

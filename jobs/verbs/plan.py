@@ -9,6 +9,7 @@ import click
 from jobs.console.live_line import LiveLine, clock, describe
 from jobs.console.options import (
     FiniteRange,
+    WholeRange,
     actors_option,
     batch_size_option,
     config_option,
@@ -34,14 +35,14 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @click.option(
     "--sample",
     "n_images",
-    type=click.IntRange(1),
+    type=WholeRange(1),
     default=2000,
     show_default=True,
-    help="Images to label.",
+    help="Images to label for the forecast.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice of shards.")
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
-@click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for this many, from one here.")
+@click.option("--gpus", "n_gpus", type=WholeRange(1), help="Predict for this many GPUs from the one here.")
 @top_k_option
 @batch_size_option
 @actors_option

@@ -11,6 +11,7 @@ from jobs.console.chosen_run import find_chosen_run
 from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import (
     FiniteRange,
+    WholeRange,
     overwrite_option,
     read_run_option,
     store_argument,
@@ -28,10 +29,10 @@ from pipeline.report.job import Report, ReportRequest
 @click.option("--compare", metavar="RUN", help="Show what the run gained and lost against this one.")
 @click.option(
     "--sample",
-    type=click.IntRange(1, 5000),
+    type=WholeRange(1, 5000),
     default=500,
     show_default=True,
-    help="Pictures, drawn by --seed.",
+    help="Number of pictures, drawn at random by --seed.",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--where", metavar="SQL", help="Only pictures of images that meet this condition.")

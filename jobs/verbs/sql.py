@@ -54,7 +54,7 @@ def sql(
 ) -> None:
     """Run a SQL QUERY (DuckDB's dialect) over STORE, local or s3://, and print the result.
 
-    QUERY may be a file in .sql. Without QUERY, a prompt opens on a terminal; elsewhere it is read from standard input.
+    QUERY may be the name of a .sql file. Without QUERY, a prompt opens on a terminal; elsewhere standard input is read.
     Several queries, each ended by a semicolon, print one table each.
 
     Views: images (one row a sample), labels (one row a label), rejects, truth (given labels), runs, jobs. Macros:

@@ -36,7 +36,7 @@ _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
     "--target-precision",
     required=True,
     type=FiniteRange(0, 1, min_open=True),
-    help="0.9: nine in ten.",
+    help="Share of labels that have to be right; 0.9 is nine in ten.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML to write.")
 @read_run_option
