@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 
 from pipeline.errors import SourceError
@@ -115,7 +115,7 @@ def cut_to_limit(shards: list[Shard], limit: int) -> list[Shard]:
             return [*cut, *shards[position:]]
         if left <= 0:
             break
-        cut.append(replace(shard, files=shard.files[:left]))
+        cut.append(shard if len(shard.files) <= left else folder_shard(shard.url, shard.name, list(shard.files[:left])))
         left -= len(shard.files)
     return cut
 
