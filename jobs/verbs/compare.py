@@ -57,7 +57,7 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
     help="Exit with 4 if this holds.",
 )
 @closing_options
-@format_option("table", "json")
+@format_option("table", "csv", "json")
 def compare(
     store: str,
     run_a: str,
@@ -98,6 +98,8 @@ def compare(
         comparison = compare_runs(open_store(store, read_vocabulary(vocabulary)), *runs, compared_k, truth)
         if output == "json":
             click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
+        elif output == "csv":
+            print_rows(["measure", "difference", "low", "high"], _difference_rows(comparison), output)
         else:
             _print(comparison, truth)
         outcome.alarms = [condition.text for condition in parsed if condition.holds(comparison)]
@@ -191,6 +193,12 @@ def _print(comparison: Comparison, truth: str) -> None:
         click.echo("\nMost changed names, in images:\n")
         of_names = [(change.name, change.n_both, change.n_lost, change.n_gained) for change in changed]
         print_rows(["name", "both", "A alone", "B alone"], of_names)
+
+
+def _difference_rows(comparison: Comparison) -> list[tuple[object, ...]]:
+    """One row a measure: B minus A, and its interval; the rate of rejects has none."""
+    rows: list[tuple[object, ...]] = [("reject_rate", comparison.reject_rate_difference, None, None)]
+    return rows + [(name, found.value, found.low, found.high) for name, found in comparison.differences.items()]
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

@@ -48,7 +48,7 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @actors_option
 @ray_address_option
 @config_option("TOML with further settings of `label`.")
-@format_option("table", "json")
+@format_option("table", "csv", "json")
 @verbose_option
 def plan(source: str, model: str, config: str | None, output: str, **options: Any) -> None:
     """Label a sample of SOURCE and predict what `tagstream label` will take for all of it: time, cost, size of the
@@ -79,7 +79,25 @@ def plan(source: str, model: str, config: str | None, output: str, **options: An
         made = job.run()
     for note in job.notes:
         click.echo(f"Note: {note}.", err=True)
-    click.echo(made.to_json(), nl=False) if output == "json" else print_forecast(made)
+    if output == "json":
+        click.echo(made.to_json(), nl=False)
+    elif output == "csv":
+        print_rows(("what", "value", "low", "high"), estimate_rows(made), output)
+    else:
+        print_forecast(made)
+
+
+def estimate_rows(made: Forecast) -> list[tuple[object, ...]]:
+    """One row an estimate of a prediction: its value and its 95 % interval."""
+    estimates = {
+        "images": made.n_images,
+        "images_per_s": made.images_per_s,
+        "seconds": made.seconds,
+        "usd": made.usd,
+        "output_bytes": made.output_bytes,
+        "compacted_bytes": made.compacted_bytes,
+    }
+    return [(name, found.value, found.low, found.high) for name, found in estimates.items() if found is not None]
 
 
 def print_forecast(made: Forecast) -> None:

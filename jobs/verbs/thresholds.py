@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from jobs.console.chosen_run import find_chosen_run
 from jobs.console.options import (
     FiniteRange,
     format_option,
+    overwrite_option,
     read_run_option,
     store_argument,
     truth_option,
@@ -40,11 +42,19 @@ _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML to write.")
 @read_run_option
+@overwrite_option
 @truth_option
 @vocabulary_option
 @format_option("table", "csv", "json")
 def thresholds(
-    store: str, target_precision: float, out: str, run: str | None, truth: Any, vocabulary: str | None, output: str
+    store: str,
+    target_precision: float,
+    out: str,
+    run: str | None,
+    overwrite: bool,
+    truth: Any,
+    vocabulary: str | None,
+    output: str,
 ) -> None:
     """Learn for each name, from STORE's truth, the lowest score from which on its labels reach the target precision.
 
@@ -57,6 +67,8 @@ def thresholds(
     rules = read_vocabulary(vocabulary)
     analysis = analyse_run(open_store(store, rules), find_chosen_run(store, run), truth)
     learned = learn_thresholds(analysis, rules, target_precision)
+    if Path(out).exists() and not overwrite:
+        click.echo(f"Note: {out} is replaced; --overwrite says that this is meant.", err=True)
     write_thresholds(out, learned.thresholds)
     if output == "table":
         _print(learned, analysis.n_images)

@@ -133,6 +133,16 @@ def test_the_head_adds_up_what_the_jobs_did(store: Store, tmp_path: Path) -> Non
     assert head["cost"]["usdPerMillion"] == pytest.approx(1e6 / head["imagesPerSecond"] / 3600 * 3)
 
 
+def test_the_head_names_source_and_model_and_says_where_the_demo_model_does_not_know_the_images(
+    store: Store, tmp_path: Path
+) -> None:
+    head = report(store, tmp_path / "r.html")["head"]
+    assert (head["title"], head["note"]) == ("shards, labelled by tiny", None)
+    store.run(RUN).write_job(job_record(RUN, started="2026-01-02T00:00:00.000+00:00", n_labelled=80, n_strange=76))
+    note = report(store, tmp_path / "noted.html")["head"]["note"]
+    assert "images do not look like the composed scenes that the demo model knows" in note
+
+
 def test_the_head_sets_what_was_predicted_against_what_those_jobs_took(store: Store, tmp_path: Path) -> None:
     assert report(store, tmp_path / "before.html")["head"]["predicted"] is None
     for day, outcome in ((2, "done"), (3, "failed")):
