@@ -22,6 +22,7 @@ _UV_RUN = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # A path of a socket has 107 bytes. Ray's are /ray/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store.
 _MAX_FOLDER_BYTES = 107 - 69
 _SHORT_FOLDER = "/tmp"
+_FOLDER_VARIABLES = ("RAY_TMPDIR", "TMPDIR")
 
 
 def start_ray(address: str | None, verbose: bool) -> bool:
@@ -88,7 +89,7 @@ def place_of_files() -> dict[str, str]:
     Where that folder's path is too long for Ray's sockets, they go below /tmp, with Ray's log. What Ray spills, which
     may be large, stays in the folder. Raises ClusterError where /tmp cannot be written either.
     """
-    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    variable = next((name for name in _FOLDER_VARIABLES if name in os.environ), None)
     folder = os.environ[variable] if variable else ""
     if variable is None or len(os.fsencode(os.path.abspath(folder))) <= _MAX_FOLDER_BYTES:  # noqa: PTH100
         return {}
@@ -98,6 +99,13 @@ def place_of_files() -> dict[str, str]:
             f"{_SHORT_FOLDER} cannot be written; set {variable} to a shorter path"
         )
     return {"_temp_dir": f"{_SHORT_FOLDER}/ray", "object_spilling_directory": f"{folder}/ray"}
+
+
+def log_folder() -> str:
+    """Where a Ray that this process starts keeps its log."""
+    folders = [os.environ[name] for name in _FOLDER_VARIABLES if name in os.environ]
+    below = place_of_files().get("_temp_dir") or f"{folders[0] if folders else _SHORT_FOLDER}/ray"
+    return f"{below}/session_latest/logs"
 
 
 def _job_config() -> Any:

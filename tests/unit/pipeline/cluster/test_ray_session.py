@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.ray_session import place_of_files, start_ray
+from pipeline.cluster.ray_session import log_folder, place_of_files, start_ray
 from pipeline.errors import ClusterError
 
 
@@ -37,6 +37,7 @@ def test_sockets_lie_below_tmp_where_the_folder_of_temporary_files_has_a_long_pa
     long = tmp_path / ("scratch" * 8)
     monkeypatch.setenv(variable, str(long))
     assert place_of_files() == {"_temp_dir": "/tmp/ray", "object_spilling_directory": f"{long}/ray"}
+    assert log_folder() == "/tmp/ray/session_latest/logs"
     monkeypatch.setattr("pipeline.cluster.ray_session._SHORT_FOLDER", "/proc/1")
     with pytest.raises(ClusterError, match=rf"^{variable} is .*, too long for Ray's sockets .*; set {variable} to"):
         place_of_files()
@@ -46,8 +47,9 @@ def test_ray_keeps_its_files_where_the_folder_of_temporary_files_has_a_short_pat
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    monkeypatch.setenv("TMPDIR", "/tmp")
+    monkeypatch.setenv("TMPDIR", "/scratch")
     assert place_of_files() == {}
+    assert log_folder() == "/scratch/ray/session_latest/logs"
 
 
 @pytest.mark.parametrize(("variables", "is_on"), [({}, False), ({"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "1"}, True)])
