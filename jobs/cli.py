@@ -40,6 +40,7 @@ _SHORT_HELP = {
     "recall": "Measure recall, precision and F1 of a run against its truth.",
     "report": "Make an HTML page about a run: images with their labels, charts.",
     "retry": "Try rejected samples again.",
+    "score": "Score a list of names for a handful of images.",
     "sql": "Query a store in SQL.",
     "status": "Show what a store holds, and whether its numbers add up.",
     "submit": "Run a verb on a Ray cluster, as a job of its own.",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -19,27 +19,19 @@ from model.ending import Ending
 from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
 from model.image_input import ImageInput, read_image, read_images
-from model.label_trie import ListedLabels
 from model.list_decoding import decode_lists
-from model.modeling import RecognizerModel
+from model.listed_names import ListedNames, score_names
+from model.modeling import Prefix, RecognizerModel
+from model.name_tokens import NameTokens, Tokenizer
 from model.notebook import LabelLists, Labels, recognizer_html
 from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor, resize_and_crop
 from model.ranking import Label, make_label, rank, with_similarity
 from model.sampling import Branches, SampledBatch, check_top_k, sample_one_shot
-from model.scoring import score_labels
 
 _DECODED_LABELS_KEPT = 1 << 17
 # The logits of so many branches are held at once: 512 MiB with a vocabulary of 32,000.
 _MAX_SCORED_BRANCHES = 4096
-
-
-class Tokenizer(Protocol):
-    """What a recognizer needs of a tokenizer."""
-
-    def decode(self, token_ids: list[int], /) -> str: ...
-
-    def encode(self, text: str, /, *, add_special_tokens: bool) -> list[int]: ...
 
 
 class Recognizer:
@@ -160,6 +152,7 @@ class Recognizer:
         *,
         sampling: str = "one_shot",
         max_label_tokens: int | None = None,
+        names: Sequence[ListedNames] = (),
         clock: PartClock | None = None,
     ) -> SampledBatch:
         """The device's half of `label_pixels`: token ids and probabilities of each image's branches, not yet ranked.
@@ -167,8 +160,9 @@ class Recognizer:
         A caller that labels batch after batch ranks one while the device samples the next.
 
         Args:
-            clock: gets a mark behind each part: encode, prefill, branches. The baselines' lists are one part with their
-                prefill, branches.
+            names: lists of `list_names` to score over the same prefix.
+            clock: gets a mark behind each part: encode, prefill, branches, and where names are scored, names. The
+                baselines' lists are one part with their prefill, branches.
         """
         mark = clock.mark if clock else _mark_nothing
         check_top_k(top_k, self.config.text_config.vocab_size)
@@ -179,7 +173,7 @@ class Recognizer:
             raise ValueError(f"max_label_tokens is {max_label_tokens}; expected 1 or more")
         pixel_values = pixel_values.to(self.device, self.dtype)
         if len(pixel_values) == 0:
-            return SampledBatch([], pixel_values)
+            return SampledBatch([], pixel_values, tuple(torch.empty(0, of_list.n_names) for of_list in names))
         if sampling == "one_shot":
             image_embeds = self.module.encode_images(pixel_values)
             mark("encode")
@@ -187,12 +181,56 @@ class Recognizer:
             mark("prefill")
             branches = sample_one_shot(self.module, prefix, top_k, max_label_tokens).cpu()
             mark("branches")
-            return SampledBatch(branches, image_embeds)
+            return SampledBatch(branches, image_embeds, self._score_names(prefix, names, mark))
         image_embeds = self.module.encode_images(pixel_values)
         mark("encode")
         lists = decode_lists(self.module, image_embeds, cast(Any, sampling), top_k, max_label_tokens)
         mark("branches")
-        return SampledBatch(lists, image_embeds)
+        prefix = self.module.prefill_image_tokens(image_embeds) if names else None
+        return SampledBatch(lists, image_embeds, self._score_names(prefix, names, mark))
+
+    def list_names(self, spellings: Sequence[Sequence[str]], batch_size: int = 1) -> ListedNames:
+        """A list of names, ready to be scored by `sample` and `score_pixels`.
+
+        Args:
+            spellings: of each name, as the model would write it; the probabilities of a name's spellings are summed.
+            batch_size: images that are scored at once, at most. So many branches are open that they fit into memory.
+
+        Raises ValueError where a spelling cannot be a label.
+        """
+        tokens = NameTokens(self.tokenizer, self.config.delimiter_id)
+        ids = [[tokens.ids(spelling) for spelling in of_name] for of_name in spellings]
+        return ListedNames.of(ids, max(1, _MAX_SCORED_BRANCHES // max(1, batch_size)), self.device)
+
+    @torch.inference_mode()
+    def score_pixels(
+        self, pixel_values: Tensor, names: Sequence[ListedNames], *, clock: PartClock | None = None
+    ) -> tuple[Tensor, ...]:
+        """Log probability of every name of each list, float32 [B, names] in the CPU's memory; no labels are sampled.
+
+        Args:
+            pixel_values: normalised floats [B, 3, H, W].
+            names: lists of `list_names`.
+            clock: gets a mark behind each part: encode, prefill, names.
+        """
+        mark = clock.mark if clock else _mark_nothing
+        if len(pixel_values) == 0:
+            return tuple(torch.empty(0, of_list.n_names) for of_list in names)
+        image_embeds = self.module.encode_images(pixel_values.to(self.device, self.dtype))
+        mark("encode")
+        prefix = self.module.prefill_image_tokens(image_embeds)
+        mark("prefill")
+        return self._score_names(prefix, names, mark)
+
+    def _score_names(
+        self, prefix: Prefix | None, names: Sequence[ListedNames], mark: Callable[[str], None]
+    ) -> tuple[Tensor, ...]:
+        if prefix is None or not names:
+            return ()
+        ending = Ending([self.config.delimiter_id], self.device)
+        scores = tuple(score_names(NxtpBranches(self.module, prefix), of_list, ending).cpu() for of_list in names)
+        mark("names")
+        return scores
 
     def rank(self, sampled: SampledBatch, ranking: str = "prob", *, keep_unfinished: bool = False) -> list[list[Label]]:
         """Turns sampled branches into each image's labels, best first; `ranking` and the rest as in `label_pixels`."""
@@ -224,26 +262,9 @@ class Recognizer:
         Raises ImageDecodeError where bytes are no readable image, ValueError where a name cannot be a label.
         """
         pixel_values = self.pixel_values([self.preprocessor.crop(image) for image in read_images(images)])
-        n_images = len(pixel_values)
-        labels = ListedLabels(
-            [self._name_ids(name) for name in names], max(1, _MAX_SCORED_BRANCHES // max(1, n_images)), self.device
-        )
-        if n_images == 0:
-            return torch.empty(0, labels.n_labels)
-        decoder = NxtpBranches(self.module, self.module.prefill(pixel_values))
-        return score_labels(decoder, labels, Ending([self.config.delimiter_id], self.device)).cpu()
-
-    def _name_ids(self, name: str) -> list[int]:
-        """A name's token ids. Raises ValueError where the model cannot write it."""
-        ids = self.tokenizer.encode(name, add_special_tokens=False)
-        spelled = self.tokenizer.decode(ids).strip()
-        if not ids or spelled != name or self.config.delimiter_id in ids:
-            delimiter = self.tokenizer.decode([self.config.delimiter_id]).strip()
-            raise ValueError(
-                f"the name {name!r} is read as {spelled!r}; expected words of the model's vocabulary"
-                f" without {delimiter!r}"
-            )
-        return ids
+        listed = self.list_names([[name] for name in names], len(pixel_values))
+        (scores,) = self.score_pixels(pixel_values, [listed])
+        return scores
 
     def explain(
         self,

@@ -60,10 +60,13 @@ class SampledBatch:
     """What sampling found for a batch: branches (in the CPU's memory) and image tokens [B, N, D] (on the device).
 
     Where the model has no image tokens that can be compared with words, there are none: [B, 0, 0].
+    listed: of each list of names that was asked for, the log probability of every name, float32 [B, names], in the
+    CPU's memory.
     """
 
     branches: Branches | list[list[SampledLabel]]
     image_embeds_BND: Tensor
+    listed: tuple[Tensor, ...] = ()
 
 
 def top_k_tokens(logits_BV: Tensor, k: int, allowed_V: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,31 @@
 """What lands on disk: one pyarrow schema per table, the json records, identities of samples."""
 
 from schemas.identity import content_hash, image_id
-from schemas.records import ComparisonSummary, JobRecord, JobSummary, LockRecord, RunRecord
-from schemas.tables import IMAGES, LABELLED, LABELS, REJECTED, SCHEMA_VERSION, SPELLINGS
+from schemas.records import ComparisonSummary, JobRecord, JobSummary, ListRecord, LockRecord, RunRecord
+from schemas.tables import (
+    IMAGES,
+    LABELLED,
+    LABELS,
+    LISTED,
+    READABLE_VERSIONS,
+    REJECTED,
+    SCHEMA_VERSION,
+    SPELLINGS,
+)
 
 __all__ = [
     "IMAGES",
     "LABELLED",
     "LABELS",
+    "LISTED",
+    "READABLE_VERSIONS",
     "REJECTED",
     "SCHEMA_VERSION",
     "SPELLINGS",
     "ComparisonSummary",
     "JobRecord",
     "JobSummary",
+    "ListRecord",
     "LockRecord",
     "RunRecord",
     "content_hash",

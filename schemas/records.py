@@ -86,6 +86,30 @@ class JobRecord(_JsonRecord):
     """Seconds from then to the first result: workers start and load the model."""
     n_strange: int = 0
     """How many of the images do not look like the scenes that the demo model knows; 0 for every other model."""
+    lists: list[str] = field(default_factory=list)
+    """Versions of the lists of names that were scored."""
+    n_shards_listed: int = 0
+    """Shards, labelled before, whose listed labels were added."""
+    n_listed: int = 0
+    """Listed labels that were written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListRecord(_JsonRecord):
+    """`runs/<run>/lists/<version>.json`: a list of names whose scores the run keeps. A changed list is another one."""
+
+    run: str
+    version: str
+    """The title with a digest of all that decides the listed labels: `animals-1a2b3c4d`."""
+    created: str
+    """When the list came to the run: UTC, ISO 8601."""
+    title: str
+    names: dict[str, list[str]]
+    """Spellings of each name, the name itself included; their probabilities are summed."""
+    top: int
+    """How many names an image keeps, the most probable ones; 0 keeps any number."""
+    min_score: float
+    """The lowest score that is kept, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +156,8 @@ class JobSummary(_JsonRecord):
     n_labelled: int = 0
     n_rejected: int = 0
     n_labels: int = 0
+    n_shards_listed: int = 0
+    n_listed: int = 0
     reject_rate: float = 0.0
     seconds: float = 0.0
     images_per_s: float = 0.0

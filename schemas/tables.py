@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Images, labels and spellings have the same columns in both: version 2 has listed labels beside them.
+READABLE_VERSIONS = (1, 2)
 
 LABELLED = "labelled"
 REJECTED = "rejected"
@@ -40,6 +42,18 @@ LABELS = pa.schema(
         pa.field("score", pa.float32(), nullable=False),
         pa.field("first_token_prob", pa.float32(), nullable=False),
         pa.field("n_tokens", pa.int16(), nullable=False),
+    ]
+)
+
+# Labels of a list of names. Which list is told by the file's folder and metadata.
+LISTED = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("rank", pa.int16(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
     ]
 )
 

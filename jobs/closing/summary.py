@@ -43,7 +43,7 @@ class PendingJob:
 
 def _summarize(job: LabelJob, known: dict[str, Any]) -> JobSummary:
     plan, counts = job.shard_plan, job.counts
-    if known["outcome"] == "done" and plan is not None and not plan.pending:
+    if known["outcome"] == "done" and plan is not None and not plan.pending and not plan.lists.shards:
         known = {**known, "outcome": "nothing_to_do"}
     n_rejected = counts["images"] - counts["labelled"]
     return JobSummary(
@@ -57,11 +57,13 @@ def _summarize(job: LabelJob, known: dict[str, Any]) -> JobSummary:
         n_shards_changed=len(plan.changed) if plan else 0,
         n_shards_missing=plan.n_missing if plan else 0,
         n_shards_committed=counts["shards"],
-        n_shards_open=len(plan.pending) - job.progress.n_shards_done if plan else 0,
+        n_shards_open=max(0, len(plan.pending) - job.progress.n_shards_done) if plan else 0,
         n_images=counts["images"],
         n_labelled=counts["labelled"],
         n_rejected=n_rejected,
         n_labels=counts["labels"],
+        n_shards_listed=counts["shards_listed"],
+        n_listed=counts["listed"],
         reject_rate=n_rejected / counts["images"] if counts["images"] else 0.0,
         seconds=round(job.elapsed_s, 3),
         images_per_s=round(job.progress.images_per_s, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from jobs.console.log import start_log
+from pipeline.catalog.label_choice import KINDS, LabelChoice
 
 
 class FiniteRange(click.FloatRange):
@@ -55,6 +57,26 @@ vocabulary_option = click.option(
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 
+_LIST = "A list's version or its unique beginning."
+
+
+def labels_options(command: Any) -> Any:
+    """The options `--labels` and `--list` of a verb, which come as one `LabelChoice` named `labels`."""
+
+    @functools.wraps(command)
+    def choose(labels: Any, of_list: str | None, **values: Any) -> Any:
+        return command(labels=LabelChoice(labels, of_list), **values)
+
+    for option in (
+        click.option("--list", "of_list", metavar="LIST", help=f"{_LIST}  [default: the latest]"),
+        click.option(
+            "--labels", type=click.Choice(KINDS), default="open", show_default=True, help="listed: scores of --names."
+        ),
+    ):
+        choose = option(choose)
+    return choose
+
+
 model_option = click.option(
     "--model",
     default="demo",
@@ -73,6 +95,19 @@ head_address_option = click.option(
 )
 lock_option = click.option("--lock", is_flag=True, help="Exit with 5 at once if another job works on the run.")
 verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log, and tracebacks.")
+
+
+def names_options(command: Any) -> Any:
+    """The options `--names`, `--names-top` and `--names-min-score` of a verb."""
+    for option in (
+        click.option(
+            "--names-min-score", type=FiniteRange(0, 1), help="Keep only names of at least this score.  [default: 0]"
+        ),
+        click.option("--names-top", type=click.IntRange(0), help="Names kept an image; 0: all.  [default: 20]"),
+        click.option("--names", multiple=True, type=EXISTING_FILE, help="List of names to score; may be repeated."),
+    ):
+        command = option(command)
+    return command
 
 
 def config_option(help_text: str) -> Callable[[Any], Any]:

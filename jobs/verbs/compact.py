@@ -39,6 +39,10 @@ def compact(store: str, run: str | None, vocabulary: str | None) -> None:
             f"{compacted.n_files_before:,}; labels take {compacted.label_bytes_after / 1e6:,.1f} MB, before "
             f"{compacted.label_bytes_before / 1e6:,.1f} MB; {compacted.seconds:.1f} s"
         )
+        if compacted.n_listed_before:
+            click.echo(
+                f"  lists of names in {compacted.n_listed_after:,} files, before in {compacted.n_listed_before:,}"
+            )
         if compacted.n_skipped:
             click.echo(
                 f"  {compacted.n_skipped} files changed meanwhile and were left; run the command again", err=True

@@ -18,17 +18,19 @@ from jobs.console.options import (
     WholeRange,
     closing_options,
     format_option,
+    labels_options,
     store_argument,
     truth_option,
     vocabulary_option,
 )
 from jobs.console.output import print_rows
 from pipeline.analysis.comparison import Comparison, compare_runs
+from pipeline.catalog.label_choice import LabelChoice, labels_each
 from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store
-from schemas import ComparisonSummary, RunRecord
+from schemas import ComparisonSummary
 
 EXIT_CONDITION_MET = 4
 _MAX_K = 200
@@ -47,6 +49,7 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
 @click.option(
     "--k", type=WholeRange(1, _MAX_K), help="Labels of each image.  [default: 10, or fewer where one run has fewer]"
 )
+@labels_options
 @truth_option
 @vocabulary_option
 @click.option(
@@ -63,6 +66,7 @@ def compare(
     run_a: str,
     run_b: str,
     k: int | None,
+    labels: LabelChoice,
     truth: Any,
     vocabulary: str | None,
     conditions: tuple[str, ...],
@@ -91,11 +95,13 @@ def compare(
         opened = Store(store)
         records = [choose_run(opened, run).record for run in runs]
         runs = (records[0].run, records[1].run)
-        compared_k = _common_k(records) if k is None else k
-        _tell_of_top_k(records, compared_k)
+        connection = open_store(store, read_vocabulary(vocabulary), labels=labels)
+        each = [labels_each(connection, record.run, record.labelling) for record in records]
+        compared_k = _common_k(each) if k is None else k
+        _tell_of_top_k(each, compared_k, "top_k" if labels.kinds == "open" else "the number of labels")
         for condition in parsed:
             condition.check(compared_k)
-        comparison = compare_runs(open_store(store, read_vocabulary(vocabulary)), *runs, compared_k, truth)
+        comparison = compare_runs(connection, *runs, compared_k, truth)
         if output == "json":
             click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
         elif output == "csv":
@@ -152,20 +158,22 @@ class _Condition:
         return bool(_SIGNS[self.sign](difference, self.limit))
 
 
-def _common_k(records: Sequence[RunRecord]) -> int:
+def _common_k(each: Sequence[int]) -> int:
     """How many labels both runs list, where they differ in that; at most 10.
 
     Of runs that list as many, fewer than 10 labels are all labels.
+
+    Args:
+        each: how many labels an image of each run has at most.
     """
-    top_ks = {int(record.labelling["top_k"]) for record in records}
-    return _DEFAULT_K if len(top_ks) == 1 else min(_DEFAULT_K, *top_ks)
+    return _DEFAULT_K if len(set(each)) == 1 else min(_DEFAULT_K, *each)
 
 
-def _tell_of_top_k(records: Sequence[RunRecord], k: int) -> None:
-    a, b = (int(record.labelling["top_k"]) for record in records)
+def _tell_of_top_k(each: Sequence[int], k: int, what: str) -> None:
+    a, b = each
     if a != b:
         one_sided = "" if k <= min(a, b) else ", which one of them cannot list"
-        click.echo(f"top_k differs: A has {a}, B has {b}; compared at the first {k} labels{one_sided}", err=True)
+        click.echo(f"{what} differs: A has {a}, B has {b}; compared at the first {k} labels{one_sided}", err=True)
 
 
 def _print(comparison: Comparison, truth: str) -> None:

@@ -13,6 +13,7 @@ from jobs.console.options import (
     EXISTING_FILE,
     FiniteRange,
     WholeRange,
+    labels_options,
     read_run_option,
     store_argument,
     vocabulary_option,
@@ -43,6 +44,7 @@ _NEXT = {
 @click.option("--seed", default=0, show_default=True)
 @click.option("--min-score", type=FiniteRange(), help="Only labels of at least this score.")
 @click.option("--images", is_flag=True, help="Copy the images too, from the source that was labelled.")
+@labels_options
 @vocabulary_option
 @click.option("--thresholds", type=EXISTING_FILE, help="Only labels that reach these thresholds.")
 def export(form: Any, images: bool, vocabulary: str | None, thresholds: str | None, **options: Any) -> None:

@@ -24,6 +24,7 @@ from jobs.console.options import (
     lock_option,
     log_format_option,
     model_option,
+    names_options,
     ray_address_option,
     top_k_option,
     verbose_option,
@@ -34,6 +35,7 @@ from model.folder import DEMO_MODEL
 from pipeline.forecast.forecast import Forecast
 from pipeline.labelling.progress import LABELLING, STARTING_RAY, STARTING_WORKERS
 from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.naming.name_list import DEFAULT_TOP, NameList, read_names
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
 from pipeline.text import counted
@@ -59,6 +61,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @model_option
 @top_k_option
 @click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
+@names_options
 @click.option("--limit", type=int, help="Label this many images: of a folder exactly, else up to a shard's end.")
 @click.option(
     "--changed",
@@ -92,8 +95,13 @@ def label(
     SOURCE is a directory or prefix with *.tar (WebDataset) or *.parquet files, a glob, a pattern {00000..00099}.tar,
     @FILE with one URL a line, or a folder of images; local or s3://.
 
+    --names FILE gives every image scores for a list of names: one a line, or a vocabulary (.toml, .csv) whose aliases
+    count for their names. A run that is labelled already gets the scores and keeps its labels. Of an image the best 20
+    names are kept. Queries and measures read them with --labels listed.
+
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
+    tagstream label photos --store tags --names animals.txt --names-top 50
     """
     # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
@@ -113,6 +121,7 @@ def label(
 def _request(source: str, store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
     settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
     plan = flags.pop("plan")
+    lists = read_lists(flags.pop("names"), flags.pop("names_top"), flags.pop("names_min_score"))
     if model == DEMO_MODEL:
         say(DEMO_NOTICE)
     return LabelRequest(
@@ -120,10 +129,26 @@ def _request(source: str, store: str, model: str, config: str | None, **flags: A
         store=store,
         model=model,
         settings=settings,
+        lists=lists,
         command=command_line(),
         predict=Forecast.read(plan).seconds_of if plan else None,
         **flags,
     )
+
+
+def read_lists(files: tuple[str, ...], top: int | None, min_score: float | None) -> tuple[NameList, ...]:
+    """The lists of names that files hold. Raises click.UsageError for limits without a list.
+
+    Args:
+        top: how many names an image keeps; None keeps 20, or any number where there is a lowest score.
+        min_score: the lowest score that is kept; None keeps any.
+    """
+    if not files and (top is not None or min_score is not None):
+        raise click.UsageError("--names-top and --names-min-score go with --names FILE")
+    if top is None:
+        top = DEFAULT_TOP if min_score is None else 0
+    lists = [read_names(file, top, min_score or 0.0) for file in files]
+    return tuple({of_list.version: of_list for of_list in lists}.values())
 
 
 def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
@@ -166,16 +191,25 @@ def judge(outcome: LabelOutcome, max_reject_rate: float) -> int:
 def report(outcome: LabelOutcome, store: str) -> None:
     """Prints what a labelling job did."""
     record = outcome.record
-    if not record.n_shards_committed:
+    if record.n_shards_listed:
+        click.echo(f"Scored the names for {record.n_shards_listed:,} shards that were labelled already")
+    if record.lists and (record.n_shards_committed or record.n_shards_listed):
+        click.echo(f"Listed labels: {record.n_listed:,} of {', '.join(record.lists)}; --labels listed reads them")
+    if not record.n_shards_committed and not record.n_shards_listed:
         click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")
         return
+    if record.n_shards_committed:
+        _report_labelled(record, store)
+    click.echo(f"Run {record.run} in {store}")
+
+
+def _report_labelled(record: JobRecord, store: str) -> None:
     found = f"Labelled {counted(record.n_labelled, 'image')} in {counted(record.n_shards_committed, 'shard')}"
     rejected = f"{counted(record.n_labels, 'label')}, {counted(record.n_rejected, 'image')} rejected"
     click.echo(f"{found}: {rejected}, {record.seconds:,.1f} s")
     click.echo(f"Time: {_describe_phases(record)}")
     if record.n_rejected:
         click.echo(f"Why: {to_paste('sql', store, '--run', record.run, _WHY)}")
-    click.echo(f"Run {record.run} in {store}")
 
 
 def propose_next(store: str) -> None:

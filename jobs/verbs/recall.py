@@ -11,6 +11,7 @@ from jobs.console.chosen_run import find_chosen_run
 from jobs.console.options import (
     FiniteRange,
     format_option,
+    labels_options,
     read_run_option,
     store_argument,
     truth_option,
@@ -27,6 +28,7 @@ from pipeline.analysis.recall import (
     compare_meanings,
     compare_terms,
 )
+from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store
@@ -42,6 +44,7 @@ _WORST_IMAGES = 50
     "--k", "ks", default="1,5,10,20", show_default=True, help="How many labels to judge, separated by commas."
 )
 @click.option("--match", type=click.Choice(["exact", "wider", "semantic", "paper"]), default="exact", show_default=True)
+@labels_options
 @truth_option
 @click.option(
     "--by",
@@ -62,6 +65,8 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
     name. --by label shows support, recall, precision and what was listed instead, at the largest k; --by image shows
     the worst images; --by score shows how often labels of a score are true.
 
+    With --labels listed, of what is true the names of the list count.
+
     The column "any k" has mean average precision; the share of true names, and of all truths, whose name is listed
     anywhere (the limit of recall_micro); the share of labels that the vocabulary denies; the number of listed names.
 
@@ -75,23 +80,30 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
     numbers = _numbers(ks)
     vocabulary = read_vocabulary(options["vocabulary"])
     run = find_chosen_run(store, options["run"])
-    analysis = analyse_run(open_store(store, vocabulary), run, options["truth"])
+    analysis = analyse_run(open_store(store, vocabulary, labels=options["labels"]), run, options["truth"])
     if by in _LISTINGS:
         rows = _LISTINGS[by](analysis, max(numbers))
     else:
         asked = _Asked(analysis, numbers, by == "shard", vocabulary, store, options["embedder"], options["min_cosine"])
         measured = _MEASURES[match](asked)
         origin = {"run": analysis.run, "truth": analysis.truth, "vocabulary": vocabulary.version, "match": match}
+        origin["labels"] = options["labels"].kinds
         rows = _for_reading(measured) if output == "table" else [{**origin, **row} for row in measured]
     if output == "table":
         click.echo(
             f"run {analysis.run}: {analysis.n_images:,} images with a truth ({analysis.truth}), "
-            f"vocabulary {vocabulary.version}, match {match}\n"
+            f"vocabulary {vocabulary.version}, match {match}{_of_kinds(options['labels'])}\n"
         )
     columns = list(rows[0]) if rows else []
     print_rows(columns, ([row[name] for name in columns] for row in rows), output)
     if by == "score":
         click.echo(f"\nexpected calibration error {calibration_error(rows):.4f}", err=output != "table")
+
+
+def _of_kinds(labels: LabelChoice) -> str:
+    if labels.kinds == "listed":
+        return ", listed labels: what is true besides the list's names is left out"
+    return "" if labels.kinds == "open" else ", open and listed labels"
 
 
 def _numbers(text: str) -> list[int]:

@@ -12,6 +12,7 @@ from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import (
     FiniteRange,
     WholeRange,
+    labels_options,
     overwrite_option,
     read_run_option,
     store_argument,
@@ -36,6 +37,7 @@ from pipeline.report.job import Report, ReportRequest
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--where", metavar="SQL", help="Only pictures of images that meet this condition.")
+@labels_options
 @truth_option
 @vocabulary_option
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")

@@ -10,12 +10,20 @@ from pathlib import Path, PurePosixPath
 import click
 
 from jobs.console.chosen_run import find_chosen_run
-from jobs.console.options import EXISTING_FILE, only_run_option, overwrite_option, store_argument, vocabulary_option
+from jobs.console.options import (
+    EXISTING_FILE,
+    labels_options,
+    only_run_option,
+    overwrite_option,
+    store_argument,
+    vocabulary_option,
+)
 from jobs.console.output import columns_and_rows, print_result
 from jobs.console.row_formats import write_csv, write_json, write_parquet
 from jobs.verbs.sql_prompt import run_prompt
 from jobs.verbs.sql_query import run_interruptibly, split_queries
 from pipeline.catalog.connection import Connection, query_rows, run_query
+from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.result_file import ResultFile, find_result_file, stream_batches
 from pipeline.catalog.views import open_store
 from pipeline.naming.thresholds import read_thresholds
@@ -36,6 +44,7 @@ _FILE_FORMATS = ("csv", "json", "parquet")
 )
 @click.option("--out", metavar="FILE", help="Write to FILE, local or s3://, instead of printing.")
 @overwrite_option
+@labels_options
 @vocabulary_option
 @click.option(
     "--thresholds",
@@ -49,6 +58,7 @@ def sql(
     output: str | None,
     out: str | None,
     overwrite: bool,
+    labels: LabelChoice,
     vocabulary: str | None,
     thresholds: str | None,
 ) -> None:
@@ -57,7 +67,10 @@ def sql(
     QUERY may be the name of a .sql file. Without QUERY, a prompt opens on a terminal; elsewhere standard input is read.
     Several queries, each ended by a semicolon, print one table each.
 
-    Views: images (one row a sample), labels (one row a label), rejects, truth (given labels), runs, jobs. Macros:
+    Views: images (one row a sample), labels (one row a label), listed_labels (scores of --names of `tagstream label`),
+    rejects, truth (given labels), runs, jobs, lists. --labels says which labels the view labels and the macros have.
+
+    Macros:
     images_with('dog'), labels_of('key'), cooccurring('dog'), top_labels('run'), recall_at(10). Macros find a name in
     all its spellings. With --run all of these know one run alone; without it, all runs of the store.
 
@@ -74,7 +87,7 @@ def sql(
     file = None if out is None else find_result_file(out, store, overwrite=overwrite)
     learned = None if thresholds is None else read_thresholds(thresholds)
     run = None if run is None else find_chosen_run(store, run)
-    connection = open_store(store, read_vocabulary(vocabulary), learned, run=run)
+    connection = open_store(store, read_vocabulary(vocabulary), learned, run=run, labels=labels)
     if query is None:
         run_prompt(connection, store, output)
         return

@@ -16,7 +16,9 @@ from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
+from pipeline.store.lists import RunLists
 from pipeline.store.lock import describe_holder, find_left_locks, read_locks
+from pipeline.store.ownership import CommittedShards
 from pipeline.store.run import Run
 from pipeline.store.run_choice import match_run
 from pipeline.store.store import Store
@@ -74,6 +76,7 @@ def _show(connection: Connection, url: str, run: str | None) -> int:
         for reject in query_rows(connection, "rejects", {"run": name}):
             _print_rejects(reject)
         _print_strangers(store.run(name))
+        _print_lists(store.run(name))
         _print_lock(store.run(name))
         _print_source(store.run(name))
         _print_last_job(query_rows(connection, "last_job", {"run": name}))
@@ -105,6 +108,16 @@ def _print_strangers(run: Run) -> None:
     jobs = run.read_jobs()
     if note := describe_strangers(sum(job.n_strange for job in jobs), sum(job.n_labelled for job in jobs)):
         click.echo(f"  note        {note}")
+
+
+def _print_lists(run: Run) -> None:
+    lists = RunLists(run)
+    records = lists.records()
+    committed = run.committed() if records else CommittedShards()
+    for record in records:
+        n_listed = len(lists.files(record.version, committed).owners)
+        scored = f"scored in {n_listed:,} of {len(committed):,} shards"
+        click.echo(f"  list        {record.version}: {len(record.names):,} names, {scored}")
 
 
 def _print_lock(run: Run) -> None:
@@ -155,11 +168,12 @@ def _print_last_job(jobs: list[dict[str, Any]]) -> None:
         if job["outcome"] == "running":
             click.echo(f"  last job    running since {job['started']}, or was killed")
             continue
+        listed = f", names scored in {job['n_shards_listed']:,} more shards" if job["n_shards_listed"] else ""
         rate = f", labelling at {job['images_per_s']:,.1f} images/s" if job["images_per_s"] else ""
         predicted = f" (predicted: {job['predicted_s']:,.1f} s)" if job["predicted_s"] else ""
         click.echo(
             f"  last job    {job['started']} {job['outcome']}: {counted(job['n_shards_committed'], 'shard')}, "
-            f"{counted(job['n_images'], 'image')} in {job['seconds']:,.1f} s{predicted}{rate}"
+            f"{counted(job['n_images'], 'image')} in {job['seconds']:,.1f} s{predicted}{rate}{listed}"
         )
         if job["message"]:
             click.echo(f"              {printable(job['message'])}")

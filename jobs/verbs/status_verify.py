@@ -12,8 +12,9 @@ from pipeline.labelling.source_status import labelling_command
 from pipeline.store.run_choice import match_run
 from pipeline.store.store import Store, no_store
 from pipeline.text import printable
+from pipeline.upkeep.findings import Finding, Mend, Verification
 from pipeline.upkeep.repair import repair_run
-from pipeline.upkeep.verification import Finding, Mend, Verification, runs_to_verify, verify_run
+from pipeline.upkeep.verification import runs_to_verify, verify_run
 
 EXIT_DAMAGED = 1
 _MAX_FINDINGS = 200
@@ -63,7 +64,7 @@ def _print_verification(verification: Verification) -> None:
     n_damaged = sum(finding.is_damage for finding in findings)
     read = (
         f"{verification.n_files:,} files of images with their labels read, {verification.n_images:,} images, "
-        f"{verification.n_labels:,} labels"
+        f"{verification.n_labels:,} labels" + (f", {verification.n_listed:,} listed" if verification.n_listed else "")
     )
     verdict = f"{n_damaged:,} damaged" if n_damaged else "all whole"
     if n_notes := len(findings) - n_damaged:

@@ -14,6 +14,7 @@ from jobs.console.chosen_run import find_chosen_run
 from jobs.console.options import (
     FiniteRange,
     format_option,
+    labels_options,
     overwrite_option,
     read_run_option,
     store_argument,
@@ -23,6 +24,7 @@ from jobs.console.options import (
 from jobs.console.output import print_rows
 from pipeline.analysis.recall import analyse_run
 from pipeline.analysis.threshold_learning import Counts, LearnedThresholds, NameThreshold, learn_thresholds
+from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
 from pipeline.naming.thresholds import write_thresholds
 from pipeline.naming.vocabulary import read_vocabulary
@@ -43,6 +45,7 @@ _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
 @click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML to write.")
 @read_run_option
 @overwrite_option
+@labels_options
 @truth_option
 @vocabulary_option
 @format_option("table", "csv", "json")
@@ -52,6 +55,7 @@ def thresholds(
     out: str,
     run: str | None,
     overwrite: bool,
+    labels: LabelChoice,
     truth: Any,
     vocabulary: str | None,
     output: str,
@@ -65,7 +69,7 @@ def thresholds(
     tagstream thresholds STORE --target-precision 0.9 --out thresholds.toml
     """
     rules = read_vocabulary(vocabulary)
-    analysis = analyse_run(open_store(store, rules), find_chosen_run(store, run), truth)
+    analysis = analyse_run(open_store(store, rules, labels=labels), find_chosen_run(store, run), truth)
     learned = learn_thresholds(analysis, rules, target_precision)
     if Path(out).exists() and not overwrite:
         click.echo(f"Note: {out} is replaced; --overwrite says that this is meant.", err=True)

@@ -15,8 +15,9 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from model.configuration import DEFAULT_MAX_LABEL_TOKENS, RecognizerConfig
 from model.modeling import RecognizerModel
+from model.name_tokens import Tokenizer
 from model.preprocessing import ImagePreprocessor
-from model.recognizer import Recognizer, Tokenizer
+from model.recognizer import Recognizer
 
 VISION_PREFIX = "vision_encoder."
 DECODER_PREFIX = "language_decoder."

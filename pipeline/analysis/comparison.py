@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.analysis.measures import ImageCounts, estimate_difference
 from pipeline.analysis.truth import TruthKind, name_labels
 from pipeline.catalog.connection import Connection, query_rows, read_sql, run_record
+from pipeline.catalog.label_choice import shown_ranking
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 
@@ -74,6 +75,7 @@ class Comparison:
 def compare_runs(connection: Connection, run_a: str, run_b: str, k: int, truth: TruthKind) -> Comparison:
     """Compares two runs. Raises TagstreamError where one is missing, or no image is in both."""
     records = [run_record(connection, run) for run in (run_a, run_b)]
+    first, second = (shown_ranking(connection, record["run"], record["labelling"]) for record in records)
     name_labels(connection, [run_a, run_b], truth)
     parameters = {"run_a": run_a, "run_b": run_b}
     connection.execute(read_sql("paired"), parameters)
@@ -83,7 +85,6 @@ def compare_runs(connection: Connection, run_a: str, run_b: str, k: int, truth: 
         raise TagstreamError(f"the runs {run_a} and {run_b} have no labelled image in common")
     kinds = query_rows(connection, "paired_counts", {**parameters, "k": k})
     changes = query_rows(connection, "changed_names", {**parameters, "k": k})
-    first, second = (record["labelling"]["ranking"] for record in records)
     return Comparison(
         a=_counts(connection, run_a),
         b=_counts(connection, run_b),

@@ -12,7 +12,8 @@ from model.choices import Ranking
 from pipeline.analysis.embeddings import embed_names
 from pipeline.analysis.measures import ImageCounts, estimate, estimate_mean
 from pipeline.analysis.truth import NamedTruth, TruthKind, name_labels, no_truth
-from pipeline.catalog.connection import Connection, add_table, query_rows, ranking_of, read_sql, run_record
+from pipeline.catalog.connection import Connection, add_table, query_rows, read_sql, run_record
+from pipeline.catalog.label_choice import label_kinds, shown_ranking
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 from pipeline.naming.vocabulary import Vocabulary
@@ -227,10 +228,11 @@ def analyse_run(connection: Connection, run: str, truth: TruthKind) -> RunAnalys
     Raises TagstreamError where there is no such run, or no truth.
     """
     record = run_record(connection, run)
+    ranking = shown_ranking(connection, run, record["labelling"])
     named = name_labels(connection, [run], truth)
     if not named.n_images:
-        raise no_truth(run, truth)
-    return RunAnalysis(named, ranking_of(run, record["labelling"]))
+        raise no_truth(run, truth, label_kinds(connection))
+    return RunAnalysis(named, ranking)
 
 
 def compare_meanings(analysis: RunAnalysis, store: Store, embedder: Path, k: int) -> MeaningMatches:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.analysis.recall import RunAnalysis
 from pipeline.catalog.connection import Connection, query_rows, read_sql
+from pipeline.catalog.label_choice import label_kinds
 from pipeline.naming.thresholds import Thresholds, direction_of
 from pipeline.naming.vocabulary import Vocabulary
 
@@ -103,6 +104,7 @@ def learn_thresholds(analysis: RunAnalysis, vocabulary: Vocabulary, target_preci
         direction=direction_of(analysis.ranking),
         truth=analysis.truth,
         vocabulary=vocabulary.version,
+        labels=label_kinds(analysis.connection),
         target_precision=target_precision,
         common=scores[fit.common_step],
         thresholds={name.name: name.threshold for name in sorted(names, key=lambda name: name.name)},

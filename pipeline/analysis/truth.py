@@ -29,7 +29,7 @@ class NamedTruth:
     """The runs whose labels have names. The truth is that of the first run's images."""
     truth: TruthKind
     n_images: int
-    """Labelled images of the first run that have a truth."""
+    """Labelled images of the first run that have a truth; 0 where nothing that is true can be found."""
 
 
 def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -> NamedTruth:
@@ -46,12 +46,16 @@ def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -
     connection.execute(read_sql("true_names"))
     connection.execute(read_sql("folded_images"), {"run_a": runs[0], "run_b": runs[-1]})
     connection.execute(read_sql("listed"))
-    ((n_images,),) = connection.execute("SELECT count(*) FROM judged").fetchall()
+    ((n_images,),) = connection.execute(
+        "SELECT count(*) FROM judged WHERE EXISTS (SELECT * FROM true_names)"
+    ).fetchall()
     return NamedTruth(connection, tuple(runs), truth, int(n_images))
 
 
-def no_truth(run: str, truth: TruthKind) -> TagstreamError:
-    """The error of a run whose images have no truth."""
+def no_truth(run: str, truth: TruthKind, kinds: str = "open") -> TagstreamError:
+    """The error of a run whose images have no truth, among the labels of these kinds."""
+    if kinds == "listed":
+        return TagstreamError(f"nothing that is true of the images of run {run} ({truth}) is a name of the list")
     missing = {"labels": "given labels (`labels` in .json)", "captions": "captions with nouns"}[truth]
     return TagstreamError(f"no image of run {run} has {missing}; recall needs a truth")
 

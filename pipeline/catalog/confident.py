@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.catalog.connection import Connection, add_table, query_rows, read_sql
+from pipeline.catalog.label_choice import LISTED_RANKING, label_kinds
 from pipeline.errors import TagstreamError
 from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import Vocabulary
@@ -22,12 +23,18 @@ def create_confident_labels(connection: Connection, thresholds: Thresholds, voca
     The view holds labels of the runs that have the thresholds' model and ranking. Raises TagstreamError where there is
     no such run, or where the thresholds are for another vocabulary: to believe the wrong labels would go unnoticed.
     """
+    kinds = label_kinds(connection)
+    if kinds != thresholds.labels:
+        raise TagstreamError(
+            f"the thresholds are for {thresholds.labels} labels, and the store was opened with {kinds} ones; use "
+            f"--labels {thresholds.labels}"
+        )
     if vocabulary.version != thresholds.vocabulary:
         raise TagstreamError(
             f"the thresholds are for names of the vocabulary {thresholds.vocabulary}, the store was opened with "
             f"{vocabulary.version}; open it with that one, or learn thresholds anew with `tagstream thresholds`"
         )
-    runs = [run["run"] for run in query_rows(connection, "threshold_runs", {}) if _is_meant(thresholds, run)]
+    runs = [run["run"] for run in query_rows(connection, "threshold_runs", {}) if _is_meant(thresholds, run, kinds)]
     if not runs:
         raise TagstreamError(
             f"the thresholds are for labels of the model {thresholds.model_fingerprint} ranked by "
@@ -42,6 +49,6 @@ def create_confident_labels(connection: Connection, thresholds: Thresholds, voca
     connection.execute(read_sql("confident_labels"))
 
 
-def _is_meant(thresholds: Thresholds, run: Mapping[str, Any]) -> bool:
-    of_run = (run["model_fingerprint"], run["labelling"]["ranking"])
+def _is_meant(thresholds: Thresholds, run: Mapping[str, Any], kinds: str) -> bool:
+    of_run = (run["model_fingerprint"], run["labelling"]["ranking"] if kinds == "open" else LISTED_RANKING)
     return of_run == (thresholds.model_fingerprint, thresholds.ranking)

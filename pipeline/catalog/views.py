@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from string import Template
@@ -20,6 +20,7 @@ from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from pipeline.catalog.confident import create_confident_labels
 from pipeline.catalog.connection import Connection, add_names, add_table, hide_progress, read_sql
+from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice, create_lists, listed_files
 from pipeline.errors import StoreError
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.storage.files import full_url, is_local, open_filesystem, storage_errors
@@ -28,7 +29,7 @@ from pipeline.store.ownership import is_compacted
 from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store, no_store
 from pipeline.text import without_traceback
-from schemas import IMAGES, LABELS, SPELLINGS, JobRecord, RunRecord
+from schemas import IMAGES, LABELS, LISTED, SPELLINGS, JobRecord, RunRecord
 
 if TYPE_CHECKING:
     from pipeline.naming.thresholds import Thresholds
@@ -43,9 +44,15 @@ def open_store(
     thresholds: Thresholds | None = None,
     *,
     run: str | None = None,
+    labels: LabelChoice = OPEN_LABELS,
     memory_limit: str | None = None,
 ) -> Connection:
-    """A DuckDB connection with views of the store: images, labels, rejects, truth, runs, jobs; and macros.
+    """A DuckDB connection with views of the store and macros.
+
+    The views: images, labels, listed_labels, rejects, truth, runs, jobs, lists.
+
+    `labels` holds what the recognizer wrote of itself, or as the choice says the scores of a list of names, or both;
+    its column `kind` tells which. `listed_labels` holds the scores of every list.
 
     `labels` and `truth` have a column `name`, the label's name in the vocabulary (default: the one that comes along);
     `name_of(text)` gives it. The macros: `pipeline/catalog/sql/macros.sql`. With thresholds there are also
@@ -57,8 +64,7 @@ def open_store(
     What needs more memory than the limit (by default 80 % of the machine's) goes to the disk, among temporary files.
 
     It shows what is committed now. It reads the store and nothing else of this machine. `s3://` is read through fsspec,
-    DuckDB's httpfs extension is not needed. Raises StoreError where there is no
-    store, or no such run.
+    DuckDB's httpfs extension is not needed. Raises StoreError where there is no store, no such run, or no such list.
     """
     store = Store(url)
     if not store.exists():
@@ -71,12 +77,14 @@ def open_store(
         filesystem, _ = open_filesystem(url, default_cache_type="none")
         connection.register_filesystem(filesystem)
     _create_records(connection, store, runs)
+    chosen = create_lists(connection, store, runs, labels)
     try:
         with storage_errors(f"read the store {url}"):
-            _create_file_views(connection, store, runs, root)
+            _create_file_views(connection, store, runs, root, chosen, shows_open=labels.shows_open)
     except duckdb.Error as error:
         reason = without_traceback(str(error)).strip().splitlines()[0]
         raise StoreError(f"the store {url} cannot be read: {reason}") from error
+    connection.execute(read_sql(f"{labels.kinds}_labels"))
     _create_derived(connection, vocabulary or read_vocabulary(None), thresholds)
     _confine(connection, root)
     if "IPython" in sys.modules:
@@ -118,12 +126,26 @@ def _confine(connection: Connection, root: str) -> None:
     connection.execute("SET lock_configuration = true")
 
 
-def _create_file_views(connection: Connection, store: Store, runs: Sequence[str], root: str) -> None:
-    """Views of the files that own shards, as they are now."""
+def _create_file_views(
+    connection: Connection,
+    store: Store,
+    runs: Sequence[str],
+    root: str,
+    chosen: Mapping[str, str],
+    *,
+    shows_open: bool,
+) -> None:
+    """Views of the files that own shards, as they are now.
+
+    Args:
+        chosen: of each run the list whose labels are shown, if any.
+        shows_open: whether labels that the recognizer wrote of itself are shown.
+    """
     committed = {run: store.run(run).committed() for run in runs}
+    listed = [(run, files) for run in runs for files in listed_files(store.run(run), committed[run])]
     superseded = [
         {"file": file, "shard": shard}
-        for shards in committed.values()
+        for shards in (*committed.values(), *(files.owners for _, files in listed))
         for file, lost in shards.superseded.items()
         for shard in lost
     ]
@@ -133,22 +155,61 @@ def _create_file_views(connection: Connection, store: Store, runs: Sequence[str]
     compacted = [(run, file) for run, file in owning if is_compacted(file)]
     uncompacted = [(run, file) for run, file in owning if not is_compacted(file)]
     layout = Layout(_as_pattern(root))
-    for view, table, files, schema in (
-        ("images", "images", owning, IMAGES),
-        ("stored_labels", "labels", owning, LABELS),
-        ("stored_spellings", "spellings", compacted, SPELLINGS),
-        ("unlisted_labels", "labels", uncompacted, LABELS),
+
+    def paths(table: str, files: Sequence[tuple[str, str]]) -> list[str]:
+        return [layout.run(run).file(table, file) for run, file in files]
+
+    def listed_paths(*, only_chosen: bool) -> list[str]:
+        return [
+            layout.run(run).listed(files.version, file)
+            for run, files in listed
+            if not only_chosen or chosen.get(run) == files.version
+            for file in files.owners.files
+        ]
+
+    for view, found, schema in (
+        ("images", paths("images", owning), IMAGES),
+        ("written_labels", paths("labels", owning), LABELS),
+        ("stored_spellings", paths("spellings", compacted) if shows_open else [], SPELLINGS),
+        ("unnamed_labels", paths("labels", uncompacted) if shows_open else [], LABELS),
+        ("listed_labels", listed_paths(only_chosen=False), LISTED),
+        ("chosen_listed_labels", listed_paths(only_chosen=True), LISTED),
     ):
-        if not files:
-            add_table(connection, view, _empty_table(schema.append(pa.field("run", pa.string()))))
-            continue
-        paths = [layout.run(run).file(table, file) for run, file in files]
-        connection.execute(
-            f"SET VARIABLE {view} = (SELECT list(path) FROM (SELECT unnest($paths) AS path))", {"paths": paths}
-        )
-        has_shards = "shard" in schema.names
-        text = read_sql("file_view_without_superseded" if superseded and has_shards else "file_view")
-        connection.execute(Template(text).substitute(view=view))
+        partitions = ("list", "run") if schema is LISTED else ("run",)
+        _create_file_view(connection, view, found, schema, partitions, superseded=bool(superseded))
+
+
+def _create_file_view(
+    connection: Connection,
+    view: str,
+    paths: Sequence[str],
+    schema: pa.Schema,
+    partitions: Sequence[str],
+    *,
+    superseded: bool,
+) -> None:
+    """One view of files, or an empty table where there are none.
+
+    Args:
+        partitions: columns that stand in the files' paths.
+        superseded: whether files hold rows that others own.
+    """
+    if not paths:
+        columns = [*schema, *(pa.field(name, pa.string()) for name in partitions)]
+        add_table(connection, view, _empty_table(pa.schema(columns)))
+        return
+    connection.execute(
+        f"SET VARIABLE {view} = (SELECT list(path) FROM (SELECT unnest($paths) AS path))", {"paths": list(paths)}
+    )
+    has_shards = "shard" in schema.names
+    text = read_sql("file_view_without_superseded" if superseded and has_shards else "file_view")
+    told = ", ".join(f"regexp_extract(filename, {_folder_pattern(name)}, 1) AS {name}" for name in partitions)
+    connection.execute(Template(text).substitute(view=view, columns=told))
+
+
+def _folder_pattern(name: str) -> str:
+    """A regular expression, in quotes, for the folder `name=value` that only such folders part from the file."""
+    return f"'/{name}=([^/]*)/(?:[^/=]+=[^/]*/)*[^/]*$'"
 
 
 def _create_records(connection: Connection, store: Store, names: Sequence[str]) -> None:

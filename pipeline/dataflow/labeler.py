@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,16 +20,12 @@ from model.part_clock import PartClock
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
 from pipeline.dataflow.device_thread import DeviceStuckError, DeviceThread
-from pipeline.dataflow.rows import LABEL, LABELLED_ROWS, PARTS, STAGES
+from pipeline.dataflow.labelled_rows import FoundLabels, labelled_rows, rank_listed
 from pipeline.errors import ClusterError
+from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.limits import MAX_SAMPLE_S
-from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
-from pipeline.storage.model_cache import load_recognizer
-from schemas import LABELLED, REJECTED
-
-if TYPE_CHECKING:
-    from model.ranking import Label
+from pipeline.storage.model_cache import check_names, load_recognizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +58,12 @@ class LabelerConfig:
     """Seconds that decoding one image may take."""
     no_progress_timeout_s: float | None = None
     """Seconds that the model may take for one batch; None sets no limit."""
+    lists: tuple[NameList, ...] = ()
+    """Lists of names that every image is scored for."""
+    batch_size: int = 64
+    """Images that are scored at once, at most."""
+    samples_labels: bool = True
+    """Whether labels are sampled; otherwise the lists of names are scored, and nothing else."""
     run: str = ""
     """Name of the run, for the device's metrics."""
     job: str = ""
@@ -92,6 +94,7 @@ class Labeler:
         self.preprocessor = replace(
             self.recognizer.preprocessor, honour_exif=config.honour_exif, max_image_pixels=config.max_image_pixels
         )
+        self._names = self._device.run(None, self._list_names) if config.lists else []
         self._decoders = DecodePool(self._decode, config.n_threads, config.max_sample_s)
         if config.job:
             from pipeline.dataflow.device_metrics import DeviceMetrics
@@ -120,19 +123,30 @@ class Labeler:
         decode_s = time.perf_counter() - started
         crops = [image.crop for image in decoded if image.crop is not None]
         try:
-            labels, seconds = self.label_crops(crops)
+            found = self.label_crops(crops)
         except DeviceStuckError:
             raise ClusterError(self._stuck_at(batch, len(crops))) from None
-        return _labelled_rows(batch, decoded, labels, {"read": batch["read_s"], "decode": decode_s, **seconds})
+        return labelled_rows(batch, decoded, found, {"read": batch["read_s"], "decode": decode_s, **found.seconds})
 
-    def label_crops(self, crops: Sequence[np.ndarray]) -> tuple[list[list[Label]], dict[str, float]]:
-        """Labels of decoded images, unfinished ones included, and the seconds that the device took, also by part.
+    def label_crops(self, crops: Sequence[np.ndarray]) -> FoundLabels:
+        """Labels of decoded images, unfinished ones included.
 
-        Raises DeviceStuckError where that is longer than `no_progress_timeout_s`.
+        Raises DeviceStuckError where the device takes longer than `no_progress_timeout_s`.
         """
-        sampled, seconds = self._device.run(self.config.no_progress_timeout_s, self._sample, crops)
+        limit_s, config = self.config.no_progress_timeout_s, self.config
         # Ranked here: the device samples the next batch meanwhile.
-        return self.recognizer.rank(sampled, self.config.ranking, keep_unfinished=True), seconds
+        if not config.samples_labels:
+            scores, seconds = self._device.run(limit_s, self._score, crops)
+            return FoundLabels([[] for _ in crops], rank_listed(config.lists, scores, len(crops)), seconds)
+        sampled, seconds = self._device.run(limit_s, self._sample, crops)
+        labels = self.recognizer.rank(sampled, config.ranking, keep_unfinished=True)
+        scores = sampled.listed if config.lists else ()
+        return FoundLabels(labels, rank_listed(config.lists, scores, len(crops)), seconds)
+
+    @staticmethod
+    def check_lists(model: str, lists: Sequence[NameList]) -> None:
+        """Raises TagstreamError where a name of a list cannot be a label of the model. Loads no weights."""
+        check_names(model, [(spelling, of_list.version) for of_list in lists for spelling in of_list.spellings()])
 
     def _stuck_at(self, batch: dict[str, Any], n_images: int) -> str:
         return (
@@ -155,9 +169,26 @@ class Labeler:
         config, clock = self.config, PartClock(self.config.device)
         pixel_values = self.recognizer.pixel_values(crops)
         sampled = self.recognizer.sample(
-            pixel_values, config.top_k, sampling=config.sampling, max_label_tokens=config.max_label_tokens, clock=clock
+            pixel_values,
+            config.top_k,
+            sampling=config.sampling,
+            max_label_tokens=config.max_label_tokens,
+            names=self._names,
+            clock=clock,
         )
         return sampled, {"infer": time.perf_counter() - started, **clock.seconds()}
+
+    def _score(self, crops: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
+        """Log probabilities of the names of each list, and the seconds it took, also by part."""
+        started, clock = time.perf_counter(), PartClock(self.config.device)
+        scores = self.recognizer.score_pixels(self.recognizer.pixel_values(crops), self._names, clock=clock)
+        return scores, {"infer": time.perf_counter() - started, **clock.seconds()}
+
+    def _list_names(self) -> list[Any]:
+        return [
+            self.recognizer.list_names(list(of_list.names.values()), self.config.batch_size)
+            for of_list in self.config.lists
+        ]
 
 
 def _rows(batches: pa.Table) -> list[dict[str, Any]]:
@@ -170,64 +201,3 @@ def _rows(batches: pa.Table) -> list[dict[str, Any]]:
         kept = {name: samples.field(name) for name in ("key", "caption", "truth")}
         rows.append({**values, **columns, **kept})
     return rows
-
-
-def _labelled_rows(
-    batch: dict[str, Any], decoded: list[DecodedImage], labels: list[list[Label]], seconds: dict[str, float]
-) -> pa.Table:
-    n_rows = len(decoded)
-    remaining = iter(labels)
-    of_image = [next(remaining) if image.crop is not None else [] for image in decoded]
-    finished = [[label for label in image if label.finished] for image in of_image]
-    faults = [_fault(*row) for row in zip(decoded, batch["data"], batch["error"], batch["message"], strict=True)]
-    columns = {
-        "shard": [batch["shard"]] * n_rows,
-        "index": range(batch["first_index"], batch["first_index"] + n_rows),
-        "key": batch["key"],
-        "status": [LABELLED if image.crop is not None else REJECTED for image in decoded],
-        "stage": [stage for stage, _, _ in faults],
-        "error": [error for _, error, _ in faults],
-        "message": [message for _, _, message in faults],
-        "width": [image.width for image in decoded],
-        "height": [image.height for image in decoded],
-        "n_bytes": [None if data is None else len(data) for data in batch["data"]],
-        "content_hash": [image.content_hash for image in decoded],
-        "caption": batch["caption"],
-        "truth": batch["truth"],
-        "n_unfinished": [len(image) - len(done) for image, done in zip(of_image, finished, strict=True)],
-        "labels": _label_lists(finished),
-        "is_strange": [image.is_strange for image in decoded],
-        "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
-        "source_size": [None] * (n_rows - 1) + [batch["source_size"]],
-        "source_etag": [None] * (n_rows - 1) + [batch["source_etag"]],
-        **{f"{name}_s": _first_of(n_rows, seconds.get(name, 0.0)) for name in (*STAGES, *PARTS)},
-    }
-    return pa.table([columns[name] for name in LABELLED_ROWS.names], schema=LABELLED_ROWS)
-
-
-def _fault(
-    image: DecodedImage, data: bytes | None, error: str | None, message: str | None
-) -> tuple[str | None, str | None, str | None]:
-    """Stage, error class and message of a sample's fault; an image that cannot be decoded outweighs its side files."""
-    if data is not None and image.crop is None:
-        return DECODE_STAGE, image.error, image.message
-    return (READ_STAGE, error, message) if error else (None, None, None)
-
-
-def _label_lists(images: list[list[Label]]) -> pa.ListArray:
-    flat = [label for image in images for label in image]
-    offsets = np.cumsum([0, *(len(image) for image in images)])
-    arrays = [
-        pa.array([label.text for label in flat], pa.string()),
-        pa.array([label.score for label in flat], pa.float32()),
-        pa.array([label.token_probs[0] for label in flat], pa.float32()),
-        pa.array([len(label.token_ids) for label in flat], pa.int16()),
-    ]
-    return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.StructArray.from_arrays(arrays, fields=list(LABEL))
-    )
-
-
-def _first_of(n_rows: int, value: float) -> list[float]:
-    """A batch's seconds, counted once."""
-    return [value] + [0.0] * (n_rows - 1)

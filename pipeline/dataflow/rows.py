@@ -8,12 +8,13 @@ from schemas import IMAGES
 
 STAGES = ("read", "decode", "infer")
 # Of the stage `infer`.
-PARTS = ("encode", "prefill", "branches")
+PARTS = ("encode", "prefill", "branches", "names")
 # Of a whole job, whose driver writes.
 JOB_STAGES = (*STAGES, "write")
 LABEL = pa.struct(
     [("label", pa.string()), ("score", pa.float32()), ("first_token_prob", pa.float32()), ("n_tokens", pa.int16())]
 )
+LISTED_LABEL = pa.struct([("list", pa.string()), ("label", pa.string()), ("score", pa.float32())])
 _IMAGE_FIELDS = [field for field in IMAGES if field.name not in ("image_id", "n_labels")]
 # One row a sample. The last columns are for the commit and the job's record: whether the image is strange to the demo
 # model, what a shard's last batch says of it, and seconds of work.
@@ -22,6 +23,8 @@ LABELLED_ROWS = pa.schema(
         *_IMAGE_FIELDS,
         pa.field("labels", pa.list_(LABEL)),
         pa.field("is_strange", pa.bool_()),
+        # Of all lists, those of one list together, the best first.
+        pa.field("listed", pa.list_(LISTED_LABEL)),
         pa.field("n_samples", pa.int32()),
         pa.field("source_size", pa.int64()),
         pa.field("source_etag", pa.string()),

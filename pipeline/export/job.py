@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice, shown_ranking
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.export.coco import write_coco
@@ -52,6 +53,7 @@ class ExportRequest:
     """The run to export, as `choose_run` takes it; None takes the latest."""
     selection: Selection = field(default_factory=Selection)
     vocabulary: Vocabulary
+    labels: LabelChoice = OPEN_LABELS
     thresholds: Thresholds | None = None
     """Thresholds that exported labels have to reach; None exports all labels."""
     images: bool = False
@@ -75,10 +77,13 @@ class Export:
         """Does it. Raises TagstreamError where it cannot be done; the folder is not there then."""
         request = self.request
         out = _new_folder(request.out)
-        connection = open_store(request.store, request.vocabulary, request.thresholds)
+        connection = open_store(request.store, request.vocabulary, request.thresholds, labels=request.labels)
         record = choose_run(Store(request.store), request.run).record
         self.run = record.run
-        request.selection.check_ranking(record)
+        if request.labels.shows_listed:
+            shown_ranking(connection, record.run, record.labelling)
+        else:
+            request.selection.check_ranking(record)
         confident = request.thresholds is not None
         selected = select_images(connection, self.run, request.selection, confident=confident)
         self.n_chosen, rows = selected.n_images, selected.rows()

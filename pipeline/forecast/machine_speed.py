@@ -148,7 +148,7 @@ class SpeedJob:
         crops = [image.crop for image in decoded if image.crop is not None]
         self.phase = "labelling"
         what = f"label, {pool.device}, batches of {len(crops)}, top {settings.top_k}"
-        return [self._speed(what, "images/s", lambda: len(labeler.label_crops(crops)[0]))]
+        return [self._speed(what, "images/s", lambda: len(labeler.label_crops(crops).labels))]
 
     def _committing(self, store: Store) -> list[Speed]:
         self.phase = "committing"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataflow.rows import STAGES
 from pipeline.errors import TagstreamError
-from schemas import IMAGES, LABELLED, LABELS
+from schemas import IMAGES, LABELLED, LABELS, LISTED
 from schemas.identity import image_ids
 
 
@@ -28,6 +30,9 @@ class WholeShard:
     """Version of the shard's file when it was read; None where the source does not say."""
     seconds: dict[str, float]
     """Busy seconds of the workers by stage: read, decode, infer."""
+    listed: Mapping[str, pa.Table | None] = field(default_factory=dict)
+    """By list one row a listed label, of schema `schemas.LISTED`, in the order of `index` and `rank`. A list that is
+    not here has no such labels; None stands for one that the shard is to lack."""
     n_strange: int = 0
     """Number of images that are strange to the demo model."""
 
@@ -88,20 +93,43 @@ def make_whole(name: str, rows: pa.Table) -> WholeShard:
         pc.max(rows.column("source_size")).as_py(),
         pc.max(rows.column("source_etag")).as_py(),
         {stage: pc.sum(rows.column(f"{stage}_s")).as_py() for stage in STAGES},
+        _listed_tables(rows, ids),
         pc.sum(rows.column("is_strange")).as_py() or 0,
     )
 
 
 def _label_table(rows: pa.Table, ids: pa.Array, labels: pa.ListArray) -> pa.Table:
-    parents = pc.list_parent_indices(labels)
-    offsets = labels.offsets.to_numpy()
-    flat = labels.flatten()
-    ranks = pc.add(pc.subtract(pa.array(range(len(flat)), pa.int64()), pa.array(offsets[:-1]).take(parents)), 1)
+    return _ranked(rows, ids, pc.list_parent_indices(labels), labels.flatten(), LABELS)
+
+
+def _listed_tables(rows: pa.Table, ids: pa.Array) -> dict[str, pa.Table]:
+    """The listed labels of each list."""
+    listed = rows.column("listed").combine_chunks()
+    parents, flat = pc.list_parent_indices(listed), listed.flatten()
+    lists = flat.field("list")
+    tables = {}
+    for version in pc.unique(lists).to_pylist():
+        is_of_list = pc.equal(lists, version)
+        tables[version] = _ranked(rows, ids, parents.filter(is_of_list), flat.filter(is_of_list), LISTED)
+    return tables
+
+
+def _ranked(rows: pa.Table, ids: pa.Array, parents: pa.Array, flat: pa.StructArray, schema: pa.Schema) -> pa.Table:
+    """A table of labels, those of an image together and the best first.
+
+    Args:
+        rows: one an image. ids: image_id of each.
+        parents: the row of each label's image.
+        flat: the labels.
+    """
+    owners = parents.to_numpy()
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    ranks = np.arange(len(owners)) - np.repeat(starts, np.diff(starts, append=len(owners))) + 1
     columns = {
         "image_id": ids.take(parents),
         "shard": rows.column("shard").combine_chunks().take(parents),
         "index": rows.column("index").combine_chunks().take(parents),
-        "rank": ranks.cast(pa.int16()),
-        **{name: flat.field(name) for name in ("label", "score", "first_token_prob", "n_tokens")},
+        "rank": pa.array(ranks, pa.int16()),
+        **{name: flat.field(name) for name in schema.names if name in flat.type.names},
     }
-    return pa.table([columns[name] for name in LABELS.names], schema=LABELS)
+    return pa.table([columns[name] for name in schema.names], schema=schema)

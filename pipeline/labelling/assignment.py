@@ -10,6 +10,7 @@ from pipeline.cluster.pool import PoolPlan
 from pipeline.labelling.assembly import WholeShard
 from pipeline.labelling.pending import ShardPlan, plan_shards
 from pipeline.labelling.progress import Progress
+from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.shard import Source
 from pipeline.store.ownership import CommittedShard
@@ -28,6 +29,8 @@ class OpenJob:
     settings: LabelSettings
     pool: PoolPlan
     progress: Progress
+    lists: tuple[NameList, ...] = ()
+    """Lists of names that every image gets scores for."""
     notes: list[str]
     """Sentences for the user, shown at the job's end. Threads may append to it."""
 
@@ -45,8 +48,10 @@ class Assignment:
     def plan(self, job: OpenJob) -> ShardPlan:
         """The shards to label. Raises SourceError where the source does not fit the run, as `plan_shards` does."""
         policy = job.settings.changed
-        plan = plan_shards(job.run, job.source, job.record.folder_buckets, policy)
+        lists = [of_list.version for of_list in job.lists]
+        plan = plan_shards(job.run, job.source, job.record.folder_buckets, policy, lists)
         job.notes.extend(_changed_notes(plan, policy))
+        job.notes.extend(_left_lists_notes(plan))
         return plan
 
     def on_rows(self, rows: pa.Table) -> None:
@@ -69,3 +74,14 @@ def _changed_notes(plan: ShardPlan, policy: str) -> list[str]:
     listed = ", ".join(shard.name for shard in plan.changed[:5]) + (", ..." if len(plan.changed) > 5 else "")
     done = "they are labelled again" if policy == "relabel" else "their labels are kept; --changed relabel renews them"
     return [f"{len(plan.changed)} shards changed at the source after they were committed ({listed}); {done}"]
+
+
+def _left_lists_notes(plan: ShardPlan) -> list[str]:
+    """What becomes of the run's lists that the job does not score."""
+    left = sorted(plan.lists.known - set(plan.lists.asked))
+    if not left or not plan.pending:
+        return []
+    return [
+        f"the {len(plan.pending)} shards of this job get no scores for the run's lists of names ({', '.join(left)}); "
+        "label with --names adds them"
+    ]

@@ -9,6 +9,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from pipeline.labelling.assembly import WholeShard
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
@@ -40,6 +42,8 @@ class Committer:
         complete: makes what is committed of a shard that came back; None leaves the store as it is. It is called in a
             background thread, with the shard's former commit if it has one.
         on_commit: called in a background thread after each shard.
+        listed_of: of each of the run's lists what is written of a shard, as `Run.commit` takes it.
+        above: the generation that a shard's commit has to be above, as `Run.commit` takes it.
     """
 
     def __init__(
@@ -49,12 +53,17 @@ class Committer:
         replaced: Mapping[str, CommittedShard],
         complete: Callable[[WholeShard, CommittedShard | None], WholeShard | None],
         on_commit: Callable[[Commit], None],
+        *,
+        listed_of: Callable[[WholeShard], Mapping[str, pa.Table | None]] = lambda shard: shard.listed,
+        above: Callable[[str], int] = lambda shard: -1,
     ) -> None:
         self._run = run
         self._fingerprint = fingerprint
         self._replaced = replaced
         self._complete = complete
         self._on_commit = on_commit
+        self._listed_of = listed_of
+        self._above = above
         self._lock = threading.Lock()
         self._n_committing = 0
 
@@ -106,7 +115,15 @@ class Committer:
             "source_size": shard.source_size,
             "source_etag": shard.source_etag,
         }
-        return self._run.commit(shard.name, shard.images, shard.labels, metadata, replaces=former)
+        return self._run.commit(
+            shard.name,
+            shard.images,
+            shard.labels,
+            metadata,
+            listed=self._listed_of(shard),
+            replaces=former,
+            above=self._above(shard.name),
+        )
 
 
 def _wait_for_room(running: set[Future[None]]) -> set[Future[None]]:

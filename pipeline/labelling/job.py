@@ -24,6 +24,7 @@ from pipeline.labelling.assembly import ShardAssembler, WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
+from pipeline.labelling.listing import ListCommitter, ListPlan
 from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
 from pipeline.labelling.progress import STARTING_RAY, STARTING_WORKERS, Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
@@ -33,6 +34,7 @@ from pipeline.metrics import repeated
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard
 from pipeline.storage.model_cache import pin_model
+from pipeline.store.lists import RunLists
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
 from pipeline.store.store import Store, check_run_name
@@ -67,7 +69,7 @@ class LabelJob:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is committed: shards, images, labelled, labels, strange."""
+        """What is committed, as `Tally.counts` has it."""
         return self._tally.counts
 
     @property
@@ -91,12 +93,13 @@ class LabelJob:
             plan = self.shard_plan = self._assignment.plan(job)
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             pending = cut_to_limit(plan.pending, self.request.settings.limit)
-            if pending:
+            if pending or plan.lists.shards:
                 with _recorded(job.run, make_record):
-                    self.progress.begin(STARTING_RAY, len(pending))
+                    self.progress.begin(STARTING_RAY, len(pending) + len(plan.lists.shards))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
                     with _said_how_to_go_on():
                         self._label(job, plan, pending)
+                        self._add_lists(job, plan.lists)
             record = make_record("done")
             job.run.write_job(record)
             self.notes += _notes_of(record, self.request.settings.limit)
@@ -119,10 +122,15 @@ class LabelJob:
         self.progress.begin(f"fetching the model, {size}" if model.missing_bytes else "reading the model")
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
+        if request.lists:
+            request.labeler_class.check_lists(request.model, request.lists)
         record = identity.open_run(store)
         run = store.run(record.run)
         if request.lock:
             held.enter_context(held_lock(run, self.notes.append))
+        for of_list in request.lists:
+            # Before any of its labels: nobody finds labels of a list that is not known.
+            RunLists(run).create(of_list.record(run.name, self.started_at))
         return OpenJob(
             run=run,
             record=record,
@@ -130,6 +138,7 @@ class LabelJob:
             settings=request.settings,
             pool=pool,
             progress=self.progress,
+            lists=request.lists,
             notes=self.notes,
         )
 
@@ -146,15 +155,53 @@ class LabelJob:
         )
 
     def _label(self, job: OpenJob, plan: ShardPlan, pending: list[Shard]) -> None:
-        run, settings, config = job.run, self.request.settings, self._labeler_config(job)
-        metrics = JobMetrics(run.name, self.started_at)
-        complete, on_commit = partial(self._assignment.complete, job), partial(self._count_commit, metrics)
-        committer = Committer(run, job.record.fingerprint, plan.replaced, complete, on_commit)
+        metrics = JobMetrics(job.run.name, self.started_at)
+        committer = Committer(
+            job.run,
+            job.record.fingerprint,
+            plan.replaced,
+            partial(self._assignment.complete, job),
+            partial(self._count_commit, metrics),
+            listed_of=plan.lists.listed_of,
+            above=plan.lists.above,
+        )
+        # Of a folder's parts it is known what they hold: all of them are one wave.
+        limit = self.request.settings.limit if any(shard.is_file for shard in pending) else 0
+        self._run_waves(job, pending, self._labeler_config(job), committer, metrics, limit)
+
+    def _add_lists(self, job: OpenJob, plan: ListPlan) -> None:
+        """Scores lists of names for shards that are labelled already."""
+        metrics, n_left = JobMetrics(job.run.name, self.started_at), [0]
+
+        def count_left(n_images: int) -> None:
+            n_left[0] += n_images
+
+        committer = ListCommitter(
+            job.run, job.record.fingerprint, plan, count_left, partial(self._count_commit, metrics, adds_lists=True)
+        )
+        config = replace(self._labeler_config(job), samples_labels=False)
+        self._run_waves(job, plan.shards, config, committer, metrics, self.request.settings.limit)
+        if n_left[0]:
+            job.notes.append(
+                f"{n_left[0]:,} labelled images are gone or others at the source, and got no scores for the names"
+            )
+
+    def _run_waves(
+        self,
+        job: OpenJob,
+        shards: list[Shard],
+        config: LabelerConfig,
+        committer: Committer,
+        metrics: JobMetrics,
+        limit: int,
+    ) -> None:
+        """Reads and labels shards until so many images are done (0: all), and commits each as soon as it is whole."""
+        if not shards:
+            return
+        settings = self.request.settings
         self.progress.begin(STARTING_WORKERS)
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
-            # Of a folder's parts it is known what they hold: all of them are one wave.
-            limit = settings.limit if any(shard.is_file for shard in pending) else 0
-            for wave in cut_waves(pending, limit, lambda: self.counts["images"]):
+            for wave in cut_waves(shards, limit, lambda: self._tally.n_images_done):
                 rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
@@ -168,8 +215,10 @@ class LabelJob:
         config = LabelerConfig.of(
             request.model, request.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
-        is_demo = is_demo_model(job.record.model_fingerprint)
-        return replace(config, run=job.run.name, job=self.started_at, is_demo=is_demo)
+        lists, batch_size, is_demo = job.lists, pool.batch_size, is_demo_model(job.record.model_fingerprint)
+        return replace(
+            config, run=job.run.name, job=self.started_at, lists=lists, batch_size=batch_size, is_demo=is_demo
+        )
 
     def _assembled(self, rows: Iterable[pa.Table], metrics: JobMetrics) -> Iterator[list[WholeShard]]:
         """The shards that became whole with each table of rows, often none. Counts the rows."""
@@ -181,13 +230,14 @@ class LabelJob:
             metrics.count_rows(table)
             yield assembler.add(table)
 
-    def _count_commit(self, metrics: JobMetrics, commit: Commit) -> None:
+    def _count_commit(self, metrics: JobMetrics, commit: Commit, adds_lists: bool = False) -> None:
         shard = commit.shard
         metrics.count_commit(commit.seconds)
-        self._tally.add(commit)
+        self._tally.add(commit, adds_lists=adds_lists)
         self.progress.add_shard(shard.images.num_rows)
         kept = "left as it was, since another job committed it or its source changed"
-        result = "committed" if commit.is_written else kept
+        done = "committed" if not adds_lists else "has scores for the names"
+        result = done if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
 

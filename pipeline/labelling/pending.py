@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from pipeline.errors import SourceError
+from pipeline.labelling.listing import ListPlan, plan_lists
 from pipeline.sources.image_folder import deal, folder_shard, generation_name, split_generation
 from pipeline.sources.shard import Shard, Source
 from pipeline.storage.files import CLOCK_SKEW_S
@@ -33,6 +34,8 @@ class ShardPlan:
     """The former commits of pending shards that are labelled again, by shard name."""
     n_missing: int = 0
     """Number of shards that are committed and no longer at the source."""
+    lists: ListPlan = field(default_factory=ListPlan)
+    """What is to be done for lists of names."""
 
     @property
     def n_done(self) -> int:
@@ -40,8 +43,13 @@ class ShardPlan:
         return self.n_shards - len(self.pending)
 
 
-def plan_shards(run: Run, source: Source, n_buckets: int, changed_policy: str) -> ShardPlan:
+def plan_shards(run: Run, source: Source, n_buckets: int, changed_policy: str, lists: Sequence[str] = ()) -> ShardPlan:
     """Compares the source with the run's commits.
+
+    Args:
+        n_buckets: how many shards a folder of images is cut into.
+        changed_policy: keep, relabel or fail.
+        lists: versions of the lists of names that every shard is to have the scores of.
 
     Raises SourceError where shards changed and the policy is `fail`, and where the run holds shards of another kind.
     """
@@ -56,7 +64,9 @@ def plan_shards(run: Run, source: Source, n_buckets: int, changed_policy: str) -
     relabelled = changed if changed_policy == "relabel" else []
     pending = sorted([*pending, *relabelled], key=lambda shard: shard.name)
     replaced = {shard.name: committed[shard.name] for shard in relabelled}
-    return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)))
+    left = {shard.name for shard in (*pending, *changed)}
+    listing = plan_lists(run, lists, [shard for shard in shards if shard.name not in left], committed)
+    return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)), listing)
 
 
 def run_shards(run: Run, source: Source, n_buckets: int) -> tuple[list[Shard], CommittedShards]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.dataflow.labeler import Labeler
 from pipeline.labelling.pending import ShardPlan
+from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
 from schemas import JobRecord, RunRecord
 
@@ -30,6 +31,8 @@ class LabelRequest:
     """Show Ray's own log."""
     command: str = ""
     """The command line, for the job's record; the default is for jobs that no command line asked for."""
+    lists: tuple[NameList, ...] = ()
+    """Lists of names that every image gets scores for, beside its labels."""
     lock: bool = False
     """Hold the run's lock, and end at once where another job holds it; by default jobs may share a run."""
     labeler_class: type[Labeler] = Labeler

@@ -19,16 +19,19 @@ from pipeline.dataflow.labeler import Labeler
 from pipeline.labelling.assembly import WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
+from pipeline.labelling.listing import move_rows, no_listed, plan_lists
 from pipeline.labelling.pending import ShardPlan, find_changed, find_missing, run_shards
 from pipeline.labelling.request import LabelRequest
+from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
 from pipeline.sources.shard import Shard
+from pipeline.store.lists import ListedFiles, RunLists
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.run_choice import choose_run_to_change
 from pipeline.store.store import Store
-from schemas import IMAGES, LABELS, RunRecord
+from schemas import IMAGES, LABELS, LISTED, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +79,8 @@ class RetryAssignment(Assignment):
         self._error, self._stage = error, stage
         self._wanted: dict[str, tuple[int, ...]] = {}
         """Indexes of the samples to label, by name of their shard."""
+        self._listed: dict[str, ListedFiles] = {}
+        """Files of the run's lists."""
 
     def plan(self, job: OpenJob) -> ShardPlan:
         """The shards with such samples, each reduced to them."""
@@ -91,7 +96,9 @@ class RetryAssignment(Assignment):
         job.notes.extend(_left_out_notes(len(rejected) - len(found), changed, job.source.given))
         self._wanted = {shard.name: shard.wanted for shard in pending if shard.wanted}
         replaced = {shard.name: committed[shard.name] for shard in pending}
-        return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)))
+        lists = plan_lists(job.run, [of_list.version for of_list in job.lists], [], committed)
+        self._listed = {version: RunLists(job.run).files(version, committed) for version in lists.asked}
+        return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)), lists)
 
     def complete(self, job: OpenJob, shard: WholeShard, former: CommittedShard | None) -> WholeShard | None:
         """The committed shard, in which the rows that came back replace those of the same samples."""
@@ -102,8 +109,28 @@ class RetryAssignment(Assignment):
             job.notes.append(f"shard {shard.name} changed while it was read, and stays as it was")
             return None
         images, labels = job.run.read_shard(shard.name, former)
-        merged = merge_rows((images, labels), (shard.images, shard.labels), self._wanted[shard.name])
-        return replace(shard, images=merged[0], labels=merged[1], source_size=version.size, source_etag=version.etag)
+        wanted = self._wanted[shard.name]
+        merged = merge_rows((images, labels), (shard.images, shard.labels), wanted)
+        return replace(
+            shard,
+            images=merged[0],
+            labels=merged[1],
+            source_size=version.size,
+            source_etag=version.etag,
+            listed=self._merge_listed(job.run, shard, images, wanted),
+        )
+
+    def _merge_listed(
+        self, run: Run, shard: WholeShard, images: pa.Table, wanted: tuple[int, ...]
+    ) -> dict[str, pa.Table | None]:
+        """The shard's listed labels of every list that it has any of; of others it goes on lacking them."""
+        former = _former_rows(images, shard.images, wanted)
+        merged: dict[str, pa.Table | None] = {}
+        for version, files in self._listed.items():
+            stored = RunLists(run).read(files, shard.name)
+            again = shard.listed.get(version, no_listed())
+            merged[version] = None if stored is None else _in_order(_replace_rows(stored, again, former, LISTED))
+        return merged
 
 
 def merge_rows(
@@ -119,10 +146,12 @@ def merge_rows(
         wanted: index in the shard of each sample that was labelled again.
     """
     former = _former_rows(stored[0], again[0], wanted)
-    by_index, by_rank = ("index", "ascending"), ("rank", "ascending")
-    images = _replace_rows(stored[0], again[0], former, IMAGES).sort_by([by_index])
-    labels = _replace_rows(stored[1], again[1], former, LABELS).sort_by([by_index, by_rank])
-    return images.combine_chunks(), labels.combine_chunks()
+    images = _replace_rows(stored[0], again[0], former, IMAGES).sort_by([("index", "ascending")])
+    return images.combine_chunks(), _in_order(_replace_rows(stored[1], again[1], former, LABELS))
+
+
+def _in_order(labels: pa.Table) -> pa.Table:
+    return labels.sort_by([("index", "ascending"), ("rank", "ascending")]).combine_chunks()
 
 
 def _former_rows(stored: pa.Table, again: pa.Table, wanted: tuple[int, ...]) -> dict[int, dict[str, Any]]:
@@ -140,14 +169,7 @@ def _replace_rows(stored: pa.Table, again: pa.Table, former: dict[int, dict[str,
     """Rows of images or of labels, stored ones replaced by those of the same image that came back; in no order."""
     replaced = pa.array([row["index"] for row in former.values()], pa.int32())
     kept = stored.filter(pc.invert(pc.is_in(stored["index"], replaced)))
-    again = again.filter(pc.is_in(again["index"], pa.array(list(former), pa.int32())))
-    rows = [former[index] for index in again["index"].to_pylist()]
-    columns = {
-        **{name: again[name] for name in again.column_names},
-        "index": pa.array([row["index"] for row in rows], pa.int32()),
-        "image_id": pa.array([row["image_id"] for row in rows], pa.int64()),
-    }
-    return pa.concat_tables([kept.cast(schema), pa.table(columns, schema=again.schema).cast(schema)])
+    return pa.concat_tables([kept.cast(schema), move_rows(again, former, schema)])
 
 
 def _find_rejected(run: Run, error: str | None, stage: str | None) -> dict[str, list[tuple[int, str]]]:
@@ -180,6 +202,7 @@ def _label_request(record: RunRecord, request: RetryRequest) -> LabelRequest:
         model=record.model,
         settings=settings,
         run=record.run,
+        lists=tuple(map(NameList.of, RunLists(Store(request.store).run(record.run)).records())),
         address=request.address,
         verbose=request.verbose,
         command=request.command,

@@ -18,7 +18,7 @@ from pipeline.sources.shard import Source
 from pipeline.storage.model_cache import fetch_model, model_name
 from pipeline.store.store import Store
 from pipeline.text import conceal
-from schemas import SCHEMA_VERSION, RunRecord
+from schemas import READABLE_VERSIONS, SCHEMA_VERSION, RunRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ class RunIdentity:
 
     def _check_same(self, stored: RunRecord, store: str) -> None:
         wanted = self.wanted
-        if stored.schema_version != wanted.schema_version:
+        if stored.schema_version not in READABLE_VERSIONS:
             raise StoreError(
-                f"run {stored.run} in {store} has schema version {stored.schema_version}, this program writes "
-                f"{wanted.schema_version}; use another --run or --store"
+                f"run {stored.run} in {store} has schema version {stored.schema_version}, this program knows "
+                f"{' and '.join(map(str, READABLE_VERSIONS))}; use another --run or --store"
             )
         if stored.fingerprint != wanted.fingerprint:
             differences = "; ".join(_differences(stored, wanted))

@@ -43,16 +43,28 @@ class Tally:
         self.rejects = RejectTally()
         self._started = time.perf_counter()
         self._lock = threading.Lock()
-        self._counts = dict.fromkeys(("shards", "images", "labelled", "labels", "strange"), 0)
+        names = ("shards", "images", "labelled", "labels", "strange", "shards_listed", "listed")
+        self._counts = dict.fromkeys(names, 0)
+        self._n_images_listed = 0
         self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
 
-    def add(self, commit: Commit) -> None:
-        """Counts a shard. One that was not written counts for the seconds only."""
+    def add(self, commit: Commit, *, adds_lists: bool = False) -> None:
+        """Counts a shard. One that was not written counts for the seconds only.
+
+        Args:
+            adds_lists: only listed labels were added to the shard.
+        """
         shard = commit.shard
         with self._lock:
             for stage, seconds in {**shard.seconds, "write": commit.seconds}.items():
                 self._seconds[stage] += seconds
+            if adds_lists:
+                self._n_images_listed += shard.images.num_rows
             if commit.is_written:
+                self._counts["listed"] += sum(rows.num_rows for rows in shard.listed.values() if rows is not None)
+            if commit.is_written and adds_lists:
+                self._counts["shards_listed"] += 1
+            elif commit.is_written:
                 self._counts["shards"] += 1
                 self._counts["images"] += shard.images.num_rows
                 self._counts["labelled"] += shard.n_labelled
@@ -62,9 +74,16 @@ class Tally:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is committed: shards, images, labelled, labels, and images that are strange to the demo model."""
+        """What is committed: shards, images, labelled, labels, images strange to the demo model; listed labels, and the
+        shards that only got these."""
         with self._lock:
             return dict(self._counts)
+
+    @property
+    def n_images_done(self) -> int:
+        """Images that are committed, and those to which listed labels were added."""
+        with self._lock:
+            return self._counts["images"] + self._n_images_listed
 
     @property
     def elapsed_s(self) -> float:
@@ -92,6 +111,9 @@ class Tally:
             n_labelled=counts["labelled"],
             n_rejected=counts["images"] - counts["labelled"],
             n_labels=counts["labels"],
+            lists=list(job.plan.lists.asked),
+            n_shards_listed=counts["shards_listed"],
+            n_listed=counts["listed"],
             seconds=round(self.elapsed_s, 3),
             labelling_s=round(progress.labelling_s, 3),
             images_per_s=round(progress.images_per_s, 2),

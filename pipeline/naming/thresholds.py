@@ -39,6 +39,8 @@ class Thresholds:
     """What the thresholds were learned from: labels or captions."""
     vocabulary: str
     """Version of the vocabulary that gave the names."""
+    labels: str = "open"
+    """What the thresholds are for: what the recognizer wrote of itself (open), names of a list (listed), or both."""
     target_precision: float
     common: float
     """Threshold of names that have none of their own."""
@@ -76,9 +78,9 @@ def read_thresholds(path: str | Path) -> Thresholds:
     expected = {*_KEYS, "thresholds"}
     if unknown := sorted(values.keys() - expected):
         raise TagstreamError(f"{origin} have an unknown key {unknown[0]!r}; known are {', '.join(sorted(expected))}")
-    if missing := sorted(expected - values.keys()):
+    if missing := sorted(expected - values.keys() - {"labels"}):
         raise TagstreamError(f"{origin} have no {missing[0]}; write them with `tagstream thresholds`")
-    given = {name: _checked(name, values[name], kind, origin) for name, kind in _KEYS.items()}
+    given = {name: _checked(name, values[name], kind, origin) for name, kind in _KEYS.items() if name in values}
     table = values["thresholds"]
     if not isinstance(table, dict):
         raise TagstreamError(f"{origin}: thresholds is {table!r}; expected a table of numbers")
@@ -97,6 +99,7 @@ def direction_of(ranking: Ranking) -> str:
 
 def _check_values(thresholds: Thresholds, origin: str) -> None:
     choices = {"ranking": tuple(RANKINGS), "direction": _DIRECTIONS, "truth": ("labels", "captions")}
+    choices["labels"] = ("open", "listed", "both")
     for name, allowed in choices.items():
         if (value := getattr(thresholds, name)) not in allowed:
             raise TagstreamError(f"{origin}: {name} is {value!r}; expected one of {', '.join(allowed)}")

@@ -13,6 +13,7 @@ from model.choices import Ranking
 from pipeline.analysis.comparison import Comparison
 from pipeline.analysis.recall import RunAnalysis, calibration_error
 from pipeline.catalog.connection import Connection, read_sql, run_query
+from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice
 
 # Scores from 0 to 1 by twentieths; perplexities, which start at 1 and have no end, by whole numbers.
 _UNBOUNDED_BINS = ("1.0::DOUBLE", 40)
@@ -49,10 +50,13 @@ class Commands:
     store: str
     vocabulary: str | None = None
     """Path of the vocabulary's file; None for the one that comes along."""
+    labels: LabelChoice = OPEN_LABELS
 
     def line(self, verb: str, *arguments: str) -> str:
         vocabulary = [] if self.vocabulary is None else ["--vocabulary", self.vocabulary]
-        return shlex.join(["tagstream", verb, self.store, *vocabulary, *arguments])
+        kinds = ["--labels", self.labels.kinds] if self.labels.shows_listed else []
+        of_list = [] if self.labels.list is None else ["--list", self.labels.list]
+        return shlex.join(["tagstream", verb, self.store, *vocabulary, *kinds, *of_list, *arguments])
 
     def query(self, sql: str) -> str:
         # Its quotes are single ones: between double ones a shell leaves it as it is, and people can read it.

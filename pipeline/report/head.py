@@ -32,6 +32,8 @@ def describe_run(
     by_stage: Counter[str] = Counter()
     for job in jobs:
         by_stage.update(job.seconds_by_stage)
+    counts = {name: int(totals[0][name]) if totals else 0 for name in _COUNTS}
+    (shown,) = (row["n_labels"] for row in query_rows(connection, "shown_labels", {"run": record.run}))
     return {
         "run": record.run,
         "created": record.created,
@@ -43,7 +45,7 @@ def describe_run(
         "fingerprint": record.fingerprint,
         "settings": record.labelling,
         "versions": record.versions,
-        "counts": {name: int(totals[0][name]) if totals else 0 for name in _COUNTS},
+        "counts": {**counts, "n_labels": shown},
         "jobs": len(jobs),
         "seconds": seconds,
         "predicted": _predicted(jobs),

@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import RunAnalysis
 from pipeline.analysis.truth import NamedTruth, TruthKind, name_labels
-from pipeline.catalog.connection import Connection, ranking_of
+from pipeline.catalog.connection import Connection
+from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice, labels_each, shown_ranking
 from pipeline.catalog.result_file import find_result_file
 from pipeline.catalog.scope import check_condition, narrow_to_run
 from pipeline.catalog.views import open_store
@@ -56,6 +57,7 @@ class ReportRequest:
     vocabulary_path: str | None = None
     """Path of the vocabulary's file, for the commands that give the numbers again; None for the one that comes
     along."""
+    labels: LabelChoice = OPEN_LABELS
     usd_per_hour: float | None = None
     max_mb: float = DEFAULT_MAX_MB
     """Largest size of the file in MB (a million bytes)."""
@@ -91,7 +93,7 @@ class Report:
 
     def _page(self) -> bytes:
         request = self.request
-        connection = open_store(request.store, request.vocabulary, memory_limit=_MEMORY_LIMIT)
+        connection = open_store(request.store, request.vocabulary, labels=request.labels, memory_limit=_MEMORY_LIMIT)
         store = Store(request.store)
         record = choose_run(store, request.run).record
         self.run = record.run
@@ -103,7 +105,8 @@ class Report:
             check_condition(connection, request.where)
         self.phase = "asking the store"
         head = describe_run(connection, record, store.run(self.run).read_jobs(), request.usd_per_hour)
-        k = min([_COMPARED_K, *(int(held.labelling["top_k"]) for held in (record, other) if held)])
+        rankings = [shown_ranking(connection, held.run, held.labelling) for held in (record, other) if held]
+        k = min([_COMPARED_K, *(labels_each(connection, held.run, held.labelling) for held in (record, other) if held)])
         charts, named = self._charts(connection, record, other, k)
         self.phase = "drawing images"
         scope = narrow_to_run(connection, self.run)
@@ -112,7 +115,7 @@ class Report:
         )
         data = {
             "head": {**head, "store": request.store, "vocabulary": request.vocabulary.version},
-            "compare": other and {"run": other.run, "ranking": other.labelling["ranking"], "k": k},
+            "compare": other and {"run": other.run, "ranking": rankings[-1].name, "k": k},
             "gallery": {
                 "where": request.where,
                 "seed": request.seed,
@@ -128,8 +131,9 @@ class Report:
     ) -> tuple[list[Chart], NamedTruth]:
         """All charts, and the truth of the report's run."""
         request = self.request
-        top_k, ranking = int(record.labelling["top_k"]), ranking_of(record.run, record.labelling)
-        commands = Commands(request.store, request.vocabulary_path)
+        top_k = labels_each(connection, record.run, record.labelling)
+        ranking = shown_ranking(connection, record.run, record.labelling)
+        commands = Commands(request.store, request.vocabulary_path, request.labels)
         charts = run_charts(connection, commands, record.run, ranking)
         if other is not None:
             comparison = compare_runs(connection, other.run, record.run, k, request.truth)

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from model.fetching.hub_name import HubName
 from model.fetching.pinned import PinnedModel
 from model.fetching.refusal import ModelUnusableError
 from model.fetching.space import check_space
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, TagstreamError
 from pipeline.storage.files import open_filesystem, storage_errors
+from pipeline.text import one_line
 
 if TYPE_CHECKING:
     from model.recognizer import Recognizer
@@ -77,6 +78,26 @@ def load_recognizer(model: str, device: str, dtype: str | None = None) -> Recogn
 
     logging.disable_progress_bar()
     return Recognizer.from_pretrained(fetch_model(model), device=device, dtype=dtype)
+
+
+def check_names(model: str, names: Sequence[tuple[str, str]]) -> None:
+    """Raises TagstreamError where a name cannot be a label of a model, whose tokenizer alone is loaded.
+
+    Args:
+        names: each with the list that it stands in.
+    """
+    from model.name_tokens import NameTokens
+
+    tokens = NameTokens.from_pretrained(fetch_model(model))
+    problems = []
+    for name, of_list in names:
+        try:
+            tokens.ids(name)
+        except ValueError as error:
+            problems.append(f"{one_line(error)} (list {of_list})")
+    if problems:
+        more = f"; {len(problems):,} of {len(names):,} names cannot be labels" if len(problems) > 1 else ""
+        raise TagstreamError(f"{problems[0]}{more}")
 
 
 def model_name(model: str) -> str:

@@ -2,9 +2,11 @@
 
 STORE/runs/<run>/run.json                   what the run is made of
 STORE/runs/<run>/jobs/<utc-time>.json       one record a job
+STORE/runs/<run>/lists/<list>.json         a list of names whose scores the run keeps
 STORE/runs/<run>/lock-<n>.json              while a job holds the run (`pipeline.store.lock`)
 STORE/labels/run=<run>/<shard>.parquet
 STORE/images/run=<run>/<shard>.parquet      its existence is the shard's commit
+STORE/listed/run=<run>/list=<list>/<shard>.parquet   scores of a list of names (`pipeline.store.lists`)
 STORE/spellings/run=<run>/<file>.parquet    the distinct labels of a compacted file, named
 STORE/embeddings/<model>.parquet            meanings of names, by the digest of the model that gave them
 
@@ -73,6 +75,28 @@ class RunLayout:
     def job(self, started: str) -> str:
         """The record of the job that started at this time (ISO 8601)."""
         return f"{self.jobs}/{started.replace(':', '-')}.json"
+
+    @property
+    def lists(self) -> str:
+        """The folder of the records of the run's lists of names."""
+        return f"{self.records}/lists"
+
+    def list_record(self, version: str) -> str:
+        """The record of a list of names."""
+        return f"{self.lists}/{version}.json"
+
+    @property
+    def all_listed(self) -> str:
+        """The folder with one folder for each list's files."""
+        return f"{self.root}/listed/run={self.run}"
+
+    def listed_folder(self, version: str) -> str:
+        """The folder of the files of a list."""
+        return f"{self.all_listed}/list={version}"
+
+    def listed(self, version: str, name: str) -> str:
+        """A file of listed labels. Its name says of which shards and generations, not which file of images has them."""
+        return f"{self.listed_folder(version)}/{name}"
 
     def lock(self, number: int) -> str:
         return f"{self.records}/lock-{number}.json"

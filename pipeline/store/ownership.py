@@ -95,12 +95,28 @@ class CommittedShards:
     def __getitem__(self, shard: str) -> CommittedShard:
         return self.by_stem[shard_stem(shard)]
 
+    def has_generation(self, stem: str, generation: int) -> bool:
+        """Whether this generation of a shard is the one that counts."""
+        return stem in self.by_stem and self.by_stem[stem].generation == generation
 
-def find_owners(files: Sequence[ShardFile]) -> CommittedShards:
-    """Decides which file owns which shard."""
+    def is_owner(self, file: str, shard: str) -> bool:
+        """Whether a file owns a shard."""
+        owner = self.by_stem.get(shard_stem(shard))
+        return owner is not None and owner.file == file
+
+
+def find_owners(files: Sequence[ShardFile], beside: CommittedShards | None = None) -> CommittedShards:
+    """Decides which file owns which shard.
+
+    Args:
+        beside: committed shards to which the files add something, as listed labels do. Only what a file says of the
+            generation that is committed counts then.
+    """
     owners: dict[str, tuple[tuple[int, int, str], CommittedShard]] = {}
     for file in files:
-        for stem, commit in _held_shards(file):
+        for stem, commit in held_shards(file):
+            if beside is not None and not beside.has_generation(stem, commit.generation):
+                continue
             rank = (commit.generation, file.sequence, file.name)
             if stem not in owners or rank > owners[stem][0]:
                 owners[stem] = (rank, commit)
@@ -112,13 +128,14 @@ def find_owners(files: Sequence[ShardFile]) -> CommittedShards:
             committed.ownerless.append(file.name)
             continue
         committed.files[file.name] = file
-        lost = [held.shard for held in file.held if committed[held.shard].file != file.name]
+        lost = [held.shard for held in file.held if not committed.is_owner(file.name, held.shard)]
         if lost:
             committed.superseded[file.name] = lost
     return committed
 
 
-def _held_shards(file: ShardFile) -> Iterable[tuple[str, CommittedShard]]:
+def held_shards(file: ShardFile) -> Iterable[tuple[str, CommittedShard]]:
+    """Stems of the shards that a file holds, each with what the file says of it."""
     if not file.sequence:
         stem, generation = split_file_name(file.name)
         yield stem, CommittedShard(file.name, generation, file.modified)

@@ -107,13 +107,14 @@ class Run:
 
     def list_images(self) -> dict[str, Any]:
         """The files of images by name, as the filesystem describes them, those that own nothing included."""
-        return self._list_files(self.layout.folder("images"))
+        return self.list_files(self.layout.folder("images"))
 
     def list_labels(self) -> dict[str, Any]:
         """The files of labels by name, as the filesystem describes them (`size` in bytes)."""
-        return self._list_files(self.layout.folder("labels"))
+        return self.list_files(self.layout.folder("labels"))
 
-    def _list_files(self, folder: str) -> dict[str, Any]:
+    def list_files(self, folder: str) -> dict[str, Any]:
+        """The files of tables in a folder of the run, by name, as the filesystem describes them."""
         with storage_errors(f"read the store {self.store_url}"):
             try:
                 infos = self.filesystem.ls(folder, detail=True)
@@ -139,10 +140,13 @@ class Run:
 
     def read_keys(self, shard: str, committed: CommittedShard) -> set[str]:
         """Keys of all samples of a committed shard."""
+        return set(self.read_images(shard, committed, ["key"]).column("key").to_pylist())
+
+    def read_images(self, shard: str, committed: CommittedShard, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the images of a committed shard."""
         path = self.layout.images(committed.file)
         with reading(path), self.filesystem.open(path, "rb") as file:
-            table = pq.read_table(file, columns=["key"], filters=[("shard", "=", shard)])
-        return set(table.column("key").to_pylist())
+            return pq.read_table(file, columns=list(columns), filters=[("shard", "=", shard)])
 
     def read_shard(self, shard: str, committed: CommittedShard) -> tuple[pa.Table, pa.Table]:
         """Images and labels of a committed shard."""
@@ -160,24 +164,34 @@ class Run:
         labels: pa.Table,
         metadata: Mapping[str, Any],
         *,
+        listed: Mapping[str, pa.Table | None] | None = None,
         replaces: CommittedShard | None = None,
+        above: int = -1,
     ) -> bool:
-        """Commits a shard: its labels first, its images last, each whole or not at all.
+        """Commits a shard: its labels first, then its listed labels, its images last, each whole or not at all.
 
         Args:
-            metadata: goes into both files' Parquet metadata (fingerprint, source_size, source_etag).
+            metadata: goes into the files' Parquet metadata (fingerprint, source_size, source_etag).
+            listed: of the run's lists by version, the shard's listed labels; None for a list that the shard lacks.
             replaces: the shard's former commit; this is the generation after it.
+            above: a generation that is not to be used again, nor any below it: listed labels may be of it.
 
         Returns: whether this call committed it; False where another job did before.
         """
         # Two jobs label a shard with the same rows: the name of the commit tells their files apart.
         described = describe_file({"shard": shard, "commit": uuid.uuid4().hex, **metadata})
-        first = 0 if replaces is None else replaces.generation + 1
+        first = max(-1 if replaces is None else replaces.generation, above) + 1
+        listed = listed or {}
         with storage_errors(f"commit shard {shard} to the store {self.store_url}"):
             generation = self._write_labels(shard, first, encode_file(labels, described))
             if generation is None:
                 return False
             name = file_name(shard, generation)
+            for version, rows in listed.items():
+                if rows is not None:
+                    # The generation is this commit's own: nobody else writes its listed labels before its images.
+                    content = encode_file(rows, {**described, **describe_file({"list": version})})
+                    write_whole(self.filesystem, self.layout.listed(version, name), content)
             if not write_whole(
                 self.filesystem, self.layout.images(name), encode_file(images, described), if_absent=True
             ):
@@ -185,9 +199,12 @@ class Run:
             older = [file_name(shard, number) for number in range(first, generation)]
             if self._is_overtaken(name, older):
                 self.delete_files([name])
+                self._delete_listed(listed, [name])
                 return False
             replaced = [] if replaces is None or is_compacted(replaces.file) else [replaces.file]
             self.delete_files([*replaced, *older])
+            former = [] if replaces is None else [file_name(shard, replaces.generation)]
+            self._delete_listed(listed, [*former, *older])
             return True
 
     def _write_labels(self, shard: str, first: int, content: bytes) -> int | None:
@@ -213,6 +230,12 @@ class Run:
         if not self.filesystem.exists(self.layout.labels(name)):
             return True
         return any(self.filesystem.exists(self.layout.images(other)) for other in older)
+
+    def _delete_listed(self, versions: Iterable[str], names: Sequence[str]) -> None:
+        for version in versions:
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    self.filesystem.rm_file(self.layout.listed(version, name))
 
     def delete_files(self, names: Iterable[str]) -> None:
         """Deletes files that own no shard, images first: labels without images are not read. Missing files are fine."""

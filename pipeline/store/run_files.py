@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.storage.files import WatchedStream, modified_s, storage_errors
+from pipeline.storage.files import Filesystem, WatchedStream, modified_s, storage_errors
 from pipeline.store.ownership import CommittedShards, HeldShard, ShardFile, find_owners, is_compacted, read_held
 from pipeline.store.parquet_file import read_described
 from pipeline.store.run import Run
@@ -42,28 +42,33 @@ def list_run_files(run: Run) -> RunFiles:
     images, labels = run.list_images(), run.list_labels()
     compacted = [name for name in images if is_compacted(name)]
     with ThreadPoolExecutor(_N_FOOTER_READERS) as pool:
-        held = dict(zip(compacted, pool.map(lambda name: _find_held(run, name), compacted), strict=True))
+        held = dict(zip(compacted, pool.map(lambda name: _held_in_any(run, name), compacted), strict=True))
     unreadable = [name for name in compacted if not held[name]]
     listed = [ShardFile(name, modified_s(info), held.get(name, ())) for name, info in images.items()]
     committed = find_owners([file for file in listed if file.name not in unreadable])
     return RunFiles(run.name, images, labels, committed, unreadable)
 
 
-def _find_held(run: Run, name: str) -> tuple[HeldShard, ...]:
+def _held_in_any(run: Run, name: str) -> tuple[HeldShard, ...]:
     """The shards of a compacted file, from its images or else from its labels; none where neither tells them."""
-    for path in (run.layout.images(name), run.layout.labels(name)):
-        with storage_errors(f"read {path}"):
+    paths = (run.layout.images(name), run.layout.labels(name))
+    return next((held for path in paths if (held := find_held(run.filesystem, path))), ())
+
+
+def find_held(filesystem: Filesystem, path: str) -> tuple[HeldShard, ...]:
+    """The shards of a compacted file; none where it is gone, or does not tell them."""
+    with storage_errors(f"read {path}"):
+        try:
+            opened = filesystem.open(path, "rb")
+        except FileNotFoundError:
+            return ()
+        with opened, WatchedStream(opened) as stream:
             try:
-                opened = run.filesystem.open(path, "rb")
-            except FileNotFoundError:
-                continue
-            with opened, WatchedStream(opened) as stream:
-                try:
-                    return _read_held(pq.ParquetFile(stream))
-                # Damaged bytes raise what they like, also what a failing storage raises.
-                except Exception:
-                    if stream.failure is not None:
-                        raise
+                return _read_held(pq.ParquetFile(stream))
+            # Damaged bytes raise what they like, also what a failing storage raises.
+            except Exception:
+                if stream.failure is not None:
+                    raise
     return ()
 
 

@@ -6,25 +6,20 @@ Safe beside jobs that label, beside another compaction, and when killed: see `pi
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline.catalog.connection import Connection, add_names, hide_progress, read_sql
+from pipeline.catalog.connection import Connection, add_names, read_sql
 from pipeline.errors import StoreError
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.storage.files import is_local, modified_s, move_whole, storage_errors
-from pipeline.store.digest import reserve_digest, with_digest
 from pipeline.store.ownership import (
     CommittedShards,
     HeldShard,
@@ -36,19 +31,14 @@ from pipeline.store.ownership import (
 )
 from pipeline.store.parquet_file import describe_file, read_file, version_of
 from pipeline.store.run import Run
+from pipeline.upkeep.list_compaction import compact_lists
+from pipeline.upkeep.sorted_files import LABELS_A_GROUP, WORKSPACE, Unit, plan_units, sorting, workspace, write_rows
 from schemas import IMAGES, LABELS, SPELLINGS
 
-# About 8 million labels: sorted in memory, and a billion labels are some hundred files.
-_TARGET_BYTES = 128 << 20
 _N_READERS = 16
-# A label's rows lie together: in small groups of rows a query reads little beside them.
-_LABELS_A_GROUP = 1 << 16
 _IMAGES_A_GROUP = 1 << 14
-_UNLIKE_EACH_OTHER = {"image_id", "score", "first_token_prob", "content_hash", "key", "caption", "message"}
 # What looks left behind may be what another compaction is writing right now.
 LEFT_BEHIND_S = 24 * 3600
-WORKSPACE = ".compacting-"
-_SORT_MEMORY = "2GB"
 
 
 @dataclass(slots=True)
@@ -61,18 +51,13 @@ class CompactionOutcome:
     label_bytes_before: int
     n_files_after: int = 0
     label_bytes_after: int = 0
+    n_listed_before: int = 0
+    """Files of listed labels, of all lists together."""
+    n_listed_after: int = 0
     n_skipped: int = 0
     """Files that were left alone because another job replaced or compacted them meanwhile."""
     seconds: float = 0.0
     """Wall clock of the compaction."""
-
-
-@dataclass(slots=True)
-class _Unit:
-    """Files that become one."""
-
-    files: list[ShardFile] = field(default_factory=list)
-    size_bytes: int = 0
 
 
 def compact_run(run: Run, vocabulary: Vocabulary, on_progress: Callable[[int, int], None]) -> CompactionOutcome:
@@ -90,7 +75,7 @@ def compact_run(run: Run, vocabulary: Vocabulary, on_progress: Callable[[int, in
     committed, listed = run.committed(), run.list_labels()
     _clean(run, committed, listed)
     outcome = CompactionOutcome(run.name, len(committed), len(committed.files), _size_bytes(committed, listed))
-    units = _plan_units(committed, listed)
+    units = plan_units(committed, listed)
     for done, unit in enumerate(units):
         on_progress(done, len(units))
         try:
@@ -102,6 +87,7 @@ def compact_run(run: Run, vocabulary: Vocabulary, on_progress: Callable[[int, in
     committed, listed = run.committed(), run.list_labels()
     outcome.n_files_after = len(committed.files)
     outcome.label_bytes_after = _size_bytes(committed, listed)
+    outcome.n_listed_before, outcome.n_listed_after = compact_lists(run, committed)
     outcome.seconds = time.perf_counter() - started
     return outcome
 
@@ -110,36 +96,17 @@ def _size_bytes(committed: CommittedShards, listed: dict[str, Any]) -> int:
     return sum(listed[name]["size"] for name in committed.files if name in listed)
 
 
-def _plan_units(committed: CommittedShards, listed: dict[str, Any]) -> list[_Unit]:
-    """Neighbours in the order of shards' names: a file then holds a range of them, and others are passed over."""
-
-    def is_clean(file: ShardFile) -> bool:
-        return is_compacted(file.name) and file.name not in committed.superseded
-
-    sizes = {name: info["size"] for name, info in listed.items()}
-    waiting = [
-        file for file in committed.files.values() if not is_clean(file) or 2 * sizes.get(file.name, 0) < _TARGET_BYTES
-    ]
-    units: list[_Unit] = []
-    for file in sorted(waiting, key=lambda file: file.held[0].shard if file.held else file.name):
-        if not units or units[-1].size_bytes >= _TARGET_BYTES:
-            units.append(_Unit())
-        units[-1].files.append(file)
-        units[-1].size_bytes += sizes.get(file.name, 0)
-    return [unit for unit in units if len(unit.files) > 1 or not is_clean(unit.files[0])]
-
-
 def rewrite_without_superseded(run: Run, file: ShardFile, committed: CommittedShards, vocabulary: Vocabulary) -> None:
     """Replaces a compacted file by one of what it owns, so that nothing of its other shards lies in the store."""
-    _compact(run, _Unit([file]), committed, vocabulary)
+    _compact(run, Unit([file]), committed, vocabulary)
 
 
 def rewrite_spellings(run: Run, name: str, vocabulary: Vocabulary) -> None:
     """Makes the spellings of a compacted file anew, from its labels."""
     labels, described = read_file(run.filesystem, run.layout.labels(name), dictionaries=["label"])
     own = describe_file({"fingerprint": described.get("fingerprint")})
-    with storage_errors(f"write to the store {run.store_url}"), _workspace(run) as folder:
-        with _sorting(labels, folder) as connection:
+    with storage_errors(f"write to the store {run.store_url}"), workspace(run) as folder:
+        with sorting(labels, folder) as connection:
             _write_spellings(folder / "spellings", connection, vocabulary, own)
         move_whole(run.filesystem, folder / "spellings", run.layout.spellings(name))
 
@@ -154,7 +121,7 @@ class _Content:
     fingerprint: str
 
 
-def _compact(run: Run, unit: _Unit, committed: CommittedShards, vocabulary: Vocabulary) -> None:
+def _compact(run: Run, unit: Unit, committed: CommittedShards, vocabulary: Vocabulary) -> None:
     """Writes one file of all shards of a unit, and deletes theirs."""
     with ThreadPoolExecutor(_N_READERS) as pool:
         contents = list(pool.map(lambda file: _read_content(run, file, committed), unit.files))
@@ -163,15 +130,15 @@ def _compact(run: Run, unit: _Unit, committed: CommittedShards, vocabulary: Voca
     images = pa.concat_tables([content.images for content in contents])
     labels = pa.concat_tables([content.labels for content in contents])
     name = compacted_file_name(committed.files.values())
-    with storage_errors(f"compact run {run.name} in the store {run.store_url}"), _workspace(run) as folder:
+    with storage_errors(f"compact run {run.name} in the store {run.store_url}"), workspace(run) as folder:
         described = describe_file({"fingerprint": fingerprint})
-        with _sorting(labels, folder) as connection:
+        with sorting(labels, folder) as connection:
             _write_spellings(folder / "spellings", connection, vocabulary, described)
             described |= describe_file({"shards": write_held(shards)})
-            in_order = connection.sql(read_sql("sorted_labels")).to_arrow_reader(_LABELS_A_GROUP)
-            _write(folder / "labels", in_order, LABELS.with_metadata(described), _LABELS_A_GROUP)
+            in_order = connection.sql(read_sql("sorted_labels")).to_arrow_reader(LABELS_A_GROUP)
+            write_rows(folder / "labels", in_order, LABELS.with_metadata(described), LABELS_A_GROUP)
         images = images.sort_by([("shard", "ascending"), ("index", "ascending")])
-        _write(folder / "images", images.to_reader(), IMAGES.with_metadata(described), _IMAGES_A_GROUP)
+        write_rows(folder / "images", images.to_reader(), IMAGES.with_metadata(described), _IMAGES_A_GROUP)
         # All are whole before any is seen: who reads the folders without a catalog sees rows twice for an instant.
         move_whole(run.filesystem, folder / "spellings", run.layout.spellings(name))
         move_whole(run.filesystem, folder / "labels", run.layout.labels(name))
@@ -194,36 +161,10 @@ def _read_content(run: Run, file: ShardFile, committed: CommittedShards) -> _Con
     return _Content(images, labels, shards, metadata.get("fingerprint", ""))
 
 
-@contextmanager
-def _sorting(labels: pa.Table, folder: Path) -> Iterator[Connection]:
-    """A connection with the table `labels`, which sorts in little memory."""
-    with duckdb.connect(config={"memory_limit": _SORT_MEMORY, "temp_directory": str(folder)}) as connection:
-        hide_progress(connection)
-        connection.register("labels", labels)
-        yield connection
-
-
 def _write_spellings(path: Path, connection: Connection, vocabulary: Vocabulary, described: Mapping[str, str]) -> None:
     add_names(connection, vocabulary)
     query = connection.sql(read_sql("compacted_spellings"), params={"vocabulary": vocabulary.version})
-    _write(path, query.to_arrow_reader(_LABELS_A_GROUP), SPELLINGS.with_metadata(described), _LABELS_A_GROUP)
-
-
-def _write(path: Path, rows: pa.RecordBatchReader, schema: pa.Schema, rows_a_group: int) -> None:
-    alike = [name for name in schema.names if name not in _UNLIKE_EACH_OTHER]
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=alike) as writer:
-        for batch in rows:
-            writer.write_batch(batch.cast(schema), row_group_size=rows_a_group)
-        mark = reserve_digest(writer)
-    path.write_bytes(with_digest(path.read_bytes(), mark))
-
-
-@contextmanager
-def _workspace(run: Run) -> Iterator[Path]:
-    """A folder from which files can be moved into the store, and that nobody takes for a part of it."""
-    beside = run.layout.folder("images") if is_local(run.filesystem) else None
-    with tempfile.TemporaryDirectory(prefix=WORKSPACE, dir=beside) as folder:
-        yield Path(folder)
+    write_rows(path, query.to_arrow_reader(LABELS_A_GROUP), SPELLINGS.with_metadata(described), LABELS_A_GROUP)
 
 
 def _clean(run: Run, committed: CommittedShards, listed: dict[str, Any]) -> None:

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from model.choices import Ranking
+from model.choices import RANKINGS, Ranking
 from pipeline.store.digest import has_other_digest
 from pipeline.store.parquet_file import read_described
 from pipeline.text import one_line
-from schemas import LABELLED, REJECTED, SCHEMA_VERSION
+from schemas import LABELLED, READABLE_VERSIONS, REJECTED, ListRecord
 from schemas.identity import image_ids
 
 # A few values for many rows.
@@ -89,8 +89,8 @@ def check_described(described: Mapping[str, str], fingerprint: str | None) -> st
     Args:
         fingerprint: of the run; None where that is not known.
     """
-    if (version := described.get("schema_version")) != str(SCHEMA_VERSION):
-        return f"has schema version {version}; expected {SCHEMA_VERSION}"
+    if (version := described.get("schema_version")) not in {str(number) for number in READABLE_VERSIONS}:
+        return f"has schema version {version}; expected {' or '.join(map(str, READABLE_VERSIONS))}"
     if fingerprint is not None and (found := described.get("fingerprint")) != fingerprint:
         return f"has the fingerprint {found}; expected the run's, {fingerprint}"
     return None
@@ -116,6 +116,43 @@ def check_rows(images: pa.Table, labels: pa.Table, shards: Sequence[str], rankin
     in_order = _Rows("images", images.take(pa.array(order)), numbers["images"][order])
     yield from _check_images(in_order, shards)
     yield from _check_labels(in_order, _Rows("labels", labels, numbers["labels"]), ranking)
+
+
+def check_listed(
+    images: pa.Table, listed: pa.Table, shards: Sequence[str], record: ListRecord | None
+) -> Iterator[Problem]:
+    """Whether the listed labels of a file's shards are whole and belong to their images.
+
+    Args:
+        images: of these shards, at least image_id, shard, index and status.
+        shards: names of the shards that the file holds.
+        record: of the list; None where that is not known.
+    """
+    held = pa.array(shards, pa.string())
+    numbers = {table: _shard_numbers(rows, held) for table, rows in (("images", images), ("listed", listed))}
+    if n_strange := int((numbers["listed"] < 0).sum()):
+        yield Problem("listed", "rows", f"{n_strange:,} rows are of other shards than the file says it holds")
+        return
+    order = np.lexsort((images.column("index").to_numpy(), numbers["images"]))
+    in_order = _Rows("images", images.take(pa.array(order)), numbers["images"][order])
+    rows = _Rows("listed", listed, numbers["listed"])
+    if not len(order):
+        yield from rows.problem(np.ones(listed.num_rows, bool), "are of no image of the run")
+        return
+    owners, is_owned = _find_owners(in_order, rows)
+    is_labelled = _mask(pc.equal(in_order.rows.column("status"), LABELLED))
+    score = rows.column("score")
+    yield from rows.problem(~is_owned, "are of no image of the run")
+    yield from rows.problem(is_owned & ~is_labelled[owners], "are of an image that is not labelled")
+    yield from rows.problem(~((score >= 0) & (score <= _MOST_PROBABLE)), "have a score outside 0 to 1")
+    yield from _check_order(rows, owners, RANKINGS["prob"])
+    if record is not None:
+        names = pa.array(record.names, pa.string())
+        is_known = _mask(pc.is_in(listed.column("label").cast(pa.string()), value_set=names))
+        yield from rows.problem(~is_known, "have a label that is no name of the list")
+        yield from rows.problem(score < np.float32(record.min_score), "have a score below the list's lowest")
+        if record.top:
+            yield from rows.problem(rows.column("rank") > record.top, "are more than the list keeps of an image")
 
 
 @dataclass(frozen=True, slots=True)

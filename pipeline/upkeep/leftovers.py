@@ -11,11 +11,14 @@ from typing import Any
 
 from pipeline.storage.files import CLOCK_SKEW_S, modified_s, storage_errors
 from pipeline.store.layout import TABLES
+from pipeline.store.lists import RunLists
 from pipeline.store.lock import find_left_locks
 from pipeline.store.ownership import SUFFIX, is_compacted
 from pipeline.store.run import Run
 from pipeline.store.run_files import RunFiles
-from pipeline.upkeep.compaction import LEFT_BEHIND_S, WORKSPACE
+from pipeline.upkeep.compaction import LEFT_BEHIND_S
+from pipeline.upkeep.list_compaction import find_overtaken
+from pipeline.upkeep.sorted_files import WORKSPACE
 from schemas import JobRecord
 
 
@@ -58,12 +61,31 @@ def find_leftovers(run: Run, files: RunFiles, jobs: Iterable[JobRecord]) -> Iter
             found = _judge(table, name, info, files, ages)
             if found is not None:
                 yield found
-    for folder in (run.layout.records, run.layout.jobs):
+    yield from _find_listed_leftovers(run, files, ages)
+    for folder in (run.layout.records, run.layout.jobs, run.layout.lists):
         for name, info in _list(run, folder):
             if _is_temporary(name) and ages.is_old(info):
                 yield Leftover(info["name"], "is half of a record that was never finished")
     for lock in find_left_locks(run):
         yield Leftover(lock.path, "is the lock of a job that was killed, and has expired")
+
+
+def _find_listed_leftovers(run: Run, files: RunFiles, ages: _Ages) -> Iterator[Leftover]:
+    lists = RunLists(run)
+    for version in lists.versions():
+        of_list = lists.files(version, files.committed)
+        overtaken = set(find_overtaken(of_list, files.committed))
+        for name, info in _list(run, run.layout.listed_folder(version)):
+            path = info["name"].rstrip("/")
+            if _is_temporary(name):
+                if ages.is_written_by_no_job(info):
+                    yield Leftover(path, "is a file of a killed job, half written")
+            elif name not in of_list.infos:
+                yield Leftover(path, "is not a file of tagstream's", is_ours=False)
+            elif name in overtaken:
+                yield Leftover(path, "holds only shards that newer files hold")
+            elif name not in {*of_list.owners.files, *of_list.unreadable} and ages.is_written_by_no_job(info):
+                yield Leftover(path, "belongs to no images: its shard was not committed")
 
 
 def _judge(table: str, name: str, info: Any, files: RunFiles, ages: _Ages) -> Leftover | None:

@@ -20,7 +20,7 @@ from pipeline.store.ownership import is_compacted, shard_stem
 from pipeline.store.run import Run
 from pipeline.store.run_files import RunFiles, list_run_files
 from pipeline.upkeep.compaction import rewrite_spellings, rewrite_without_superseded
-from pipeline.upkeep.verification import Finding, Mend, Verification
+from pipeline.upkeep.findings import Finding, Mend, Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,21 @@ def repair_run(run: Run, verification: Verification) -> Iterator[Repaired]:
         with storage_errors(f"delete {name} in the store {run.store_url}"):
             run.delete_files([name])
         yield Repaired("taken out", f"images/run={run.name}/{name} and its labels", len(_owned(files, name)))
+    yield from _take_out_listed(run, findings)
     for finding in findings:
         if finding.mend is Mend.NAME_ANEW and finding.name in files.committed.files.keys() - damaged:
             rewrite_spellings(run, finding.name, read_vocabulary(None))
             yield Repaired("made anew", finding.path)
+
+
+def _take_out_listed(run: Run, findings: Iterable[Finding]) -> Iterator[Repaired]:
+    """Deletes damaged files of listed labels: a label job with --names scores their shards again."""
+    for finding in findings:
+        if finding.mend is Mend.TAKE_OUT_LISTED:
+            path = f"{run.layout.root}/{finding.path}"
+            with storage_errors(f"delete {path}"), contextlib.suppress(FileNotFoundError):
+                run.filesystem.rm_file(path)
+                yield Repaired("taken out", finding.path)
 
 
 def _find_irreplaceable(run: Run, files: RunFiles, names: Iterable[str]) -> dict[str, str]:

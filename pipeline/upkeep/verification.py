@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from enum import StrEnum
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,57 +18,15 @@ from pipeline.store.run_files import RunFiles, list_run_files
 from pipeline.store.store import Store
 from pipeline.text import one_line
 from pipeline.upkeep.file_checks import DamagedFileError, check_described, check_rows, decode_file
+from pipeline.upkeep.findings import Finding, Mend, Verification
 from pipeline.upkeep.leftovers import Leftover, find_leftovers
-from schemas import IMAGES, LABELS, SCHEMA_VERSION, SPELLINGS, JobRecord, RunRecord
+from pipeline.upkeep.list_verification import ListsCheck
+from schemas import IMAGES, LABELS, READABLE_VERSIONS, SPELLINGS, JobRecord, RunRecord
 
 _N_READERS = 16
 # Larger files are read one after the other: rows take ten times the room of the file.
 _SMALL_BYTES = 2 << 20
 _VERSION_KEYS = ("source_size", "source_etag")
-_NOTES = frozenset({"leftover", "foreign"})
-
-
-class Mend(StrEnum):
-    """What puts right what was found."""
-
-    TAKE_OUT = "--repair takes it out, the next job labels it anew"
-    DELETE = "--repair deletes it"
-    NAME_ANEW = "--repair makes it anew from the labels"
-    BY_HAND = "restore it from a copy; the command that made the run writes it again, but not for a folder of images"
-    NOTHING = "it is left alone, nobody reads it"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it should be."""
-
-    kind: str
-    """unreadable, schema, metadata, rows, missing, spellings or record: damage; leftover or foreign: no damage."""
-    path: str
-    """Path of the file below the store."""
-    message: str
-    mend: Mend
-    name: str = ""
-    """Name of the file among the run's images that the finding belongs to."""
-
-    @property
-    def is_damage(self) -> bool:
-        return self.kind not in _NOTES
-
-
-@dataclass(slots=True)
-class Verification:
-    """What was read of a run, and what was found."""
-
-    run: str
-    n_files: int = 0
-    n_images: int = 0
-    n_labels: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def is_whole(self) -> bool:
-        return not any(finding.is_damage for finding in self.findings)
 
 
 def runs_to_verify(store: Store) -> list[str]:
@@ -100,13 +56,20 @@ def verify_run(run: Run, on_progress: Callable[[int, int], None] = lambda done, 
     files = list_run_files(run)
     check = _FileCheck(run, record, files)
     names = [*files.committed.files, *files.unreadable]
+    lists = ListsCheck(run, record.fingerprint if record else None, files.committed)
+    n_files = len(names) + lists.n_files
     small = [name for name in names if files.size_bytes(name) <= _SMALL_BYTES]
     large = sorted(set(names) - set(small))
     with ThreadPoolExecutor(_N_READERS) as pool:
         for checks in (pool.map(check, small), map(check, large)):
             for outcome in checks:
                 _add(result, outcome)
-                on_progress(result.n_files, len(names))
+                on_progress(result.n_files, n_files)
+        damaged = {finding.name for finding in result.findings if finding.name}
+        for outcome in lists.check(pool, damaged):
+            _add(result, outcome)
+            if outcome.n_listed_files:
+                on_progress(result.n_files + result.n_listed_files, n_files)
     leftovers = find_leftovers(run, files, jobs)
     result.findings += [_note(run.layout, leftover) for leftover in leftovers]
     result.findings.sort(key=lambda finding: (not finding.is_damage, finding.path))
@@ -117,6 +80,8 @@ def _add(total: Verification, part: Verification) -> None:
     total.n_files += part.n_files
     total.n_images += part.n_images
     total.n_labels += part.n_labels
+    total.n_listed_files += part.n_listed_files
+    total.n_listed += part.n_listed
     total.findings += part.findings
 
 
@@ -135,10 +100,9 @@ def _check_records(run: Run, result: Verification) -> tuple[RunRecord | None, li
         problem = one_line(error.__cause__ or error)
     if record is None:
         problem = problem or "is missing; expected what makes the run"
-    elif (record.run, record.schema_version) != (run.name, SCHEMA_VERSION):
-        problem = (
-            f"is of run {record.run}, schema version {record.schema_version}; expected {run.name}, {SCHEMA_VERSION}"
-        )
+    elif record.run != run.name or record.schema_version not in READABLE_VERSIONS:
+        versions = " or ".join(map(str, READABLE_VERSIONS))
+        problem = f"is of run {record.run}, schema version {record.schema_version}; expected {run.name}, {versions}"
     if problem:
         result.findings.append(Finding("record", path, problem, Mend.BY_HAND))
     jobs = []

@@ -1,5 +1,5 @@
--- Views on those of the files: `images`, `stored_labels`, `stored_spellings` (of compacted files) and `unlisted_labels` (of
--- all others).
+-- Views on those of the files: `images`, `stored_labels`, `stored_spellings` (of compacted files), `unnamed_labels` (of all
+-- others); and on the lists of names, of which the labels that are shown may be.
 
 -- Every spelling of labels, with the name that it has in the vocabulary; null where it denies it. Compaction has named the
 -- spellings of its files, perhaps in another vocabulary.
@@ -11,7 +11,9 @@ named AS (
 unnamed AS (
     SELECT label FROM stored_spellings WHERE vocabulary <> getvariable('vocabulary')
     UNION
-    SELECT label FROM unlisted_labels
+    SELECT label FROM unnamed_labels
+    UNION
+    SELECT unnest(names) FROM lists SEMI JOIN chosen_lists USING (run, list)
 )
 SELECT label, any_value(name) AS name
 FROM (
@@ -23,7 +25,7 @@ GROUP BY label;
 
 -- Labels with their names. `labels` is a view of its own, which another one may hide while views on `named_labels` stay.
 CREATE VIEW named_labels AS
-SELECT stored_labels.*, spellings.name
+SELECT stored_labels.* EXCLUDE (kind, list), spellings.name, kind, list
 FROM stored_labels LEFT JOIN spellings USING (label);
 
 CREATE VIEW labels AS

@@ -24,8 +24,8 @@ FROM listed_folded(of_run);
 
 -- How many names it lists for each.
 CREATE OR REPLACE TEMP MACRO listed_counts(of_run) AS TABLE
-SELECT image_id, n_labels::BIGINT AS n_listed
-FROM images
+SELECT image_id, n_labels AS n_listed
+FROM label_counts
 SEMI JOIN judged USING (image_id)
 ANTI JOIN (SELECT image_id FROM folded_images WHERE run = of_run) USING (image_id)
 WHERE run = of_run

@@ -15,7 +15,7 @@ per_run AS (
 ),
 stored AS (
     SELECT run, count(*) AS n_label_rows
-    FROM stored_labels
+    FROM written_labels
     WHERE $run IS NULL OR run = $run
     GROUP BY run
 )

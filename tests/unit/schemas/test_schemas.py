@@ -10,6 +10,7 @@ import pytest
 from schemas import (
     IMAGES,
     LABELS,
+    LISTED,
     SPELLINGS,
     ComparisonSummary,
     JobRecord,
@@ -22,7 +23,9 @@ from schemas import (
 from tests.fixtures.checkout import ROOT
 
 
-@pytest.mark.parametrize(("title", "schema"), [("images", IMAGES), ("labels", LABELS), ("spellings", SPELLINGS)])
+@pytest.mark.parametrize(
+    ("title", "schema"), [("images", IMAGES), ("labels", LABELS), ("listed", LISTED), ("spellings", SPELLINGS)]
+)
 def test_the_readme_describes_every_column_with_its_type(title, schema):
     text = (ROOT / "schemas" / "README.md").read_text()
     section = text.split(f"## {title}:")[1].split("## ")[0]

@@ -56,7 +56,7 @@ def test_the_table_says_what_was_measured_and_has_a_column_a_k(store: str) -> No
 
 def test_other_programs_get_one_row_a_measure_and_k(store: str) -> None:
     rows = read_csv(run(store, "--k", "1,2", "--format", "csv").stdout)
-    origin = ["run", "truth", "vocabulary", "match"]
+    origin = ["run", "truth", "vocabulary", "match", "labels"]
     assert list(rows[0]) == [*origin, "shard", "images", "k", "measure", "value", "low", "high"]
     hits = {row["k"]: float(row["value"]) for row in rows if row["measure"] == "hit"}
     assert hits == {"1": pytest.approx(2 / 3), "2": pytest.approx(2 / 3)}

@@ -69,7 +69,16 @@ def test_every_view_and_macro_is_documented(store: Store) -> None:
         "SELECT function_name FROM duckdb_functions() WHERE NOT internal AND function_type LIKE '%macro'"
     ).fetchall()
     # Behind `labels` and `spellings`.
-    inner = {"named_labels", "stored_labels", "stored_spellings", "unlisted_labels"}
+    inner = {
+        "named_labels",
+        "stored_labels",
+        "stored_spellings",
+        "unnamed_labels",
+        "written_labels",
+        "label_counts",
+        "chosen_lists",
+        "chosen_listed_labels",
+    }
     assert {name for (name,) in views + macros if f"`{name}" not in PAGE} - inner == set()
     assert len(macros) >= 5
 

@@ -17,7 +17,7 @@ from pipeline.storage.files import open_filesystem
 from pipeline.store.ownership import file_name
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
-from schemas import IMAGES, LABELS, REJECTED
+from schemas import IMAGES, LABELS, LISTED, REJECTED
 from tests.fixtures.stored.tables import commit_shard, job_record, run_record, shard_tables
 
 RUN = "run-1"
@@ -53,7 +53,12 @@ class TestViews:
     """What a query sees."""
 
     @pytest.mark.parametrize(
-        ("view", "columns"), [("images", [*IMAGES.names, "run"]), ("labels", [*LABELS.names, "run", "name"])]
+        ("view", "columns"),
+        [
+            ("images", [*IMAGES.names, "run"]),
+            ("labels", [*LABELS.names, "run", "name", "kind", "list"]),
+            ("listed_labels", [*LISTED.names, "list", "run"]),
+        ],
     )
     def test_a_table_has_the_columns_of_its_schema_and_the_run(
         self, store: Store, view: str, columns: list[str]

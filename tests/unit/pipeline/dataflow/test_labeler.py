@@ -147,7 +147,7 @@ class TestRows:
         labeler(batch(shade(1), None, b"no image", shade(2)))
         ((n_images, options),) = labeler.recognizer.asked
         assert isinstance(options.pop("clock"), PartClock)
-        assert (n_images, options) == (2, {"top_k": 3, "sampling": "one_shot", "max_label_tokens": 4})
+        assert (n_images, options) == (2, {"top_k": 3, "sampling": "one_shot", "max_label_tokens": 4, "names": []})
 
     def test_several_batches_of_different_shards_keep_apart(self, labeler: StubLabeler) -> None:
         batches = pa.concat_tables(

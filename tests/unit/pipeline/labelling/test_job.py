@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,22 +14,27 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline.catalog.label_choice import LabelChoice
+from pipeline.catalog.views import open_store
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.errors import ClusterError, ModelError, RunLockedError, StoreError, TagstreamError
 from pipeline.labelling import job as job_module
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.labelling.retry import RetryJob, RetryRequest
+from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import ComingNodes, LabelSettings
 from pipeline.sources.batches import read_batches
 from pipeline.sources.shard import Shard
 from pipeline.store.store import Store
 from schemas import JobRecord
-from tests.fixtures.corpus import shard_bytes, write_tars
+from tests.fixtures.corpus import sample_members, shard_bytes, tar_bytes, write_tars
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 from tests.fixtures.servers.fake_hub import FakeHub
+from tests.fixtures.stored.lists import add_list, name_list
 
 
 def label_here(shards: list[Shard], pool: PoolPlan, config: LabelerConfig, *_: Any) -> Iterator[pa.Table]:
@@ -63,7 +69,15 @@ def test_all_shards_are_committed_and_the_record_says_so(label_request: LabelReq
     record = outcome.record
     assert (record.outcome, record.n_shards_committed, record.n_images, record.n_labelled) == ("done", 3, 6, 6)
     assert records(label_request) == [record]
-    assert job.counts == {"shards": 3, "images": 6, "labelled": 6, "labels": record.n_labels, "strange": 0}
+    assert job.counts == {
+        "shards": 3,
+        "images": 6,
+        "labelled": 6,
+        "labels": record.n_labels,
+        "strange": 0,
+        "shards_listed": 0,
+        "listed": 0,
+    }
     assert job.progress.snapshot().n_shards_done == 3
 
 
@@ -275,3 +289,162 @@ class TestModelsOfTheHub:
             job.run()
         assert job.progress.snapshot().phase == "finding the model"
         assert not Path(label_request.store).exists()
+
+
+class TestLists:
+    """Jobs with lists of names: with the labels, later, changed, and beside all else that happens to shards."""
+
+    ANIMALS, FLOWERS = name_list("animals", "cat", "dog", "fox", top=2), name_list("flowers", "rose")
+
+    @staticmethod
+    def shown(request: LabelRequest, table: str = "listed_labels") -> list[tuple[Any, ...]]:
+        """Rows without ids of commits: whether they came at once or later must not matter."""
+        return open_store(request.store).sql(f"SELECT * FROM {table} ORDER BY ALL").fetchall()
+
+    def undisturbed(self, request: LabelRequest, tmp_path: Path, *lists: NameList) -> list[tuple[Any, ...]]:
+        """The listed labels of a job that has all from the start."""
+        fresh = replace(request, store=str(tmp_path / "undisturbed"), lists=lists)
+        shutil.rmtree(fresh.store, ignore_errors=True)
+        LabelJob(fresh).run()
+        return self.shown(fresh)
+
+    def test_every_image_keeps_the_best_names_of_the_list_in_the_order_of_their_scores(
+        self, label_request: LabelRequest
+    ) -> None:
+        record = LabelJob(replace(label_request, lists=(self.ANIMALS,))).run().record
+        found = self.shown(label_request)
+        assert (record.lists, record.n_listed, record.n_shards_listed, len(found)) == (
+            [self.ANIMALS.version],
+            12,
+            0,
+            12,
+        )
+        by_image: dict[int, list[tuple[int, float]]] = {}
+        for image_id, _, _, rank, label, score, version, run in found:
+            assert (label in self.ANIMALS.names, run, version) == (True, "r", self.ANIMALS.version)
+            by_image.setdefault(image_id, []).append((rank, score))
+        for ranked in by_image.values():
+            assert [rank for rank, _ in sorted(ranked)] == [1, 2]
+            assert ranked == sorted(ranked, key=lambda row: -row[1])
+
+    def test_open_labels_do_not_change_with_a_list(self, label_request: LabelRequest, tmp_path: Path) -> None:
+        LabelJob(label_request).run()
+        listed = replace(label_request, store=str(tmp_path / "listed"), lists=(self.ANIMALS,))
+        LabelJob(listed).run()
+        for table in ("labels", "images"):
+            assert self.shown(listed, table) == self.shown(label_request, table)
+
+    def test_a_run_that_is_labelled_gets_a_list_later_and_its_files_stay(
+        self, label_request: LabelRequest, tmp_path: Path
+    ) -> None:
+        LabelJob(label_request).run()
+        before = {path: path.read_bytes() for path in Path(label_request.store).glob("[il]*/*/*.parquet")}
+        record = LabelJob(replace(label_request, lists=(self.ANIMALS,))).run().record
+        assert (record.n_shards_committed, record.n_shards_listed, record.n_listed) == (0, 3, 12)
+        assert {path: path.read_bytes() for path in before} == before
+        assert self.shown(label_request) == self.undisturbed(label_request, tmp_path, self.ANIMALS)
+        # The same list again has nothing to do.
+        assert LabelJob(replace(label_request, lists=(self.ANIMALS,))).run().record.n_shards_listed == 0
+
+    def test_a_changed_list_is_another_one_beside_the_first(self, label_request: LabelRequest, tmp_path: Path) -> None:
+        changed = replace_list(self.ANIMALS, "cat", "dog", "owl")
+        for of_list in (self.ANIMALS, changed):
+            LabelJob(replace(label_request, lists=(of_list,))).run()
+        assert self.shown(label_request) == self.undisturbed(label_request, tmp_path, self.ANIMALS, changed)
+        latest = open_store(label_request.store, labels=LabelChoice("listed")).sql("SELECT DISTINCT list FROM labels")
+        assert latest.fetchall() == [(changed.version,)]
+
+    def test_a_job_that_is_stopped_while_it_adds_a_list_goes_on_from_there(
+        self, label_request: LabelRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        LabelJob(label_request).run()
+
+        def stop(shards: list[Shard], *arguments: Any) -> Iterator[pa.Table]:
+            yield from label_here(shards[:1], *arguments)
+            raise KeyboardInterrupt
+
+        listed = replace(label_request, lists=(self.ANIMALS,))
+        with monkeypatch.context() as patched:
+            patched.setattr(job_module, "stream_labels", stop)
+            with pytest.raises(KeyboardInterrupt):
+                LabelJob(listed).run()
+        assert LabelJob(listed).run().record.n_shards_listed == 2
+        assert self.shown(label_request) == self.undisturbed(label_request, tmp_path, self.ANIMALS)
+
+    def test_new_shards_and_shards_without_the_list_are_done_by_one_job(
+        self, label_request: LabelRequest, tmp_path: Path
+    ) -> None:
+        LabelJob(label_request).run()
+        (tmp_path / "source" / "new.tar").write_bytes(shard_bytes(50, 2))
+        record = LabelJob(replace(label_request, lists=(self.ANIMALS,))).run().record
+        assert (record.n_shards_committed, record.n_shards_listed, record.n_listed) == (1, 3, 16)
+        assert self.shown(label_request) == self.undisturbed(label_request, tmp_path, self.ANIMALS)
+
+    @pytest.mark.parametrize("with_list", [True, False])
+    def test_a_shard_that_is_labelled_again_never_shows_scores_of_its_former_images(
+        self, label_request: LabelRequest, tmp_path: Path, with_list: bool
+    ) -> None:
+        listed = replace(label_request, lists=(self.ANIMALS,))
+        LabelJob(listed).run()
+        change_shard(tmp_path / "source" / "00001.tar")
+        settings = replace(label_request.settings, changed="relabel")
+        again = replace(listed if with_list else label_request, settings=settings)
+        outcome = LabelJob(again).run()
+        assert any("get no scores" in note for note in outcome.notes) != with_list
+        whole = self.undisturbed(label_request, tmp_path, self.ANIMALS)
+        assert self.shown(label_request) == [row for row in whole if with_list or row[1] != "00001"]
+        assert not list(Path(label_request.store).glob("listed/*/*/00001.parquet"))
+        LabelJob(listed).run()
+        assert self.shown(label_request) == whole
+
+    def test_images_that_are_others_now_get_no_scores(self, label_request: LabelRequest, tmp_path: Path) -> None:
+        LabelJob(label_request).run()
+        # As an object store that tells no versions.
+        change_shard(tmp_path / "source" / "00001.tar", keeps_version=True)
+        outcome = LabelJob(replace(label_request, lists=(self.ANIMALS,))).run()
+        assert outcome.notes == ["2 labelled images are gone or others at the source, and got no scores for the names"]
+        assert {row[1] for row in self.shown(label_request)} == {"00000", "00002"}
+
+    def test_shards_that_changed_keep_their_labels_and_lack_the_list(
+        self, label_request: LabelRequest, tmp_path: Path
+    ) -> None:
+        LabelJob(label_request).run()
+        change_shard(tmp_path / "source" / "00001.tar")
+        record = LabelJob(replace(label_request, lists=(self.ANIMALS,))).run().record
+        assert (record.n_shards_changed, record.n_shards_listed) == (1, 2)
+
+    def test_samples_that_are_tried_again_get_scores_of_every_list_that_their_shard_has(
+        self, label_request: LabelRequest, tmp_path: Path
+    ) -> None:
+        small = replace(label_request.settings, max_image_pixels=1)
+        LabelJob(replace(label_request, lists=(self.ANIMALS,), settings=small)).run()
+        add_list(Store(label_request.store).run("r"), self.FLOWERS, [], ["00000"])
+        assert self.shown(label_request) == []
+        given = {"max_image_pixels": 1 << 20, "batch_size": 8}
+        RetryJob(RetryRequest(store=label_request.store, given=given, labeler_class=InstantLabeler)).run()
+        whole = self.undisturbed(label_request, tmp_path, self.ANIMALS, self.FLOWERS)
+        # The other shards had no scores of the flowers, and go on lacking them.
+        assert self.shown(label_request) == [
+            row for row in whole if row[-2] == self.ANIMALS.version or row[1] == "00000"
+        ]
+
+    def test_a_name_that_cannot_be_a_label_stops_the_job_before_it_makes_anything(
+        self, label_request: LabelRequest
+    ) -> None:
+        request = replace(label_request, lists=(name_list("animals", "dog", "a, b"),), labeler_class=Labeler)
+        with pytest.raises(TagstreamError, match=r"^the name 'a, b' is read as .* \(list animals-"):
+            LabelJob(request).run()
+        assert not Path(label_request.store).exists()
+
+
+def replace_list(of_list: NameList, *names: str) -> NameList:
+    return replace(of_list, names={name: (name,) for name in names})
+
+
+def change_shard(path: Path, *, keeps_version: bool = False) -> None:
+    """Puts other images under the keys of the second shard."""
+    before = path.stat()
+    path.write_bytes(tar_bytes(member for key in (2, 3) for member in sample_members(f"{key:06d}", key + 500)))
+    if keeps_version:
+        assert path.stat().st_size == before.st_size
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

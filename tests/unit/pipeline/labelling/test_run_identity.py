@@ -108,5 +108,5 @@ class TestOpening:
 
     def test_a_run_of_another_schema_version_is_refused(self, store: Store) -> None:
         store.create_run(replace(identify().wanted, schema_version=99))
-        with pytest.raises(StoreError, match="has schema version 99, this program writes 1; use another --run"):
+        with pytest.raises(StoreError, match="has schema version 99, this program knows 1 and 2; use another --run"):
             identify().open_run(store)

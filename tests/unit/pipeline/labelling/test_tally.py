@@ -32,6 +32,9 @@ JOB = StartedJob(
 )
 
 
+NOTHING = dict.fromkeys(("shards", "images", "labelled", "labels", "strange", "shards_listed", "listed"), 0)
+
+
 def images(shard: str, *faults: str | None) -> pa.Table:
     """One row a sample: labelled, or rejected with this error."""
     rows = [
@@ -47,7 +50,9 @@ def images(shard: str, *faults: str | None) -> pa.Table:
 def commit(shard: str, *faults: str | None, n_labels: int = 0, n_strange: int = 0, is_written: bool = True) -> Commit:
     labels = pa.Table.from_pylist([{"shard": shard, "index": 0, "rank": rank} for rank in range(n_labels)], LABELS)
     seconds = {"read": 0.5, "decode": 1.0, "infer": 2.0}
-    return Commit(WholeShard(shard, images(shard, *faults), labels, None, None, seconds, n_strange), is_written, 0.25)
+    return Commit(
+        WholeShard(shard, images(shard, *faults), labels, None, None, seconds, n_strange=n_strange), is_written, 0.25
+    )
 
 
 class TestTally:
@@ -57,13 +62,13 @@ class TestTally:
         tally = Tally()
         tally.add(commit("a", None, "NoImage", None, n_labels=5))
         tally.add(commit("b", None, n_labels=2, n_strange=1))
-        assert tally.counts == {"shards": 2, "images": 4, "labelled": 3, "labels": 7, "strange": 1}
+        assert tally.counts == {**NOTHING, "shards": 2, "images": 4, "labelled": 3, "labels": 7, "strange": 1}
         assert [(found["error"], found["n_images"]) for found in tally.rejects.most_first()] == [("NoImage", 1)]
 
     def test_a_shard_that_was_not_written_counts_for_the_seconds_only(self) -> None:
         tally = Tally()
         tally.add(commit("a", None, "NoImage", n_labels=5, is_written=False))
-        assert tally.counts == {"shards": 0, "images": 0, "labelled": 0, "labels": 0, "strange": 0}
+        assert tally.counts == NOTHING
         assert tally.rejects.most_first() == []
         record = tally.job_record(JOB, Progress(), "done")
         assert record.seconds_by_stage == {"read": 0.5, "decode": 1.0, "infer": 2.0, "write": 0.25}

@@ -23,10 +23,12 @@ from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.ownership import file_name
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
+from tests.fixtures.stored.lists import name_list
 from tests.fixtures.stored.tables import commit_shard, run_record
 
 RUN = "run-1"
 OLD, NEW = {"n_rows": 3, "etag": "v1"}, {"n_rows": 5, "etag": "v2"}
+LISTED = {name_list("animals", "cat", "dog"): [("cat", 0.5)]}
 _OPERATIONS = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.listdir", "os.scandir"}
 
 Rows = list[tuple[Any, ...]]
@@ -40,6 +42,8 @@ class Scenario:
     replaces: bool
     n_steps: int
     """Operations that a commit has at least; with fewer the test would not see what it is for."""
+    with_list: bool = False
+    """Whether the commit has the scores of a list, too."""
 
 
 def _leave_labels_of_a_dead_job(store: Store) -> None:
@@ -52,14 +56,19 @@ def _compact(store: Store) -> None:
     compact_run(store.run(RUN), read_vocabulary(None), lambda done, total: None)
 
 
+def _commit_listed(store: Store) -> None:
+    commit_shard(store, RUN, "a", **OLD, listed=LISTED)
+
+
 SCENARIOS = {
     "new": Scenario(lambda store: None, False, 8),
     "behind a dead job": Scenario(_leave_labels_of_a_dead_job, False, 9),
     "labelled again": Scenario(lambda store: commit_shard(store, RUN, "a", **OLD), True, 10),
     "labelled again, compacted": Scenario(_compact, True, 8),
+    "labelled again, with a list": Scenario(_commit_listed, True, 15, with_list=True),
 }
 # The others are long: each kills ten processes.
-FIRST = {"new", "labelled again, compacted"}
+FIRST = {"new", "labelled again, with a list"}
 
 
 def rows(store: Store) -> dict[str, Rows]:
@@ -67,7 +76,7 @@ def rows(store: Store) -> dict[str, Rows]:
     connection = open_store(store.url)
     return {
         table: connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall()
-        for table in ("images", "stored_labels")
+        for table in ("images", "stored_labels", "listed_labels")
     }
 
 
@@ -79,12 +88,14 @@ def prepared(folder: Path, scenario: Scenario) -> Store:
     return store
 
 
-def commit(store: Store, replaces: bool) -> None:
+def commit(store: Store, scenario: Scenario) -> None:
     """What a job does with the shard, the first time or again."""
     committed = store.run(RUN).committed()
+    replaces = scenario.replaces
     is_done = "a" in committed and (not replaces or store.run(RUN).read_version(committed["a"]).etag == NEW["etag"])
     if not is_done:
-        commit_shard(store, RUN, "a", **NEW, replace=replaces)
+        listed = LISTED if scenario.with_list else None
+        commit_shard(store, RUN, "a", **NEW, replace=replaces, listed=listed)
 
 
 def is_killed_at(step: int, work: Callable[[], None]) -> bool:
@@ -125,17 +136,17 @@ def test_killed_in_front_of_any_operation_a_commit_is_whole_or_not_there(name: s
     scenario = SCENARIOS[name]
     start = prepared(tmp_path / "start", scenario)
     undisturbed = Store(str(shutil.copytree(tmp_path / "start", tmp_path / "undisturbed")))
-    commit(undisturbed, scenario.replaces)
+    commit(undisturbed, scenario)
     before, after = rows(start), rows(undisturbed)
     assert before != after
 
     found = []
     for step in count(1):
         store = Store(str(shutil.copytree(tmp_path / "start", tmp_path / "killed")))
-        is_killed = is_killed_at(step, lambda store=store: commit(store, scenario.replaces))
+        is_killed = is_killed_at(step, lambda store=store: commit(store, scenario))
         found.append(rows(store))
         assert found[-1] in (before, after)
-        commit(store, scenario.replaces)
+        commit(store, scenario)
         assert rows(store) == after
         shutil.rmtree(tmp_path / "killed")
         if not is_killed:

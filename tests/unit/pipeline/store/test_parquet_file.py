@@ -30,7 +30,7 @@ class TestOfAShard:
             commits.add(stored.pop("tagstream.commit"))
             assert re.fullmatch(b"[0-9a-f]{32}", pq.read_metadata(path).metadata[b"tagstream.digest"])
             assert stored == {
-                "tagstream.schema_version": "1",
+                "tagstream.schema_version": "2",
                 "tagstream.shard": "a/0",
                 "tagstream.fingerprint": "f00",
                 "tagstream.source_size": "7",
@@ -81,7 +81,7 @@ class TestAnyFile:
     def test_rows_and_description_are_read_as_they_were_written(self, any_store: Store) -> None:
         table, described = read_file(any_store.filesystem, self.write(any_store))
         assert table.equals(self.TABLE)
-        assert described == {"schema_version": "1", "shard": "größe", "n": "3", "etag": ""}
+        assert described == {"schema_version": "2", "shard": "größe", "n": "3", "etag": ""}
 
     def test_the_description_is_read_without_the_rows(self, any_store: Store) -> None:
         path = self.write(any_store)

@@ -20,6 +20,7 @@ from pipeline.store.ownership import file_name, is_compacted
 from pipeline.store.parquet_file import read_file
 from pipeline.store.store import Store
 from pipeline.upkeep import compaction as compaction_module
+from pipeline.upkeep import sorted_files
 from pipeline.upkeep.compaction import CompactionOutcome, compact_run
 from schemas import IMAGES, LABELS
 from tests.fixtures.interruption import Interruption
@@ -118,7 +119,7 @@ class TestRows:
         assert len(file_names(store, "images")) == len(SHARDS)
 
     def test_large_files_are_not_put_together(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(compaction_module, "_TARGET_BYTES", 1)
+        monkeypatch.setattr(sorted_files, "_TARGET_BYTES", 1)
         before = all_rows(store)
         assert compact(store).n_files_after == len(SHARDS)
         assert all_rows(store) == before
@@ -374,7 +375,7 @@ class TestRewriting:
         """A store of a compacted file that is as large as files are to be."""
         store = self.small_store(tmp_path)
         compact(store)
-        monkeypatch.setattr(compaction_module, "_TARGET_BYTES", 1)
+        monkeypatch.setattr(sorted_files, "_TARGET_BYTES", 1)
         return store
 
     def stored_images(self, store: Store, shard: str) -> int:
@@ -397,7 +398,7 @@ class TestRewriting:
         self, compacted: Store, monkeypatch: pytest.MonkeyPatch, missing_bytes: int, is_left: bool
     ) -> None:
         ((name, file),) = compacted.run(RUN).list_labels().items()
-        monkeypatch.setattr(compaction_module, "_TARGET_BYTES", 2 * file["size"] + missing_bytes)
+        monkeypatch.setattr(sorted_files, "_TARGET_BYTES", 2 * file["size"] + missing_bytes)
         commit_shard(compacted, RUN, "new")
         compact(compacted)
         assert (name in compacted.run(RUN).list_images()) == is_left

@@ -1,0 +1,30 @@
+"""`tagstream score`: scores of a list of names for a handful of images."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.console.options import EXISTING_FILE, format_option, model_option
+from jobs.console.output import print_rows
+from pipeline.naming.image_scores import score_images
+from pipeline.naming.name_list import DEFAULT_TOP, read_names
+
+
+@click.command
+@click.argument("images", nargs=-1, required=True)
+@click.option("--names", required=True, type=EXISTING_FILE, help="One name a line, or a vocabulary (.toml, .csv).")
+@model_option
+@click.option("--top", type=click.IntRange(0), default=DEFAULT_TOP, show_default=True, help="Names an image; 0: all.")
+@format_option("table", "csv", "json")
+def score(images: tuple[str, ...], names: str, model: str, top: int, output: str) -> None:
+    """Score the names of a list for IMAGES: files, local or s3://.
+
+    The score of a name is the probability that the model writes it, in any of its spellings. `tagstream label --names`
+    scores a whole source.
+
+    \b
+    tagstream score photo.jpg --names animals.txt --model MODEL
+    """
+    found = score_images(list(dict.fromkeys(images)), read_names(names, top), model)
+    rows = ((scored.image, scored.rank, scored.name, scored.score) for scored in found)
+    print_rows(["image", "rank", "name", "score"], rows, output)

@@ -1,0 +1,121 @@
+"""From what a recognizer found in a batch to the rows that go to the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.dataflow.decoding import DecodedImage
+from pipeline.dataflow.rows import LABEL, LABELLED_ROWS, PARTS, STAGES
+from pipeline.naming.name_list import NameList
+from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
+from schemas import LABELLED, REJECTED
+
+if TYPE_CHECKING:
+    from model.ranking import Label
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLabels:
+    """What was found in a batch's images."""
+
+    labels: list[list[Label]]
+    """Labels of each image, unfinished ones included."""
+    listed: list[list[dict[str, Any]]]
+    """Listed labels of each image, as `pipeline.dataflow.rows.LISTED_LABEL` has them."""
+    seconds: dict[str, float]
+    """Seconds that the device took, as a whole and by part."""
+
+
+def rank_listed(lists: Sequence[NameList], log_probs: Sequence[Any], n_images: int) -> list[list[dict[str, Any]]]:
+    """Listed labels of each image: those of one list together, the best first, as many as the list keeps.
+
+    Names of one score stand in the list's order.
+
+    Args:
+        log_probs: of each list the log probabilities of its names, [images, names]; nothing where there are no lists.
+    """
+    found: list[list[dict[str, Any]]] = [[] for _ in range(n_images)]
+    for of_list, scores in zip(lists, log_probs, strict=True):
+        names, version = list(of_list.names), of_list.version
+        for image, log_prob in zip(found, np.asarray(scores, np.float32), strict=True):
+            probs = np.exp(log_prob)
+            image += [
+                {"list": version, "label": names[place], "score": probs[place]} for place in of_list.best(log_prob)
+            ]
+    return found
+
+
+def labelled_rows(
+    batch: dict[str, Any], decoded: list[DecodedImage], found: FoundLabels, seconds: dict[str, float]
+) -> pa.Table:
+    """Rows of `LABELLED_ROWS`, one a sample.
+
+    Args:
+        batch: values of a row of `pipeline.sources.batches.BATCHES`.
+        decoded: every sample of it.
+        found: labels of those that could be decoded.
+        seconds: by stage and part.
+    """
+    n_rows = len(decoded)
+    remaining, remaining_listed = iter(found.labels), iter(found.listed)
+    of_image = [next(remaining) if image.crop is not None else [] for image in decoded]
+    listed = [next(remaining_listed) if image.crop is not None else [] for image in decoded]
+    finished = [[label for label in image if label.finished] for image in of_image]
+    faults = [_fault(*row) for row in zip(decoded, batch["data"], batch["error"], batch["message"], strict=True)]
+    columns = {
+        "shard": [batch["shard"]] * n_rows,
+        "index": range(batch["first_index"], batch["first_index"] + n_rows),
+        "key": batch["key"],
+        "status": [LABELLED if image.crop is not None else REJECTED for image in decoded],
+        "stage": [stage for stage, _, _ in faults],
+        "error": [error for _, error, _ in faults],
+        "message": [message for _, _, message in faults],
+        "width": [image.width for image in decoded],
+        "height": [image.height for image in decoded],
+        "n_bytes": [None if data is None else len(data) for data in batch["data"]],
+        "content_hash": [image.content_hash for image in decoded],
+        "caption": batch["caption"],
+        "truth": batch["truth"],
+        "n_unfinished": [len(image) - len(done) for image, done in zip(of_image, finished, strict=True)],
+        "labels": _label_lists(finished),
+        "is_strange": [image.is_strange for image in decoded],
+        "listed": pa.array(listed, LABELLED_ROWS.field("listed").type),
+        "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
+        "source_size": [None] * (n_rows - 1) + [batch["source_size"]],
+        "source_etag": [None] * (n_rows - 1) + [batch["source_etag"]],
+        **{f"{name}_s": _first_of(n_rows, seconds.get(name, 0.0)) for name in (*STAGES, *PARTS)},
+    }
+    return pa.table([columns[name] for name in LABELLED_ROWS.names], schema=LABELLED_ROWS)
+
+
+def _fault(
+    image: DecodedImage, data: bytes | None, error: str | None, message: str | None
+) -> tuple[str | None, str | None, str | None]:
+    """Stage, error class and message of a sample's fault; an image that cannot be decoded outweighs its side files."""
+    if data is not None and image.crop is None:
+        return DECODE_STAGE, image.error, image.message
+    return (READ_STAGE, error, message) if error else (None, None, None)
+
+
+def _label_lists(images: list[list[Label]]) -> pa.ListArray:
+    flat = [label for image in images for label in image]
+    offsets = np.cumsum([0, *(len(image) for image in images)])
+    arrays = [
+        pa.array([label.text for label in flat], pa.string()),
+        pa.array([label.score for label in flat], pa.float32()),
+        pa.array([label.token_probs[0] for label in flat], pa.float32()),
+        pa.array([len(label.token_ids) for label in flat], pa.int16()),
+    ]
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.StructArray.from_arrays(arrays, fields=list(LABEL))
+    )
+
+
+def _first_of(n_rows: int, value: float) -> list[float]:
+    """A batch's seconds, counted once."""
+    return [value] + [0.0] * (n_rows - 1)
