@@ -16,6 +16,8 @@ from pipeline.catalog.label_choice import KINDS, LabelChoice
 class FiniteRange(click.FloatRange):
     """A number within a range, never nan or infinite: click's own range accepts nan."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
@@ -28,6 +30,8 @@ class FiniteRange(click.FloatRange):
 
 class WholeRange(click.IntRange):
     """A whole number within a range, which help describes in words."""
+
+    name = "number"
 
     def _describe_range(self) -> str:
         return describe_range(self.min, self.max, self.min_open)
@@ -81,29 +85,29 @@ model_option = click.option(
     "--model",
     default="demo",
     show_default=True,
-    help="Folder, org/name[@revision] of the Hugging Face hub, or s3:// folder; see `tagstream models`.",
+    help="Folder, org/name[@revision] of the hub, s3://; see `tagstream models`.",
 )
-top_k_option = click.option("--top-k", type=int, help="Labels to look for in each image, 1 to 200.  [default: 20]")
-batch_size_option = click.option("--batch-size", type=int, help="Images labelled together.  [default: by device]")
-actors_option = click.option("--actors", type=int, help="Labelling processes.  [default: one per GPU, or by CPUs]")
+top_k_option = click.option("--top-k", type=int, metavar="N", help="Labels looked for, 1 to 200.  [default: 20]")
+batch_size_option = click.option(
+    "--batch-size", type=int, metavar="N", help="Images labelled together.  [default: by device]"
+)
+actors_option = click.option("--actors", type=int, metavar="N", help="Labelling processes.  [default: by device]")
 
 ray_address_option = click.option(
-    "--address", help="Ray cluster to join, host:port or auto.  [default: the one that runs this, or this machine]"
+    "--address", help="Ray cluster to join, host:port or auto.  [default: this job's, or this machine]"
 )
 head_address_option = click.option(
     "--address", help="Head of the cluster, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
 )
-lock_option = click.option("--lock", is_flag=True, help="Exit with 5 at once if another job works on the run.")
+lock_option = click.option("--lock", is_flag=True, help="Exit with 5 if another job works on the run.")
 verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log, and tracebacks.")
 
 
 def names_options(command: Any) -> Any:
     """The options `--names`, `--names-top` and `--names-min-score` of a verb."""
     for option in (
-        click.option(
-            "--names-min-score", type=FiniteRange(0, 1), help="Keep only names of at least this score.  [default: 0]"
-        ),
-        click.option("--names-top", type=click.IntRange(0), help="Names kept an image; 0: all.  [default: 20]"),
+        click.option("--names-min-score", type=FiniteRange(0, 1), help="Lowest score kept.  [default: 0]"),
+        click.option("--names-top", type=WholeRange(0), help="Names kept; 0: all.  [default: 20]"),
         click.option("--names", multiple=True, type=EXISTING_FILE, help="List of names to score; may be repeated."),
     ):
         command = option(command)
@@ -141,7 +145,7 @@ def log_format_option(command: Any) -> Any:
 def closing_options(command: Any) -> Any:
     """The options `--summary` and `--notify` of a verb."""
     for option in (
-        click.option("--notify", metavar="COMMAND|URL", help="Send that JSON to a command's stdin, or by POST."),
+        click.option("--notify", metavar="COMMAND|URL", help="Send it to a command's stdin, or by POST."),
         click.option("--summary", metavar="FILE", help="Write the outcome as JSON, local or s3://."),
     ):
         command = option(command)

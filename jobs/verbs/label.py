@@ -57,22 +57,22 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 
 @click.command
 @click.argument("source")
-@click.option("--store", required=True, help="Directory or s3://bucket/prefix for the tables.")
+@click.option("--store", required=True, help="Folder or s3:// for the tables.")
 @model_option
 @top_k_option
-@click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
+@click.option("--run", help="Name of the run.  [default: model, fingerprint]")
 @names_options
-@click.option("--limit", type=int, help="Label this many images: of a folder exactly, else up to a shard's end.")
+@click.option("--limit", type=int, metavar="N", help="Label N images; tars and Parquet files whole.")
 @click.option(
     "--changed",
     type=click.Choice(["keep", "relabel", "fail"]),
-    help="What to do with changed shards.  [default: keep]",
+    help="Changed shards.  [default: keep]",
 )
 @click.option(
     "--max-reject-rate",
     type=FiniteRange(0, 1),
     default=1.0,
-    help="Exit with 3 if a larger share is rejected.  [default: 1.0]",
+    help="Exit with 3 above this share of rejects.  [default: 1.0]",
 )
 @batch_size_option
 @actors_option
@@ -84,7 +84,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option(
     "--plan",
     type=EXISTING_FILE,
-    help="Result of `tagstream plan --format json`, kept with the job.",
+    help="JSON of `tagstream plan`, kept with the job.",
 )
 @verbose_option
 def label(
