@@ -6,23 +6,26 @@ import logging
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from jobs.console.log import is_json, say, say_trouble
-from jobs.console.process import EXIT_FAILED, exit_code_of, terminate
+from jobs.console.process import EXIT_FAILED, command_line, exit_code_of, terminate
 from pipeline.errors import RunLockedError, TagstreamError
-from pipeline.text import one_line
+from pipeline.text import conceal, one_line
 
 # Every verb with its line in `tagstream --help`. The verb `import-nxtp` is the function `import_nxtp` of the module
 # jobs/verbs/import_nxtp.py; all others follow the same rule. A verb's own help does not import Ray or torch, which take
 # seconds: imports that bring them in stand inside the functions that need them.
 _SHORT_HELP = {
     "bench": "Measure how fast this machine reads, decodes, labels and commits.",
-    "compact": "Merge many files into few: faster queries.",
+    "compact": "Merge many small files into a few large ones, for faster queries.",
     "compare": "Compare two runs: labels gained and lost, recall, rejects.",
     "demo": "Label sample images and query them in SQL.",
     "demo-corpus": "Make scenes with known content, as WebDataset shards.",
@@ -30,7 +33,7 @@ _SHORT_HELP = {
     "export": "Export images and labels to other tools.",
     "import-nxtp": "Make a model folder of the public NXTP checkpoint.",
     "jobs": "List the jobs of a Ray cluster; show, follow or stop one.",
-    "label": "Label a source into a store; again, to resume or to label what is new.",
+    "label": "Label the images of a source; again, to resume or to label new ones.",
     "models": "List models of the hub to label with: licence, size, what was verified.",
     "pack": "Pack a folder of images into WebDataset shards.",
     "plan": "Predict what labelling a source will take, from a sample.",
@@ -39,11 +42,11 @@ _SHORT_HELP = {
     "retry": "Try rejected samples again.",
     "score": "Score a list of names for a handful of images.",
     "sql": "Query a store in SQL.",
-    "status": "Show what a store holds, and whether it adds up.",
+    "status": "Show what a store holds, and whether its numbers add up.",
     "submit": "Run a verb on a Ray cluster, as a job of its own.",
-    "thresholds": "Learn from which score on the labels of each name are right.",
-    "train": "Train a recognizer; --resume goes on where a run stopped.",
-    "truncate": "Cut a model's decoder to its first blocks, to train a smaller model from.",
+    "thresholds": "Learn for each name the score from which its labels are right.",
+    "train": "Train a recognizer; --resume continues where training stopped.",
+    "truncate": "Keep the first blocks of a model's decoder, to train a smaller model.",
 }
 
 
@@ -95,6 +98,7 @@ def main() -> NoReturn:
     """Runs the command; every failure is one sentence on stderr and a non-zero exit."""
     signal.signal(signal.SIGTERM, terminate)
     try:
+        _check_working_directory()
         code = tagstream(prog_name="tagstream", standalone_mode=False)
     except click.ClickException as error:
         if is_json():
@@ -115,11 +119,32 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     except Exception as error:
-        if not is_json():
-            raise
-        say_trouble(one_line(error), error)
+        _tell_of_fault(error)
         code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_working_directory() -> None:
+    """Raises TagstreamError where the working directory was deleted: libraries fail there with errors of any kind."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise TagstreamError("the working directory does not exist any more; change to one that does") from error
+
+
+def _tell_of_fault(error: Exception) -> None:
+    """Tells of an error in the code in one sentence; its traceback goes to a file, or with --verbose to stderr."""
+    if is_json():
+        say_trouble(one_line(error), error)
+        return
+    trace = conceal("".join(traceback.format_exception(error)))
+    if "--verbose" in sys.argv:
+        click.echo(trace, err=True, nl=False)
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="tagstream-error-", suffix=".txt", delete=False) as file:
+        file.write(f"{command_line()}\n\n{trace}")
+    what = f"{type(error).__name__}: {one_line(error)}"
+    say(f"this is a fault of tagstream: {what}; its traceback is in {file.name}", level=logging.ERROR, prefix="Error: ")
 
 
 if __name__ == "__main__":

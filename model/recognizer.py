@@ -9,7 +9,6 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -19,6 +18,7 @@ from model.configuration import RecognizerConfig
 from model.ending import Ending
 from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
+from model.image_input import ImageInput, read_image, read_images
 from model.list_decoding import decode_lists
 from model.listed_names import ListedNames, score_names
 from model.modeling import Prefix, RecognizerModel
@@ -61,12 +61,13 @@ class Recognizer:
         Args:
             path: a local folder, `org/name` or `org/name@revision` of the hub, or `demo`: the model that comes along.
             device: default the first GPU where there is one, else the CPU.
-            dtype: float32, bfloat16 or float16; default the dtype the weights are stored in.
+            dtype: float32, bfloat16, float16, or `stored` for the dtype the weights are stored in; default float32 on a
+                CPU, which is slow at the others, else `stored`.
         """
         folder = resolve_folder(path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         module, report = RecognizerModel.from_pretrained(
-            folder, dtype=_as_dtype(dtype) or "auto", use_safetensors=True, output_loading_info=True
+            folder, dtype=_as_dtype(dtype, torch.device(device)), use_safetensors=True, output_loading_info=True
         )
         wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
         if wrong:
@@ -103,18 +104,18 @@ class Recognizer:
         return self.module.dtype
 
     def label(
-        self, images: Sequence[Image.Image | bytes], top_k: int = 20, ranking: str = "prob", **options: Any
+        self, images: Sequence[ImageInput], top_k: int = 20, ranking: str = "prob", **options: Any
     ) -> list[list[Label]]:
         """Labels of each image, best first.
 
         Args:
-            images: PIL images or encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF).
+            images: paths, encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF) or PIL images, in any mixture.
             top_k, ranking, options: as in `label_pixels`.
 
-        Raises ImageDecodeError where bytes are no readable image.
+        Raises ImageDecodeError where a file or bytes are no readable image, TypeError for what is none of these.
         """
-        crops = [self.preprocessor.view(image) for image in images]
-        return self.label_pixels(self.prepare(crops), top_k, ranking, **options)
+        views = [self.preprocessor.view(image) for image in read_images(images)]
+        return self.label_pixels(self.prepare(views), top_k, ranking, **options)
 
     def label_pixels(
         self,
@@ -248,26 +249,26 @@ class Recognizer:
         return self.tokenizer.decode(list(body)).strip() if body else ""
 
     @torch.inference_mode()
-    def score(self, images: Sequence[Image.Image | bytes], names: Sequence[str]) -> Tensor:
+    def score(self, images: Sequence[ImageInput], names: Sequence[str]) -> Tensor:
         """Log probability that the model writes each of these names for each image, float32 [images, names].
 
         It is that of the name's tokens and of the delimiter behind them. The ranking "prob" gives the same probability
         to a label that one branch alone spells.
 
         Args:
-            images: PIL images or encoded bytes, as in `label`.
+            images: as in `label`.
             names: labels of your own list, each spelled as the model would write it.
 
         Raises ImageDecodeError where bytes are no readable image, ValueError where a name cannot be a label.
         """
-        pixel_values = self.prepare([self.preprocessor.view(image) for image in images])
+        pixel_values = self.prepare([self.preprocessor.view(image) for image in read_images(images)])
         listed = self.list_names([[name] for name in names], len(pixel_values))
         (scores,) = self.score_prepared(pixel_values, [listed])
         return scores
 
     def explain(
         self,
-        image: Image.Image | bytes,
+        image: ImageInput,
         top_k: int = 10,
         ranking: str = "prob",
         *,
@@ -276,13 +277,13 @@ class Recognizer:
         """The labels that `label` gives this image (by one-shot sampling), and which patches each one looked at.
 
         Args:
-            image: a PIL image or encoded bytes.
+            image: a path, encoded bytes or a PIL image.
             top_k, ranking, max_label_tokens: as in `label_pixels`.
 
         Raises ImageDecodeError where bytes are no readable image.
         """
         find_ranking(ranking)
-        upright, size = self.preprocessor.open_upright(image), self.preprocessor.image_size
+        upright, size = self.preprocessor.open_upright(read_image(image)), self.preprocessor.image_size
         pixel_values = self.prepare([np.asarray(resize_and_crop(upright, size))])
         sampled = self.sample(pixel_values, top_k, max_label_tokens=max_label_tokens)
         (labels,) = self.rank(sampled, ranking)
@@ -327,9 +328,14 @@ def _mark_nothing(part: str) -> None:
     pass
 
 
-def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
-        return cast(torch.dtype, getattr(torch, dtype))
-    return dtype
+def _as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | str:
+    """The dtype to load weights in, as transformers takes it: `auto` is the one that they are stored in."""
+    if dtype is None:
+        dtype = "float32" if device.type == "cpu" else "stored"
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "stored":
+        return "auto"
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}, stored")
+    return cast(torch.dtype, getattr(torch, dtype))

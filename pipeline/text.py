@@ -57,3 +57,8 @@ def without_traceback(message: str) -> str:
     """A library's message of which Python's traceback is a part, with the traceback's last line in its place."""
     before, traceback, calls = message.partition("Traceback (most recent call last):")
     return before + calls.strip().split("\n")[-1] if traceback else message
+
+
+def counted(n: int, thing: str) -> str:
+    """A number of things in words: 1 image, 2,000 images."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"

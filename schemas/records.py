@@ -86,7 +86,7 @@ class JobRecord(_JsonRecord):
     labelling_s: float
     """Seconds from the first to the last result."""
     images_per_s: float
-    """Images a second over `labelling_s`."""
+    """Images a second over `labelling_s`; 0 where that is less than two seconds, which tell nothing."""
     seconds_by_stage: dict[str, float] = field(default_factory=dict)
     """Busy seconds of all workers together: read, decode, infer, write."""
     workers: dict[str, Any] = field(default_factory=dict)
@@ -105,6 +105,12 @@ class JobRecord(_JsonRecord):
     """The arguments that led to the source, where they are other ones than those of the run."""
     n_flat: int = 0
     """How many of the labelled images showed the model one colour alone."""
+    ray_start_s: float = 0.0
+    """Seconds until Ray had started or was joined."""
+    workers_start_s: float = 0.0
+    """Seconds from then to the first result: workers start and load the model."""
+    n_strange: int = 0
+    """How many of the images do not look like the scenes that the demo model knows; 0 for every other model."""
     lists: list[str] = field(default_factory=list)
     """Versions of the lists of names that were scored."""
     n_shards_listed: int = 0

@@ -75,14 +75,15 @@ def is_progress(line: str) -> bool:
 def describe(at: ProgressSnapshot, elapsed_s: float) -> str:
     """The live line of a labelling job after so many seconds."""
     if not at.n_images:
-        return f"{at.phase} ... {clock(elapsed_s)}"
+        return f"{at.phase} ... {clock(at.phase_s)}"
     parts = [
         f"{at.n_shards_done:,}/{at.n_shards:,} shards",
         f"{at.n_images:,} images",
-        f"{at.images_per_s:,.0f} images/s",
         f"{at.n_rejected:,} rejected",
         f"{clock(elapsed_s)} elapsed",
     ]
+    if at.images_per_s:
+        parts.insert(2, f"{at.images_per_s:,.{0 if at.images_per_s >= 10 else 1}f} images/s")
     if at.eta_s is not None:
         parts.append(f"{clock(at.eta_s)} to go")
     return " · ".join(parts)

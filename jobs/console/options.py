@@ -17,6 +17,8 @@ from pipeline.sources.shard import ColumnNames
 class FiniteRange(click.FloatRange):
     """A number within a range, never nan or infinite: click's own range accepts nan."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
@@ -24,8 +26,25 @@ class FiniteRange(click.FloatRange):
         return number
 
     def _describe_range(self) -> str:
-        # Click would describe a range without ends as "x<=None".
-        return "" if self.min is None and self.max is None else super()._describe_range()
+        return describe_range(self.min, self.max, self.min_open)
+
+
+class WholeRange(click.IntRange):
+    """A whole number within a range, which help describes in words."""
+
+    name = "number"
+
+    def _describe_range(self) -> str:
+        return describe_range(self.min, self.max, self.min_open)
+
+
+def describe_range(low: float | None, high: float | None, is_above_low: bool) -> str:
+    """A range in words: `1 to 200`, `0 or more`, `above 0, up to 1`; empty for one without ends."""
+    if low is None:
+        return "" if high is None else f"up to {high:g}"
+    if is_above_low:
+        return f"above {low:g}" + ("" if high is None else f", up to {high:g}")
+    return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
 
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False)
@@ -38,7 +57,9 @@ read_run_option = click.option("--run", help=f"{_RUN}  [default: latest]")
 changed_run_option = click.option("--run", help=f"{_RUN}  [default: the only one]")
 only_run_option = click.option("--run", help=f"{_RUN}  [default: all]")
 truth_option = click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
-vocabulary_option = click.option("--vocabulary", type=EXISTING_FILE, help="TOML or CSV.  [default: built in]")
+vocabulary_option = click.option(
+    "--vocabulary", type=EXISTING_FILE, help="Names of labels, as TOML or CSV.  [default: built in]"
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 
 _LIST = "A list's version or its unique beginning."
@@ -65,20 +86,22 @@ model_option = click.option(
     "--model",
     default="demo",
     show_default=True,
-    help="Folder, org/name[@revision] of the Hugging Face hub, or s3:// folder; see `tagstream models`.",
+    help="Folder, org/name[@revision] of the hub, s3://; see `tagstream models`.",
 )
-top_k_option = click.option("--top-k", type=int, help="Branches decoded an image, 1 to 200.  [default: 20]")
-batch_size_option = click.option("--batch-size", type=int, help="Images labelled at once.  [default: by device]")
-actors_option = click.option("--actors", type=int, help="Labelling actors.  [default: one a GPU, or by CPUs]")
+top_k_option = click.option("--top-k", type=int, metavar="N", help="Labels looked for, 1 to 200.  [default: 20]")
+batch_size_option = click.option(
+    "--batch-size", type=int, metavar="N", help="Images labelled together.  [default: by device]"
+)
+actors_option = click.option("--actors", type=int, metavar="N", help="Labelling processes.  [default: by device]")
 
 ray_address_option = click.option(
-    "--address", help="Ray cluster to join, host:port or auto.  [default: that whose job this is, or this machine]"
+    "--address", help="Ray cluster to join, host:port or auto.  [default: this job's, or this machine]"
 )
 head_address_option = click.option(
     "--address", help="Head of the cluster, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
 )
-lock_option = click.option("--lock", is_flag=True, help="Exit 5 at once if another job has the run.")
-verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log.")
+lock_option = click.option("--lock", is_flag=True, help="Exit with 5 if another job works on the run.")
+verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log, and tracebacks.")
 
 
 def column_options(command: Any) -> Any:
@@ -102,10 +125,8 @@ def column_names(flags: dict[str, Any]) -> ColumnNames:
 def names_options(command: Any) -> Any:
     """The options `--names`, `--names-top` and `--names-min-score` of a verb."""
     for option in (
-        click.option(
-            "--names-min-score", type=FiniteRange(0, 1), help="Keep only names of at least this score.  [default: 0]"
-        ),
-        click.option("--names-top", type=click.IntRange(0), help="Names kept an image; 0: all.  [default: 20]"),
+        click.option("--names-min-score", type=FiniteRange(0, 1), help="Lowest score kept.  [default: 0]"),
+        click.option("--names-top", type=WholeRange(0), help="Names kept; 0: all.  [default: 20]"),
         click.option("--names", multiple=True, type=EXISTING_FILE, help="List of names to score; may be repeated."),
     ):
         command = option(command)
@@ -143,8 +164,8 @@ def log_format_option(command: Any) -> Any:
 def closing_options(command: Any) -> Any:
     """The options `--summary` and `--notify` of a verb."""
     for option in (
-        click.option("--notify", metavar="COMMAND|URL", help="Gets the same JSON: on stdin, or by POST."),
-        click.option("--summary", metavar="FILE", help="How it ended, as JSON; local or s3://."),
+        click.option("--notify", metavar="COMMAND|URL", help="Send it to a command's stdin, or by POST."),
+        click.option("--summary", metavar="FILE", help="Write the outcome as JSON, local or s3://."),
     ):
         command = option(command)
     return command

@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from jobs.console.log import TIME_MARK, is_json, render
+from pipeline.cluster.ray_session import log_folder
 from pipeline.errors import RunLockedError
 
 EXIT_FAILED = 1
@@ -25,7 +26,7 @@ EXIT_TERMINATED = 143
 _EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
 _LAST_WORDS = (
     "the job's process was ended from outside: killed, perhaps because the machine is out of memory, or Ray "
-    "lost its head process (logs: /tmp/ray/session_latest/logs)."
+    "lost its head process (logs: {logs})."
 )
 # What `job_process` says of a job that only measures.
 NOTHING_KEPT = {"kept": "nothing is kept", "again": "run the same command to begin anew"}
@@ -65,7 +66,7 @@ def job_process(kept: str = "what is done is kept", again: str = "run the same c
         # Only the main thread may handle signals; here the process belongs to another program.
         yield
         return
-    with _last_words(f"{_LAST_WORDS} {kept.capitalize()}; {again}.") as spoken:
+    with _last_words(f"{_LAST_WORDS.format(logs=log_folder())} {kept.capitalize()}; {again}.") as spoken:
 
         def stop_at_once(number: int, _: object) -> NoReturn:
             spoken()

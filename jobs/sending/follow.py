@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.console.live_line import draw, is_progress
+from jobs.console.paste import to_paste
 
 if TYPE_CHECKING:
     from pipeline.cluster.submission import JobCluster
@@ -31,8 +32,9 @@ def follow(cluster: JobCluster, job_id: str) -> int:
                 draw("")
             click.echo(line, err=is_progress(line))
     except KeyboardInterrupt:
+        about = to_paste("jobs", job_id, "--address", cluster.address)
         click.echo(
-            f"\nNo longer following; the job goes on. Again: tagstream jobs {job_id} --follow, its end: --stop",
+            f"\nNo longer following; the job goes on. To follow it again: {about} --follow; to stop it: {about} --stop",
             err=True,
         )
         raise

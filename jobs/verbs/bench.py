@@ -21,11 +21,11 @@ from jobs.console.process import NOTHING_KEPT, job_process
 )
 @click.option("--folder", help="Write generated data below this folder; it is deleted.  [default: temporary folder]")
 @click.option("--store", help="Commit below this directory or s3:// prefix; the data is deleted.  [default: --folder]")
-@format_option("table", "json")
+@format_option("table", "csv", "json")
 def bench(output: str, **options: Any) -> None:
     """Measure how many images this machine reads, decodes and labels a second, and how many shards it commits. Each
     stage runs alone, on generated data; the result is the median of five repetitions, with the slowest and the fastest.
-    Use it to compare machines; `tagstream plan` predicts a whole job. Files that were read before come from memory.
+    Use it to compare machines; `tagstream plan` predicts a whole job. Files that were read before are in memory.
 
     \b
     tagstream bench
@@ -40,8 +40,12 @@ def bench(output: str, **options: Any) -> None:
     if output == "json":
         click.echo(json.dumps(asdict(measured), indent=2))
         return
+    rows = [(speed.what, speed.median, speed.low, speed.high, speed.unit) for speed in measured.speeds]
+    columns = ("stage", "median", "slowest", "fastest", "unit")
+    if output == "csv":
+        print_rows(columns, rows, output)
+        return
     for name, value in {"date": measured.date, **measured.hardware, "data": measured.data}.items():
         click.echo(f"{name:<10}{value}")
     click.echo(f"{'versions':<10}{', '.join(f'{name} {version}' for name, version in measured.versions.items())}\n")
-    rows = [(speed.what, speed.median, speed.low, speed.high, speed.unit) for speed in measured.speeds]
-    print_rows(("stage", "median", "slowest", "fastest", "unit"), rows)
+    print_rows(columns, rows)

@@ -15,6 +15,7 @@ from jobs.closing.closing import closing
 from jobs.closing.outcome import Outcome
 from jobs.closing.summary import summarize_comparison
 from jobs.console.options import (
+    WholeRange,
     closing_options,
     format_option,
     labels_options,
@@ -46,7 +47,7 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
 @click.argument("run_a")
 @click.argument("run_b")
 @click.option(
-    "--k", type=click.IntRange(1, _MAX_K), help="Labels an image.  [default: 10, or fewer where one run has fewer]"
+    "--k", type=WholeRange(1, _MAX_K), help="Labels of each image.  [default: 10, or fewer where one run has fewer]"
 )
 @labels_options
 @truth_option
@@ -56,10 +57,10 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
     "conditions",
     multiple=True,
     metavar="CONDITION",
-    help="Exit 4 if it holds.",
+    help="Exit with 4 if this holds.",
 )
 @closing_options
-@format_option("table", "json")
+@format_option("table", "csv", "json")
 def compare(
     store: str,
     run_a: str,
@@ -103,6 +104,8 @@ def compare(
         comparison = compare_runs(connection, *runs, compared_k, truth)
         if output == "json":
             click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
+        elif output == "csv":
+            print_rows(["measure", "difference", "low", "high"], _difference_rows(comparison), output)
         else:
             _print(comparison, truth)
         outcome.alarms = [condition.text for condition in parsed if condition.holds(comparison)]
@@ -198,6 +201,12 @@ def _print(comparison: Comparison, truth: str) -> None:
         click.echo("\nMost changed names, in images:\n")
         of_names = [(change.name, change.n_both, change.n_lost, change.n_gained) for change in changed]
         print_rows(["name", "both", "A alone", "B alone"], of_names)
+
+
+def _difference_rows(comparison: Comparison) -> list[tuple[object, ...]]:
+    """One row a measure: B minus A, and its interval; the rate of rejects has none."""
+    rows: list[tuple[object, ...]] = [("reject_rate", comparison.reject_rate_difference, None, None)]
+    return rows + [(name, found.value, found.low, found.high) for name, found in comparison.differences.items()]
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from importlib.resources import files
 import click
 
 from jobs.console.output import print_result
+from jobs.console.paste import to_paste
 from jobs.verbs.label import report, run_job
 from jobs.verbs.report import print_report
 from model.folder import DEMO_MODEL
@@ -50,7 +51,7 @@ def demo(store: str) -> None:
     recall = _RECALL.format(which="" if len(Store(store).run_names()) == 1 else f" WHERE run = '{run}'")
     click.echo("\nThe first images, their captions and best labels:\n")
     print_result(connection.execute(_FIRST_LABELS, {"run": run}))
-    click.echo(f'\ntagstream sql {store} "{recall}"\n')
+    click.echo(f"\n{to_paste('sql', store, recall)}\n")
     print_result(run_query(connection, recall))
     click.echo("")
     out = f"{store.rstrip('/')}.html"
@@ -58,8 +59,9 @@ def demo(store: str) -> None:
     made.write()
     print_report(made)
     click.echo(
-        "\nNext, your own images (a folder, WebDataset tars or Parquet; local or s3://). The demo's model knows such"
+        "\nNext, your own images (a folder, WebDataset tars or Parquet files; local or s3://). The demo model knows"
     )
-    click.echo("scenes alone; photographs need another one:")
-    click.echo("  .venv/bin/tagstream label FOLDER --store my-store --model MODEL")
-    click.echo("  .venv/bin/tagstream --help")
+    click.echo("only scenes like these; photographs need another model:")
+    click.echo(f"  {to_paste('models')}")
+    click.echo(f"  {to_paste('label', 'FOLDER', '--store', 'my-store', '--model', 'MODEL')}")
+    click.echo(f"  {to_paste('--help')}")

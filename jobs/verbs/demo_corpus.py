@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from PIL import Image
 
+from jobs.console.options import WholeRange
 from jobs.demo.scenes import draw_scene, read_pictograms
 
 _FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
@@ -18,12 +19,10 @@ _SHARD_SIZE = 1000
 
 @click.command("demo-corpus")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the shards.")
-@click.option("--images", default=10_000, show_default=True, type=click.IntRange(1), help="How many scenes.")
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="The same seed gives the same scenes."
-)
-@click.option("--shard-size", default=_SHARD_SIZE, show_default=True, type=click.IntRange(1), help="Scenes in a shard.")
-@click.option("--max-objects", default=6, show_default=True, type=click.IntRange(1, 6), help="Most objects in a scene.")
+@click.option("--images", default=10_000, show_default=True, type=WholeRange(1), help="How many scenes.")
+@click.option("--seed", default=0, show_default=True, type=WholeRange(0), help="The same seed gives the same scenes.")
+@click.option("--shard-size", default=_SHARD_SIZE, show_default=True, type=WholeRange(1), help="Scenes in a shard.")
+@click.option("--max-objects", default=6, show_default=True, type=WholeRange(1, 6), help="Most objects in a scene.")
 @click.option("--font", default=_FONT, show_default=True, type=click.Path(path_type=Path), help="Noto Color Emoji.")
 def demo_corpus(out: Path, images: int, seed: int, shard_size: int, max_objects: int, font: Path) -> None:
     """Compose scenes of one to six pictograms with captions and truth; write them to OUT/scenes-00000.tar, ...

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.console.chosen_run import find_chosen_run
-from jobs.console.options import overwrite_option, read_run_option
+from jobs.console.options import WholeRange, overwrite_option, read_run_option
 from jobs.console.output import print_rows
 from pipeline.catalog.result_file import ResultFile, find_result_file
-from pipeline.explanation.subject import Subject, find_file, find_image
+from pipeline.explanation.subject import Subject, find_file, find_image, find_strangeness
 from pipeline.explanation.subject import explain as explain_subject
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _SUFFIXES = (".html", ".png")
 @click.option("--model", help="As for `label`.  [default: the run's]")
 @click.option("--store", help="Store that has IMAGE, which is then a key.")
 @read_run_option
-@click.option("--top-k", type=click.IntRange(1, 200), help="Labels to explain.  [default: the run's, or 10]")
+@click.option("--top-k", type=WholeRange(1, 200), help="Labels to explain.  [default: the run's, or 10]")
 @overwrite_option
 def explain(
     image: str,
@@ -62,12 +62,15 @@ def explain(
         else find_file(image, str(model), top_k)
     )
     explanation = explain_subject(subject)
-    _write(explanation, subject, suffix, file)
+    note = find_strangeness(subject)
+    _write(explanation, subject, suffix, file, note)
+    if note:
+        click.echo(f"Note: {note}.", err=True)
     print_rows(["label", "score"], [(explained.label.text, explained.label.score) for explained in explanation.labels])
     click.echo(f"Written: {out}")
 
 
-def _write(explanation: Explanation, subject: Subject, suffix: str, file: ResultFile) -> None:
+def _write(explanation: Explanation, subject: Subject, suffix: str, file: ResultFile, note: str | None) -> None:
     # Bring in torch, which takes seconds to import.
     from pipeline.explanation.drawing import write_picture
     from pipeline.explanation.page import explanation_page
@@ -76,4 +79,4 @@ def _write(explanation: Explanation, subject: Subject, suffix: str, file: Result
         if suffix == ".png":
             write_picture(explanation, subject.address, stream)
         else:
-            stream.write(explanation_page(explanation, subject).encode())
+            stream.write(explanation_page(explanation, subject, note).encode())

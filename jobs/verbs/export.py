@@ -12,6 +12,7 @@ from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import (
     EXISTING_FILE,
     FiniteRange,
+    WholeRange,
     labels_options,
     read_run_option,
     store_argument,
@@ -39,7 +40,7 @@ _NEXT = {
 @click.option("--out", required=True, help="Folder to make.")
 @read_run_option
 @click.option("--where", metavar="SQL", help="Only images that meet this condition.")
-@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only N of them, drawn by --seed.")
+@click.option("--sample", type=WholeRange(min=1), metavar="N", help="Only N of them, drawn at random by --seed.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--min-score", type=FiniteRange(), help="Only labels of at least this score.")
 @click.option("--images", is_flag=True, help="Copy the images too, from the source that was labelled.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.console.options import FiniteRange
+from jobs.console.paste import to_paste
 from model.fetching.hub_name import HubFile
 from model.fetching.refusal import ModelUnusableError
 
@@ -152,4 +153,4 @@ def _report(recognizer: Recognizer, out: Path) -> None:
     )
     click.echo(f"images are seen at {config.vision_config.image_size} px; the prompt's ids are {config.prompt_ids}")
     click.echo(LICENCE)
-    click.echo(f"next: tagstream label SOURCE --store STORE --model {out}")
+    click.echo(f"next: {to_paste('label', 'SOURCE', '--store', 'STORE', '--model', str(out))}")

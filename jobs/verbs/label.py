@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,15 +31,18 @@ from jobs.console.options import (
     top_k_option,
     verbose_option,
 )
+from jobs.console.paste import to_paste
 from jobs.console.process import command_line, job_process
 from model.folder import DEMO_MODEL
 from pipeline.forecast.forecast import Forecast
+from pipeline.labelling.progress import LABELLING, STARTING_RAY, STARTING_WORKERS
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.naming.name_list import DEFAULT_TOP, NameList, read_names
 from pipeline.settings.labelling import LabelSettings
 from pipeline.settings.toml_file import read_settings
 from pipeline.sources.contents import describe_skipped
 from pipeline.sources.listing import source_name
+from pipeline.text import counted
 from schemas import JobRecord
 
 if TYPE_CHECKING:
@@ -51,27 +55,29 @@ DEMO_NOTICE = (
     "The model is tagstream's demo model: it knows pictograms in composed scenes, not photographs; "
     "`tagstream models` lists models for photographs, name one with --model."
 )
+_WHY = "SELECT error, any_value(message) AS example, count(*) AS n FROM rejects GROUP BY error ORDER BY n DESC"
+_TOP_LABELS = "SELECT name, count(*) AS n FROM labels GROUP BY name ORDER BY n DESC LIMIT 10"
 # Flags that are also settings: a flag overrides --config.
 _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 
 
 @click.command
 @click.argument("source", nargs=-1, required=True)
-@click.option("--store", required=True, help="Directory or s3://bucket/prefix for the tables.")
+@click.option("--store", required=True, help="Folder or s3:// for the tables.")
 @model_option
 @top_k_option
-@click.option("--run", help="Name of the run.  [default: model name and fingerprint]")
+@click.option("--run", help="Name of the run.  [default: model, fingerprint]")
 @names_options
-@click.option("--limit", type=int, help="Stop at the end of the shard in which this many images are reached.")
+@click.option("--limit", type=int, metavar="N", help="Label N images; tars and Parquet files whole.")
 @click.option(
     "--changed",
     type=click.Choice(["keep", "relabel", "fail"]),
-    help="What to do with changed shards.  [default: keep]",
+    help="Changed shards.  [default: keep]",
 )
 @click.option(
     "--max-reject-rate",
     type=FiniteRange(0, 1),
-    help="Exit 3 if a larger share is rejected.  [default: 0.5, of 20 or more]",
+    help="Exit with 3 above this share of rejects.  [default: 0.5, of 20 or more]",
 )
 @click.option("--count-skipped", is_flag=True, help="Count what is left out as rejected, the first time.")
 @column_options
@@ -85,7 +91,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option(
     "--plan",
     type=EXISTING_FILE,
-    help="JSON of `tagstream plan`, recorded with the job.",
+    help="JSON of `tagstream plan`, kept with the job.",
 )
 @verbose_option
 def label(
@@ -119,6 +125,8 @@ def label(
         pending.job = LabelJob(_request(source, store, **flags))
         result = run_job(pending.job)
         report(result, store)
+        if result.record.n_labelled:
+            propose_next(store)
         outcome.alarms = judge(result, max_reject_rate, count_skipped)
         outcome.exit_code = EXIT_TOO_MANY_REJECTS if outcome.alarms else 0
     return outcome.exit_code
@@ -233,12 +241,39 @@ def _report_skipped(outcome: LabelOutcome) -> None:
 
 
 def _report_labelled(record: JobRecord, store: str) -> None:
-    click.echo(
-        f"Labelled {record.n_labelled:,} images in {record.n_shards_committed:,} shards: {record.n_labels:,} labels, "
-        f"{record.n_rejected:,} images rejected, {record.seconds:,.1f} s"
-    )
+    found = f"Labelled {counted(record.n_labelled, 'image')} in {counted(record.n_shards_committed, 'shard')}"
+    rejected = f"{counted(record.n_labels, 'label')}, {counted(record.n_rejected, 'image')} rejected"
+    click.echo(f"{found}: {rejected}, {record.seconds:,.1f} s")
+    click.echo(f"Time: {_describe_phases(record)}")
     if record.n_rejected:
-        click.echo(f'Why: tagstream sql {store} "SELECT stage, error, count(*) FROM rejects GROUP BY ALL"')
+        click.echo(f"Why: {to_paste('sql', store, '--run', record.run, _WHY)}")
     if record.n_flat:
         are = "1 image is" if record.n_flat == 1 else f"{record.n_flat:,} images are"
         click.echo(f"{are} of one colour to the model (images.flat): such labels mean little")
+
+
+def propose_next(store: str) -> None:
+    """Prints what people do after a job, as commands to paste."""
+    # The page of a store in a bucket is proposed for the working directory.
+    place = store.rstrip("/")
+    page = f"{place.rsplit('/', 1)[-1] if '://' in store else place}-report.html"
+    overwrite = ["--overwrite"] if Path(page).exists() else []
+    click.echo("Next:")
+    for words in (
+        ("sql", store, "--run", "latest", _TOP_LABELS),
+        ("report", store, "--out", page, *overwrite),
+        ("status", store),
+    ):
+        click.echo(f"  {to_paste(*words)}")
+
+
+def _describe_phases(record: JobRecord) -> str:
+    """Where the seconds went, and how many images a second that were while it labelled, where that can be told."""
+    phases = {
+        STARTING_RAY: record.ray_start_s,
+        STARTING_WORKERS: record.workers_start_s,
+        LABELLING: record.labelling_s,
+    }
+    told = ", ".join(f"{phase} {seconds:,.1f} s" for phase, seconds in phases.items())
+    rate = f" at {record.images_per_s:,.1f} images/s" if record.images_per_s else ""
+    return f"{told}{rate}"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.console.options import WholeRange
+from jobs.console.paste import to_paste
 from pipeline.sources.contents import describe_skipped
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _N_NAMES_SHOWN = 3
     help="COCO annotations, a JSON {file: captions}, or a JSONL, CSV or TSV with file_name and caption or labels. "
     "May be given several times.",
 )
-@click.option("--shard-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in a shard.")
+@click.option("--shard-size", type=WholeRange(min=1), default=1000, show_default=True, help="Images in a shard.")
 def pack(folder: str, out: str, captions: tuple[str, ...], shard_size: int) -> None:
     """Pack the images in FOLDER and its subfolders into shards 00000.tar, 00001.tar, ...
 
@@ -59,4 +61,4 @@ def _print_report(report: PackReport, out: str) -> None:
         click.echo(f"left out: {report.problems[0]}" + (f" (and {n_more:,} more)" if n_more else ""))
     if report.skipped:
         click.echo(f"left out: {describe_skipped(report.skipped)}")
-    click.echo(f"next: tagstream label {out} --store STORE")
+    click.echo(f"next: {to_paste('label', str(out), '--store', 'STORE')}")

@@ -9,6 +9,7 @@ import click
 from jobs.console.live_line import LiveLine, clock, describe
 from jobs.console.options import (
     FiniteRange,
+    WholeRange,
     actors_option,
     batch_size_option,
     column_names,
@@ -36,21 +37,21 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @click.option(
     "--sample",
     "n_images",
-    type=click.IntRange(1),
+    type=WholeRange(1),
     default=2000,
     show_default=True,
-    help="Images to label.",
+    help="Images to label for the forecast.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice of shards.")
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
-@click.option("--gpus", "n_gpus", type=click.IntRange(1), help="Predict for this many, from one here.")
+@click.option("--gpus", "n_gpus", type=WholeRange(1), help="Predict for this many GPUs from the one here.")
 @top_k_option
 @column_options
 @batch_size_option
 @actors_option
 @ray_address_option
 @config_option("TOML with further settings of `label`.")
-@format_option("table", "json")
+@format_option("table", "csv", "json")
 @verbose_option
 def plan(source: tuple[str, ...], model: str, config: str | None, output: str, **options: Any) -> None:
     """Label a sample of SOURCE and predict what `tagstream label` will take for all of it: time, cost, size of the
@@ -82,7 +83,25 @@ def plan(source: tuple[str, ...], model: str, config: str | None, output: str, *
         made = job.run()
     for note in job.notes:
         click.echo(f"Note: {note}.", err=True)
-    click.echo(made.to_json(), nl=False) if output == "json" else print_forecast(made)
+    if output == "json":
+        click.echo(made.to_json(), nl=False)
+    elif output == "csv":
+        print_rows(("what", "value", "low", "high"), estimate_rows(made), output)
+    else:
+        print_forecast(made)
+
+
+def estimate_rows(made: Forecast) -> list[tuple[object, ...]]:
+    """One row an estimate of a prediction: its value and its 95 % interval."""
+    estimates = {
+        "images": made.n_images,
+        "images_per_s": made.images_per_s,
+        "seconds": made.seconds,
+        "usd": made.usd,
+        "output_bytes": made.output_bytes,
+        "compacted_bytes": made.compacted_bytes,
+    }
+    return [(name, found.value, found.low, found.high) for name, found in estimates.items() if found is not None]
 
 
 def print_forecast(made: Forecast) -> None:
@@ -95,7 +114,7 @@ def print_forecast(made: Forecast) -> None:
         ("images", _range(made.n_images, lambda value: f"{value:,.0f}")),
         ("images/s", _range(made.images_per_s, lambda value: f"{value:,.1f}")),
         ("wall time", f"{_range(made.seconds, clock)}; {clock(made.start_up_s)} of it to start"),
-        ("cost", f"{_range(made.usd, lambda value: f'{value:,.2f}')} USD" if made.usd else "--price tells"),
+        ("cost", f"{_range(made.usd, lambda value: f'{value:,.2f}')} USD" if made.usd else "give --price to see it"),
         ("store", _range(made.output_bytes, _size)),
         ("compacted", _range(made.compacted_bytes, _size)),
         (

@@ -40,7 +40,9 @@ _WORST_IMAGES = 50
 @click.command
 @store_argument
 @read_run_option
-@click.option("--k", "ks", default="1,5,10,20", show_default=True, help="Numbers of labels, separated by commas.")
+@click.option(
+    "--k", "ks", default="1,5,10,20", show_default=True, help="How many labels to judge, separated by commas."
+)
 @click.option("--match", type=click.Choice(["exact", "wider", "semantic", "paper"]), default="exact", show_default=True)
 @labels_options
 @truth_option
@@ -50,8 +52,10 @@ _WORST_IMAGES = 50
     help="One row for each, instead of a summary.",
 )
 @vocabulary_option
-@click.option("--min-cosine", default=0.75, show_default=True, type=FiniteRange(-1, 1), help="Of a semantic hit.")
-@click.option("--embedder", help="Folder of all-MiniLM-L6-v2.  [default: of the extra `semantic`]")
+@click.option(
+    "--min-cosine", default=0.75, show_default=True, type=FiniteRange(-1, 1), help="Least cosine of a semantic hit."
+)
+@click.option("--embedder", help="Folder of all-MiniLM-L6-v2.  [default: from the extra `semantic`]")
 @format_option("table", "csv", "json")
 def recall(store: str, ks: str, match: str, by: str | None, output: str, **options: Any) -> None:
     """Compare the first k labels of STORE's images with their truth: given labels, or the nouns of captions.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from jobs.console.chosen_run import find_chosen_run
 from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import (
     FiniteRange,
+    WholeRange,
     labels_options,
     overwrite_option,
     read_run_option,
@@ -28,10 +30,10 @@ from pipeline.report.job import Report, ReportRequest
 @click.option("--compare", metavar="RUN", help="Show what the run gained and lost against this one.")
 @click.option(
     "--sample",
-    type=click.IntRange(1, 5000),
+    type=WholeRange(1, 5000),
     default=500,
     show_default=True,
-    help="Pictures, drawn by --seed.",
+    help="Number of pictures, drawn at random by --seed.",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--where", metavar="SQL", help="Only pictures of images that meet this condition.")
@@ -41,7 +43,7 @@ from pipeline.report.job import Report, ReportRequest
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
 @click.option("--max-mb", type=FiniteRange(min=1), default=50, show_default=True, help="Largest size of the file.")
 @overwrite_option
-def report(store: str, run: str | None, vocabulary: str | None, **options: Any) -> None:
+def report(store: str, out: str, run: str | None, vocabulary: str | None, **options: Any) -> None:
     """Write one HTML file about a run of STORE: a sample of its images with their labels and their truth, and charts of
     the whole run. The file can be opened from a disk, without a network.
 
@@ -52,9 +54,11 @@ def report(store: str, run: str | None, vocabulary: str | None, **options: Any) 
     tagstream report STORE --out cats.html --where "image_id IN (SELECT image_id FROM images_with('cat'))"
     tagstream report STORE --run NEW --compare OLD --out changes.html
     """
+    if PurePosixPath(out).suffix.lower() not in ("", ".html", ".htm"):
+        raise click.UsageError(f"--out is {out}; a report is one HTML page, expected a name in .html")
     words = read_vocabulary(vocabulary)
     run = find_chosen_run(store, run)
-    made = Report(ReportRequest(store=store, run=run, vocabulary=words, vocabulary_path=vocabulary, **options))
+    made = Report(ReportRequest(store=store, out=out, run=run, vocabulary=words, vocabulary_path=vocabulary, **options))
     with LiveLine(lambda elapsed_s: f"{_describe(made)} · {clock(elapsed_s)} elapsed"):
         made.write()
     print_report(made)

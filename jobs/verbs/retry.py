@@ -21,6 +21,7 @@ from jobs.console.options import (
 )
 from jobs.console.process import command_line
 from jobs.verbs.label import run_job
+from pipeline.text import counted
 from schemas import JobRecord
 
 
@@ -60,7 +61,7 @@ def _report(record: JobRecord, store: str) -> None:
         click.echo(f"Nothing to do: run {record.run} has no such rejected samples that can be read again.")
         return
     click.echo(
-        f"Tried {record.n_images:,} rejected samples of {record.n_shards_committed:,} shards again: "
+        f"Tried {counted(record.n_images, 'rejected sample')} of {counted(record.n_shards_committed, 'shard')} again: "
         f"{record.n_labelled:,} labelled, {record.n_rejected:,} still rejected, {record.seconds:,.1f} s"
     )
     click.echo(f"Run {record.run} in {store}")

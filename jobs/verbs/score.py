@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from jobs.console.options import EXISTING_FILE, format_option, model_option
+from jobs.console.options import EXISTING_FILE, WholeRange, format_option, model_option
 from jobs.console.output import print_rows
 from pipeline.naming.image_scores import score_images
 from pipeline.naming.name_list import DEFAULT_TOP, read_names
@@ -14,7 +14,7 @@ from pipeline.naming.name_list import DEFAULT_TOP, read_names
 @click.argument("images", nargs=-1, required=True)
 @click.option("--names", required=True, type=EXISTING_FILE, help="One name a line, or a vocabulary (.toml, .csv).")
 @model_option
-@click.option("--top", type=click.IntRange(0), default=DEFAULT_TOP, show_default=True, help="Names an image; 0: all.")
+@click.option("--top", type=WholeRange(0), default=DEFAULT_TOP, show_default=True, help="Names an image; 0: all.")
 @format_option("table", "csv", "json")
 def score(images: tuple[str, ...], names: str, model: str, top: int, output: str) -> None:
     """Score the names of a list for IMAGES: files, local or s3://.

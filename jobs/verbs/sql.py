@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import PurePosixPath
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 import click
 
@@ -20,7 +21,7 @@ from jobs.console.options import (
 from jobs.console.output import columns_and_rows, print_result
 from jobs.console.row_formats import write_csv, write_json, write_parquet
 from jobs.verbs.sql_prompt import run_prompt
-from jobs.verbs.sql_query import run_interruptibly
+from jobs.verbs.sql_query import run_interruptibly, split_queries
 from pipeline.catalog.connection import Connection, query_rows, run_query
 from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.result_file import ResultFile, find_result_file, stream_batches
@@ -61,9 +62,10 @@ def sql(
     vocabulary: str | None,
     thresholds: str | None,
 ) -> None:
-    """Run one SQL QUERY (DuckDB's dialect) over STORE, local or s3://, and print the result.
+    """Run a SQL QUERY (DuckDB's dialect) over STORE, local or s3://, and print the result.
 
-    Without QUERY, a prompt opens on a terminal; elsewhere the query is read from standard input.
+    QUERY may be the name of a .sql file. Without QUERY, a prompt opens on a terminal; elsewhere standard input is read.
+    Several queries, each ended by a semicolon, print one table each.
 
     Views: images (one row a sample), labels (one row a label), listed_labels (scores of --names of `tagstream label`),
     rejects, truth (given labels), runs, jobs, lists. --labels says which labels the view labels and the macros have.
@@ -117,8 +119,16 @@ def _format(output: str | None, out: str | None, overwrite: bool) -> str:
 
 
 def _read_query(query: str | None) -> str:
-    """The text of the query; None reads it from standard input."""
-    content = sys.stdin.buffer.read() if query is None else query.encode("utf-8", "surrogateescape")
+    """The text of the query; None reads it from standard input, the name of a .sql file from that file."""
+    if query is None:
+        content = sys.stdin.buffer.read()
+    elif query.lower().endswith(".sql") and "\n" not in query:
+        try:
+            content = Path(query).read_bytes()
+        except OSError as error:
+            raise click.UsageError(f"the query {query} cannot be read as a file: {error.strerror}") from error
+    else:
+        content = query.encode("utf-8", "surrogateescape")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -141,8 +151,16 @@ def _tell_of_several_runs(connection: Connection) -> None:
 def _print(connection: Connection, query: str, output: str) -> None:
     if output == "parquet":
         run_interruptibly(connection, lambda: write_parquet(stream_batches(connection, query), sys.stdout.buffer))
-    else:
-        run_interruptibly(connection, lambda: print_result(run_query(connection, query), output))
+        return
+    queries = (split_queries(connection, query) if output == "table" else []) or [query]
+    for number, text in enumerate(queries):
+        if number:
+            click.echo()
+        run_interruptibly(connection, partial(_print_query, connection, text, output))
+
+
+def _print_query(connection: Connection, query: str, output: str) -> int:
+    return print_result(run_query(connection, query), output)
 
 
 def _write(connection: Connection, query: str, output: str, file: ResultFile) -> int:

@@ -15,9 +15,10 @@ from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from jobs.console.output import print_result
-from jobs.verbs.sql_query import run_interruptibly
+from jobs.verbs.sql_query import run_interruptibly, split_queries
 from pipeline.catalog.connection import Connection, query_rows, run_query
 from pipeline.errors import TagstreamError
 from pipeline.text import one_line, printable
@@ -58,6 +59,7 @@ def run_prompt(connection: Connection, store: str, output: str) -> None:
         prompt_continuation=_CONTINUED.rjust(len(prompt)),
         completer=WordCompleter(completions(connection), ignore_case=True),
         complete_while_typing=False,
+        key_bindings=_leaving(),
         history=_open_history(),
     )
     several = f" It holds {len(runs)} runs; --run narrows the views to one." if len(runs) > 1 else ""
@@ -72,6 +74,17 @@ def run_prompt(connection: Connection, store: str, output: str) -> None:
             continue
         except EOFError:
             return
+
+
+def _leaving() -> KeyBindings:
+    """Ctrl-D leaves on every empty line, also on one that continues a query, as other prompts do."""
+    bindings = KeyBindings()
+
+    @bindings.add("c-d", filter=Condition(lambda: not get_app().current_buffer.document.current_line.strip()))
+    def leave(event: KeyPressEvent) -> None:
+        event.app.exit(exception=EOFError)
+
+    return bindings
 
 
 def _prompt_of(runs: Sequence[str]) -> str:
@@ -142,19 +155,10 @@ def _obey(connection: Connection, text: str, output: str) -> None:
         elif command.startswith("."):
             raise TagstreamError(f"there is no {printable(command)}; .help lists what there is")
         else:
-            for query in _split(connection, text):
+            for query in split_queries(connection, text):
                 _answer(connection, query, output)
     except TagstreamError as error:
         click.echo(f"Error: {error}", err=True)
-
-
-def _split(connection: Connection, text: str) -> list[str]:
-    """The queries of a text, which may be several: it may be pasted from a file."""
-    try:
-        return [statement.query for statement in connection.extract_statements(text)]
-    except duckdb.Error:
-        # Running the text reports what is wrong with it.
-        return [text]
 
 
 def _answer(connection: Connection, query: str, output: str) -> None:

@@ -49,6 +49,15 @@ def run_interruptibly(connection: Connection, work: Callable[[], T]) -> T:
         signal.signal(signal.SIGINT, before)
 
 
+def split_queries(connection: Connection, text: str) -> list[str]:
+    """The queries of a text, of which there may be several."""
+    try:
+        return [statement.query for statement in connection.extract_statements(text)]
+    except duckdb.Error:
+        # Running the text reports what is wrong with it.
+        return [text]
+
+
 def _in_sentences(work: Callable[[], T]) -> T:
     try:
         return work()

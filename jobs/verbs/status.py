@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import click
@@ -10,7 +9,9 @@ import duckdb
 
 from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import only_run_option, store_argument
+from jobs.console.paste import to_paste
 from jobs.verbs.status_verify import verify_store
+from model.demo_scenes import describe_strangers
 from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError, TagstreamError
@@ -22,7 +23,7 @@ from pipeline.store.ownership import CommittedShards
 from pipeline.store.run import Run
 from pipeline.store.run_choice import match_run
 from pipeline.store.store import Store
-from pipeline.text import one_line, printable
+from pipeline.text import counted, one_line, printable
 
 EXIT_DOES_NOT_ADD_UP = 1
 _N_NAMED = 3
@@ -53,7 +54,7 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
     except (duckdb.Error, StoreError) as error:
         if not isinstance(error, duckdb.Error) and not isinstance(error.__cause__, duckdb.Error):
             raise
-        hint = f"`tagstream status {shlex.quote(store)} --verify` finds what is damaged"
+        hint = f"`{to_paste('status', store, '--verify')}` finds what is damaged"
         raise StoreError(f"{one_line(error)}; {hint}") from error
 
 
@@ -75,6 +76,7 @@ def _show(connection: Connection, url: str, run: str | None) -> int:
             click.echo("  images      none committed yet")
         for reject in query_rows(connection, "rejects", {"run": name}):
             _print_rejects(reject)
+        _print_strangers(store.run(name))
         _print_lists(store.run(name))
         _print_lock(store.run(name))
         _print_source(store.run(name))
@@ -85,7 +87,7 @@ def _show(connection: Connection, url: str, run: str | None) -> int:
 def _print_totals(row: dict[str, Any]) -> bool:
     click.echo(
         f"  images      {row['n_images']:,} = {row['n_labelled']:,} labelled + {row['n_rejected']:,} rejected, "
-        f"in {row['n_shards']:,} shards"
+        f"in {counted(row['n_shards'], 'shard')}"
     )
     if row["n_flat"]:
         click.echo(f"  flat        {row['n_flat']:,} of one colour to the model")
@@ -103,6 +105,12 @@ def _print_rejects(reject: dict[str, Any]) -> None:
     click.echo(f"  rejected    {reject['n_rejected']:,} x {reject['error']} ({reject['stage']}), e.g.")
     for example in reject["examples"]:
         click.echo(f"              {printable(example['sample'])}: {printable(example['message'] or '')}")
+
+
+def _print_strangers(run: Run) -> None:
+    jobs = run.read_jobs()
+    if note := describe_strangers(sum(job.n_strange for job in jobs), sum(job.n_labelled for job in jobs)):
+        click.echo(f"  note        {note}")
 
 
 def _print_lists(run: Run) -> None:
@@ -165,12 +173,12 @@ def _print_last_job(jobs: list[dict[str, Any]]) -> None:
         if job["outcome"] == "running":
             click.echo(f"  last job    running since {job['started']}, or was killed")
             continue
-        rate = f", {job['images_per_s']:,.0f} images/s" if job["images_per_s"] else ""
         listed = f", names scored in {job['n_shards_listed']:,} more shards" if job["n_shards_listed"] else ""
+        rate = f", labelling at {job['images_per_s']:,.1f} images/s" if job["images_per_s"] else ""
         predicted = f" (predicted: {job['predicted_s']:,.1f} s)" if job["predicted_s"] else ""
         click.echo(
-            f"  last job    {job['started']} {job['outcome']}: {job['n_shards_committed']:,} shards, "
-            f"{job['n_images']:,} images in {job['seconds']:,.1f} s{predicted}{rate}{listed}"
+            f"  last job    {job['started']} {job['outcome']}: {counted(job['n_shards_committed'], 'shard')}, "
+            f"{counted(job['n_images'], 'image')} in {job['seconds']:,.1f} s{predicted}{rate}{listed}"
         )
         if job["message"]:
             click.echo(f"              {printable(job['message'])}")

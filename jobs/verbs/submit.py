@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from jobs.console.options import head_address_option
+from jobs.console.paste import to_paste
 from jobs.sending.follow import follow
 from jobs.sending.sent_command import prepare
 from pipeline.cluster.environment import profile_left_behind
@@ -54,7 +55,8 @@ def submit(context: click.Context, verb: str, arguments: tuple[str, ...], addres
         click.echo(_PROFILE_STAYS.format(profile), err=True)
     if no_wait:
         click.echo(job_id)
-        click.echo(f"Follow it: tagstream jobs {job_id} --follow; stop it: --stop", err=True)
+        about = to_paste("jobs", job_id, "--address", cluster.address)
+        click.echo(f"Follow it: {about} --follow; stop it: {about} --stop", err=True)
         return 0
     return follow(cluster, job_id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from jobs.console.options import (
     FiniteRange,
     format_option,
     labels_options,
+    overwrite_option,
     read_run_option,
     store_argument,
     truth_option,
@@ -38,10 +40,11 @@ _COLUMNS = ["name", "threshold", "from", *_COUNTED, "kept"]
     "--target-precision",
     required=True,
     type=FiniteRange(0, 1, min_open=True),
-    help="0.9: nine in ten.",
+    help="Share of labels that have to be right; 0.9 is nine in ten.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, writable=True), help="TOML to write.")
 @read_run_option
+@overwrite_option
 @labels_options
 @truth_option
 @vocabulary_option
@@ -51,6 +54,7 @@ def thresholds(
     target_precision: float,
     out: str,
     run: str | None,
+    overwrite: bool,
     labels: LabelChoice,
     truth: Any,
     vocabulary: str | None,
@@ -67,6 +71,8 @@ def thresholds(
     rules = read_vocabulary(vocabulary)
     analysis = analyse_run(open_store(store, rules, labels=labels), find_chosen_run(store, run), truth)
     learned = learn_thresholds(analysis, rules, target_precision)
+    if Path(out).exists() and not overwrite:
+        click.echo(f"Note: {out} is replaced; --overwrite says that this is meant.", err=True)
     write_thresholds(out, learned.thresholds)
     if output == "table":
         _print(learned, analysis.n_images)

@@ -10,7 +10,7 @@ import click
 
 from jobs.console.config_file import read_config, read_preset
 from jobs.console.live_line import LiveLine, clock
-from jobs.console.options import FiniteRange, config_option, ray_address_option, verbose_option
+from jobs.console.options import FiniteRange, WholeRange, config_option, ray_address_option, verbose_option
 from jobs.console.process import command_line, job_process
 from pipeline.settings.toml_file import read_settings
 from pipeline.training.progress import TrainProgress
@@ -31,9 +31,11 @@ _NEEDED = ("matplotlib", "pydantic", "tensorboardX")
 @click.option("--init", help="Recognizer to start from.  [default: a new one, sizes by preset]")
 @click.option("--val", help="Labelled source to measure hit@1 and recall@k on.")
 @click.option("--teacher", help="Recognizer whose confident labels are the targets, instead of the source's own.")
-@click.option("--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="Least confident score.")
 @click.option(
-    "--workers", "n_workers", type=click.IntRange(0), default=0, show_default=True, help="0 trains in this process."
+    "--min-score", type=FiniteRange(0, 1), default=0.5, show_default=True, help="Lowest score of a confident label."
+)
+@click.option(
+    "--workers", "n_workers", type=WholeRange(0), default=0, show_default=True, help="0 trains in this process."
 )
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --out.")
 @ray_address_option

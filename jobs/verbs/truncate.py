@@ -30,7 +30,7 @@ def truncate(model: str, blocks: int, out: Path) -> None:
     logging.disable_progress_bar()
     if out.exists() and any(out.iterdir()):
         raise TagstreamError(f"{out} is not empty; name a new folder with --out")
-    recognizer = Recognizer.from_pretrained(fetch_recognizer(model), device="cpu")
+    recognizer = Recognizer.from_pretrained(fetch_recognizer(model), device="cpu", dtype="stored")
     try:
         smaller = cut(recognizer, blocks)
     except ValueError as error:

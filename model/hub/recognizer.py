@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
@@ -27,6 +26,7 @@ from model.hub.prefill import prefill
 from model.hub.prompt import write_prompt
 from model.hub.self_check import choose_branches
 from model.hub.view import WholeImages
+from model.image_input import ImageInput, read_images
 from model.listed_names import ListedNames, score_names
 from model.notebook import LabelLists, Labels
 from model.part_clock import PartClock
@@ -126,12 +126,12 @@ class HubRecognizer:
         return image_token_count(self.prepare([view]), image_token_of(self.model.config))
 
     def label(
-        self, images: Sequence[Image.Image | bytes], top_k: int = 20, ranking: str = "prob", **options: Any
+        self, images: Sequence[ImageInput], top_k: int = 20, ranking: str = "prob", **options: Any
     ) -> list[list[Label]]:
         """Labels of each image, best first.
 
         Args:
-            images: PIL images or encoded bytes.
+            images: paths, encoded bytes or PIL images, in any mixture.
             top_k: branches decoded an image, 1 to 200.
             ranking: prob, ppl or none (model.ranking).
             options: `max_label_tokens`, and `keep_unfinished` to return branches that never closed behind the others.
@@ -140,7 +140,9 @@ class HubRecognizer:
         """
         keep_unfinished = options.pop("keep_unfinished", False)
         find_ranking(ranking)
-        sampled = self.sample(self.prepare([self.preprocessor.view(image) for image in images]), top_k, **options)
+        sampled = self.sample(
+            self.prepare([self.preprocessor.view(image) for image in read_images(images)]), top_k, **options
+        )
         return self.rank(sampled, ranking, keep_unfinished=keep_unfinished)
 
     @torch.inference_mode()
@@ -195,12 +197,12 @@ class HubRecognizer:
         ids = [[ids for spelling in of_name for ids in self._written(spelling)] for of_name in spellings]
         return ListedNames.of(ids, max(1, _MAX_SCORED_BRANCHES // max(1, batch_size)), self.device)
 
-    def score(self, images: Sequence[Image.Image | bytes], names: Sequence[str]) -> Tensor:
+    def score(self, images: Sequence[ImageInput], names: Sequence[str]) -> Tensor:
         """Log probability that the model writes each of these names for each image, float32 [images, names].
 
         Raises ImageDecodeError where bytes are no readable image, ValueError where a name cannot be a label.
         """
-        prepared = self.prepare([self.preprocessor.view(image) for image in images])
+        prepared = self.prepare([self.preprocessor.view(image) for image in read_images(images)])
         (scores,) = self.score_prepared(prepared, [self.list_names([[name] for name in names], len(images))])
         return scores
 

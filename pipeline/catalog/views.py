@@ -207,8 +207,13 @@ def _create_file_view(
     )
     has_shards = "shard" in schema.names
     text = read_sql("file_view_without_superseded" if superseded and has_shards else "file_view")
-    types = ", ".join(f"'{name}': VARCHAR" for name in partitions)
-    connection.execute(Template(text).substitute(view=view, types=types))
+    told = ", ".join(f"regexp_extract(filename, {_folder_pattern(name)}, 1) AS {name}" for name in partitions)
+    connection.execute(Template(text).substitute(view=view, columns=told))
+
+
+def _folder_pattern(name: str) -> str:
+    """A regular expression, in quotes, for the folder `name=value` that only such folders part from the file."""
+    return f"'/{name}=([^/]*)/(?:[^/=]+=[^/]*/)*[^/]*$'"
 
 
 def _create_records(connection: Connection, store: Store, names: Sequence[str]) -> None:

@@ -9,12 +9,20 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import pipeline
 from pipeline.cluster.environment import cluster_address, missing_environment
 from pipeline.cluster.nodes import local_cpus
 from pipeline.errors import ClusterError
 from pipeline.text import one_line
+
+_UV_RUN = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+# A path of a socket has 107 bytes. Ray's are /ray/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store.
+_MAX_FOLDER_BYTES = 107 - 69
+_SHORT_FOLDER = "/tmp"
+_FOLDER_VARIABLES = ("RAY_TMPDIR", "TMPDIR")
 
 
 def start_ray(address: str | None, verbose: bool) -> bool:
@@ -33,6 +41,7 @@ def start_ray(address: str | None, verbose: bool) -> bool:
 
     if ray.is_initialized():
         return False
+    _keep_the_callers_folder_out()
     terminate = signal.getsignal(signal.SIGTERM)
     level = logging.INFO if verbose else logging.ERROR
     options = {"logging_level": level, "log_to_driver": verbose, "configure_logging": verbose}
@@ -40,7 +49,8 @@ def start_ray(address: str | None, verbose: bool) -> bool:
     try:
         with contextlib.nullcontext() if verbose else silence():
             if address:
-                ray.init(address=address, runtime_env={"env_vars": missing_environment()}, **options)
+                variables = {"env_vars": missing_environment()}
+                ray.init(address=address, runtime_env=variables, job_config=_job_config(), **options)
             else:
                 _start_locally(options)
     except Exception as error:  # Ray raises no class of its own, and bare Exceptions among them.
@@ -65,12 +75,64 @@ def _start_locally(options: Mapping[str, Any]) -> None:
     """
     import ray
 
-    local = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False, **options}
+    local = {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False, **place_of_files(), **options}
     try:
-        ray.init(**local)
+        ray.init(job_config=_job_config(), **local)
     except Exception:  # As in start_ray.
         ray.shutdown()
-        ray.init(**local)
+        ray.init(job_config=_job_config(), **local)
+
+
+def place_of_files() -> dict[str, str]:
+    """Arguments of `ray.init` that say where Ray's files go; none where the folder of temporary files is good for it.
+
+    Where that folder's path is too long for Ray's sockets, they go below /tmp, with Ray's log. What Ray spills, which
+    may be large, stays in the folder. Raises ClusterError where /tmp cannot be written either.
+    """
+    variable = next((name for name in _FOLDER_VARIABLES if name in os.environ), None)
+    folder = os.environ[variable] if variable else ""
+    if variable is None or len(os.fsencode(os.path.abspath(folder))) <= _MAX_FOLDER_BYTES:  # noqa: PTH100
+        return {}
+    if not os.access(_SHORT_FOLDER, os.W_OK | os.X_OK):
+        raise ClusterError(
+            f"{variable} is {folder}, too long for Ray's sockets (at most {_MAX_FOLDER_BYTES} bytes), and "
+            f"{_SHORT_FOLDER} cannot be written; set {variable} to a shorter path"
+        )
+    return {"_temp_dir": f"{_SHORT_FOLDER}/ray", "object_spilling_directory": f"{folder}/ray"}
+
+
+def log_folder() -> str:
+    """Where a Ray that this process starts keeps its log."""
+    folders = [os.environ[name] for name in _FOLDER_VARIABLES if name in os.environ]
+    below = place_of_files().get("_temp_dir") or f"{folders[0] if folders else _SHORT_FOLDER}/ray"
+    return f"{below}/session_latest/logs"
+
+
+def _job_config() -> Any:
+    """The job as Ray gets it: its workers find tagstream where this process does, before anything of that name.
+
+    Ray would put the working directory, and the folder of the program that runs, in front of all else that a worker
+    imports. A `model.py` of the user's would then be taken for tagstream's package.
+    """
+    from ray.job_config import JobConfig
+
+    class OwnCodeFirst(JobConfig):
+        def _runtime_env_has_working_dir(self) -> bool:
+            # Ray asks this only to find out whether it may add those folders.
+            return True
+
+    return OwnCodeFirst(_py_driver_sys_path=[str(Path(pipeline.__file__).resolve().parents[1])])
+
+
+def _keep_the_callers_folder_out() -> None:
+    """Keeps Ray from sending the working directory, whatever its size, to its workers where `uv run` started this.
+
+    RAY_ENABLE_UV_RUN_RUNTIME_ENV asks for it. Ray read that variable when it was imported.
+    """
+    from ray._private import ray_constants
+
+    if _UV_RUN not in os.environ:
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
 
 
 def stop_ray() -> None:

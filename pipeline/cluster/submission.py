@@ -183,7 +183,7 @@ class JobCluster:
     def _lost(self, job_id: str, error: Exception) -> ClusterError:
         return ClusterError(
             f"the connection to {self.address} is lost ({one_line(error)}); the job may be going on: "
-            f"tagstream jobs {job_id} --follow"
+            f"tagstream jobs {job_id} --address {self.address} --follow"
         )
 
     def _is_at_work(self, job_id: str) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from model.demo_scenes import is_scene
 from model.pixels import is_flat
 from model.preprocessing import ImageDecodeError, ImagePreprocessor, ImageTooLargeError, open_image
 from pipeline.settings.limits import MAX_SAMPLE_S
@@ -36,10 +37,16 @@ class DecodedImage:
     """The fault in a sentence; None where there is none."""
     is_flat: bool | None = None
     """Whether the recognizer sees one colour alone; None where the image cannot be decoded."""
+    is_strange: bool = False
+    """Whether the image is none of the scenes that the demo model knows; False where nobody looked."""
 
 
-def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
-    """Decodes one image to its view; damage becomes an error class and a message."""
+def decode(data: bytes | None, preprocessor: ImagePreprocessor, find_strange: bool = False) -> DecodedImage:
+    """Decodes one image to its view; damage becomes an error class and a message.
+
+    Args:
+        find_strange: look whether the image is one of the scenes that the demo model knows.
+    """
     if data is None:
         return DecodedImage(None)
     digest = content_hash(data)
@@ -48,7 +55,8 @@ def decode(data: bytes | None, preprocessor: ImagePreprocessor) -> DecodedImage:
         image = open_image(data, preprocessor.max_image_pixels, preprocessor.pixel_rule)
         width, height = image.size
         view = preprocessor.view(image)
-        return DecodedImage(view, width, height, digest, is_flat=is_flat(view))
+        is_strange = find_strange and not is_scene(view)
+        return DecodedImage(view, width, height, digest, is_flat=is_flat(view), is_strange=is_strange)
     except ImageTooLargeError as error:
         message = plain(f"{one_line(error)} (setting max_image_pixels)")
         return DecodedImage(None, error.width, error.height, digest, "ImageTooLarge", message)

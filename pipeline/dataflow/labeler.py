@@ -52,6 +52,8 @@ class LabelerConfig:
     """torch's name of the device that the model computes on."""
     n_threads: int
     """CPU threads for decoding, and for the model where it runs on the CPU."""
+    is_demo: bool = False
+    """Whether the model is the one that comes along; images that are strange to it are marked."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Images that claim more pixels are rejected."""
     pixel_rule: int = PIXEL_RULE
@@ -183,7 +185,7 @@ class Labeler:
         return self._decoders.decode(images)
 
     def _decode(self, data: bytes | None) -> DecodedImage:
-        return decode(data, self.preprocessor)
+        return decode(data, self.preprocessor, find_strange=self.config.is_demo)
 
     def _sample(self, views: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
         """What the device finds in these images, and the seconds it took, also by part."""

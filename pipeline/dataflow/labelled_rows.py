@@ -84,6 +84,7 @@ def labelled_rows(
         "n_unfinished": [len(image) - len(done) for image, done in zip(of_image, finished, strict=True)],
         "flat": [image.is_flat for image in decoded],
         "labels": _label_lists(finished),
+        "is_strange": [image.is_strange for image in decoded],
         "listed": pa.array(listed, LABELLED_ROWS.field("listed").type),
         "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
         "source_size": [None] * (n_rows - 1) + [batch["source_size"]],

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 _MAX_CHARACTERS = 1000
 
 
-def explanation_page(explanation: Explanation, subject: Subject) -> str:
-    """The page as HTML, one file that needs no network."""
-    return render_page("explanation", f"What the model looked at: {subject.address}", _page_data(explanation, subject))
+def explanation_page(explanation: Explanation, subject: Subject, note: str | None = None) -> str:
+    """The page as HTML, one file that needs no network.
+
+    Args:
+        note: what readers should know first, in a sentence.
+    """
+    data = {**_page_data(explanation, subject), "note": note}
+    return render_page("explanation", f"What the model looked at: {subject.address}", data)
 
 
 def _page_data(explanation: Explanation, subject: Subject) -> dict[str, Any]:

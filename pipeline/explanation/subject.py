@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.demo_scenes import describe_strangers, is_demo_folder, is_scene
 from model.fingerprint import fingerprint_folder
-from model.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_pixels
+from model.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, ImagePreprocessor, allow_image_pixels
 from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
@@ -86,6 +88,15 @@ def explain(subject: Subject) -> Explanation:
         raise TagstreamError(f"{subject.address} is no image that can be labelled: {error}") from error
     except ValueError as error:
         raise TagstreamError(f"{subject.address} cannot be labelled by {subject.model}: {error}") from error
+
+
+def find_strangeness(subject: Subject) -> str | None:
+    """What to tell of an image that is none of the scenes which the demo model knows; None for any other model."""
+    folder = Path(fetch_model(subject.model))
+    if not is_demo_folder(folder):
+        return None
+    preprocessor = replace(ImagePreprocessor.from_pretrained(folder), honour_exif=subject.settings.honour_exif)
+    return describe_strangers(int(not is_scene(preprocessor.view(subject.data))), 1)
 
 
 def _load(model: str, settings: LabelSettings) -> Recognizer:

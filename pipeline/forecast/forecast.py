@@ -175,7 +175,7 @@ class Forecast:
     def read(cls, path: str) -> Self:
         """Reads what `to_json` made. Raises TagstreamError for any other file."""
         try:
-            values = json.loads(Path(path).read_text("utf-8"))
+            values = json.loads(Path(path).read_text("utf-8-sig"))
             for name in ("n_images", "images_per_s", "seconds", "output_bytes", "compacted_bytes", "usd"):
                 values[name] = values[name] and Estimate(**values[name])
             stages = [StageForecast(**stage) for stage in values.pop("stages")]

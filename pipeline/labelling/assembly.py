@@ -35,6 +35,8 @@ class WholeShard:
     listed: Mapping[str, pa.Table | None] = field(default_factory=dict)
     """By list one row a listed label, of schema `schemas.LISTED`, in the order of `index` and `rank`. A list that is
     not here has no such labels; None stands for one that the shard is to lack."""
+    n_strange: int = 0
+    """Number of images that are strange to the demo model."""
 
     @property
     def n_labelled(self) -> int:
@@ -132,6 +134,7 @@ def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES) -> WholeSh
         pc.max(rows.column("source_etag")).as_py(),
         {stage: pc.sum(rows.column(f"{stage}_s")).as_py() for stage in STAGES},
         _listed_tables(rows, ids),
+        pc.sum(rows.column("is_strange")).as_py() or 0,
     )
 
 

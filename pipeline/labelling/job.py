@@ -12,6 +12,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.demo_scenes import describe_strangers, is_demo_model
 from model.pixels import PIXEL_RULE
 from pipeline.cluster.environment import cluster_address
 from pipeline.cluster.nodes import available_nodes
@@ -25,8 +26,8 @@ from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.listing import ListCommitter, ListPlan
-from pipeline.labelling.pending import ShardPlan, cut_waves
-from pipeline.labelling.progress import Progress
+from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
+from pipeline.labelling.progress import STARTING_RAY, STARTING_WORKERS, Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity, is_of_hub
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
@@ -112,18 +113,20 @@ class LabelJob:
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
                 self.notes += _former_rule_notes(job)
-            if plan.pending or plan.lists.shards:
+            pending = cut_to_limit(plan.pending, self.request.settings.limit)
+            if pending or plan.lists.shards:
                 with _recorded(job.run, make_record):
-                    self.progress.begin("starting Ray", len(plan.pending) + len(plan.lists.shards))
+                    self.progress.begin(STARTING_RAY, len(pending) + len(plan.lists.shards))
                     held.enter_context(joined_ray(self.request.address, self.request.verbose))
                     with _said_how_to_go_on():
-                        if plan.pending:
-                            self._label(job, plan)
+                        if pending:
+                            self._label(job, plan, pending)
                         if plan.lists.shards:
                             self._add_lists(job, plan.lists)
                         self._check_failures()
             record = make_record("done")
             job.run.write_job(record)
+            self.notes += _notes_of(record, self.request.settings.limit)
             return LabelOutcome(record, self.notes, job.source.skipped)
 
     def _open(self, held: contextlib.ExitStack) -> OpenJob:
@@ -193,7 +196,7 @@ class LabelJob:
             sources=[] if job.sources == job.record.addresses else job.sources,
         )
 
-    def _label(self, job: OpenJob, plan: ShardPlan) -> None:
+    def _label(self, job: OpenJob, plan: ShardPlan, pending: list[Shard]) -> None:
         metrics = JobMetrics(job.run.name, self.started_at)
         committer = Committer(
             job.run,
@@ -204,7 +207,9 @@ class LabelJob:
             listed_of=plan.lists.listed_of,
             above=plan.lists.above,
         )
-        self._run_waves(job, plan.pending, self._labeler_config(job), committer, metrics)
+        # Of a folder's parts it is known what they hold: all of them are one wave.
+        limit = self.request.settings.limit if any(shard.is_file for shard in pending) else 0
+        self._run_waves(job, pending, self._labeler_config(job), committer, metrics, limit)
 
     def _add_lists(self, job: OpenJob, plan: ListPlan) -> None:
         """Scores lists of names for shards that are labelled already."""
@@ -217,19 +222,25 @@ class LabelJob:
             job.run, job.record.fingerprint, plan, count_left, partial(self._count_commit, metrics, adds_lists=True)
         )
         config = replace(self._labeler_config(job), samples_labels=False)
-        self._run_waves(job, plan.shards, config, committer, metrics)
+        self._run_waves(job, plan.shards, config, committer, metrics, self.request.settings.limit)
         if n_left[0]:
             reason = "are gone, others now, or over a limit of this job, and got no scores for the names"
             job.notes.append(f"{n_left[0]:,} labelled images {reason}")
 
     def _run_waves(
-        self, job: OpenJob, shards: list[Shard], config: LabelerConfig, committer: Committer, metrics: JobMetrics
+        self,
+        job: OpenJob,
+        shards: list[Shard],
+        config: LabelerConfig,
+        committer: Committer,
+        metrics: JobMetrics,
+        limit: int,
     ) -> None:
-        """Reads and labels shards and commits them as soon as they are whole."""
+        """Reads and labels shards until so many images are done (0: all), and commits each as soon as it is whole."""
         settings = self.request.settings
-        self.progress.begin("loading the model")
+        self.progress.begin(STARTING_WORKERS)
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
-            for wave in cut_waves(shards, settings.limit, lambda: self._tally.n_images_done):
+            for wave in cut_waves(shards, limit, lambda: self._tally.n_images_done):
                 assembler = ShardAssembler(IMAGES if job.record.tells_flat else FORMER_IMAGES)
                 rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
@@ -252,8 +263,10 @@ class LabelJob:
         config = LabelerConfig.of(
             request.model, job.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
-        lists, batch_size = job.lists, pool.batch_size
-        return replace(config, run=job.run.name, job=self.started_at, lists=lists, batch_size=batch_size)
+        lists, batch_size, is_demo = job.lists, pool.batch_size, is_demo_model(job.record.model_fingerprint)
+        return replace(
+            config, run=job.run.name, job=self.started_at, lists=lists, batch_size=batch_size, is_demo=is_demo
+        )
 
     def _assembled(
         self, assembler: ShardAssembler, arriving: Iterable[pa.Table], metrics: JobMetrics
@@ -290,6 +303,16 @@ def _former_rule_notes(job: OpenJob) -> list[str]:
         "fractions, with a transparent ground or a blank first frame may be black squares to the model; a run of "
         "another name (--run) sees them as they are meant"
     ]
+
+
+def _notes_of(record: JobRecord, limit: int) -> list[str]:
+    """What the user should know of a job that is done."""
+    notes = []
+    if 0 < limit < record.n_images:
+        notes.append(f"the limit of {limit:,} images was reached within a shard, and shards are labelled whole")
+    if strangers := describe_strangers(record.n_strange, record.n_labelled):
+        notes.append(strangers)
+    return notes
 
 
 def _plan_pool(request: LabelRequest, held: contextlib.ExitStack) -> PoolPlan:

@@ -119,6 +119,24 @@ def find_changed(run: Run, shards: list[Shard], committed: CommittedShards) -> l
     return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
 
 
+def cut_to_limit(shards: list[Shard], limit: int) -> list[Shard]:
+    """The shards to label for this many images, 0 for all: exactly so many where listings tell what the shards hold.
+
+    The last part of a folder is cut. Its other images are a later job's, as images are that were added to the folder.
+    From the first tar or Parquet file on nothing is cut: what one of these holds is known when it has been read.
+    """
+    cut: list[Shard] = []
+    left = limit
+    for position, shard in enumerate(shards):
+        if not limit or shard.is_file or shard.wanted is not None:
+            return [*cut, *shards[position:]]
+        if left <= 0:
+            break
+        cut.append(shard if len(shard.files) <= left else folder_shard(shard.url, shard.name, list(shard.files[:left])))
+        left -= len(shard.files)
+    return cut
+
+
 def cut_waves(
     shards: list[Shard], limit: int, count_images: Callable[[], int], size: int = _SHARDS_PER_WAVE
 ) -> Iterator[list[Shard]]:

@@ -6,13 +6,20 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+STARTING_RAY = "starting Ray"
+# Workers import torch, which takes seconds, before they read the model.
+STARTING_WORKERS = "starting workers and loading the model"
+LABELLING = "labelling"
+# Results come in bursts: over less time a rate says nothing.
+_MIN_RATE_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class ProgressSnapshot:
     """A job at one moment."""
 
     phase: str
-    """What the job does, such as `loading the model`."""
+    """What the job does, such as `starting Ray`."""
     n_shards: int
     """Number of shards to label."""
     n_shards_done: int
@@ -22,9 +29,11 @@ class ProgressSnapshot:
     n_rejected: int
     """Number of images that came back rejected."""
     images_per_s: float
-    """Images a second since the first result; 0 until there are two."""
+    """Images a second since the first result; 0 until that is two seconds ago."""
     eta_s: float | None
     """Seconds to the job's end; None until a shard is committed."""
+    phase_s: float = 0.0
+    """Seconds since the phase began."""
 
 
 @dataclass(slots=True)
@@ -40,11 +49,13 @@ class Progress:
     _n_first: int = 0
     _started: float | None = None
     _last: float | None = None
+    _phase_began: float = field(default_factory=time.perf_counter)
+    _seconds: dict[str, float] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, phase: str, n_shards: int | None = None) -> None:
         with self.lock:
-            self.phase = phase
+            self._enter(phase)
             self.n_shards = self.n_shards if n_shards is None else n_shards
 
     def add_rows(self, n_rows: int, n_rejected: int) -> None:
@@ -53,7 +64,7 @@ class Progress:
             self._last = time.perf_counter()
             if self._started is None:
                 self._started, self._n_first = self._last, n_rows
-            self.phase = "labelling"
+            self._enter(LABELLING)
             self.n_images += n_rows
             self.n_rejected += n_rejected
 
@@ -63,6 +74,19 @@ class Progress:
             self.n_shards_done += 1
             self._n_images_of_shards += n_images
 
+    def seconds_of(self, phase: str) -> float:
+        """Seconds that a phase has taken so far; 0 for one that has not begun."""
+        with self.lock:
+            return self._seconds.get(phase, 0.0) + (self._phase_s() if phase == self.phase else 0.0)
+
+    def _phase_s(self) -> float:
+        return time.perf_counter() - self._phase_began
+
+    def _enter(self, phase: str) -> None:
+        if phase != self.phase:
+            self._seconds[self.phase] = self._seconds.get(self.phase, 0.0) + self._phase_s()
+            self.phase, self._phase_began = phase, time.perf_counter()
+
     @property
     def labelling_s(self) -> float:
         """Seconds from the first to the last result."""
@@ -70,8 +94,11 @@ class Progress:
 
     @property
     def images_per_s(self) -> float:
-        """Images a second from the first result to the last; the first are left out, since their work came before."""
-        return (self.n_images - self._n_first) / self.labelling_s if self.labelling_s else 0.0
+        """Images a second from the first result to the last; the first are left out, since their work came before.
+
+        0 where that is less than two seconds, which tell nothing.
+        """
+        return (self.n_images - self._n_first) / self.labelling_s if self.labelling_s >= _MIN_RATE_S else 0.0
 
     def snapshot(self) -> ProgressSnapshot:
         with self.lock:
@@ -84,6 +111,7 @@ class Progress:
                 self.n_rejected,
                 rate,
                 self._eta_s(rate),
+                self._phase_s(),
             )
 
     def _eta_s(self, images_per_s: float) -> float | None:

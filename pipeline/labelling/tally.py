@@ -15,7 +15,7 @@ from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.labelling.committing import Commit
 from pipeline.labelling.pending import ShardPlan
-from pipeline.labelling.progress import Progress
+from pipeline.labelling.progress import STARTING_RAY, STARTING_WORKERS, Progress
 from pipeline.sources.contents import describe_skipped
 from pipeline.text import conceal
 from schemas import REJECTED, JobRecord
@@ -51,7 +51,7 @@ class Tally:
         self.rejects = RejectTally()
         self._started = time.perf_counter()
         self._lock = threading.Lock()
-        kinds = ("shards", "images", "labelled", "labels", "flat", "shards_listed", "listed")
+        kinds = ("shards", "images", "labelled", "labels", "flat", "strange", "shards_listed", "listed")
         self._counts = dict.fromkeys(kinds, 0)
         self._n_images_listed = 0
         self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
@@ -78,11 +78,13 @@ class Tally:
                 self._counts["labelled"] += shard.n_labelled
                 self._counts["labels"] += shard.labels.num_rows
                 self._counts["flat"] += shard.n_flat
+                self._counts["strange"] += shard.n_strange
                 self.rejects.add(shard.images)
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is committed: shards, images, labelled, labels, flat; listed labels, and the shards with only these."""
+        """What is committed: shards, images, labelled, labels, images that are flat, images strange to the demo model;
+        listed labels, and the shards that only got these."""
         with self._lock:
             return dict(self._counts)
 
@@ -134,6 +136,9 @@ class Tally:
             n_skipped_new=max(0, sum(job.skipped.values()) - job.n_skipped_before),
             skipped=describe_skipped(job.skipped),
             sources=list(job.sources),
+            n_strange=counts["strange"],
+            ray_start_s=round(progress.seconds_of(STARTING_RAY), 3),
+            workers_start_s=round(progress.seconds_of(STARTING_WORKERS), 3),
         )
 
 

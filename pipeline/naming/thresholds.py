@@ -70,7 +70,7 @@ def read_thresholds(path: str | Path) -> Thresholds:
     """Thresholds from a TOML file. Raises TagstreamError, with file and key, for one that is not as written."""
     origin = f"the thresholds {path}"
     try:
-        values = tomllib.loads(Path(path).read_text("utf-8"))
+        values = tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise TagstreamError(f"cannot read {origin}: {one_line(error)}") from error
     except tomllib.TOMLDecodeError as error:

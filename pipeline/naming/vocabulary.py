@@ -97,7 +97,7 @@ def read_vocabulary(path: str | Path | None) -> Vocabulary:
         return _from_toml(default.read_text("utf-8"), "default")
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TagstreamError(f"cannot read the vocabulary {path}: {one_line(error)}") from error
     return _from_csv(text, path.stem) if path.suffix.lower() == ".csv" else _from_toml(text, path.stem)

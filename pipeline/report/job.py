@@ -149,7 +149,9 @@ class Report:
 
         def render(thumbnails: dict[int, Thumbnail]) -> bytes:
             images = [image_data(image, thumbnails.get(image["image_id"])) for image in gallery.images]
-            page = render_page("report", f"{self.run} - tagstream", {**data, "images": images}, ["d3", "plot"])
+            page = render_page(
+                "report", f"{data['head']['title']} - tagstream", {**data, "images": images}, ["d3", "plot"]
+            )
             return page.encode()
 
         wanted = [image for image in gallery.images if image["status"] == LABELLED]

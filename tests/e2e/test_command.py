@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 from jobs.cli import main
 from jobs.cli import tagstream as group
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.processes.commands import RunFunction
 
@@ -78,6 +81,29 @@ def test_a_mistake_is_answered_in_one_sentence(
     assert exit_info.value.code == code
     assert sentence in errors
     assert "Traceback" not in errors
+
+
+def test_it_labels_where_files_are_called_like_its_packages_and_temporary_files_lie_deep(tmp_path: Path) -> None:
+    write_tars(tmp_path / "source", 1, 2)
+    here, deep, store = tmp_path / "here", tmp_path / ("scratch" * 12), tmp_path / "label=cat" / "run=x" / "store"
+    for folder in (here, deep):
+        folder.mkdir()
+    for name in ("model", "pipeline", "jobs", "schemas", "utils"):
+        (here / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the user was imported')")
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        # The working directory is on the path twice: by -m, and as people set it.
+        environment = {**os.environ, "TMPDIR": str(deep), "PYTHONPATH": f"{ROOT}{os.pathsep}."}
+        command = [sys.executable, "-m", "tagstream", *map(str, words)]
+        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=180)
+
+    labelled = run("label", tmp_path / "source", "--store", store, "--top-k", 1)
+    assert labelled.returncode == 0, labelled.stderr
+    assert "Labelled 2 images" in labelled.stdout
+    counted = run(
+        "sql", store, "SELECT count(*) AS n FROM labels WHERE label <> 'cat' AND run <> 'x'", "--format", "csv"
+    )
+    assert counted.stdout == "n\n2\n", counted.stderr
 
 
 def test_the_installed_command_shows_its_help(tagstream: RunFunction) -> None:

@@ -119,7 +119,7 @@ def test_too_many_rejects_have_an_exit_code_of_their_own(
     result = CliRunner().invoke(tagstream, arguments, standalone_mode=False)
 
     assert result.return_value == 3
-    assert "1 images rejected" in result.stdout
+    assert "1 image rejected" in result.stdout
 
 
 def test_rejects_within_the_limit_are_no_failure(bad_outcome: LabelOutcome) -> None:

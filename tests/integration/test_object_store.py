@@ -278,7 +278,7 @@ class TestJourney:
         first, second, third = (job.stdout for job in labelled.jobs)
         assert first.startswith("Labelled 5 images in 2 shards: ")
         assert second.startswith("Nothing to do: all 2 shards are labelled already")
-        assert third.startswith("Labelled 3 images in 1 shards: ")
+        assert third.startswith("Labelled 3 images in 1 shard: ")
 
     def test_the_store_is_whole_and_holds_every_image_once(self, tagstream: CommandProcess, labelled: Labelled) -> None:
         status, verified = tagstream("status", labelled.store), tagstream("status", labelled.store, "--verify")

@@ -21,6 +21,7 @@ OF_NO_MODULE = {
     "pipeline/storage/test_faults.py": "makes storages fail under all who read and write",
     "pipeline/store/test_killed_commits.py": "kills a process in front of each file operation of a commit",
     "schemas/test_schemas.py": "holds tables, records and their page together",
+    "tagstream/test_examples.py": "runs the page of the package",
     "test_fuzz_targets.py": "replays what the fuzzer found",
     "test_mirror.py": "is this file",
 }

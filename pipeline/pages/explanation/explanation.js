@@ -137,6 +137,9 @@ function start() {
     element("bdi", {}, data.run ?? ""),
     `; ranked by ${data.ranking}; the model saw the pixels ${left}-${right} x ${top}-${bottom}`,
   );
+  const note = document.getElementById("note");
+  note.textContent = data.note ?? "";
+  note.hidden = !data.note;
   const stage = document.getElementById("stage");
   stage.width = stage.height = stagePixels;
   const opacity = document.getElementById("opacity");

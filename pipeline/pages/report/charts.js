@@ -43,7 +43,7 @@ const drawings = {
     return Plot.plot({
       ...sizeOf(width),
       x: { label: "score", ticks: width < 500 ? 3 : 5 },
-      y: { ...countAxis("labels", rows.map((row) => row.all_labels)), type: "sqrt" },
+      y: { ...countAxis("labels, on a square root scale", rows.map((row) => row.all_labels)), type: "sqrt" },
       fx: { label: null, domain: ["best labels", "all labels"], padding: 0.15 },
       marks: [
         Plot.rectY(series, { x1: "from", x2: "to", y: "labels", fx: "what", fill: "var(--bar)", inset: 0.5, tip: true }),

@@ -9,12 +9,15 @@ const COUNT_NAMES = {
 };
 
 function showHead({ head, compare }) {
-  document.getElementById("run-name").textContent = head.run;
+  document.getElementById("title").textContent = head.title;
   document.getElementById("run-line").textContent =
-    `${head.model} on ${head.source}` + (compare ? `, held against ${compare.run}` : "");
+    `Run ${head.run}` + (compare ? `, compared with run ${compare.run}` : "") + `: ${head.model} on ${head.source}`;
+  const note = document.getElementById("note");
+  note.textContent = head.note ?? "";
+  note.hidden = !head.note;
   const tiles = Object.entries(COUNT_NAMES).map(([name, text]) => [text, formatCount(head.counts[name])]);
   if (head.imagesPerSecond !== null) tiles.push(["images/s", formatRate(head.imagesPerSecond)]);
-  if (head.cost) tiles.push(["USD a million", formatUsd(head.cost.usdPerMillion)]);
+  if (head.cost?.usdPerMillion) tiles.push(["USD a million", formatUsd(head.cost.usdPerMillion)]);
   document.getElementById("tiles").append(
     ...tiles.map(([text, value]) => element("div", {}, element("dt", {}, text), element("dd", {}, value))),
   );

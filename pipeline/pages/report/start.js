@@ -25,6 +25,8 @@ function prepareFilters(report, gallery) {
   }
   const has = { truth: hasTruth, compare: Boolean(report.compare) };
   for (const option of form.querySelectorAll("[data-needs]")) if (!has[option.dataset.needs]) option.remove();
+  // What changed is why two runs are compared: it comes first, and again when the filters are cleared.
+  if (has.compare) form.elements.order.querySelector('[value="changed"]').defaultSelected = true;
   const shards = [...new Set(report.images.map((image) => image.shard))].sort();
   // One by one: a call takes only so many arguments.
   for (const shard of shards) form.elements.shard.append(element("option", { value: shard }, shard));

@@ -65,6 +65,10 @@ class TestGallery:
     def test_images_are_drawn_with_their_labels(self, open_page: OpenPage, report: Path, shards: Any) -> None:
         page = open_page(report)
         assert found(page) == 61
+        # A compared report opens on what changed.
+        order = page.get_by_label("Order")
+        expect(order).to_have_value("changed")
+        order.select_option("drawn")
         card = page.locator(".card").first
         expect(card).to_contain_text(shards["s000"][0]["labels"][0][0])
         assert card.locator("img").evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 96

@@ -129,9 +129,9 @@ class TestNumbers:
     @pytest.mark.parametrize(
         ("usd_per_hour", "a_million", "cost"),
         [
-            (0.0001, "0.014", "0.000000056 USD at 0.0001 USD an hour"),
-            (0.1, "13.89", "0.000056 USD at 0.1 USD an hour"),
-            (36_000.0, "5,000,000.00", "20.00 USD at 36,000 USD an hour"),
+            (0.0001, "0.0069", "0.000000056 USD at 0.0001 USD an hour"),
+            (0.1, "6.94", "0.000056 USD at 0.1 USD an hour"),
+            (36_000.0, "2,500,000.00", "20.00 USD at 36,000 USD an hour"),
         ],
     )
     def test_what_costs_little_does_not_cost_nothing(

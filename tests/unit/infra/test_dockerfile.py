@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from tests.fixtures.infra import INFRA, ROOT, Stage, canonical, dockerfile_stages, pins, run, tool
 
-PACKAGES = ("schemas", "model", "pipeline", "jobs")
+PACKAGES = ("schemas", "model", "pipeline", "jobs", "tagstream")
 STAGES = {stage.name: stage for stage in dockerfile_stages()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,13 @@ from jobs import verbs
 from jobs.cli import tagstream
 
 ROOT = Path(__file__).parents[3]
+FAULT = (
+    "import sys, jobs.cli, jobs.verbs.status\n"
+    "def fail(*_, **__): raise KeyError('a bug')\n"
+    "jobs.verbs.status.status.callback = fail\n"
+    "sys.argv = ['tagstream', *{arguments}]\n"
+    "jobs.cli.main()"
+)
 HEAVY = {"ray", "torch", "transformers"}
 # Modules of jobs/verbs that hold a part of another verb.
 PARTS = {"sql_prompt", "sql_query", "status_verify"}
@@ -55,3 +63,27 @@ def test_every_verb_has_the_name_that_it_is_listed_by() -> None:
     assert {verb: command.name for verb, command in tagstream.commands.items()} == {
         verb: verb for verb in tagstream.commands
     }
+
+
+def test_a_fault_in_the_code_is_one_sentence_and_its_traceback_is_in_a_file() -> None:
+    program = FAULT.format(arguments=["status", "store"])
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    sentence, _, file = line.partition("; its traceback is in ")
+    assert sentence == "Error: this is a fault of tagstream: KeyError: 'a bug'"
+    kept = Path(file).read_text()
+    Path(file).unlink()
+    assert kept.startswith("tagstream status store\n")
+    assert "in fail" in kept
+
+
+def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = ["sh", "-c", 'rmdir "$0" && exec "$@"', gone, sys.executable, "-P", "-m", "jobs.cli", "status", tmp_path]
+    done = subprocess.run(
+        command, cwd=gone, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "Error: the working directory does not exist any more; change to one that does\n"

@@ -114,9 +114,12 @@ def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(own_folder,
     assert not ran.exists()
 
 
-def test_a_folder_loads_in_the_dtype_it_was_saved_in(build_recognizer, tmp_path):
+def test_on_a_cpu_a_folder_loads_in_float32_unless_it_is_asked_for_the_dtype_it_was_saved_in(
+    build_recognizer, tmp_path
+):
     build_recognizer(dtype=torch.bfloat16).save_pretrained(tmp_path)
-    assert Recognizer.from_pretrained(tmp_path).dtype == torch.bfloat16
+    assert Recognizer.from_pretrained(tmp_path, "cpu").dtype == torch.float32
+    assert Recognizer.from_pretrained(tmp_path, "cpu", "stored").dtype == torch.bfloat16
 
 
 def test_an_unknown_dtype_is_refused(folder):

@@ -52,12 +52,16 @@ def test_the_line_tells_of_shards_images_rate_rejects_and_time() -> None:
     )
 
 
+def test_a_rate_that_is_not_known_is_left_out() -> None:
+    assert "images/s" not in describe(snapshot(images_per_s=0.0), 1.0)
+
+
 def test_without_an_estimate_the_line_does_not_guess() -> None:
     assert describe(snapshot(eta_s=None), 65.0).endswith("12 rejected · 1:05 elapsed")
 
 
 def test_before_the_first_image_the_line_tells_what_the_job_does() -> None:
-    assert describe(snapshot(phase="loading the model", n_images=0), 7.0) == "loading the model ... 0:07"
+    assert describe(snapshot(phase="starting Ray", n_images=0, phase_s=7.0), 99.0) == "starting Ray ... 0:07"
 
 
 @pytest.mark.parametrize("elapsed_s", [0, 65, 7384, 3 * 86400])

@@ -7,6 +7,7 @@ import pytest
 from click.types import FloatParamType
 
 from jobs.cli import tagstream
+from jobs.console.options import describe_range
 
 NUMBERS = [
     (verb, option)
@@ -27,3 +28,18 @@ def test_what_is_no_finite_number_is_refused(verb: str, option: click.Option, va
 def test_the_help_speaks_of_no_end_that_a_range_does_not_have(verb: str) -> None:
     command = tagstream.commands[verb]
     assert "None]" not in command.get_help(click.Context(command, info_name=verb))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_above_low", "text"),
+    [
+        (None, None, False, ""),
+        (None, 5, False, "up to 5"),
+        (0.1, None, False, "0.1 or more"),
+        (1, 200, False, "1 to 200"),
+        (0, 1, True, "above 0, up to 1"),
+        (0, None, True, "above 0"),
+    ],
+)
+def test_a_range_is_told_in_words(low: float | None, high: float | None, is_above_low: bool, text: str) -> None:
+    assert describe_range(low, high, is_above_low) == text

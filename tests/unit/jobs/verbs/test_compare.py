@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -123,3 +125,12 @@ class TestRunsThatDifferInTopK:
 def test_runs_with_one_top_k_are_compared_at_ten_labels_without_a_word(store: str) -> None:
     result = run(store, "--format", "json")
     assert (json.loads(result.stdout)["k"], result.stderr) == (10, "")
+
+
+def test_csv_has_the_differences_that_json_has(store: str) -> None:
+    rows = {row["measure"]: row for row in csv.DictReader(io.StringIO(run(store, "--format", "csv").stdout))}
+    differences = json.loads(run(store, "--format", "json").stdout)["differences"]
+    assert {name: float(row["difference"]) for name, row in rows.items() if name in differences} == {
+        name: found["value"] for name, found in differences.items()
+    }
+    assert set(rows) == {"reject_rate", *differences}

@@ -68,7 +68,7 @@ def test_an_image_of_a_store_is_labelled_as_its_run_was(store: str, tmp_path: Pa
         (["photo.jpg", "--out", "photo.png"], "there is no --model; a file needs one"),
         (["photo.jpg", "--model", "demo", "--run", "r", "--out", "photo.png"], "--run goes with --store STORE"),
         (["photo.jpg", "--model", "demo"], "Missing option '--out'"),
-        (["photo.jpg", "--model", "demo", "--out", "a.png", "--top-k", "0"], "0 is not in the range 1<=x<=200"),
+        (["photo.jpg", "--model", "demo", "--out", "a.png", "--top-k", "0"], "0 is not in the range 1 to 200"),
     ],
 )
 def test_wrong_usage_is_told(arguments: list[str], message: str) -> None:

@@ -150,7 +150,7 @@ class TestPartsOfTheHub:
         result = run("--clip", "someone/clip/ViT.pt", "--out", tmp_path / "model")
         assert result.exit_code == 0
         assert "fetching kaiyuyue/nxtp/ckpt_epoch_03_iter_1656549.pth of the hub" in result.stderr
-        assert Recognizer.from_pretrained(tmp_path / "model", device="cpu").dtype == torch.float16
+        assert Recognizer.from_pretrained(tmp_path / "model", device="cpu", dtype="stored").dtype == torch.float16
 
     def test_a_folder_of_clip_is_read_where_it_was_fetched_to(
         self, inputs: list[str], hub: FakeHub, tmp_path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs.verbs import label as label_module
-from jobs.verbs.label import judge, label
+from jobs.verbs.label import judge, label, propose_next, report
 from pipeline.errors import TagstreamError
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.sources.shard import ColumnNames
+from schemas import JobRecord
 from tests.fixtures.stored.tables import job_record
 
 
@@ -184,3 +186,37 @@ def test_limits_of_a_list_go_with_a_list(tmp_path: Path, requests: list[LabelReq
     result = run(tmp_path, *arguments)
     assert (result.exit_code, requests) == (2, [])
     assert "go with --names FILE" in result.output
+
+
+def record(**changed: Any) -> JobRecord:
+    return job_record("r", **{"n_images": 1, "n_labelled": 1, "n_labels": 5, "n_shards_committed": 1, **changed})
+
+
+def test_what_was_done_is_told_with_the_seconds_of_each_phase_and_a_rate_where_there_is_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    phases = {"ray_start_s": 4.0, "workers_start_s": 8.0, "labelling_s": 1.5, "seconds": 13.9, "n_rejected": 0}
+    for images_per_s in (0.0, 2.5):
+        report(LabelOutcome(record(**phases, images_per_s=images_per_s), []), "tags")
+    first, time, run, _, rated, _ = capsys.readouterr().out.splitlines()
+    assert first == "Labelled 1 image in 1 shard: 5 labels, 0 images rejected, 13.9 s"
+    assert time == "Time: starting Ray 4.0 s, starting workers and loading the model 8.0 s, labelling 1.5 s"
+    assert rated == f"{time} at 2.5 images/s"
+    assert run == "Run r in tags"
+
+
+def test_what_may_come_next_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for store in ("my tags", "s3://bucket/tags"):
+        propose_next(store)
+    (tmp_path / "tags-report.html").write_text("")
+    propose_next("s3://bucket/tags")
+    told = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [words[1:3] for words in told[:3]] == [["sql", "my tags"], ["report", "my tags"], ["status", "my tags"]]
+    assert [words[4:] for words in told if words[1] == "report"] == [
+        ["my tags-report.html"],
+        ["tags-report.html"],
+        ["tags-report.html", "--overwrite"],
+    ]

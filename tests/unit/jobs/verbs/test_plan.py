@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.verbs.plan import print_forecast
+from jobs.verbs.plan import estimate_rows, print_forecast
 from pipeline.estimate import Estimate
 from pipeline.forecast.forecast import Forecast, OutputSizes, StageForecast, Workers
 
@@ -53,10 +53,17 @@ def test_each_prediction_stands_with_its_range(capsys: pytest.CaptureFixture[str
 
 
 def test_a_price_gives_a_cost(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "cost        --price tells\n" in printed(MADE, capsys)
+    assert "cost        give --price to see it\n" in printed(MADE, capsys)
     priced = replace(MADE, usd=Estimate(7.0, 5.6, 8.8))
     assert "cost        7.00 (5.60 to 8.80) USD\n" in printed(priced, capsys)
 
 
 def test_what_is_known_has_no_range(capsys: pytest.CaptureFixture[str]) -> None:
     assert "images      500\n" in printed(replace(MADE, n_images=Estimate(500, 500, 500)), capsys)
+
+
+def test_csv_has_one_row_an_estimate() -> None:
+    rows = {name: (value, low, high) for name, value, low, high in estimate_rows(MADE)}
+    assert rows["images"] == (1_000_000, 900_000, 1_100_000)
+    assert "usd" not in rows
+    assert {str(row[0]) for row in estimate_rows(replace(MADE, usd=Estimate(7.0, 5.6, 8.8)))} >= {"usd", "images_per_s"}

@@ -332,6 +332,16 @@ class TestStandardInput:
         typed = "-- How many?\nSELECT count(*) AS n\nFROM images;\n"
         assert ask(store, typed=typed).stdout.splitlines() == ["n", "-", "2"]
 
+    def test_several_queries_print_one_table_each(self, store: str) -> None:
+        several = "SELECT 1 AS a; -- and\nSELECT 2 AS b;"
+        assert ask(store, typed=several).stdout.splitlines() == ["a", "-", "1", "", "b", "-", "2"]
+        assert "got 2 SQL statements; expected one query" in refusal(store, several, "--format", "csv")
+
+    def test_the_name_of_a_file_of_sql_is_read_as_such(self, store: str, tmp_path: Path) -> None:
+        (tmp_path / "query.sql").write_text("SELECT 3 AS c")
+        assert ask(store, tmp_path / "query.sql").stdout.splitlines() == ["c", "-", "3"]
+        assert "nowhere.sql cannot be read as a file: No such file" in refusal(store, "nowhere.sql")
+
     def test_a_mark_of_the_byte_order_is_no_part_of_it(self, store: str) -> None:
         assert ask(store, typed=b"\xef\xbb\xbfSELECT 1 AS a").exit_code == 0
 

@@ -55,6 +55,13 @@ class Prompt:
         return written.out.splitlines()[1:], written.err.splitlines()
 
 
+def test_ctrl_d_leaves_on_an_empty_line_that_continues_a_query(store: str) -> None:
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+        pipe.send_text(f"SELECT 1{ENTER}{CTRL_D}")
+        # It would wait for ever.
+        run_prompt(open_store(store), store, "table")
+
+
 @pytest.fixture
 def prompt(store: str, capsys: pytest.CaptureFixture[str]) -> Prompt:
     return Prompt(store, capsys)

@@ -59,6 +59,11 @@ class TestStanding:
             (source / name).write_bytes(b"x")
         assert line_of(run(store.url), "left out") == "  left out    2 .mp4, 1 file without suffix"
 
+    def test_photographs_that_the_demo_model_labelled_are_told(self, store: Store) -> None:
+        job = job_record(RUN, started="2026-02-02T00:00:00+00:00", n_labelled=80, n_strange=76)
+        store.run(RUN).write_job(job)
+        assert "`tagstream models` lists models for photographs" in line_of(run(store.url), "note")
+
     def test_a_held_lock_is_shown_with_its_holder_and_one_left_behind_as_such(self, store: Store) -> None:
         RunLock(store.run(RUN)).take()
         held = line_of(run(store.url), "lock")
@@ -114,9 +119,9 @@ class TestStanding:
         assert line_of(run(store.url), "last job") == expected
 
     def test_what_was_predicted_stands_beside_what_the_job_took(self, store: Store) -> None:
-        assert line_of(run(store.url), "last job").endswith("in 2.0 s, 4 images/s")
+        assert line_of(run(store.url), "last job").endswith("in 2.0 s, labelling at 4.0 images/s")
         store.run(RUN).write_job(job_record(RUN, started="2026-02-02T00:00:00+00:00", predicted_s=2.5))
-        assert line_of(run(store.url), "last job").endswith("in 2.0 s (predicted: 2.5 s), 4 images/s")
+        assert line_of(run(store.url), "last job").endswith("in 2.0 s (predicted: 2.5 s), labelling at 4.0 images/s")
 
     def test_names_of_a_source_cannot_steer_the_terminal(self, store: Store, source: Path) -> None:
         (source / "a\x1b[2Jb.tar").write_bytes(shard_bytes(3, 1))

@@ -88,3 +88,9 @@ def test_a_target_that_is_no_share_is_wrong_usage(store: str, tmp_path: Path, ta
     result = CliRunner().invoke(thresholds, [store, "--target-precision", target, "--out", str(tmp_path / "t.toml")])
     assert result.exit_code == 2
     assert not (tmp_path / "t.toml").exists()
+
+
+def test_a_file_that_is_replaced_is_told_unless_that_was_meant(store: str, tmp_path: Path) -> None:
+    run(store, tmp_path / "t.toml")
+    assert "t.toml is replaced; --overwrite says that this is meant" in run(store, tmp_path / "t.toml").stderr
+    assert "is replaced" not in run(store, tmp_path / "t.toml", "--overwrite").stderr

@@ -12,9 +12,11 @@ import pytest
 from pipeline.catalog.connection import query_rows, run_query
 from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError, TagstreamError
+from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.storage.files import open_filesystem
 from pipeline.store.ownership import file_name
 from pipeline.store.store import Store
+from pipeline.upkeep.compaction import compact_run
 from schemas import FORMER_IMAGES, IMAGES, LABELS, LISTED, REJECTED
 from tests.fixtures.stored.tables import commit_shard, job_record, run_record, shard_tables
 
@@ -83,6 +85,32 @@ class TestViews:
         store.create_run(run_record("007"))
         commit_shard(store, "007", "a/0")
         assert rows(store, "SELECT DISTINCT run FROM labels ORDER BY run") == [("007",), (RUN,)]
+
+    @pytest.mark.parametrize("folder", ["label=cat/env=prod", "run=other/shard=1"])
+    @pytest.mark.parametrize("is_superseded", [False, True])
+    def test_folders_above_the_store_that_look_like_columns_are_none(
+        self, tmp_path: Path, folder: str, is_superseded: bool
+    ) -> None:
+        plain, store = Store(str(tmp_path / "store")), Store(str(tmp_path / folder / "store"))
+        for filled in (plain, store):
+            fill(filled)
+            if is_superseded:
+                compact_run(filled.run(RUN), read_vocabulary(None), lambda done, total: None)
+                commit_shard(filled, RUN, "a/0", n_rows=1, replace=True)
+        for view in ("images", "labels"):
+            described = f"DESCRIBE {view}"
+            assert rows(store, described) == rows(plain, described)
+        # Times of commits differ; all else is equal.
+        counted = (
+            "SELECT i.run, i.shard, l.label, count(*) FROM images i JOIN labels l USING (run, image_id) GROUP BY ALL"
+        )
+        assert rows(store, f"{counted} ORDER BY ALL") == rows(plain, f"{counted} ORDER BY ALL") != []
+
+    def test_a_condition_on_the_run_reads_the_files_of_that_run_alone(self, store: Store) -> None:
+        store.create_run(run_record("other"))
+        commit_shard(store, "other", "a/0")
+        plan = str(rows(store, "EXPLAIN ANALYZE SELECT key FROM images WHERE run = 'other'"))
+        assert "Scanning Files: 1/3" in plan
 
     def test_rejects_are_the_rejected_images(self, store: Store) -> None:
         images, labels = shard_tables("c", 2)

@@ -216,7 +216,9 @@ class TestFollowing:
         client.logs = [["one\n", OSError("broken")] for _ in range(99)]
         lines = JobCluster().follow("job")
         assert next(lines) == "one"
-        with pytest.raises(ClusterError, match=r"is lost \(broken\); .* tagstream jobs job --follow"):
+        with pytest.raises(
+            ClusterError, match=r"is lost \(broken\); .* tagstream jobs job --address http://head:8265 --follow"
+        ):
             next(lines)
 
     def test_a_log_that_cannot_be_read_to_its_end_is_an_error_too(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from model import ImagePreprocessor
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
@@ -50,6 +53,16 @@ def found(images: list[DecodedImage]) -> list[str | None]:
 def test_images_come_back_in_their_order(decoder: Decoder) -> None:
     names = [f"{number}" for number in range(200)]
     assert found(DecodePool(decoder, 3).decode(name.encode() for name in names)) == names
+
+
+def test_an_image_that_is_strange_to_the_demo_model_is_marked_where_that_is_asked() -> None:
+    preprocessor = ImagePreprocessor(image_size=96)
+    grey = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)
+    Image.fromarray(noise).save(grey, "PNG")
+    marked = [decode(grey.getvalue(), preprocessor, find_strange=asked).is_strange for asked in (True, False)]
+    assert marked == [True, False]
+    assert not decode(b"no image", preprocessor, find_strange=True).is_strange
 
 
 def test_nothing_is_decoded_of_nothing(decoder: Decoder) -> None:

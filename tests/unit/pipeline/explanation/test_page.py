@@ -57,6 +57,11 @@ def test_labels_come_in_their_order_with_score_and_bar(explanation: Explanation)
     assert all(0 <= entry["bar"] <= 1 for entry in data["labels"])
 
 
+def test_what_readers_should_know_first_is_on_the_page(explanation: Explanation) -> None:
+    assert page_data(explanation_page(explanation, SUBJECT, "the image is strange"))["note"] == "the image is strange"
+    assert page_data(explanation_page(explanation, SUBJECT))["note"] is None
+
+
 def test_the_view_is_embedded(explanation: Explanation) -> None:
     data = page_data(explanation_page(explanation, SUBJECT))
     kind, encoded = data["view"].split(",")

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from model import Recognizer
 from model.fingerprint import fingerprint_folder
 from pipeline.errors import ModelError, StoreError, TagstreamError
-from pipeline.explanation.subject import Subject, explain, find_file, find_image
+from pipeline.explanation.subject import Subject, explain, find_file, find_image, find_strangeness
 from pipeline.storage.files import open_filesystem
 from pipeline.store.store import Store
 from tests.fixtures.corpus import jpeg, sample_members, tar_bytes
@@ -142,6 +144,15 @@ class TestFiles:
         subject = find_file(str(tmp_path / "photo.jpg"), str(tiny_model), None)
         expected = Recognizer.from_pretrained(tiny_model, device="cpu").label([upright], top_k=10)[0]
         assert [explained.label for explained in explain(subject).labels] == expected
+
+    def test_a_photograph_is_told_to_be_none_of_what_the_demo_model_knows_and_no_other_model(
+        self, tmp_path: Path, tiny_model: Path
+    ) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "grey.png")
+        subject = find_file(str(tmp_path / "grey.png"), "demo", None)
+        assert str(find_strangeness(subject)).startswith("the image does not look like the composed scenes")
+        assert find_strangeness(replace(subject, model=str(tiny_model))) is None
 
     def test_a_file_on_an_object_store_is_read(self, s3: str, tiny_model: Path) -> None:
         filesystem, path = open_filesystem(f"{s3}/photos/[1].jpg")

@@ -88,6 +88,7 @@ def test_all_shards_are_committed_and_the_record_says_so(label_request: LabelReq
         "labelled": 6,
         "labels": record.n_labels,
         "flat": 0,
+        "strange": 0,
         "shards_listed": 0,
         "listed": 0,
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.labelling.pending import ShardPlan, cut_waves, find_changed, plan_shards
+from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves, find_changed, plan_shards
 from pipeline.sources.image_folder import folder_shard
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import FileVersion, ImageFile, Shard
@@ -338,6 +338,32 @@ class TestFolder:
         assert len({folder_shard("/root", "bucket", files).etag for files in variants}) == len(variants)
         touched = ImageFile("a.jpg", FileVersion(1, "x", 9.0))
         assert folder_shard("/root", "b", [touched]).etag == folder_shard("/root", "b", [base]).etag
+
+
+class TestLimit:
+    """How many images a job with a limit labels."""
+
+    @pytest.mark.parametrize("limit", [1, 5, 6, 7, 19])
+    def test_of_a_folder_exactly_so_many_are_labelled_and_the_rest_follows(
+        self, store: Store, folder: Path, limit: int
+    ) -> None:
+        for number in range(20):
+            write(folder / f"{number}.jpg")
+        cut = cut_to_limit(plan(store, folder, n_buckets=3).pending, limit)
+        assert sum(len(shard.files) for shard in cut) == limit
+        commit(store, cut)
+        later = plan(store, folder, n_buckets=3)
+        assert later.changed == []
+        keys = [file.key for shard in [*cut, *later.pending] for file in shard.files]
+        assert sorted(keys) == sorted(f"{number}.jpg" for number in range(20))
+
+    def test_without_a_limit_and_of_tars_nothing_is_cut(self) -> None:
+        folder = [
+            Shard("a", "/data", "folder", files=tuple(ImageFile(name, FileVersion(1, "x", 5.0)) for name in "ab"))
+        ]
+        assert cut_to_limit(folder, 0) == folder
+        assert cut_to_limit(TestWaves.SHARDS, 3) == TestWaves.SHARDS
+        assert [len(shard.files) for shard in cut_to_limit([*folder, *TestWaves.SHARDS], 1)][:2] == [1, 0]
 
 
 class TestWaves:

@@ -57,6 +57,27 @@ def test_the_rate_leaves_out_the_first_result_whose_work_came_before_it(clock: C
     assert progress.labelling_s == 4.0
 
 
+def test_results_of_a_moment_give_no_rate(clock: Clock) -> None:
+    progress = Progress()
+    progress.add_rows(100, 0)
+    clock.now = 1.9
+    progress.add_rows(100, 0)
+    assert progress.snapshot().images_per_s == 0.0
+
+
+def test_every_phase_has_its_seconds(clock: Clock) -> None:
+    progress = Progress()
+    for now, phase in ((1.0, "listing"), (3.0, "starting Ray"), (6.0, "listing")):
+        clock.now = now
+        progress.begin(phase)
+    clock.now = 10.0
+    progress.add_rows(1, 0)
+    clock.now = 15.0
+    progress.add_rows(1, 0)
+    assert [progress.seconds_of(phase) for phase in ("listing", "starting Ray", "labelling", "other")] == [6, 3, 5, 0]
+    assert progress.snapshot().phase_s == 5.0
+
+
 def test_a_single_result_gives_no_rate(clock: Clock) -> None:
     progress = Progress()
     progress.add_rows(100, 0)
@@ -88,7 +109,7 @@ def test_the_remaining_time_is_never_below_zero(clock: Clock) -> None:
     progress.begin("starting Ray", 2)
     progress.add_shard(1)
     progress.add_rows(100, 0)
-    clock.now = 1.0
+    clock.now = 3.0
     progress.add_rows(100, 0)
     assert progress.snapshot().eta_s == 0.0
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import plan_pool
+from pipeline.labelling import progress as progress_module
 from pipeline.labelling.assembly import WholeShard
 from pipeline.labelling.committing import Commit
 from pipeline.labelling.pending import ShardPlan
@@ -31,7 +32,7 @@ JOB = StartedJob(
 )
 
 
-NOTHING = dict.fromkeys(("shards", "images", "labelled", "labels", "flat", "shards_listed", "listed"), 0)
+NOTHING = dict.fromkeys(("shards", "images", "labelled", "labels", "flat", "strange", "shards_listed", "listed"), 0)
 
 
 def images(shard: str, *faults: str | None) -> pa.Table:
@@ -46,10 +47,12 @@ def images(shard: str, *faults: str | None) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=IMAGES)
 
 
-def commit(shard: str, *faults: str | None, n_labels: int = 0, is_written: bool = True) -> Commit:
+def commit(shard: str, *faults: str | None, n_labels: int = 0, n_strange: int = 0, is_written: bool = True) -> Commit:
     labels = pa.Table.from_pylist([{"shard": shard, "index": 0, "rank": rank} for rank in range(n_labels)], LABELS)
     seconds = {"read": 0.5, "decode": 1.0, "infer": 2.0}
-    return Commit(WholeShard(shard, images(shard, *faults), labels, None, None, seconds), is_written, 0.25)
+    return Commit(
+        WholeShard(shard, images(shard, *faults), labels, None, None, seconds, n_strange=n_strange), is_written, 0.25
+    )
 
 
 class TestTally:
@@ -58,8 +61,16 @@ class TestTally:
     def test_shards_images_and_labels_are_counted(self) -> None:
         tally = Tally()
         tally.add(commit("a", None, "NoImage", None, n_labels=5))
-        tally.add(commit("b", None, n_labels=2))
-        assert tally.counts == {**NOTHING, "shards": 2, "images": 4, "labelled": 3, "labels": 7, "flat": 1}
+        tally.add(commit("b", None, n_labels=2, n_strange=1))
+        assert tally.counts == {
+            **NOTHING,
+            "shards": 2,
+            "images": 4,
+            "labelled": 3,
+            "labels": 7,
+            "flat": 1,
+            "strange": 1,
+        }
         assert [(found["error"], found["n_images"]) for found in tally.rejects.most_first()] == [("NoImage", 1)]
 
     def test_a_shard_that_was_not_written_counts_for_the_seconds_only(self) -> None:
@@ -103,8 +114,11 @@ class TestJobRecord:
         tally.add(commit("a", None, "NoImage", None))
         assert tally.job_record(replace(JOB, is_retry=True), Progress(), "done").n_retried == 3
 
-    def test_the_rate_and_the_time_of_labelling_are_those_of_the_progress(self) -> None:
+    def test_the_rate_and_the_time_of_labelling_are_those_of_the_progress(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         progress = Progress()
+        monkeypatch.setattr(progress_module, "_MIN_RATE_S", 0.0)
         progress.add_rows(4, 0)
         time.sleep(0.05)
         progress.add_rows(10, 0)

@@ -128,8 +128,19 @@ def test_the_head_adds_up_what_the_jobs_did(store: Store, tmp_path: Path) -> Non
     assert head["seconds"] == 8.0
     assert head["imagesPerSecond"] == pytest.approx((1 * 4 + 3 * 8) / 4)
     assert head["secondsByStage"]["infer"] == pytest.approx(1.2)
-    # Eight seconds for eight images.
-    assert head["cost"]["usdPerMillion"] == pytest.approx(8 / 3600 * 3 / 8 * 1e6)
+    assert head["cost"]["usd"] == pytest.approx(8 / 3600 * 3)
+    # At the rate that stands beside it, which knows no time of starting up.
+    assert head["cost"]["usdPerMillion"] == pytest.approx(1e6 / head["imagesPerSecond"] / 3600 * 3)
+
+
+def test_the_head_names_source_and_model_and_says_where_the_demo_model_does_not_know_the_images(
+    store: Store, tmp_path: Path
+) -> None:
+    head = report(store, tmp_path / "r.html")["head"]
+    assert (head["title"], head["note"]) == ("shards, labelled by tiny", None)
+    store.run(RUN).write_job(job_record(RUN, started="2026-01-02T00:00:00.000+00:00", n_labelled=80, n_strange=76))
+    note = report(store, tmp_path / "noted.html")["head"]["note"]
+    assert "images do not look like the composed scenes that the demo model knows" in note
 
 
 def test_the_head_sets_what_was_predicted_against_what_those_jobs_took(store: Store, tmp_path: Path) -> None:
