@@ -6,6 +6,7 @@ Shape suffixes: B images, N names.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,11 +115,22 @@ def load_name_tokens(folder: str | Path, options: HubOptions) -> Callable[[str],
     return NameTokens.from_pretrained(folder).ids
 
 
-def count_image_tokens(folder: str | Path, options: HubOptions) -> int:
-    """Tokens that a photograph of 1024 x 768 costs in front of every label. No weights are loaded for it.
+@dataclass(frozen=True, slots=True)
+class ImageCost:
+    """What images cost a model of the hub.
 
-    Args:
-        folder: of a model of the hub.
+    image_options: of its image processor, those by default among them.
+    n_tokens: tokens that a photograph of 1024 x 768 costs in front of every label.
+    """
+
+    image_options: dict[str, Any]
+    n_tokens: int
+
+
+def measure_image_cost(folder: str | Path, options: HubOptions) -> ImageCost:
+    """What images cost a model of the hub that is asked so. No weights are loaded for it.
+
+    Raises ValueError or ImportError, with a sentence, where the model cannot be asked so.
     """
     from transformers import AutoConfig
 
@@ -129,7 +141,7 @@ def count_image_tokens(folder: str | Path, options: HubOptions) -> int:
     photograph = np.zeros((*_PHOTOGRAPH, 3), dtype=np.uint8)
     image_options = resolve_image_options(processor.image_processor, options)
     inputs = make_inputs(processor, prompt, [photograph], torch.float32, image_options)
-    return image_token_count(inputs, image_token_of(config))
+    return ImageCost(image_options, image_token_count(inputs, image_token_of(config)))
 
 
 def _read_prompt(folder: str | Path, options: HubOptions) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,10 @@ from pipeline.errors import ClusterError
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings, full_labelling
 from pipeline.settings.limits import MAX_SAMPLE_S
-from pipeline.storage.model_cache import check_hub_model, check_names, load_tagger
+from pipeline.storage.model_cache import check_names, load_tagger, measure_image_cost
+
+if TYPE_CHECKING:
+    from model.tagger import ImageCost
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,12 +168,12 @@ class Labeler:
         check_names(model, hub, [(spelling, of_list.version) for of_list in lists for spelling in of_list.spellings()])
 
     @staticmethod
-    def check_hub_model(model: str, hub: HubOptions) -> int:
-        """Tokens that a photograph costs a model of the hub. Loads no weights.
+    def measure_image_cost(model: str, hub: HubOptions) -> ImageCost:
+        """What images cost a model of the hub. Loads no weights.
 
         Raises ModelError where the model cannot be asked so.
         """
-        return check_hub_model(model, hub)
+        return measure_image_cost(model, hub)
 
     def _stuck_at(self, batch: dict[str, Any], n_images: int) -> str:
         return (

@@ -29,7 +29,7 @@ from pipeline.labelling.listing import ListCommitter, ListPlan
 from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
 from pipeline.labelling.progress import STARTING_RAY, STARTING_WORKERS, Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
-from pipeline.labelling.run_identity import RunIdentity, is_of_hub
+from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.settings.labelling import full_labelling
@@ -147,8 +147,7 @@ class LabelJob:
         self.progress.begin(f"fetching the model, {size}" if model.missing_bytes else "reading the model")
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
-        if is_of_hub(identity.wanted):
-            self._note_image_tokens(request.labeler_class.check_hub_model(request.model, request.settings.hub))
+        self._note_image_tokens(identity.n_image_tokens)
         if request.lists:
             request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
         record = identity.open_run(store)

@@ -30,6 +30,8 @@ class RunIdentity:
     """The record that the run gets if this job is its first."""
     former: RunRecord | None = None
     """The record that the run got if its first job knew the former rule of pixels alone. Such a run goes on by it."""
+    n_image_tokens: int = 0
+    """Tokens that a photograph costs a model of the hub; 0 for a recognizer of another kind."""
 
     @classmethod
     def of(cls, request: LabelRequest, source: Source, pool: PoolPlan) -> Self:
@@ -45,7 +47,13 @@ class RunIdentity:
         """
         folder = fetch_model(request.model)
         model_fingerprint = fingerprint_folder(folder)
-        labelling = request.settings.labelling(pool.dtype, is_hub_model(folder))
+        settings, n_image_tokens, is_of_hub = request.settings, 0, is_hub_model(folder)
+        if is_of_hub:
+            cost = request.labeler_class.measure_image_cost(request.model, settings.hub)
+            n_image_tokens = cost.n_tokens
+            # With those by default: another version of the program, with others, would label another run.
+            settings = replace(settings, hub=replace(settings.hub, image_options=cost.image_options))
+        labelling = settings.labelling(pool.dtype, is_of_hub)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         given = [conceal(absolute_source(one)) for one in source.addresses or request.sources]
         wanted = RunRecord(
@@ -66,7 +74,8 @@ class RunIdentity:
         labelling = replace(request.settings, pixel_rule=FORMER_PIXEL_RULE).labelling(pool.dtype)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         name = request.run or f"{model_name(request.model)}-{fingerprint}"
-        return cls(wanted, replace(wanted, run=name, fingerprint=fingerprint, labelling=labelling))
+        former = replace(wanted, run=name, fingerprint=fingerprint, labelling=labelling)
+        return cls(wanted, former, n_image_tokens)
 
     def open_run(self, store: Store) -> RunRecord:
         """The record of the run in a store; makes the run where there is none of this name, and none of before.
@@ -118,11 +127,6 @@ class RunIdentity:
 def _columns(record: RunRecord) -> str:
     asked = ", ".join(f"{role} {name}" for role, name in record.columns.items())
     return f"the columns {asked}" if asked else "the columns that it finds"
-
-
-def is_of_hub(record: RunRecord) -> bool:
-    """Whether a vision-language model of the hub labels this run."""
-    return "hub" in record.labelling
 
 
 def _differences(stored: RunRecord, wanted: RunRecord) -> list[str]:

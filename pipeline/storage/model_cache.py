@@ -28,7 +28,7 @@ from pipeline.text import one_line
 
 if TYPE_CHECKING:
     from model.recognizer import Recognizer
-    from model.tagger import Tagger
+    from model.tagger import ImageCost, Tagger
 
 _PAGE_OF_THE_HUB = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)")
 _MAX_NAME_CHARACTERS = 60
@@ -134,16 +134,16 @@ def check_names(model: str, hub: HubOptions, names: Sequence[tuple[str, str]]) -
         raise TagstreamError(f"{problems[0]}{more}")
 
 
-def check_hub_model(model: str, hub: HubOptions) -> int:
-    """Tokens that a photograph of 1024 x 768 costs a model of the hub.
+def measure_image_cost(model: str, hub: HubOptions) -> ImageCost:
+    """What images cost a model of the hub.
 
     Raises ModelError where its processor cannot be had, or it cannot be asked so. No weights are loaded.
     """
-    from model.tagger import count_image_tokens
+    from model import tagger
 
     folder = fetch_model(model)
     with _as_sentence(model, folder):
-        return count_image_tokens(folder, hub)
+        return tagger.measure_image_cost(folder, hub)
 
 
 def model_name(model: str) -> str:

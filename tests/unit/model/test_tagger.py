@@ -13,7 +13,7 @@ from model import Recognizer
 from model.folder import resolve_folder
 from model.hub.options import HubOptions
 from model.hub.recognizer import HubRecognizer
-from model.tagger import count_image_tokens, load_name_tokens, load_tagger
+from model.tagger import load_name_tokens, load_tagger, measure_image_cost
 from tests.fixtures.recognizers.hub_folders import save_hub_folder, tokenizer
 
 
@@ -87,5 +87,6 @@ def test_a_name_that_a_hub_model_cannot_write_is_refused(llava: Path, name: str,
         load_name_tokens(llava, HubOptions())(name)
 
 
-def test_the_tokens_of_a_photograph_are_known_without_weights(llava: Path) -> None:
-    assert count_image_tokens(llava, HubOptions()) == 16
+def test_what_a_photograph_costs_is_known_without_weights(llava: Path) -> None:
+    cost = measure_image_cost(llava, HubOptions())
+    assert (cost.n_tokens, cost.image_options) == (16, {})

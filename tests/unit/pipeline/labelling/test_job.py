@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from model.tagger import ImageCost
 from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
 from pipeline.cluster.pool import PoolPlan
@@ -386,12 +387,13 @@ class TestModelsOfTheHub:
 
         monkeypatch.setattr(job_module, "stream_labels", label_and_keep)
         # The hub's model has no processor.
-        monkeypatch.setattr(Labeler, "check_hub_model", staticmethod(lambda *_: 600))
+        monkeypatch.setattr(Labeler, "measure_image_cost", staticmethod(lambda *_: ImageCost({"size": 56}, 600)))
         outcome = LabelJob(replace(label_request, model="org/tiny", run=None)).run()
         record = outcome.record
         assert not any("image tokens" in note for note in outcome.notes)
         run = Store(label_request.store).run(record.run).read_record()
         assert run is not None
+        assert run.labelling["hub"]["image_options"] == {"size": 56}
         assert run.model == f"org/tiny@{hub.models['org/tiny'].revisions['main']}"
         assert given == [run.model]
         assert record.run == f"tiny-{run.fingerprint}"
@@ -399,7 +401,7 @@ class TestModelsOfTheHub:
     def test_one_that_makes_many_tokens_of_an_image_is_told_once(
         self, label_request: LabelRequest, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Labeler, "check_hub_model", staticmethod(lambda *_: 3121))
+        monkeypatch.setattr(Labeler, "measure_image_cost", staticmethod(lambda *_: ImageCost({}, 3121)))
         notes = LabelJob(replace(label_request, model="org/tiny", run=None)).run().notes
         (note,) = [note for note in notes if "image tokens" in note]
         assert note.startswith("a photograph costs this model 3,121 image tokens")
