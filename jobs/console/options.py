@@ -86,7 +86,7 @@ model_option = click.option(
     "--model",
     default="demo",
     show_default=True,
-    help="Folder, org/name[@revision] of the hub, s3://; see `tagstream models`.",
+    help="Folder, hub name or s3://.",
 )
 top_k_option = click.option("--top-k", type=int, metavar="N", help="Labels looked for, 1 to 200.  [default: 20]")
 batch_size_option = click.option(
@@ -94,9 +94,7 @@ batch_size_option = click.option(
 )
 actors_option = click.option("--actors", type=int, metavar="N", help="Labelling processes.  [default: by device]")
 
-ray_address_option = click.option(
-    "--address", help="Ray cluster to join, host:port or auto.  [default: this job's, or this machine]"
-)
+ray_address_option = click.option("--address", help="Ray cluster to join, host:port or auto.")
 head_address_option = click.option(
     "--address", help="Head of the cluster, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
 )
@@ -107,12 +105,12 @@ verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own lo
 def column_options(command: Any) -> Any:
     """The options of a verb that say what the columns of Parquet files are; `column_names` takes them."""
     for role, what in (
-        ("label", "with given labels: text, or classes of Hugging Face"),
-        ("caption", "with captions"),
-        ("key", "that names each image"),
-        ("image", "with the images"),
+        ("label", "of given labels"),
+        ("caption", "of captions"),
+        ("key", "of the images' names"),
+        ("image", "of the images"),
     ):
-        option = click.option(f"--{role}-column", help=f"Parquet column {what}.  [default: found]")
+        option = click.option(f"--{role}-column", metavar="NAME", help=f"Parquet column {what}.  [default: found]")
         command = option(command)
     return command
 

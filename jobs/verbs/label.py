@@ -72,14 +72,15 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option(
     "--changed",
     type=click.Choice(["keep", "relabel", "fail"]),
-    help="Changed shards.  [default: keep]",
+    metavar="POLICY",
+    help="Changed shards: keep, relabel, fail.  [keep]",
 )
 @click.option(
     "--max-reject-rate",
     type=FiniteRange(0, 1),
-    help="Exit with 3 above this share of rejects.  [default: 0.5, of 20 or more]",
+    help="Exit 3 above this share.  [default: 0.5]",
 )
-@click.option("--count-skipped", is_flag=True, help="Count what is left out as rejected, the first time.")
+@click.option("--count-skipped", is_flag=True, help="Count what is left out as rejected.")
 @column_options
 @batch_size_option
 @actors_option
@@ -106,12 +107,10 @@ def label(
     """Label the images of SOURCE and write labels and images as Parquet to STORE.
 
     SOURCE is a folder of images, or one with tars (WebDataset), zips or Parquet files, some of these files, a glob, a
-    pattern {00000..00099}.tar, or @FILE with one URL a line; local or s3://. Several make one run. What is no image is
-    counted and told. Exit code 3: nothing could be labelled, or too much was rejected.
+    pattern {00000..00099}.tar, or @FILE with one URL a line; local or s3://. Several make one run.
 
-    --names FILE gives every image scores for a list of names: one a line, or a vocabulary (.toml, .csv) whose aliases
-    count for their names. A run that is labelled already gets the scores and keeps its labels. Of an image the best 20
-    names are kept. Queries and measures read them with --labels listed.
+    MODEL may be org/name[@revision] of the hub (tagstream models). --names gives every image scores for your own list,
+    one name a line, also where a run is labelled already.
 
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
