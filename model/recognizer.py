@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from model.branches import NxtpBranches
-from model.choices import DTYPES, SAMPLINGS, find_ranking
+from model.choices import SAMPLINGS, find_ranking
 from model.configuration import RecognizerConfig
+from model.dtypes import find_dtype
 from model.ending import Ending
 from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
@@ -67,7 +68,7 @@ class Recognizer:
         folder = resolve_folder(path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         module, report = RecognizerModel.from_pretrained(
-            folder, dtype=_as_dtype(dtype, torch.device(device)), use_safetensors=True, output_loading_info=True
+            folder, dtype=find_dtype(dtype, torch.device(device)), use_safetensors=True, output_loading_info=True
         )
         wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
         if wrong:
@@ -326,16 +327,3 @@ def _blocks(config: Any) -> str:
 
 def _mark_nothing(part: str) -> None:
     pass
-
-
-def _as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | str:
-    """The dtype to load weights in, as transformers takes it: `auto` is the one that they are stored in."""
-    if dtype is None:
-        dtype = "float32" if device.type == "cpu" else "stored"
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "stored":
-        return "auto"
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}, stored")
-    return cast(torch.dtype, getattr(torch, dtype))

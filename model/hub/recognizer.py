@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from model.branches import BranchDecoder
-from model.choices import DTYPES, check_hub_choice, find_ranking
+from model.choices import check_hub_choice, find_ranking
+from model.dtypes import find_dtype
 from model.ending import Ending
 from model.hub.branches import share_prefixes
 from model.hub.inputs import image_token_count, image_token_of, load_processor, make_inputs, resolve_image_options
@@ -84,7 +85,8 @@ class HubRecognizer:
 
         Args:
             device: default the first GPU where there is one, else the CPU.
-            dtype: float32, bfloat16 or float16; default the dtype the weights are stored in.
+            dtype: float32, bfloat16, float16, or stored: the one the weights are stored in. Default float32 on a CPU,
+                else stored.
 
         Raises ValueError, ImportError or NotImplementedError, each with a sentence, where it cannot be a recognizer.
         """
@@ -93,7 +95,7 @@ class HubRecognizer:
         processor = load_processor(Path(folder), options)
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder,
-            dtype=_as_dtype(dtype),
+            dtype=find_dtype(dtype, torch.device(device)),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -258,14 +260,3 @@ def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> Iterable[int]:
 def _checked_view(width: int, height: int) -> np.ndarray:
     """A picture of this size with all kinds of brightness, the same every time."""
     return np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def _as_dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
-    if dtype is None:
-        return "auto"
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
-    resolved: torch.dtype = getattr(torch, dtype)
-    return resolved
