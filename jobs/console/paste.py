@@ -11,7 +11,14 @@ from pathlib import Path
 
 def to_paste(*words: str) -> str:
     """A command with these words behind `tagstream`, for the user's shell."""
-    return f"{_called_as()} {shlex.join(words)}"
+    return " ".join((_called_as(), *map(_quoted, words)))
+
+
+def _quoted(word: str) -> str:
+    # SQL is full of single quotes: in double ones it stays legible, where the shell would change nothing.
+    if "'" in word and not set(word) & set('"$`!\\'):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def _called_as() -> str:

@@ -82,7 +82,7 @@ def load_recognizer(model: str, device: str, dtype: str | None = None) -> Recogn
 
     Args:
         device: torch's name of the device that it computes on.
-        dtype: float32, bfloat16 or float16; default the dtype that the weights are stored in.
+        dtype: as of `Recognizer.from_pretrained`.
     """
     from transformers.utils import logging
 

@@ -38,7 +38,7 @@ def read_crops(folder: Path, preprocessor: ImagePreprocessor) -> list[np.ndarray
         with tarfile.open(path) as archive:
             for member in archive:
                 if member.name.lower().endswith((".jpg", ".jpeg", ".png")) and (file := archive.extractfile(member)):
-                    crops.append(preprocessor.crop(file.read()))
+                    crops.append(preprocessor.view(file.read()))
     return crops
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     preprocessor = ImagePreprocessor.from_pretrained(resolve_folder(DEMO_MODEL))
     pictograms = read_pictograms(_FONT)
-    scenes = [preprocessor.crop(draw_scene(pictograms, (options.seed, i)).jpeg) for i in range(options.scenes)]
+    scenes = [preprocessor.view(draw_scene(pictograms, (options.seed, i)).jpeg) for i in range(options.scenes)]
     photographs = read_crops(options.photographs, preprocessor)
     started = time.process_time()
     alarms = np.mean([not is_scene(crop) for crop in scenes])

@@ -346,6 +346,6 @@ class TestJourney:
         before = rows(copied, others)
         tried = tagstream("retry", copied, "--error", "ImageTooLarge")
         assert tried.returncode == 0, tried.stderr
-        assert tried.stdout.startswith("Tried 1 rejected samples of 1 shards again: 1 labelled, 0 still rejected")
+        assert tried.stdout.startswith("Tried 1 rejected sample of 1 shard again: 1 labelled, 0 still rejected")
         assert rows(copied, "SELECT status, n_labels > 0 FROM images WHERE key = 'wide'") == [("labelled", True)]
         assert rows(copied, others) == before

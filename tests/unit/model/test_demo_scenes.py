@@ -23,7 +23,7 @@ def crops(folder: Path) -> list[np.ndarray]:
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as archive:
             files = [archive.extractfile(member) for member in archive if member.name.endswith(".jpg")]
-            found += [preprocessor.crop(file.read()) for file in files if file is not None]
+            found += [preprocessor.view(file.read()) for file in files if file is not None]
     return found
 
 

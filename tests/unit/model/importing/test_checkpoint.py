@@ -161,7 +161,7 @@ def same_weights(one: Recognizer, other: Recognizer) -> bool:
 
 def test_a_saved_import_labels_alike_when_loaded(imported: Recognizer, tmp_path: Path) -> None:
     imported.save_pretrained(tmp_path)
-    loaded = Recognizer.from_pretrained(tmp_path, device="cpu")
+    loaded = Recognizer.from_pretrained(tmp_path, device="cpu", dtype="stored")
     assert loaded.label_pixels(pixels(), top_k=10) == imported.label_pixels(pixels(), top_k=10)
 
 
