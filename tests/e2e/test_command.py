@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,14 @@ from jobs.cli import main
 from jobs.cli import tagstream as group
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import write_tars
+from tests.fixtures.pages import README, shown_outputs
 from tests.fixtures.processes.commands import RunFunction
 
 
-def test_the_demo_labels_prints_rows_answers_sql_and_makes_a_report_and_status_tells_the_same(
-    tagstream: RunFunction, tmp_path: Path
+def test_the_demo_labels_prints_rows_answers_sql_and_makes_a_report_and_status_and_the_readme_tell_the_same(
+    tagstream: RunFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = tagstream("demo", "--store", tmp_path / "store")
+    result = tagstream("demo", "--store", "demo-store")
     # k, images, recall, hit
     measured = re.findall(r"^ *(1|10) +200 +(0\.\d+) +(0\.\d+|1)$", result.stdout, re.MULTILINE)
 
@@ -34,17 +36,27 @@ def test_the_demo_labels_prints_rows_answers_sql_and_makes_a_report_and_status_t
     # 0.98 and 0.95 on 2,000 scenes; 200 scatter by 0.02.
     assert float(hit_at_1) >= 0.93
     assert float(recall_at_10) >= 0.9
-    assert f"200 pictures, 1.5 MB; open {tmp_path / 'store.html'}" in result.stdout
-    assert (tmp_path / "store.html").is_file()
+    assert "200 pictures, 1.5 MB; open demo-store.html" in result.stdout
+    assert (tmp_path / "demo-store.html").is_file()
     assert "Next" in result.stdout
     assert "ray" not in result.stderr.lower()
 
     # What it labelled, status and sql tell alike.
-    status = tagstream("status", "store")
-    counted = tagstream("sql", "store", "SELECT count(*) AS n FROM labels", "--format", "json")
+    status = tagstream("status", "demo-store")
+    counted = tagstream("sql", "demo-store", "SELECT count(*) AS n FROM labels", "--format", "json")
     assert (status.returncode, counted.returncode) == (0, 0), status.stderr + counted.stderr
     assert "200 = 200 labelled + 0 rejected, in 4 shards" in status.stdout
     assert f"{json.loads(counted.stdout)[0]['n']:,} labels" in result.stdout
+
+    # What the README shows, the store answers.
+    demo, *questions = shown_outputs(README)
+    assert demo.command == "make demo"
+    assert demo.is_in(result.stdout)
+    assert len(questions) >= 4
+    monkeypatch.chdir(tmp_path)
+    for shown in questions:
+        answer = CliRunner().invoke(group, shlex.split(shown.command)[1:])
+        assert shown.is_in(answer.stdout), f"{shown.command}\n{answer.output}"
 
 
 @pytest.mark.parametrize(
