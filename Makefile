@@ -7,6 +7,8 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-v
 # would compile torch and all that it imports again, for seconds.
 export PYTHONDONTWRITEBYTECODE :=
 # A file of tests shares what is dear to make, such as a Ray: it stays in one process. The longest come first.
+# One process more than there are cores: jobs wait for their own processes to start.
+export PYTEST_XDIST_AUTO_NUM_WORKERS := $(shell expr $$(nproc) + 1)
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 QUICK := $(addprefix tests/unit/,jobs/closing jobs/console jobs/sending jobs/test_cli.py model schemas pipeline/naming pipeline/settings) \
 	--ignore tests/unit/model/hub

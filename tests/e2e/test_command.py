@@ -95,6 +95,7 @@ def test_a_mistake_is_answered_in_one_sentence(
     assert "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_it_labels_where_files_are_called_like_its_packages_and_temporary_files_lie_deep(tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 2)
     here, deep, store = tmp_path / "here", tmp_path / ("scratch" * 12), tmp_path / "label=cat" / "run=x" / "store"

@@ -14,6 +14,7 @@ from tests.fixtures.recognizers.hub_folders import save_hub_folder
 from tests.fixtures.stored.queries import rows
 
 
+@pytest.mark.long
 def test_a_resumed_job_stores_what_the_model_finds_in_each_image_alone(shared_ray: None, tmp_path: Path) -> None:
     source, store = tmp_path / "source", tmp_path / "store"
     write_tars(source, 3, 5)

@@ -42,9 +42,8 @@ def undisturbed(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.Tem
     return folder
 
 
-@pytest.mark.parametrize(
-    ("title", "n_kills"), [("SlowLabeler", 2), pytest.param("ReadShards", 3, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("title", "n_kills"), [("SlowLabeler", 2), ("ReadShards", 3)])
 def test_after_kills_of_workers_every_row_is_there_once(
     label_instantly: LabelFunction, undisturbed: Path, tmp_path: Path, title: str, n_kills: int
 ) -> None:

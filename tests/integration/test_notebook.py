@@ -50,12 +50,14 @@ def test_the_notebook_is_kept_without_outputs() -> None:
     assert all(not cell.outputs and cell.execution_count is None for cell in cells)
 
 
+@pytest.mark.long
 def test_the_recognizer_tells_what_it_is(shown: dict[str, dict[str, Any]]) -> None:
     html = html_of(shown, "recognizer")
     assert "demo" in html
     assert "The objects in the image are" in html
 
 
+@pytest.mark.long
 def test_labels_are_shown_with_bars(shown: dict[str, dict[str, Any]]) -> None:
     html = html_of(shown, "labels")
     assert "<bdi>ambulance</bdi>" in html
@@ -63,16 +65,19 @@ def test_labels_are_shown_with_bars(shown: dict[str, dict[str, Any]]) -> None:
     assert "width:37.7%" in html
 
 
+@pytest.mark.long
 def test_labels_are_a_list_where_no_html_is_shown(shown: dict[str, dict[str, Any]]) -> None:
     assert str(shown["labels"]["text/plain"]).startswith("[[Label(text='ambulance'")
 
 
+@pytest.mark.long
 def test_an_explanation_is_shown_as_pictures(shown: dict[str, dict[str, Any]]) -> None:
     html = html_of(shown, "explanation")
     assert html.count('<img src="data:image/jpeg;base64,') == 7
     assert "ladybug" in html
 
 
+@pytest.mark.long
 def test_a_store_is_shown_by_its_runs_and_tables(shown: dict[str, dict[str, Any]]) -> None:
     html = html_of(shown, "store")
     assert "<td>demo</td>" in html
@@ -80,6 +85,7 @@ def test_a_store_is_shown_by_its_runs_and_tables(shown: dict[str, dict[str, Any]
     assert "stored_labels" not in html
 
 
+@pytest.mark.long
 def test_a_relation_is_shown_as_a_frame(shown: dict[str, dict[str, Any]]) -> None:
     html = html_of(shown, QUERY)
     assert "<th>images</th>" in html
@@ -87,6 +93,7 @@ def test_a_relation_is_shown_as_a_frame(shown: dict[str, dict[str, Any]]) -> Non
     assert "<p>2 rows</p>" in html
 
 
+@pytest.mark.long
 def test_hostile_labels_of_a_store_are_harmless(shown: dict[str, dict[str, Any]]) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html_of(shown, QUERY)
     assert not any("<script" in str(data.get("text/html", "")) for data in shown.values())

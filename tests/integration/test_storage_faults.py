@@ -114,6 +114,7 @@ def test_a_job_on_an_s3_that_fails_for_good_says_so_and_its_rerun_goes_on(
     assert_same_tables(store, undisturbed)
 
 
+@pytest.mark.long
 def test_a_job_on_a_full_disk_says_so_and_its_rerun_goes_on(
     label_instantly: LabelFunction, corpus: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
