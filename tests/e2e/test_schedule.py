@@ -81,6 +81,7 @@ def assert_tables(store: Path, expected: dict[str, bytes]) -> None:
         assert (n_labels > 0) == (status == "labelled")
 
 
+@pytest.mark.long
 def test_three_nights_label_what_is_new_and_changed_and_nothing_else(night: Night, tmp_path: Path) -> None:
     source, store = tmp_path / "source", tmp_path / "store"
     write_tars(source, 3, 4)

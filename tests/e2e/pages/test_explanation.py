@@ -18,7 +18,7 @@ from model import Explanation, Recognizer
 from pipeline.explanation.page import explanation_page
 from pipeline.explanation.subject import Subject
 from pipeline.settings.labelling import LabelSettings
-from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
+from tests.fixtures.browser import DESKTOP, PHONE, WIDTHS, OpenPage
 from tests.fixtures.corpus import jpeg
 
 HOSTILE = "</script><script>document.title='gone'</script><img src=x onerror=\"document.title='gone'\">"
@@ -85,14 +85,14 @@ def test_the_slider_uncovers_the_photograph(open_page: OpenPage, tmp_path: Path,
     assert np.abs(stage_pixels(page) - photograph).mean() < 8 < np.abs(covered - photograph).mean()
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1366, 2560])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_it_fits_every_width(open_page: OpenPage, tmp_path: Path, explanation: Explanation, width: int) -> None:
     crowded = replace(explanation, labels=explanation.labels * 4)
     page = open_page(write(tmp_path, crowded, "a" * 500), viewport={"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_nothing(
     open_page: OpenPage, tmp_path: Path, explanation: Explanation, viewport: Any, scheme: str
@@ -101,7 +101,9 @@ def test_axe_finds_nothing(
     assert [violation["id"] for violation in Axe().run(page).response["violations"]] == []
 
 
-@pytest.mark.parametrize("text", [HOSTILE, "\u202egnp.exe", "x" * 10_000])
+@pytest.mark.parametrize(
+    "text", [HOSTILE, *(pytest.param(text, marks=pytest.mark.long) for text in ("\u202egnp.exe", "x" * 10_000))]
+)
 def test_hostile_labels_are_text(open_page: OpenPage, tmp_path: Path, explanation: Explanation, text: str) -> None:
     best = explanation.labels[0]
     hostile = replace(explanation, labels=[replace(best, label=replace(best.label, text=text))])

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from pipeline.naming.vocabulary import read_vocabulary
 from tests.e2e.pages.report_pages import found, n_columns, shown_keys, write_report
-from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
+from tests.fixtures.browser import DESKTOP, PHONE, WIDTHS, OpenPage
 from tests.fixtures.stored.reported import OTHER, REJECTED, random_shards
 
 HOSTILE = [
@@ -330,7 +330,7 @@ class TestEverybody:
         kind.select_option("rejected")
         assert found(page) == 1
 
-    @pytest.mark.parametrize("width", [320, 390, 768, 1366, 2560])
+    @pytest.mark.parametrize("width", WIDTHS)
     def test_nothing_is_wider_than_the_screen(self, open_page: OpenPage, hostile_report: Path, width: int) -> None:
         page = open_page(hostile_report, viewport={"width": width, "height": 800})
         for view in ("Images", "Charts", "Run"):
