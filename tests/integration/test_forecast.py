@@ -17,6 +17,7 @@ from tests.fixtures.corpus import shard_bytes
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 
 
+@pytest.mark.long
 def test_what_was_planned_is_kept_beside_what_it_took(shared_ray: None, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     for shard, n_images in enumerate([40, 80, 20, 60]):

@@ -76,6 +76,7 @@ def test_every_file_has_the_schema_and_names_what_it_was_made_from(labelled: Lab
         assert run.endswith(stored.metadata[b"tagstream.fingerprint"].decode())
 
 
+@pytest.mark.long
 def test_two_independent_stores_of_one_source_are_equal_row_for_row(
     label: LabelFunction, labelled: Labelled, tmp_path: Path
 ) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures.corpus import jpeg, shard_bytes, write_parquet, write_tars
 from tests.fixtures.labelling import LabelFunction
 from tests.fixtures.stored.queries import rows
 
 
+@pytest.mark.long
 def test_a_directory_a_glob_and_a_pattern_of_one_source_share_a_run(
     label_instantly: LabelFunction, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ class TestGallery:
             shown[typed] = shown_keys(page)
         assert shown == expected
 
+    @pytest.mark.long
     def test_of_very_many_labels_the_most_frequent_are_proposed(self, open_page: OpenPage, tmp_path: Path) -> None:
         # More than a call can have arguments.
         images = [
@@ -187,6 +188,7 @@ class TestGallery:
         expect(page.get_by_role("heading", name=OTHER)).to_be_visible()
         assert page.locator("#detail .is-gained").count() + page.locator("#detail .is-lost").count() > 3
 
+    @pytest.mark.long
     def test_two_thousand_images_make_no_more_elements_than_are_in_sight(
         self, open_page: OpenPage, large_report: Path
     ) -> None:

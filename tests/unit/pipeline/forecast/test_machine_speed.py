@@ -25,6 +25,7 @@ def measured(tiny_model: Path, folder: Path) -> MachineSpeed:
         return SpeedJob(SpeedRequest(model=str(tiny_model), seconds=0.1, folder=str(folder))).run()
 
 
+@pytest.mark.long
 def test_every_stage_is_measured_in_its_units(measured: MachineSpeed) -> None:
     assert [(speed.what.split(",")[0], speed.unit) for speed in measured.speeds] == [
         ("read", "members/s"),
@@ -38,6 +39,7 @@ def test_every_stage_is_measured_in_its_units(measured: MachineSpeed) -> None:
     assert all(0 < speed.low <= speed.median <= speed.high for speed in measured.speeds)
 
 
+@pytest.mark.long
 def test_two_units_of_one_measurement_agree(measured: MachineSpeed) -> None:
     by_unit = {speed.unit: speed.median for speed in measured.speeds}
     mean_mb = sum(map(len, make_images(8))) / 8 / 1e6
@@ -46,11 +48,13 @@ def test_two_units_of_one_measurement_agree(measured: MachineSpeed) -> None:
     assert by_unit["rows/s"] / by_unit["shards/s"] == pytest.approx(11_000)
 
 
+@pytest.mark.long
 def test_hardware_and_versions_are_told(measured: MachineSpeed) -> None:
     assert {"cpu", "cores", "memory"} <= measured.hardware.keys()
     assert {"python", "torch", "pyarrow"} <= measured.versions.keys()
 
 
+@pytest.mark.long
 def test_nothing_is_left_behind(measured: MachineSpeed, folder: Path) -> None:
     assert list(folder.iterdir()) == []
 

@@ -195,7 +195,7 @@ def test_hits_are_those_of_the_reports_run_also_beside_another(tmp_path: Path) -
     assert "is_hit" not in second["labels"][0]
 
 
-@pytest.mark.parametrize("max_mb", [1.0, 1.2])
+@pytest.mark.parametrize("max_mb", [1.0, pytest.param(1.2, marks=pytest.mark.long)])
 def test_the_file_is_no_larger_than_allowed(tmp_path: Path, max_mb: float) -> None:
     store = make_store(tmp_path, random_shards(2, 100))
     (tmp_path / "shards" / "s000.tar").write_bytes(tar_bytes((f"{n}.jpg", jpeg(n, 640, 480)) for n in range(100)))

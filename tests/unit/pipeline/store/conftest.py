@@ -14,7 +14,8 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-@pytest.fixture(params=["local", "s3"])
+# SeaweedFS is asked the same in integration/test_object_store.py.
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.long)])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store on the local disk and one on S3."""
     if request.param == "local":

@@ -25,7 +25,8 @@ from tests.fixtures.stored.tables import run_record
 RUN = "run-1"
 
 
-@pytest.fixture(params=["local", "s3"])
+# SeaweedFS is asked the same in integration/test_object_store.py.
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.long)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store with a run that nobody holds."""
     url = tmp_path / "store" if request.param == "local" else f"{request.getfixturevalue('s3')}/{tmp_path.name}/store"

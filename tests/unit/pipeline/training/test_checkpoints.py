@@ -62,7 +62,8 @@ class FailingRecognizer:
         raise self._error
 
 
-@pytest.fixture(params=["local", "s3"])
+# SeaweedFS is asked the same in integration/test_object_store.py.
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.long)])
 def out(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a run goes, on the local disk and on S3."""
     if request.param == "local":

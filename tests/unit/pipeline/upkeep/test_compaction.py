@@ -36,7 +36,8 @@ def store(tmp_path: Path) -> Store:
     return fill(Store(str(tmp_path / "store")))
 
 
-@pytest.fixture(params=["local", "s3"])
+# SeaweedFS is asked the same in integration/test_object_store.py.
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.long)])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """The same, on the local disk and on S3: for what storages do in ways of their own."""
     url = str(tmp_path) if request.param == "local" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
