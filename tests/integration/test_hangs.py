@@ -36,6 +36,25 @@ class NeverReadyLabeler(InstantLabeler):
         time.sleep(1000)
 
 
+# The first: actors that are stuck in the tests below keep their CPUs for a while.
+@pytest.mark.long
+def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label_instantly: LabelFunction, tmp_path: Path) -> None:
+    @ray.remote
+    class Holder:
+        def is_there(self) -> bool:
+            return True
+
+    n_cpus = ray.cluster_resources()["CPU"]
+    holder = Holder.options(num_cpus=n_cpus).remote()
+    assert ray.get(holder.is_there.remote())
+    write_tars(tmp_path / "source", 1, 4)
+    try:
+        with pytest.raises(ClusterError, match="perhaps other jobs hold the CPUs"):
+            label_instantly(tmp_path / "source", tmp_path / "store", no_progress_timeout_s=1)
+    finally:
+        ray.kill(holder)
+
+
 @pytest.mark.long
 def test_a_stuck_actor_is_named_with_what_it_works_on(label_instantly: LabelFunction, tmp_path: Path) -> None:
     write_tars(tmp_path / "source", 1, 4)
@@ -53,21 +72,3 @@ def test_a_model_that_never_gets_loaded_is_a_standstill(label_instantly: LabelFu
         label_instantly(
             tmp_path / "source", tmp_path / "store", labeler_class=NeverReadyLabeler, no_progress_timeout_s=1
         )
-
-
-@pytest.mark.long
-def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label_instantly: LabelFunction, tmp_path: Path) -> None:
-    @ray.remote
-    class Holder:
-        def is_there(self) -> bool:
-            return True
-
-    n_cpus = ray.cluster_resources()["CPU"]
-    holder = Holder.options(num_cpus=n_cpus).remote()
-    assert ray.get(holder.is_there.remote())
-    write_tars(tmp_path / "source", 1, 4)
-    try:
-        with pytest.raises(ClusterError, match="perhaps other jobs hold the CPUs"):
-            label_instantly(tmp_path / "source", tmp_path / "store", no_progress_timeout_s=1)
-    finally:
-        ray.kill(holder)

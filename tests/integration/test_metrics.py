@@ -23,7 +23,8 @@ from tests.fixtures.labelling import label_with
 
 # Ray shows metrics every few seconds.
 pytestmark = pytest.mark.long
-_SECONDS_A_BATCH = 0.25
+# A rate, and with it what is left, is shown after two seconds of results.
+_SECONDS_A_BATCH = 0.6
 
 
 class SlowLabeler(Labeler):
