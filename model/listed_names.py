@@ -61,3 +61,8 @@ def score_names(decoder: BranchDecoder, names: ListedNames, ending: Ending) -> T
     shift_BN = highest_BN.clamp(min=torch.finfo(scores_BL.dtype).min)
     shares_BL = (scores_BL - shift_BN.gather(1, names_BL)).exp()
     return shift_BN + torch.zeros_like(highest_BN).scatter_add(1, names_BL, shares_BL).log()
+
+
+def no_scores(lists: Sequence[ListedNames]) -> tuple[Tensor, ...]:
+    """The scores of each list where there are no images, [0, N]."""
+    return tuple(torch.empty(0, of_list.n_names) for of_list in lists)

@@ -21,7 +21,7 @@ from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
 from model.image_input import ImageInput, read_image, read_images
 from model.list_decoding import decode_lists
-from model.listed_names import ListedNames, score_names
+from model.listed_names import ListedNames, no_scores, score_names
 from model.modeling import Prefix, RecognizerModel
 from model.name_tokens import NameTokens, Tokenizer
 from model.notebook import LabelLists, Labels, recognizer_html
@@ -174,7 +174,7 @@ class Recognizer:
             raise ValueError(f"max_label_tokens is {max_label_tokens}; expected 1 or more")
         pixel_values = pixel_values.to(self.device, self.dtype)
         if len(pixel_values) == 0:
-            return SampledBatch([], pixel_values, tuple(torch.empty(0, of_list.n_names) for of_list in names))
+            return SampledBatch([], pixel_values, no_scores(names))
         if sampling == "one_shot":
             image_embeds = self.module.encode_images(pixel_values)
             mark("encode")
@@ -216,7 +216,7 @@ class Recognizer:
         """
         mark = clock.mark if clock else _mark_nothing
         if len(pixel_values) == 0:
-            return tuple(torch.empty(0, of_list.n_names) for of_list in names)
+            return no_scores(names)
         image_embeds = self.module.encode_images(pixel_values.to(self.device, self.dtype))
         mark("encode")
         prefix = self.module.prefill_image_tokens(image_embeds)

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from model.folder import is_hub_model
@@ -25,25 +24,12 @@ from model.sampling import SampledBatch
 _PHOTOGRAPH = (768, 1024)
 
 
-class Views(Protocol):
-    """Decodes images to what a tagger sees of them."""
-
-    @property
-    def honour_exif(self) -> bool: ...
-
-    @property
-    def max_image_pixels(self) -> int: ...
-
-    def view(self, image: Image.Image | bytes) -> np.ndarray:
-        """What the tagger sees of one image, uint8 [H, W, 3]. Raises ImageDecodeError for no readable image."""
-
-
 class Tagger(Protocol):
     """Labels batches of images: `view` in any thread, `prepare`, then `sample` on the device, then `rank`."""
 
     @property
     def preprocessor(self) -> Any:
-        """The `Views` of this tagger, a frozen dataclass."""
+        """What decodes images, a frozen `model.preprocessing.ImageDecoding` whose `view` gives uint8 [H, W, 3]."""
 
     @property
     def device(self) -> torch.device: ...

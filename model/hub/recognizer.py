@@ -28,7 +28,7 @@ from model.hub.prompt import write_prompt
 from model.hub.self_check import choose_branches
 from model.hub.view import WholeImages
 from model.image_input import ImageInput, read_images
-from model.listed_names import ListedNames, score_names
+from model.listed_names import ListedNames, no_scores, score_names
 from model.notebook import LabelLists, Labels
 from model.part_clock import PartClock
 from model.ranking import Label, make_label, rank
@@ -167,7 +167,7 @@ class HubRecognizer:
         """
         check_hub_choice("sampling", sampling)
         if not prepared:
-            return SampledBatch([], torch.empty(0, 0, 0), _no_scores(names))
+            return SampledBatch([], torch.empty(0, 0, 0), no_scores(names))
         decoder = self._prefill(prepared, clock)
         branches = sample_branches(decoder, self._ending, top_k, max_label_tokens, self._opens_V).cpu()
         if clock:
@@ -185,7 +185,7 @@ class HubRecognizer:
             prepared: what `prepare` made.
             names: lists of `list_names`.
         """
-        return self._score_names(self._prefill(prepared, clock), names, clock) if prepared else _no_scores(names)
+        return self._score_names(self._prefill(prepared, clock), names, clock) if prepared else no_scores(names)
 
     def list_names(self, spellings: Sequence[Sequence[str]], batch_size: int = 1) -> ListedNames:
         """A list of names, ready to be scored by `sample` and `score_prepared`.
@@ -244,10 +244,6 @@ class HubRecognizer:
 
     def _to_device(self, prepared: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device, non_blocking=True) for name, value in prepared.items()}
-
-
-def _no_scores(names: Sequence[ListedNames]) -> tuple[Tensor, ...]:
-    return tuple(torch.empty(0, of_list.n_names) for of_list in names)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> Iterable[int]:
