@@ -97,8 +97,8 @@ def explain_unreadable(data: bytes, image_format: str | None, error: Exception) 
     if image_format in EXTRA_PLUGINS and isinstance(error, ImportError):
         plugin, name = EXTRA_PLUGINS[image_format], _NAMES[image_format]
         return (
-            f"this is a {name} image, which {plugin.package} reads, and {plugin.package} cannot be imported here "
-            f"({error}); install tagstream[formats] where images are decoded, then run tagstream retry"
+            f"this is a {name} image; install tagstream[formats] where images are decoded, then run tagstream retry "
+            f"({plugin.package}, which reads it, cannot be imported: {error})"
         )
     if image_format is None:
         expected = ", ".join(_NAMES.get(name, name) for name in (*PILLOW_FORMATS, *EXTRA_PLUGINS) if name != "MPO")

@@ -123,6 +123,7 @@ def print_forecast(made: Forecast) -> None:
             f"{made.output.compacted_label_bytes_an_image:,.0f}; images {made.output.image_bytes_an_image:,.0f} B",
         ),
         ("bottleneck", made.bottleneck),
+        *([("image", f"{made.n_image_tokens:,} tokens a photograph")] if made.n_image_tokens else []),
     ]
     for name, text in lines:
         click.echo(f"{name:<12}{text}")

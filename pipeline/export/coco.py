@@ -2,6 +2,7 @@
 
 COCO itself has boxes, masks and captions. A label of a whole image is an annotation with a category and no box, as
 Datumaro's `labels` task and CVAT write it; pycocotools reads it like any other. Score and `attributes` are Datumaro's.
+The area is that of the image, 0 where its size is not known: readers that choose annotations by it expect one.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ class _Pieces:
 
     def add(self, image: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> None:
         self._images.add(image)
+        of_whole = {"iscrowd": 0, "area": image.get("width", 0) * image.get("height", 0)}
         for annotation in annotations:
             ids = {"id": len(self._annotations) + 1, "image_id": image["id"]}
-            self._annotations.add({**ids, **annotation})
+            self._annotations.add({**ids, **annotation, **of_whole})
 
     def write(self, path: Path, categories: dict[str, int], origin: Origin) -> None:
         self._images.end()

@@ -136,6 +136,8 @@ class Forecast:
     """Images of the sample that were rejected."""
     notes: list[str]
     """Sentences for the user about what the forecast assumes."""
+    n_image_tokens: int = 0
+    """Tokens that a photograph costs a model of the hub in front of every label; 0 for other recognizers."""
 
     def seconds_for(self, n_bytes: int, n_images_at_most: int = 0) -> float:
         """Seconds of a job over a part of the source.
@@ -195,6 +197,7 @@ def forecast(
     *,
     n_gpus: int = 0,
     usd_per_hour: float | None = None,
+    n_image_tokens: int = 0,
     **described: str,
 ) -> Forecast:
     """Predicts a job over the whole source.
@@ -202,6 +205,7 @@ def forecast(
     Args:
         n_gpus: predict for so many GPUs, by what one actor does; 0 is for the workers that labelled the sample.
         usd_per_hour: price of all machines together; None leaves the cost out.
+        n_image_tokens: tokens that a photograph costs a model of the hub.
         described: run, source and fingerprint.
 
     Raises TagstreamError where the sample is too small to predict from.
@@ -228,6 +232,7 @@ def forecast(
         n_shards_sampled=len(extent.heads),
         n_rejected=costs.n_rejected,
         notes=[*notes, *pace.notes],
+        n_image_tokens=n_image_tokens,
         **described,
     )
 

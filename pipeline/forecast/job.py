@@ -215,6 +215,7 @@ class ForecastJob:
                 sample.workers,
                 n_gpus=request.n_gpus,
                 usd_per_hour=request.usd_per_hour,
+                n_image_tokens=self._job.n_image_tokens,
                 run=sample.record.run,
                 source=sample.record.source,
                 fingerprint=sample.record.fingerprint,

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from model.folder import is_hub_model
 from model.preprocessing import ImagePreprocessor
 from pipeline.cluster.nodes import local_node
 from pipeline.cluster.pool import plan_pool
@@ -35,6 +36,7 @@ from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard
 from pipeline.storage.files import storage_errors
+from pipeline.storage.model_cache import fetch_model, measure_image_cost
 from pipeline.store.store import Store
 from schemas import IMAGES, LABELLED, LABELS, image_id
 
@@ -107,12 +109,11 @@ class SpeedJob:
             speeds = [*self._reading(shard), *self._decoding(images), *self._labelling(images)]
             with _own_store(request.store or folder) as store:
                 speeds += self._committing(store)
-        mean_kb = sum(map(len, images)) / len(images) / 1000
         return MachineSpeed(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             hardware=describe_hardware(),
             versions=installed_versions(),
-            data=f"{len(images)} JPEGs of {_SIZE[0]} x {_SIZE[1]}, {mean_kb:.0f} KB each; model {request.model}",
+            data=_describe_data(images, request.model),
             speeds=speeds,
         )
 
@@ -172,6 +173,16 @@ class SpeedJob:
                 done += work()
             rates.append(done / elapsed_s)
         return Speed(what=what, unit=unit, median=median(rates), low=min(rates), high=max(rates))
+
+
+def _describe_data(images: list[bytes], model: str) -> str:
+    """What the work is done on, in words."""
+    mean_kb = sum(map(len, images)) / len(images) / 1000
+    described = f"{len(images)} JPEGs of {_SIZE[0]} x {_SIZE[1]}, {mean_kb:.0f} KB each; model {model}"
+    if not is_hub_model(fetch_model(model)):
+        return described
+    n_tokens = measure_image_cost(model, LabelSettings().hub).n_tokens
+    return f"{described}, {n_tokens:,} image tokens a photograph"
 
 
 def make_images(n_images: int = _N_IMAGES) -> list[bytes]:

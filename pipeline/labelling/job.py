@@ -75,6 +75,8 @@ class LabelJob:
         """The shards to label; None until the source was compared with the run."""
         self.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         """UTC, ISO 8601. It identifies the job, and is in its record."""
+        self.n_image_tokens = 0
+        """Tokens that a photograph costs a model of the hub; 0 until they are known, and for other recognizers."""
         self._assignment = assignment or Assignment()
         self._tally = Tally()
         self._failures: dict[str, str] = {}
@@ -147,6 +149,7 @@ class LabelJob:
         self.progress.begin(f"fetching the model, {size}" if model.missing_bytes else "reading the model")
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
+        self.n_image_tokens = identity.n_image_tokens
         self._note_image_tokens(identity.n_image_tokens)
         if request.lists:
             request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)

@@ -80,7 +80,7 @@ def test_without_its_library_a_format_is_refused_with_what_to_install(
     for plugin in EXTRA_PLUGINS.values():
         monkeypatch.setitem(sys.modules, plugin.module, None)
     with pytest.raises(
-        ImageDecodeError, match=rf"this is a {name} image, which {package} reads, .*tagstream\[formats\]"
+        ImageDecodeError, match=rf"this is a {name} image; install tagstream\[formats\] .*\({package}, which reads it, "
     ):
         PREPROCESSOR.view(start + bytes(100))
 

@@ -62,6 +62,11 @@ def test_what_is_known_has_no_range(capsys: pytest.CaptureFixture[str]) -> None:
     assert "images      500\n" in printed(replace(MADE, n_images=Estimate(500, 500, 500)), capsys)
 
 
+def test_a_model_of_the_hub_tells_how_many_tokens_a_photograph_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "tokens" not in printed(MADE, capsys)
+    assert "image       1,326 tokens a photograph\n" in printed(replace(MADE, n_image_tokens=1326), capsys)
+
+
 def test_csv_has_one_row_an_estimate() -> None:
     rows = {name: (value, low, high) for name, value, low, high in estimate_rows(MADE)}
     assert rows["images"] == (1_000_000, 900_000, 1_100_000)

@@ -59,6 +59,8 @@ class TestCoco:
                 "category_id": categories["dog"],
                 "score": 0.5,
                 "attributes": {"label": "Dogs", "rank": 1},
+                "iscrowd": 0,
+                "area": 0,
             },
             {
                 "id": 2,
@@ -66,6 +68,8 @@ class TestCoco:
                 "category_id": categories["tree"],
                 "score": 0.25,
                 "attributes": {"label": "tree", "rank": 2},
+                "iscrowd": 0,
+                "area": 0,
             },
         ]
 
@@ -100,6 +104,7 @@ class TestCoco:
         (dog,) = found.getCatIds(catNms=["dog"])
         assert found.getImgIds(catIds=[dog]) == [1]
         assert [a["score"] for a in found.loadAnns(found.getAnnIds(imgIds=[1]))] == [0.5, 0.25]
+        assert len(found.getAnnIds(imgIds=[1], areaRng=[-1, 1e9], iscrowd=False)) == 2
 
 
 class TestFiftyOne:
@@ -367,6 +372,10 @@ class TestCocoOfImagesMadeByHand:
             {"id": number, "name": name, "supercategory": ""} for number, name in enumerate(["dog", "cat", "fox"], 1)
         ]
 
+    def test_the_area_of_an_annotation_is_that_of_the_image(self, tmp_path: Path) -> None:
+        written = self.written(tmp_path, made_image(labels=made_labels("dog"), width=30, height=20))
+        assert [(each["area"], each["iscrowd"]) for each in written["annotations"]] == [(600, 0)]
+
     def test_categories_that_only_truth_has_follow_those_of_the_images_before(self, tmp_path: Path) -> None:
         images = [
             made_image(labels=made_labels("dog"), truth=[{"name": "ant", "label": "ants"}]),
@@ -378,13 +387,11 @@ class TestCocoOfImagesMadeByHand:
             (2, "ant"),
             (3, "cat"),
         ]
-        assert truth["annotations"] == [{"id": 1, "image_id": 1, "category_id": 2}]
+        assert [(a["id"], a["image_id"], a["category_id"]) for a in truth["annotations"]] == [(1, 1, 2)]
 
     def test_a_label_without_a_score_has_no_score(self, tmp_path: Path) -> None:
         written = self.written(tmp_path, made_image(labels=made_labels("dog", score=None)))
-        assert written["annotations"] == [
-            {"id": 1, "image_id": 1, "category_id": 1, "attributes": {"label": "dog", "rank": 1}}
-        ]
+        assert "score" not in written["annotations"][0]
 
     def test_a_score_of_0_is_a_score(self, tmp_path: Path) -> None:
         written = self.written(tmp_path, made_image(labels=made_labels("dog", score=0.0)))

@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.forecast import machine_speed
 from pipeline.forecast.machine_speed import MachineSpeed, SpeedJob, SpeedRequest, make_images
+from tests.fixtures.recognizers.hub_folders import save_hub_folder
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,14 @@ def test_two_units_of_one_measurement_agree(measured: MachineSpeed) -> None:
 def test_hardware_and_versions_are_told(measured: MachineSpeed) -> None:
     assert {"cpu", "cores", "memory"} <= measured.hardware.keys()
     assert {"python", "torch", "pyarrow"} <= measured.versions.keys()
+
+
+def test_the_data_tells_how_many_image_tokens_a_photograph_costs_a_model_of_the_hub(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    llava = save_hub_folder("llava", tmp_path / "llava")
+    assert machine_speed._describe_data([bytes(2000)], str(llava)).endswith("/llava, 16 image tokens a photograph")
+    assert machine_speed._describe_data([bytes(2000)], str(tiny_model)).endswith(f"2 KB each; model {tiny_model}")
 
 
 @pytest.mark.long
