@@ -7,10 +7,10 @@ store never loads it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,8 +18,9 @@ class Ranking:
     """How an image's labels are scored and put in order."""
 
     name: str
-    score_branch: Callable[[Sequence[float]], float]
-    """A branch's score from the probabilities of its tokens, the delimiter's included."""
+    score_branches: Callable[[Any, Any, Any], Any]
+    """Scores of branches from arrays, one value a branch: products of their tokens' probabilities, the delimiter's
+    included, numbers of tokens, and probabilities of their first tokens."""
     bar_length: Callable[[float], float]
     """A score as the length of a bar, 0 to 1. The better score has the longer bar."""
     is_sorted: bool = True
@@ -33,16 +34,23 @@ class Ranking:
     is_bounded: bool = True
     """Whether scores lie between 0 and 1. Otherwise they start at 1 and have no upper bound."""
     compares_with_image: bool = False
-    """Whether scores are distances to the image tokens (model.ranking.with_similarity) and not `score_branch`'s."""
+    """Whether scores are distances to the image tokens (model.similarity) and not `score_branches`'."""
 
 
-def _perplexity(probs: Sequence[float]) -> float:
-    likelihood = math.prod(probs)
-    return likelihood ** (-1 / len(probs)) if likelihood > 0 else math.inf
+def _likelihoods(likelihoods: Any, n_tokens: Any, first_probs: Any) -> Any:
+    return likelihoods
 
 
-def _first(probs: Sequence[float]) -> float:
-    return probs[0]
+def _perplexities(likelihoods: Any, n_tokens: Any, first_probs: Any) -> Any:
+    # Python's power and not numpy's, which differs by machine in the last bit.
+    return [
+        likelihood ** (-1 / n) if likelihood > 0 else math.inf
+        for likelihood, n in zip(likelihoods.tolist(), n_tokens.tolist(), strict=True)
+    ]
+
+
+def _first_probs(likelihoods: Any, n_tokens: Any, first_probs: Any) -> Any:
+    return first_probs
 
 
 def _at_most_1(score: float) -> float:
@@ -50,18 +58,22 @@ def _at_most_1(score: float) -> float:
 
 
 _RANKINGS = (
-    Ranking(name="prob", score_branch=math.prod, bar_length=_at_most_1, sums_alike=True, is_probability=True),
+    Ranking(name="prob", score_branches=_likelihoods, bar_length=_at_most_1, sums_alike=True, is_probability=True),
     Ranking(
-        name="ppl", score_branch=_perplexity, bar_length=lambda score: 1 / score, lowest_first=True, is_bounded=False
+        name="ppl",
+        score_branches=_perplexities,
+        bar_length=lambda score: 1 / score,
+        lowest_first=True,
+        is_bounded=False,
     ),
     Ranking(
         name="sim",
-        score_branch=_first,
+        score_branches=_first_probs,
         bar_length=lambda score: 1 - score,
         lowest_first=True,
         compares_with_image=True,
     ),
-    Ranking(name="none", score_branch=_first, bar_length=_at_most_1, is_sorted=False, is_probability=True),
+    Ranking(name="none", score_branches=_first_probs, bar_length=_at_most_1, is_sorted=False, is_probability=True),
 )
 RANKINGS: Mapping[str, Ranking] = MappingProxyType({ranking.name: ranking for ranking in _RANKINGS})
 Sampling = Literal["one_shot", "greedy", "beam"]

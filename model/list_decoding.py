@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from model.modeling import RecognizerModel
-from model.sampling import SampledLabel
+from model.ranking import SampledLabel
 
 ListSampling = Literal["greedy", "beam"]
 N_BEAMS = 3

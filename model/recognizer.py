@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any, Self, cast
 
@@ -27,10 +26,10 @@ from model.name_tokens import NameTokens, Tokenizer
 from model.notebook import LabelLists, Labels, recognizer_html
 from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor, resize_and_crop
-from model.ranking import Label, make_label, rank, with_similarity
-from model.sampling import Branches, SampledBatch, check_top_k, sample_one_shot
+from model.ranking import Label, RankedLabels, Spelling, rank_branches, score_branches
+from model.sampling import SampledBatch, check_top_k, sample_one_shot
+from model.similarity import branch_distances
 
-_DECODED_LABELS_KEPT = 1 << 17
 # The logits of so many branches are held at once: 512 MiB with a vocabulary of 32,000.
 _MAX_SCORED_BRANCHES = 4096
 
@@ -50,8 +49,7 @@ class Recognizer:
         self.module = module.eval()
         self.preprocessor = preprocessor
         self.tokenizer = tokenizer
-        # A corpus repeats its labels: most are decoded from the cache.
-        self._spell = lru_cache(_DECODED_LABELS_KEPT)(self._decode)
+        self._spelling = Spelling(self._spell)
 
     @classmethod
     def from_pretrained(
@@ -235,16 +233,21 @@ class Recognizer:
 
     def rank(self, sampled: SampledBatch, ranking: str = "prob", *, keep_unfinished: bool = False) -> list[list[Label]]:
         """Turns sampled branches into each image's labels, best first; `ranking` and the rest as in `label_pixels`."""
-        by = find_ranking(ranking)
-        listed = sampled.branches.to_lists() if isinstance(sampled.branches, Branches) else sampled.branches
-        images = [[make_label(*branch, self._spell, by) for branch in branches] for branches in listed]
+        images = self.rank_batch(sampled, ranking).to_lists(keep_unfinished)
+        return LabelLists(Labels(labels, ranking) for labels in images)
+
+    def rank_batch(self, sampled: SampledBatch, ranking: str = "prob") -> RankedLabels:
+        """As `rank`, as columns: what a job needs, and many times faster."""
+        by, branches = find_ranking(ranking), sampled.flat()
         if by.compares_with_image:
             with torch.inference_mode():
                 embedding_VD = self.module.get_input_embeddings().weight
-                images = with_similarity(images, sampled.image_embeds_BND, embedding_VD)
-        return LabelLists(Labels(rank(labels, by, keep_unfinished), ranking) for labels in images)
+                scores_M = branch_distances(branches, sampled.image_embeds_BND, embedding_VD)
+        else:
+            scores_M = score_branches(branches, by)
+        return rank_branches(branches, scores_M, self._spelling, by)
 
-    def _decode(self, token_ids: tuple[int, ...]) -> str:
+    def _spell(self, token_ids: tuple[int, ...]) -> str:
         """The label that these tokens spell, without its delimiter."""
         body = token_ids[:-1] if token_ids[-1] == self.config.delimiter_id else token_ids
         return self.tokenizer.decode(list(body)).strip() if body else ""

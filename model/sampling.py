@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model.branches import BranchDecoder, NxtpBranches
 from model.ending import Ending
 from model.modeling import Prefix, RecognizerModel
+from model.ranking import FlatBranches, SampledLabel
 
 MAX_TOP_K = 200
-# Token ids with the delimiter, their probabilities, whether the delimiter was reached.
-SampledLabel = tuple[tuple[int, ...], tuple[float, ...], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,19 @@ class Branches:
             for image in zip(*(column.tolist() for column in columns), strict=True)
         ]
 
+    def flat(self) -> FlatBranches:
+        """The branches one behind the other. They are in the CPU's memory."""
+        n_images, n_branches, _ = self.token_ids_BKT.shape
+        ids_MT, probs_MT = self.token_ids_BKT.flatten(0, 1).numpy(), self.token_probs_BKT.flatten(0, 1).numpy()
+        return FlatBranches(
+            n_images,
+            np.repeat(np.arange(n_images), n_branches),
+            ids_MT,
+            probs_MT.astype(np.float64),
+            self.n_tokens_BK.flatten().numpy(),
+            self.finished_BK.flatten().numpy(),
+        )
+
     def cpu(self) -> Branches:
         return Branches(
             self.token_ids_BKT.cpu(), self.token_probs_BKT.cpu(), self.n_tokens_BK.cpu(), self.finished_BK.cpu()
@@ -67,6 +80,10 @@ class SampledBatch:
     branches: Branches | list[list[SampledLabel]]
     image_embeds_BND: Tensor
     listed: tuple[Tensor, ...] = ()
+
+    def flat(self) -> FlatBranches:
+        """The branches one behind the other."""
+        return self.branches.flat() if isinstance(self.branches, Branches) else FlatBranches.of_lists(self.branches)
 
 
 def top_k_tokens(logits_BV: Tensor, k: int, allowed_V: Tensor | None = None) -> tuple[Tensor, Tensor]:

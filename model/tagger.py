@@ -18,7 +18,7 @@ from model.folder import is_hub_model
 from model.hub.options import HubOptions
 from model.listed_names import ListedNames
 from model.part_clock import PartClock
-from model.ranking import Label
+from model.ranking import Label, RankedLabels
 from model.sampling import SampledBatch
 
 _PHOTOGRAPH = (768, 1024)
@@ -59,6 +59,9 @@ class Tagger(Protocol):
 
     def rank(self, sampled: SampledBatch, ranking: str, *, keep_unfinished: bool = False) -> list[list[Label]]:
         """Each image's labels, best first."""
+
+    def rank_batch(self, sampled: SampledBatch, ranking: str) -> RankedLabels:
+        """The same labels as columns, which is many times faster."""
 
     def list_names(self, spellings: Sequence[Sequence[str]], batch_size: int = 1) -> ListedNames:
         """A list of names, each with its spellings, ready to be scored for batches of this size."""

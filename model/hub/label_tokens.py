@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ _FUNCTION_WORDS = frozenset(
 )
 _ARTICLE = re.compile(r"^(a|an|the)\s+")
 _QUOTES = "\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb\u2022-\u2013 \t"
-_DECODED_LABELS_KEPT = 1 << 17
 
 
 class LabelTokens:
@@ -62,9 +60,8 @@ class LabelTokens:
             ]
             self.opens_V = torch.zeros(vocab_size, dtype=torch.bool)
             self.opens_V[opening] = True
-        self.spell: Callable[[tuple[int, ...]], str] = lru_cache(_DECODED_LABELS_KEPT)(self._spell)
 
-    def _spell(self, token_ids: tuple[int, ...]) -> str:
+    def spell(self, token_ids: tuple[int, ...]) -> str:
         """The label that these tokens spell, without what ends it, quotes around it and a full stop behind it."""
         text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
         ends = [place for place in map(text.find, self._closes) if place >= 0]

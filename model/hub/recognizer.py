@@ -31,8 +31,8 @@ from model.image_input import ImageInput, read_images
 from model.listed_names import ListedNames, no_scores, score_names
 from model.notebook import LabelLists, Labels
 from model.part_clock import PartClock
-from model.ranking import Label, make_label, rank
-from model.sampling import Branches, SampledBatch, sample_branches
+from model.ranking import Label, RankedLabels, Spelling, rank_branches, score_branches
+from model.sampling import SampledBatch, sample_branches
 
 # The logits of so many branches are held at once: 512 MiB with a vocabulary of 128,000.
 _MAX_SCORED_BRANCHES = 1024
@@ -65,6 +65,7 @@ class HubRecognizer:
         self._tokens = LabelTokens(
             tokenizer, options, _eos_ids(model, tokenizer), text_config.vocab_size, self.prompt.separator == " "
         )
+        self._spelling = Spelling(self._tokens.spell, fold_label)
         self._ending = Ending(self._tokens.closing_ids, model.device)
         opens_V = self._tokens.opens_V
         self._opens_V = None if opens_V is None else opens_V.to(model.device)
@@ -214,11 +215,14 @@ class HubRecognizer:
         Args:
             ranking: prob, ppl or none.
         """
+        images = self.rank_batch(sampled, ranking).to_lists(keep_unfinished)
+        return LabelLists(Labels(labels, ranking) for labels in images)
+
+    def rank_batch(self, sampled: SampledBatch, ranking: str = "prob") -> RankedLabels:
+        """As `rank`, as columns: what a job needs, and many times faster."""
         check_hub_choice("ranking", ranking)
-        by = find_ranking(ranking)
-        listed = sampled.branches.to_lists() if isinstance(sampled.branches, Branches) else sampled.branches
-        images = [[make_label(*branch, self._tokens.spell, by) for branch in branches] for branches in listed]
-        return LabelLists(Labels(rank(labels, by, keep_unfinished, fold_label), ranking) for labels in images)
+        by, branches = find_ranking(ranking), sampled.flat()
+        return rank_branches(branches, score_branches(branches, by), self._spelling, by)
 
     def _prefill(self, prepared: Mapping[str, Tensor], clock: PartClock | None) -> BranchDecoder:
         prefix = prefill(self.model, self._to_device(prepared))

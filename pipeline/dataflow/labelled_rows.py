@@ -16,15 +16,15 @@ from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
 from schemas import LABELLED, REJECTED
 
 if TYPE_CHECKING:
-    from model.ranking import Label
+    from model.ranking import RankedLabels
 
 
 @dataclass(frozen=True, slots=True)
 class FoundLabels:
     """What was found in a batch's images."""
 
-    labels: list[list[Label]]
-    """Labels of each image, unfinished ones included."""
+    labels: RankedLabels | None
+    """Labels of each image; None where none were sampled."""
     listed: list[list[dict[str, Any]]]
     """Listed labels of each image, as `pipeline.dataflow.rows.LISTED_LABEL` has them."""
     seconds: dict[str, float]
@@ -62,10 +62,9 @@ def labelled_rows(
         seconds: by stage and part.
     """
     n_rows = len(decoded)
-    remaining, remaining_listed = iter(found.labels), iter(found.listed)
-    of_image = [next(remaining) if image.view is not None else [] for image in decoded]
+    remaining_listed = iter(found.listed)
     listed = [next(remaining_listed) if image.view is not None else [] for image in decoded]
-    finished = [[label for label in image if label.finished] for image in of_image]
+    seen = np.array([image.view is not None for image in decoded], bool)
     faults = [_fault(*row) for row in zip(decoded, batch["data"], batch["error"], batch["message"], strict=True)]
     columns = {
         "shard": [batch["shard"]] * n_rows,
@@ -81,9 +80,9 @@ def labelled_rows(
         "content_hash": [image.content_hash for image in decoded],
         "caption": batch["caption"],
         "truth": batch["truth"],
-        "n_unfinished": [len(image) - len(done) for image, done in zip(of_image, finished, strict=True)],
+        "n_unfinished": _at(seen, None if found.labels is None else found.labels.n_unfinished()),
         "flat": [image.is_flat for image in decoded],
-        "labels": _label_lists(finished),
+        "labels": _label_lists(seen, found.labels),
         "is_strange": [image.is_strange for image in decoded],
         "listed": pa.array(listed, LABELLED_ROWS.field("listed").type),
         "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
@@ -109,18 +108,28 @@ def _fault(
     return (READ_STAGE, error, message) if error else (None, None, None)
 
 
-def _label_lists(images: list[list[Label]]) -> pa.ListArray:
-    flat = [label for image in images for label in image]
-    offsets = np.cumsum([0, *(len(image) for image in images)])
+def _label_lists(seen: np.ndarray, labels: RankedLabels | None) -> pa.ListArray:
+    """The labels of every sample: of those that were seen in the order of the images that were labelled."""
+    if labels is None:
+        return pa.array([[]] * len(seen), pa.list_(LABEL))
+    ends = np.cumsum(_at(seen, labels.n_labels_B))
     arrays = [
-        pa.array([label.text for label in flat], pa.string()),
-        pa.array([label.score for label in flat], pa.float32()),
-        pa.array([label.token_probs[0] for label in flat], pa.float32()),
-        pa.array([len(label.token_ids) for label in flat], pa.int16()),
+        pa.array(labels.texts, pa.string()),
+        pa.array(labels.scores_L.astype(np.float32)),
+        pa.array(labels.first_token_probs().astype(np.float32)),
+        pa.array(labels.n_tokens().astype(np.int16)),
     ]
     return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.StructArray.from_arrays(arrays, fields=list(LABEL))
+        pa.array([0, *ends.tolist()], pa.int32()), pa.StructArray.from_arrays(arrays, fields=list(LABEL))
     )
+
+
+def _at(seen: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+    """Counts of the images that were seen, at their places among all samples; 0 at the others."""
+    placed = np.zeros(len(seen), np.int64)
+    if counts is not None:
+        placed[seen] = counts
+    return placed
 
 
 def _first_of(n_rows: int, value: float) -> list[float]:

@@ -32,6 +32,7 @@ from record import environment
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from model import ImagePreprocessor, Label, Recognizer
+from model.ranking import RankedLabels
 from pipeline.cluster.nodes import local_node
 from pipeline.cluster.pool import plan_pool
 from pipeline.cluster.ray_session import start_ray, stop_ray
@@ -41,6 +42,7 @@ from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.recognizers.random_recognizer import random_recognizer
+from tests.fixtures.recognizers.ranked import ranked
 
 GOAL = 0.9
 TOP_K = 10
@@ -59,8 +61,8 @@ class FreeRecognizer:
     def sample(self, n_images: int, *arguments: Any, **options: Any) -> int:
         return n_images
 
-    def rank(self, n_images: int, *arguments: Any, **options: Any) -> list[list[Label]]:
-        return [[Label("thing", 0.5, (5, 6), (0.5, 1.0), True)]] * n_images
+    def rank_batch(self, n_images: int, ranking: str) -> RankedLabels:
+        return ranked([[Label("thing", 0.5, (5, 6), (0.5, 1.0), True)]] * n_images)
 
 
 class DecodingLabeler(Labeler):

@@ -113,3 +113,15 @@ def test_the_planning_benchmark_sets_each_prediction_against_what_came():
     assert header[:4] == ["seed", "predicted s", "real s", "ratio"]
     predicted_s, real_s = float(row[1].split()[0]), float(row[2])
     assert float(row[3].strip("*")) == pytest.approx(predicted_s / real_s, abs=0.02)
+
+
+def test_the_benchmark_of_the_busy_share_has_the_devices_share_and_the_hosts_cost_for_each_number_of_labels():
+    finished = run_script(
+        "busy_share", "--seconds", "1", "--rounds", "1", "--k", "5", "10", "--pauses", "2", timeout_s=280
+    )
+    assert finished.returncode == 0, finished.stderr
+    rows = table_rows(finished.stdout)
+    shares, costs = [row for row in rows if row[2] == "2"], [row for row in rows if row[0] == "now" and row[2] != "2"]
+    assert [row[1] for row in shares] == [row[1] for row in costs] == ["5", "10"]
+    assert all(0 < float(row[3].strip("*")) <= 1 for row in shares)
+    assert all(float(row[-1]) == pytest.approx(sum(map(float, row[2:-1])), abs=0.005) for row in costs)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from model.choices import RANKINGS, find_ranking
-from model.ranking import Label, make_label, rank, token_distances, with_similarity
-from model.sampling import Branches
+from model.ranking import FlatBranches, Label, Spelling, rank_branches, score_branches
+from model.sampling import Branches, SampledBatch
+from model.similarity import branch_distances
+from tests.unit.model.slow_ranking import rank_slowly
 
 DELIMITER = 9
 PROB, PPL, SIM, NONE = RANKINGS.values()
@@ -21,58 +24,54 @@ def label(text: str, score: float, *, probs: tuple[float, ...] = (0.5, 0.5), fin
     return Label(text, score, ids, probs, finished)
 
 
-def spell(ids: tuple[int, ...]) -> str:
-    return " ".join(f"w{token_id}" for token_id in ids)
-
-
 def texts(labels: list[Label]) -> list[str]:
     return [each.text for each in labels]
 
 
-def naive_distance(token_D: torch.Tensor, image_ND: torch.Tensor) -> float:
-    total = 0.0
-    for image_D in image_ND:
-        dot = sum(float(a) * float(b) for a, b in zip(token_D, image_D, strict=True))
-        length_a = math.sqrt(sum(float(a) ** 2 for a in token_D))
-        length_b = math.sqrt(sum(float(b) ** 2 for b in image_D))
-        total += math.sqrt(max(0.0, 2 - 2 * dot / (length_a * length_b))) / 2
-    return total / len(image_ND)
+def rank(labels, ranking, keep_unfinished=False, fold=None):
+    """One image's labels, ranked by the code that ranks a batch's branches."""
+    by_ids = {}
+    for place, each in enumerate(labels):
+        # Labels that are made by hand may share their tokens: here each has its own.
+        by_ids[(1000 + place, *each.token_ids[1:])] = each
+    branches = FlatBranches.of_lists([[(ids, each.token_probs, each.finished) for ids, each in by_ids.items()]])
+    spelling = Spelling(lambda ids: by_ids[ids].text, fold)
+    ranked = rank_branches(branches, np.array([each.score for each in labels]), spelling, ranking)
+    return [
+        replace(each, token_ids=(labels[each.token_ids[0] - 1000].token_ids[0], *each.token_ids[1:]))
+        for each in ranked.to_lists(keep_unfinished)[0]
+    ]
 
 
-@pytest.fixture
-def embedding():
-    return torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def image_embeds():
-    return torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
+def score(ranking, probs: tuple[float, ...]) -> float:
+    """The score of one branch."""
+    return float(score_branches(FlatBranches.of_lists([[((1,) * len(probs), probs, True)]]), ranking)[0])
 
 
 def test_prob_score_is_the_product_of_all_probabilities():
-    assert PROB.score_branch((0.5, 0.25, 0.8)) == pytest.approx(0.1)
+    assert score(PROB, (0.5, 0.25, 0.8)) == pytest.approx(0.1)
 
 
 def test_ppl_score_is_the_inverse_geometric_mean():
     probs = (0.5, 0.25, 0.8)
     entropy = -sum(math.log(prob) for prob in probs) / 3
-    assert PPL.score_branch(probs) == pytest.approx(math.exp(entropy))
+    assert score(PPL, probs) == pytest.approx(math.exp(entropy))
 
 
 def test_none_score_is_the_first_probability():
-    assert NONE.score_branch((0.3, 0.9)) == 0.3
+    assert score(NONE, (0.3, 0.9)) == 0.3
 
 
 def test_a_certain_branch_has_perplexity_one():
-    assert PPL.score_branch((1.0, 1.0)) == 1.0
+    assert score(PPL, (1.0, 1.0)) == 1.0
 
 
 def test_a_token_of_probability_zero_gives_infinite_perplexity():
-    assert PPL.score_branch((0.5, 0.0)) == math.inf
+    assert score(PPL, (0.5, 0.0)) == math.inf
 
 
 def test_a_token_of_probability_zero_gives_probability_zero():
-    assert PROB.score_branch((0.5, 0.0)) == 0.0
+    assert score(PROB, (0.5, 0.0)) == 0.0
 
 
 def test_prob_puts_the_highest_score_first():
@@ -93,7 +92,7 @@ def test_ppl_puts_an_impossible_branch_last():
 
 def test_ppl_prefers_the_likelier_of_two_branches():
     likely, unlikely = (0.9, 0.9), (0.1, 0.1)
-    labels = [label(text, PPL.score_branch(probs)) for text, probs in (("unlikely", unlikely), ("likely", likely))]
+    labels = [label(text, score(PPL, probs)) for text, probs in (("unlikely", unlikely), ("likely", likely))]
     assert texts(rank(labels, PPL)) == ["likely", "unlikely"]
 
 
@@ -159,7 +158,8 @@ def test_an_image_without_branches_has_no_labels():
 
 
 def test_a_label_keeps_its_delimiter_among_its_tokens():
-    assert make_label((3, DELIMITER), (0.5, 0.25), True, spell, PROB).token_ids == (3, DELIMITER)
+    (kept,) = rank([label("cat", 0.1, first_id=3)], PROB)
+    assert kept.token_ids == (3, DELIMITER)
 
 
 def test_labels_that_fold_to_one_are_one_under_its_most_probable_spelling():
@@ -178,41 +178,79 @@ def test_branches_are_listed_without_their_padding():
     assert branches.to_lists() == [[((3, DELIMITER), (0.5, 0.5), True), ((4, 5), (0.25, 0.5), False)]]
 
 
-def test_token_distance_equals_a_naive_double_loop(embedding, image_embeds):
-    expected = [naive_distance(token_D, image_embeds[0]) for token_D in embedding]
-    # Float32 against Python's float64.
-    assert token_distances(embedding, image_embeds[0]).tolist() == pytest.approx(expected, rel=1e-5)
-
-
-def test_token_distance_is_0_to_itself_and_1_to_its_opposite():
-    image_ND = torch.tensor([[3.0, 4.0]])
-    assert token_distances(torch.tensor([[3.0, 4.0], [-6.0, -8.0]]), image_ND).tolist() == pytest.approx([0.0, 1.0])
-
-
-def test_token_distance_of_equal_vectors_whose_cosine_is_rounded_above_1_is_a_number():
-    vectors = torch.randn(100, 64, generator=torch.Generator().manual_seed(0))
-    distances = [float(token_distances(vector[None], vector[None])) for vector in vectors]
-    cosines = [float(F.normalize(vector[None]) @ F.normalize(vector[None]).T) for vector in vectors]
-    assert max(cosines) > 1, "rounding should lead above 1"
-    # The square root of a rounding error of 1e-7.
-    assert distances == pytest.approx([0.0] * 100, abs=1e-3)
-
-
-def test_sim_score_is_the_mean_over_the_labels_tokens_with_the_delimiter(embedding, image_embeds):
-    ids = (3, 7, 3, DELIMITER)
-    labels = [[Label("a", 0.0, ids, (0.5,) * 4, True)], [Label("b", 0.0, (5, DELIMITER), (0.5,) * 2, True)]]
-    expected = [
-        sum(naive_distance(embedding[i], image_embeds[image]) for i in token_ids) / len(token_ids)
-        for image, token_ids in enumerate([ids, (5, DELIMITER)])
-    ]
-    scored = with_similarity(labels, image_embeds, embedding)
-    assert [image[0].score for image in scored] == pytest.approx(expected, rel=1e-5)
-
-
-def test_sim_of_an_image_without_labels_is_empty(embedding, image_embeds):
-    assert with_similarity([[], []], image_embeds, embedding) == [[], []]
-
-
 def test_an_unknown_ranking_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="ranking is 'best'; expected one of prob, ppl, sim, none"):
         find_ranking("best")
+
+
+VOCABULARY, WIDTH = 24, 6
+
+
+def spell(ids: tuple[int, ...]) -> str:
+    """Few words, so that branches spell the same, some in upper case; token 0 spells nothing."""
+    words = [("" if token_id == 0 else "aAbB"[token_id % 4]) for token_id in ids if token_id != DELIMITER]
+    return " ".join(words).strip()
+
+
+def random_branches(seed: int, n_images: int = 5, top_k: int = 40, width: int = 5) -> Branches:
+    """Branches with ties, zeros, labels that are alike, empty or unfinished, and the token 0 in front of padding."""
+    rng = np.random.default_rng(seed)
+    shape = (n_images, top_k, width)
+    n_tokens = rng.integers(1, width + 1, shape[:2])
+    is_token = np.arange(width) < n_tokens[..., None]
+    ids = rng.integers(0, VOCABULARY, shape)
+    finished = rng.random(shape[:2]) < 0.8
+    ends = finished[..., None] & (np.arange(width) == n_tokens[..., None] - 1)
+    ids = np.where(is_token, np.where(ends, DELIMITER, ids), 0)
+    probs = rng.choice(np.array([0.0, 0.1, 0.3, 0.7, 1.0], np.float32), shape, p=[0.02, 0.28, 0.3, 0.3, 0.1])
+    probs = np.where(rng.random(shape) < 0.5, probs, rng.random(shape, np.float32)) * is_token
+    return Branches(*map(torch.from_numpy, (ids, probs.astype(np.float32), n_tokens, finished)))
+
+
+@pytest.mark.parametrize("fold", [None, str.lower], ids=["as spelled", "folded"])
+@pytest.mark.parametrize("ranking", RANKINGS.values(), ids=lambda ranking: ranking.name)
+def test_a_batch_is_ranked_to_the_last_bit_as_label_by_label(ranking, fold):
+    spelling = Spelling(spell, fold)
+    for seed in range(10):
+        branches = random_branches(seed)
+        generator = torch.Generator().manual_seed(seed)
+        vectors = torch.randn(5, 3, WIDTH, generator=generator), torch.randn(VOCABULARY, WIDTH, generator=generator)
+        listed = branches.to_lists()
+        expected = rank_slowly(listed, ranking, spell, fold or str, vectors if ranking.compares_with_image else None)
+        for sampled in (branches, listed):
+            flat = SampledBatch(sampled, vectors[0]).flat()
+            scores = branch_distances(flat, *vectors) if ranking.name == "sim" else score_branches(flat, ranking)
+            ranked = rank_branches(flat, scores, spelling, ranking)
+            assert ranked.to_lists(keep_unfinished=True) == expected
+            _assert_columns(ranked, expected)
+
+
+def _assert_columns(ranked, expected: list[list[Label]]) -> None:
+    """The columns hold the finished labels of the lists."""
+    finished = [[each for each in image if each.finished] for image in expected]
+    flat = [each for image in finished for each in image]
+    assert len(ranked) == len(expected)
+    assert ranked.n_labels_B.tolist() == [len(image) for image in finished]
+    assert ranked.n_unfinished().tolist() == [
+        len(image) - len(done) for image, done in zip(expected, finished, strict=True)
+    ]
+    assert (ranked.texts, ranked.scores_L.tolist()) == ([each.text for each in flat], [each.score for each in flat])
+    assert ranked.first_token_probs().tolist() == [each.token_probs[0] for each in flat]
+    assert ranked.n_tokens().tolist() == [len(each.token_ids) for each in flat]
+
+
+@pytest.mark.parametrize("images", [[], [[]], [[], [], []]], ids=len)
+def test_a_batch_without_branches_has_images_without_labels(images):
+    flat = FlatBranches.of_lists(images)
+    ranked = rank_branches(flat, score_branches(flat, PROB), Spelling(spell), PROB)
+    assert (len(ranked), ranked.to_lists(keep_unfinished=True)) == (len(images), images)
+    _assert_columns(ranked, images)
+
+
+def test_branches_that_are_alike_are_spelled_once():
+    spelled = []
+    spelling = Spelling(lambda ids: spelled.append(ids) or "cat")
+    branch = ((0,), (0.5,), True)
+    flat = FlatBranches.of_lists([[branch, ((0, 0), (0.5, 0.5), True), branch], [branch]])
+    assert spelling.texts(flat, np.arange(4)) == ["cat"] * 4
+    assert spelled == [(0,), (0, 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import random
 import threading
@@ -15,16 +16,18 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from model import Label
 from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor
+from model.ranking import Label, RankedLabels
 from pipeline.dataflow.decoding import DecodedImage, decode
+from pipeline.dataflow.device_metrics import DeviceMetrics
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.rows import LABELLED_ROWS
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import BATCHES
 from schemas import content_hash
 from tests.fixtures.corpus import encode, jpeg
+from tests.fixtures.recognizers.ranked import ranked
 
 CONFIG = LabelerConfig(
     model="none",
@@ -55,16 +58,17 @@ class StubRecognizer:
         self.asked.append((len(pixel_values), {"top_k": top_k, **options}))
         return pixel_values
 
-    def rank(self, sampled: list[int], ranking: str, *, keep_unfinished: bool) -> list[list[Label]]:
-        assert keep_unfinished
-        return [
+    def rank_batch(self, sampled: list[int], ranking: str) -> RankedLabels:
+        return ranked(
             [
-                Label(f"shade {shade}", 0.5, (1, 2), (0.75, 0.5), True),
-                Label(f"again {shade}", 0.25, (3, 4, 2), (0.5, 0.5, 0.5), True),
-                Label("endless", 0.1, (5,), (0.1,), False),
+                [
+                    Label(f"shade {shade}", 0.5, (1, 2), (0.75, 0.5), True),
+                    Label(f"again {shade}", 0.25, (3, 4, 2), (0.5, 0.5, 0.5), True),
+                    Label("endless", 0.1, (5,), (0.1,), False),
+                ]
+                for shade in sampled
             ]
-            for shade in sampled
-        ]
+        )
 
 
 class StubLabeler(Labeler):
@@ -313,3 +317,17 @@ def test_threads_that_call_at_once_get_the_rows_of_their_own_images(labeler: Stu
         assert labels == [expected[0], [], expected[1]]
     # The model itself is worked on by one thread.
     assert len(labeler.recognizer.threads) == 1
+
+
+def test_the_collector_does_not_look_at_what_a_jobs_actor_has_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(DeviceMetrics, "start", lambda _: None)
+    monkeypatch.setattr(DeviceMetrics, "__init__", lambda *_: None)
+    before = gc.get_freeze_count()
+    StubLabeler(CONFIG)
+    assert gc.get_freeze_count() == before, "a process of the user's own was changed"
+    StubLabeler(replace(CONFIG, job="2026-11-27"))
+    n_frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    assert n_frozen > before + 10_000
