@@ -15,12 +15,12 @@ from tests.fixtures.stored.queries import rows
 
 
 @pytest.mark.long
-def test_a_resumed_job_stores_what_the_model_finds_in_each_image_alone(shared_ray: None, tmp_path: Path) -> None:
+def test_a_resumed_job_stores_what_the_model_finds_in_each_image_alone(shared_ray: str, tmp_path: Path) -> None:
     source, store = tmp_path / "source", tmp_path / "store"
     write_tars(source, 3, 5)
     model = save_hub_folder("qwen3_vl", tmp_path / "qwen3_vl")
-    stopped = label_with(model, source, store, limit=5).record
-    resumed = label_with(model, source, store).record
+    stopped = label_with(model, source, store, limit=5, address=shared_ray).record
+    resumed = label_with(model, source, store, address=shared_ray).record
     assert 0 < stopped.n_shards_committed < 3
     assert stopped.n_shards_committed + resumed.n_shards_committed == 3
     assert stopped.run == resumed.run
