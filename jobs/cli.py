@@ -17,6 +17,7 @@ import click
 
 from jobs.console.log import is_json, say, say_trouble
 from jobs.console.process import EXIT_FAILED, command_line, exit_code_of, terminate
+from pipeline.background import has_abandoned_threads
 from pipeline.errors import RunLockedError, TagstreamError
 from pipeline.text import conceal, one_line
 
@@ -121,7 +122,16 @@ def main() -> NoReturn:
     except Exception as error:
         _tell_of_fault(error)
         code = EXIT_FAILED
-    sys.exit(code if isinstance(code, int) else 0)
+    _end(code if isinstance(code, int) else 0)
+
+
+def _end(code: int) -> NoReturn:
+    """Ends the process, also where it has threads that would keep Python from ending it."""
+    if has_abandoned_threads():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _check_working_directory() -> None:

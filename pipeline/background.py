@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_has_abandoned = threading.Event()
+
 
 @contextmanager
 def in_background(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
@@ -23,3 +25,13 @@ def in_background(name: str, work: Callable[[threading.Event], None]) -> Iterato
     finally:
         is_over.set()
         thread.join()
+
+
+def abandon_threads() -> None:
+    """Notes that threads of this process are at work that nobody wants any more, perhaps for ever."""
+    _has_abandoned.set()
+
+
+def has_abandoned_threads() -> bool:
+    """Whether the process is to end without waiting for its threads. Python would wait for those of executors."""
+    return _has_abandoned.is_set()

@@ -5,6 +5,7 @@ Ray's nodes show them under `ray_` and this name. Where no node shows any, a cou
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -110,7 +111,19 @@ def repeated(show: Callable[[], None]) -> Iterator[None]:
         show()
 
 
+class _Unasked:
+    """A metric of a process without Ray, which nobody can ask for it."""
+
+    def inc(self, *_: object) -> None: ...
+
+    observe = set = inc
+
+
 def make_metrics(metrics: tuple[Metric, ...], run: str, job: str) -> Mapping[Metric, Any]:
+    """What to count with, by metric: Ray's own classes, if this process has joined a Ray."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return dict.fromkeys(metrics, _Unasked())
     from ray.util.metrics import Counter, Gauge, Histogram
 
     kinds = {"counter": (Counter, {}), "gauge": (Gauge, {}), "histogram": (Histogram, {"boundaries": _SECONDS})}

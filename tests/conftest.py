@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pipeline.cluster.environment import LOCAL_RAY
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.servers.fake_hub import EXAMPLES, FakeHub
 from tests.fixtures.servers.faulty_s3 import FaultyS3
@@ -136,12 +137,12 @@ def faulty_s3(s3: str, s3_endpoint: FaultyS3, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="session")
-def shared_ray(s3: str) -> Iterator[None]:
-    """One Ray for all tests that label in this process."""
+def shared_ray(s3: str) -> Iterator[str]:
+    """The address for jobs of this process that are to label on a Ray: they share one. Others label without."""
     from pipeline.cluster.ray_session import start_ray, stop_ray
 
     start_ray(None, verbose=False)
-    yield
+    yield LOCAL_RAY
     stop_ray()
 
 

@@ -94,7 +94,7 @@ batch_size_option = click.option(
 )
 actors_option = click.option("--actors", type=int, metavar="N", help="Labelling processes.  [default: by device]")
 
-ray_address_option = click.option("--address", help="Ray cluster to join, host:port or auto.")
+ray_address_option = click.option("--address", help="Ray to use: host:port, auto, or local.")
 head_address_option = click.option(
     "--address", help="Head of the cluster, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
 )

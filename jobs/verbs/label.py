@@ -35,7 +35,7 @@ from jobs.console.paste import to_paste
 from jobs.console.process import command_line, job_process
 from model.folder import DEMO_MODEL
 from pipeline.forecast.forecast import Forecast
-from pipeline.labelling.progress import LABELLING, STARTING_RAY, STARTING_WORKERS
+from pipeline.labelling.progress import LABELLING, LOADING_MODEL, STARTING_RAY, STARTING_WORKERS
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.naming.name_list import DEFAULT_TOP, NameList, read_names
 from pipeline.settings.labelling import LabelSettings
@@ -268,11 +268,11 @@ def propose_next(store: str) -> None:
 
 def _describe_phases(record: JobRecord) -> str:
     """Where the seconds went, and how many images a second that were while it labelled, where that can be told."""
-    phases = {
-        STARTING_RAY: record.ray_start_s,
-        STARTING_WORKERS: record.workers_start_s,
-        LABELLING: record.labelling_s,
-    }
+    phases = {LABELLING: record.labelling_s}
+    if record.ray_start_s:
+        phases = {STARTING_RAY: record.ray_start_s, STARTING_WORKERS: record.workers_start_s, **phases}
+    else:
+        phases = {LOADING_MODEL: record.workers_start_s, **phases}
     told = ", ".join(f"{phase} {seconds:,.1f} s" for phase, seconds in phases.items())
     rate = f" at {record.images_per_s:,.1f} images/s" if record.images_per_s else ""
     return f"{told}{rate}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 
+# As an address: a Ray that is started on this machine. It is Ray's own word for it.
+LOCAL_RAY = "local"
 # Ray's Jobs API gives this to the command of every job that it runs, those of KubeRay's RayJobs among them.
 _MARK_OF_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -64,6 +66,8 @@ def cluster_address(given: str | None) -> str | None:
 
     RAY_ADDRESS alone is no reason to join a cluster: on a laptop it may be left over from other work.
     """
+    if given == LOCAL_RAY:
+        return None
     if given or _MARK_OF_A_RAY_JOB not in os.environ:
         return given
     return os.environ.get("RAY_ADDRESS") or "auto"

@@ -41,6 +41,8 @@ class PoolPlan:
     """CPU threads that each actor decodes with, and where it has no GPU, computes with."""
     batch_size: int
     """Images that are labelled together."""
+    in_process: bool = False
+    """Whether the one actor is no process of its own: the job labels in threads of its own process, without Ray."""
 
 
 def plan_pool(nodes: list[Node], settings: LabelSettings) -> PoolPlan:

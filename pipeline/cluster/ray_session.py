@@ -63,7 +63,10 @@ def start_ray(address: str | None, verbose: bool) -> bool:
         signal.signal(signal.SIGTERM, terminate)
     if not verbose:
         _hush_losses()
-    # What Ray Data logs as an error is raised too, and reaches the user as one sentence.
+    # Ray Data sets its level when it is imported.
+    import ray.data
+
+    # What it logs as an error is raised too, and reaches the user as one sentence.
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
     return True
 

@@ -15,7 +15,6 @@ from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.datasource import ShardDatasource
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.ray_errors import as_sentence, standstill
-from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.shard import Shard
@@ -28,17 +27,14 @@ _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 16 << 20}
 _SLACK, _SLACK_S = 2, 2
 
 
-def stream_labels(
+def stream_from_actors(
     shards: list[Shard],
     pool: PoolPlan,
     config: LabelerConfig,
     labeler_class: type[Labeler],
     settings: LabelSettings,
 ) -> Generator[pa.Table, None, None]:
-    """Reads and labels shards; yields tables of `pipeline.dataflow.labeler.LABELLED_ROWS` in no particular order.
-
-    Raises TagstreamError with one clear sentence for whatever stops the work.
-    """
+    """As `pipeline.dataflow.streaming.stream_labels`, on a pool of actors."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
@@ -53,7 +49,7 @@ def stream_labels(
     try:
         yield from labelled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
     except ExecutionTimeoutError as error:
-        raise ClusterError(standstill(error, settings.no_progress_timeout_s)) from error
+        raise standstill(error, settings.no_progress_timeout_s) from error
     except RayError as error:
         raise as_sentence(error) from error
 

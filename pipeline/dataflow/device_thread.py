@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from pipeline.background import abandon_threads
+
 P = ParamSpec("P")
 T = TypeVar("T")
 _LOOK_EVERY_S = 1.0
@@ -76,4 +78,5 @@ def _wait(future: Future[T], limit_s: float) -> None:
         if began is None and future.running():
             began = time.monotonic()
         if began is not None and time.monotonic() - began >= limit_s:
+            abandon_threads()
             raise DeviceStuckError

@@ -5,19 +5,22 @@ from __future__ import annotations
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
-from pipeline.errors import ClusterError, ModelError, SourceError, StorageError, TagstreamError
+from pipeline.errors import (
+    ClusterError,
+    ModelError,
+    SourceError,
+    StorageError,
+    TagstreamError,
+    stood_still,
+    worker_failed,
+)
 
 _ADVICE = ("Failed to apply UDF transform after ", "To change retry attempts, backoff, ")
 
 
-def standstill(error: ExecutionTimeoutError, timeout_s: int) -> str:
-    """What did not move, from Ray's words."""
-    running = "; ".join(line.removeprefix("- ") for line in _lines(error) if line.startswith("- "))
-    return (
-        f"no worker has finished anything for longer than the {timeout_s} s of no_progress_timeout_s; unfinished: "
-        f"{running}; "
-        "perhaps other jobs hold the CPUs or GPUs, a node is lost, or a file system does not answer"
-    )
+def standstill(error: ExecutionTimeoutError, timeout_s: int) -> ClusterError:
+    """The error that says what did not move, from Ray's words."""
+    return stood_still("; ".join(line.removeprefix("- ") for line in _lines(error) if line.startswith("- ")), timeout_s)
 
 
 def as_sentence(error: BaseException) -> TagstreamError:
@@ -33,7 +36,7 @@ def as_sentence(error: BaseException) -> TagstreamError:
         for kind in (ModelError, SourceError, ClusterError, StorageError):
             if f"{kind.__name__}: " in line:
                 return kind(line.split(f"{kind.__name__}: ", 1)[1])
-    return TagstreamError(f"a worker failed: {lines[-1]}; run with --verbose for its whole story")
+    return worker_failed(lines[-1])
 
 
 def _lines(error: BaseException) -> list[str]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.cluster.nodes import Node, available_nodes
 from pipeline.cluster.pool import PoolPlan
+from pipeline.cluster.small_jobs import fit_small_job
 from pipeline.dataflow.rows import STAGES
 from pipeline.forecast.extent import Extent, measure_extent
 from pipeline.forecast.forecast import (
@@ -33,6 +34,7 @@ from pipeline.labelling.pending import ShardPlan, run_shards
 from pipeline.labelling.request import LabelRequest
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.sources.contents import describe_skipped
+from pipeline.sources.shard import add_sizes
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.store import Store
@@ -99,6 +101,8 @@ class SampleAssignment(Assignment):
         self._address = address
         self._n_images, self._seed, self._n_gpus = n_images, seed, n_gpus
         self._sample: Sample | None = None
+        self._n_bytes: int | None = None
+        """Size of the whole source; None where its listing does not say."""
 
     @property
     def sample(self) -> Sample:
@@ -118,10 +122,16 @@ class SampleAssignment(Assignment):
         shards, _ = run_shards(job.run, job.source, job.record.folder_buckets)
         extent = measure_extent(shards, self._n_images, self._seed)
         looking_s = time.perf_counter() - started
+        self._n_bytes = add_sizes(shards)
+        pool = fit_small_job(job.pool, self._n_bytes, self._address, job.settings)
         # There are no more results than batches.
         check_results(sum(-(-head.n_samples // job.pool.batch_size) for head in extent.heads), extent)
-        self._sample = Sample(job.record, extent, _workers(job.pool, available_nodes(self._address)), looking_s)
+        self._sample = Sample(job.record, extent, _workers(pool, available_nodes(self._address)), looking_s)
         return ShardPlan([head.shard for head in extent.heads], len(shards), [], {})
+
+    def n_bytes(self, plan: ShardPlan) -> int | None:
+        """That of the job to predict: its sample is labelled where the job is going to be."""
+        return self._n_bytes
 
     def on_rows(self, rows: pa.Table) -> None:
         """Keeps when a result came, and the work in it."""

@@ -13,7 +13,7 @@ from pipeline.labelling.pending import ShardPlan, plan_shards
 from pipeline.labelling.progress import Progress
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
-from pipeline.sources.shard import Source
+from pipeline.sources.shard import Source, add_sizes
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from schemas import RunRecord
@@ -57,6 +57,10 @@ class Assignment:
         job.notes.extend(_changed_notes(plan, policy))
         job.notes.extend(_left_lists_notes(plan))
         return plan
+
+    def n_bytes(self, plan: ShardPlan) -> int | None:
+        """Size of what is to be labelled, by which a job is small or not; None where the source does not say."""
+        return add_sizes([*plan.pending, *plan.lists.shards])
 
     def on_rows(self, rows: pa.Table) -> None:
         """Called with rows of `pipeline.dataflow.rows.LABELLED_ROWS` as soon as they come back from the pool."""

@@ -18,8 +18,9 @@ from pipeline.cluster.environment import cluster_address
 from pipeline.cluster.nodes import available_nodes
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.cluster.ray_session import joined_ray
-from pipeline.dataflow.actor_pool import stream_labels
+from pipeline.cluster.small_jobs import fit_small_job
 from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.dataflow.streaming import stream_labels
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
@@ -27,7 +28,7 @@ from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.listing import ListCommitter, ListPlan
 from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
-from pipeline.labelling.progress import STARTING_RAY, STARTING_WORKERS, Progress
+from pipeline.labelling.progress import LOADING_MODEL, STARTING_RAY, STARTING_WORKERS, Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
@@ -112,14 +113,17 @@ class LabelJob:
                 pending, notes = describe_shards(job.source.root, plan.pending)
                 plan = self.shard_plan = replace(plan, pending=pending)
                 self.notes += notes
+            job = replace(job, pool=self._fit_pool(job, plan))
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
                 self.notes += _former_rule_notes(job)
             pending = cut_to_limit(plan.pending, self.request.settings.limit)
             if pending or plan.lists.shards:
                 with _recorded(job.run, make_record):
-                    self.progress.begin(STARTING_RAY, len(pending) + len(plan.lists.shards))
-                    held.enter_context(joined_ray(self.request.address, self.request.verbose))
+                    starting = LOADING_MODEL if job.pool.in_process else STARTING_RAY
+                    self.progress.begin(starting, len(pending) + len(plan.lists.shards))
+                    if not job.pool.in_process:
+                        held.enter_context(joined_ray(self.request.address, self.request.verbose))
                     with _said_how_to_go_on():
                         if pending:
                             self._label(job, plan, pending)
@@ -144,7 +148,7 @@ class LabelJob:
         # Before the run is made, which keeps the columns that were asked for.
         self.notes += check_columns(source.shards, request.columns)
         store = Store(request.store)
-        pool = self._assignment.fit_pool(_plan_pool(request, held))
+        pool = self._assignment.fit_pool(_plan_pool(request, self.progress, held))
         size = f"{model.missing_bytes / 1e6:,.0f} MB"
         self.progress.begin(f"fetching the model, {size}" if model.missing_bytes else "reading the model")
         identity = RunIdentity.of(request, source, pool)
@@ -175,6 +179,9 @@ class LabelJob:
             lists=request.lists,
             notes=self.notes,
         )
+
+    def _fit_pool(self, job: OpenJob, plan: ShardPlan) -> PoolPlan:
+        return fit_small_job(job.pool, self._assignment.n_bytes(plan), self.request.address, self.request.settings)
 
     def _note_image_tokens(self, n_tokens: int) -> None:
         if n_tokens > _MANY_IMAGE_TOKENS:
@@ -240,7 +247,7 @@ class LabelJob:
     ) -> None:
         """Reads and labels shards until so many images are done (0: all), and commits each as soon as it is whole."""
         settings = self.request.settings
-        self.progress.begin(STARTING_WORKERS)
+        self.progress.begin(LOADING_MODEL if job.pool.in_process else STARTING_WORKERS)
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
             for wave in cut_waves(shards, limit, lambda: self._tally.n_images_done):
                 assembler = ShardAssembler(IMAGES if job.record.tells_flat else FORMER_IMAGES)
@@ -317,9 +324,10 @@ def _notes_of(record: JobRecord, limit: int) -> list[str]:
     return notes
 
 
-def _plan_pool(request: LabelRequest, held: contextlib.ExitStack) -> PoolPlan:
+def _plan_pool(request: LabelRequest, progress: Progress, held: contextlib.ExitStack) -> PoolPlan:
     """A pool on this machine, or on the cluster, which is joined for it."""
     if cluster_address(request.address):
+        progress.begin(STARTING_RAY)
         held.enter_context(joined_ray(request.address, request.verbose))
     elif request.settings.nodes_to_come.count:
         raise ClusterError("nodes_to_come is set, but this machine will not grow; name a Ray cluster with --address")

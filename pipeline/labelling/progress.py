@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 STARTING_RAY = "starting Ray"
 # Workers import torch, which takes seconds, before they read the model.
 STARTING_WORKERS = "starting workers and loading the model"
+# Without workers it is the job itself that imports torch.
+LOADING_MODEL = "loading the model"
 LABELLING = "labelling"
 # Results come in bursts: over less time a rate says nothing.
 _MIN_RATE_S = 2.0

@@ -29,7 +29,8 @@ class LabelRequest:
     run: str | None = None
     """Name of the run; the default is made of the model's name and the run's fingerprint."""
     address: str | None = None
-    """Address of a Ray cluster; the default is the cluster that runs this process as its job, or else this machine."""
+    """Address of a Ray cluster, or `local` for a Ray on this machine. The default is the cluster that runs this process
+    as its job, or else this machine, where small jobs do without Ray (`pipeline.cluster.small_jobs`)."""
     verbose: bool = False
     """Show Ray's own log."""
     command: str = ""

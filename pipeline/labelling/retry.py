@@ -52,7 +52,7 @@ class RetryRequest:
     origin: str = "--config"
     """Where `given` comes from, for messages."""
     address: str | None = None
-    """Address of a Ray cluster; the default is the cluster that runs this process as its job, or else this machine."""
+    """As `LabelRequest.address`."""
     verbose: bool = False
     """Show Ray's own log."""
     command: str = ""

@@ -15,7 +15,7 @@ from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.labelling.committing import Commit
 from pipeline.labelling.pending import ShardPlan
-from pipeline.labelling.progress import STARTING_RAY, STARTING_WORKERS, Progress
+from pipeline.labelling.progress import LOADING_MODEL, STARTING_RAY, STARTING_WORKERS, Progress
 from pipeline.sources.contents import describe_skipped
 from pipeline.text import conceal
 from schemas import REJECTED, JobRecord
@@ -138,7 +138,7 @@ class Tally:
             sources=list(job.sources),
             n_strange=counts["strange"],
             ray_start_s=round(progress.seconds_of(STARTING_RAY), 3),
-            workers_start_s=round(progress.seconds_of(STARTING_WORKERS), 3),
+            workers_start_s=round(sum(map(progress.seconds_of, (STARTING_WORKERS, LOADING_MODEL))), 3),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -138,6 +138,12 @@ class ImageFile:
     def key(self) -> str:
         """The sample's key: the path with its suffix, as valid Unicode."""
         return valid_unicode(self.path)
+
+
+def add_sizes(shards: Iterable[Shard]) -> int | None:
+    """Bytes of all these shards; None where the listing does not know the size of one."""
+    sizes = [shard.size for shard in shards]
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def kind_of_file(path: str) -> ShardKind | None:

@@ -33,6 +33,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from model import ImagePreprocessor, Label, Recognizer
 from model.ranking import RankedLabels
+from pipeline.cluster.environment import LOCAL_RAY
 from pipeline.cluster.nodes import local_node
 from pipeline.cluster.pool import plan_pool
 from pipeline.cluster.ray_session import start_ray, stop_ray
@@ -163,7 +164,12 @@ def job_rate(shards: Path, store: Path, model: Path, batch_size: int, labeler_cl
     """Runs a whole labelling job."""
     settings = LabelSettings(top_k=TOP_K, batch_size=batch_size)
     request = LabelRequest(
-        source=str(shards), store=str(store), model=str(model), settings=settings, labeler_class=labeler_class
+        source=str(shards),
+        store=str(store),
+        model=str(model),
+        settings=settings,
+        labeler_class=labeler_class,
+        address=LOCAL_RAY,
     )
     job = LabelJob(request)
     with _sampled(job) as samples:

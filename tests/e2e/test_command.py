@@ -110,7 +110,8 @@ def test_it_labels_where_files_are_called_like_its_packages_and_temporary_files_
         command = [sys.executable, "-m", "tagstream", *map(str, words)]
         return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=180)
 
-    labelled = run("label", tmp_path / "source", "--store", store, "--top-k", 1)
+    # On Ray, whose workers import them too, and whose sockets have short paths.
+    labelled = run("label", tmp_path / "source", "--store", store, "--top-k", 1, "--address", "local")
     assert labelled.returncode == 0, labelled.stderr
     assert "Labelled 2 images" in labelled.stdout
     counted = run(

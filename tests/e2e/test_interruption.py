@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,9 @@ from tests.fixtures.stored.queries import read_table
 N_SHARDS, N_SAMPLES = 24, 16
 # For eight images: a job is far from its end when it is disturbed, however busy the machine.
 SLOWLY_S = 0.5
+# Longer than anybody waits who stops a job.
+VERY_SLOWLY_S = 100.0
+ON_RAY = ("--address", "local")
 
 
 def outcomes(store: Path) -> list[str]:
@@ -28,7 +32,7 @@ def outcomes(store: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A source and the store that one job made of it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_tars(folder / "source", N_SHARDS, N_SAMPLES)
@@ -36,9 +40,9 @@ def undisturbed(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.Tem
     return folder
 
 
-def job(folder: Path, store: Path, tiny_model: Path, seconds_a_batch: float) -> list[object]:
+def job(folder: Path, store: Path, tiny_model: Path, seconds_a_batch: float, *where: str) -> list[object]:
     """A job that labels the folder's source, and takes this long for eight images."""
-    settings = ["--model", tiny_model, "--batch-size", 8, "--top-k", 5]
+    settings = ["--model", tiny_model, "--batch-size", 8, "--top-k", 5, *where]
     return instant_command(seconds_a_batch, "label", folder / "source", "--store", store, *settings)
 
 
@@ -51,7 +55,7 @@ def assert_equal(store: Path, undisturbed: Path) -> None:
 def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_undisturbed_run(
     environment: dict[str, str], undisturbed: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    with running(job(undisturbed, tmp_path / "killed", tiny_model, SLOWLY_S), environment) as process:
+    with running(job(undisturbed, tmp_path / "killed", tiny_model, SLOWLY_S, *ON_RAY), environment) as process:
         wait_until(lambda: n_commits(tmp_path / "killed") >= 2, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -90,7 +94,7 @@ def test_a_job_that_loses_rays_head_process_does_not_end_without_a_word(
     environment: dict[str, str], tiny_model: Path, tmp_path: Path
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
-    command = job(tmp_path, tmp_path / "store", tiny_model, SLOWLY_S)
+    command = job(tmp_path, tmp_path / "store", tiny_model, SLOWLY_S, *ON_RAY)
     # Ray waits for a minute else.
     with running(command, {**environment, "RAY_gcs_rpc_server_reconnect_timeout_s": "2"}) as process:
         wait_until(lambda: n_commits(tmp_path / "store") > 0, process)
@@ -106,11 +110,17 @@ def test_a_job_that_loses_rays_head_process_does_not_end_without_a_word(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
 )
+@pytest.mark.parametrize("where", [(), ON_RAY], ids=["in-process", "on-ray"])
 def test_ctrl_c_and_a_scheduler_stop_a_job_cleanly_and_it_says_how_to_go_on(
-    environment: dict[str, str], tiny_model: Path, tmp_path: Path, number: signal.Signals, code: int
+    environment: dict[str, str],
+    tiny_model: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
+    where: tuple[str, ...],
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
-    with running(job(tmp_path, tmp_path / "store", tiny_model, SLOWLY_S), environment) as process:
+    with running(job(tmp_path, tmp_path / "store", tiny_model, SLOWLY_S, *where), environment) as process:
         wait_until(lambda: n_commits(tmp_path / "store") > 0, process)
         # A terminal tells the whole group, a scheduler the process that it started.
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
@@ -120,3 +130,20 @@ def test_ctrl_c_and_a_scheduler_stop_a_job_cleanly_and_it_says_how_to_go_on(
     assert "run the same command to go on" in errors
     assert "Traceback" not in errors
     assert not list((tmp_path / "store").rglob("*.tmp"))
+
+
+@pytest.mark.long
+def test_ctrl_c_does_not_wait_for_a_batch_that_takes_long(
+    environment: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
+    with running(job(tmp_path, tmp_path / "store", tiny_model, VERY_SLOWLY_S), environment) as process:
+        wait_until(lambda: outcomes(tmp_path / "store") == ["running"], process)
+        # Until batches are at work.
+        time.sleep(3)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+
+    assert process.returncode == 130
+    assert "Stopped. 0 shards of this job are committed; run the same command to go on." in errors
+    assert outcomes(tmp_path / "store") == ["interrupted"]

@@ -26,7 +26,7 @@ Night = Callable[[], tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture
-def night(shared_ray: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Night:
+def night(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Night:
     """What cron runs, in this process and with a recognizer that costs nothing: its exit code and summary."""
     do_without_recognizer(monkeypatch)
     summary, told = tmp_path / "nightly.json", tmp_path / "told.json"

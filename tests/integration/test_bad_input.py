@@ -44,13 +44,16 @@ def expected(kinds: list[Kind], folder: Path) -> dict[str, list[Row]]:
 
 
 @pytest.fixture(scope="module")
-def bad_outcome(shared_ray: None, tiny_model: Path, folder: Path, expected: dict[str, list[Row]]) -> LabelOutcome:
-    """The corpus labelled by one job."""
+def bad_outcome(
+    kinds: list[Kind], request: pytest.FixtureRequest, tiny_model: Path, folder: Path, expected: dict[str, list[Row]]
+) -> LabelOutcome:
+    """The corpus labelled by one job; where it is whole, on a Ray."""
     return label_with(
         tiny_model,
         folder / "source",
         folder / "store",
         labeler_class=InstantLabeler,
+        address=request.getfixturevalue("shared_ray") if kinds is KINDS else None,
         top_k=1,
         batch_size=64,
         max_sample_bytes=MAX_SAMPLE_BYTES,
@@ -109,7 +112,7 @@ def test_image_ids_are_unique_where_keys_repeat(bad_store: Path) -> None:
 
 
 def test_too_many_rejects_have_an_exit_code_of_their_own(
-    shared_ray: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     do_without_recognizer(monkeypatch)
     write_tars(tmp_path / "source", 1, 4)

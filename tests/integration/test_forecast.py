@@ -18,7 +18,7 @@ from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 
 
 @pytest.mark.long
-def test_what_was_planned_is_kept_beside_what_it_took(shared_ray: None, tiny_model: Path, tmp_path: Path) -> None:
+def test_what_was_planned_is_kept_beside_what_it_took(shared_ray: str, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     for shard, n_images in enumerate([40, 80, 20, 60]):
         (tmp_path / "source" / f"{shard}.tar").write_bytes(shard_bytes(shard, n_images))
@@ -28,6 +28,7 @@ def test_what_was_planned_is_kept_beside_what_it_took(shared_ray: None, tiny_mod
         model=str(tiny_model),
         settings=LabelSettings(top_k=5, batch_size=8),
         labeler_class=InstantLabeler,
+        address=shared_ray,
     )
     made = ForecastJob(ForecastRequest(label=request, n_images=100)).run()
     assert (made.n_sampled, made.n_shards_sampled) == (95, 4)

@@ -38,7 +38,9 @@ class NeverReadyLabeler(InstantLabeler):
 
 # The first: actors that are stuck in the tests below keep their CPUs for a while.
 @pytest.mark.long
-def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label_instantly: LabelFunction, tmp_path: Path) -> None:
+def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(
+    shared_ray: str, label_instantly: LabelFunction, tmp_path: Path
+) -> None:
     @ray.remote
     class Holder:
         def is_there(self) -> bool:
@@ -50,25 +52,29 @@ def test_a_job_whose_cpus_others_hold_does_not_wait_for_ever(label_instantly: La
     write_tars(tmp_path / "source", 1, 4)
     try:
         with pytest.raises(ClusterError, match="perhaps other jobs hold the CPUs"):
-            label_instantly(tmp_path / "source", tmp_path / "store", no_progress_timeout_s=1)
+            label_instantly(tmp_path / "source", tmp_path / "store", address=shared_ray, no_progress_timeout_s=1)
     finally:
         ray.kill(holder)
 
 
 @pytest.mark.long
-def test_a_stuck_actor_is_named_with_what_it_works_on(label_instantly: LabelFunction, tmp_path: Path) -> None:
+def test_a_stuck_actor_is_named_with_what_it_works_on(
+    shared_ray: str, label_instantly: LabelFunction, tmp_path: Path
+) -> None:
     write_tars(tmp_path / "source", 1, 4)
+    stuck = {"labeler_class": StuckLabeler, "no_progress_timeout_s": 8}
     with pytest.raises(ClusterError) as caught:
-        label_instantly(tmp_path / "source", tmp_path / "store", labeler_class=StuckLabeler, no_progress_timeout_s=8)
+        label_instantly(tmp_path / "source", tmp_path / "store", address=shared_ray, **stuck)
     message = str(caught.value)
     assert "a labelling actor (process " in message
     assert f"on {os.uname().nodename}) is stuck" in message
     assert "4 images of shard 00000, from sample 0 on" in message
 
 
-def test_a_model_that_never_gets_loaded_is_a_standstill(label_instantly: LabelFunction, tmp_path: Path) -> None:
+def test_a_model_that_never_gets_loaded_is_a_standstill(
+    shared_ray: str, label_instantly: LabelFunction, tmp_path: Path
+) -> None:
     write_tars(tmp_path / "source", 1, 4)
+    never = {"labeler_class": NeverReadyLabeler, "no_progress_timeout_s": 1}
     with pytest.raises(ClusterError, match=r"longer than the 1 s .*unfinished: .*NeverReadyLabeler"):
-        label_instantly(
-            tmp_path / "source", tmp_path / "store", labeler_class=NeverReadyLabeler, no_progress_timeout_s=1
-        )
+        label_instantly(tmp_path / "source", tmp_path / "store", address=shared_ray, **never)

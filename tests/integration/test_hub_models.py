@@ -1,4 +1,4 @@
-"""Jobs with vision-language models of the hub, on a real Ray."""
+"""Jobs with vision-language models of the hub."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def label_with_names(model: Path, folder: Path, names: list[str], **settings: An
 
 @pytest.mark.long
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_resumed_job_stores_what_the_model_finds_in_each_image_alone(
-    shared_ray: None, tmp_path: Path, architecture: str
-) -> None:
+def test_a_resumed_job_stores_what_the_model_finds_in_each_image_alone(tmp_path: Path, architecture: str) -> None:
     write_tars(tmp_path / "source", 3, 5)
     model, names = save_hub_folder(architecture, tmp_path / architecture), ["dog", "red car", "boat"]
     stopped = label_with_names(model, tmp_path, names, limit=5)
@@ -126,9 +124,7 @@ def test_two_actors_killed_and_run_again_with_all_data_on_s3_store_what_the_mode
 
 @pytest.mark.long
 @pytest.mark.parametrize("n_names", [100, 5000])
-def test_lists_of_any_length_get_the_scores_that_the_model_gives_each_image_alone(
-    shared_ray: None, tmp_path: Path, n_names: int
-) -> None:
+def test_lists_of_any_length_get_the_scores_that_the_model_gives_each_image_alone(tmp_path: Path, n_names: int) -> None:
     write_tars(tmp_path / "source", 1, 5)
     model = save_hub_folder("qwen3_vl", tmp_path / "qwen3_vl")
     words = ("dog", "cat", "red", "car", "traffic", "light", "sofa", "hot", "air", "balloon", "cup", "tree", "boat")

@@ -30,8 +30,8 @@ class SlowLabeler(InstantLabeler):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source and the store that one job made of it."""
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source and the store that one job made of it, without Ray."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "source").mkdir()
     padding = gzip.compress(tar_bytes([("padding", bytes(PADDING_BYTES))]), compresslevel=1)
@@ -45,11 +45,11 @@ def undisturbed(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.Tem
 @pytest.mark.long
 @pytest.mark.parametrize(("title", "n_kills"), [("SlowLabeler", 2), ("ReadShards", 3)])
 def test_after_kills_of_workers_every_row_is_there_once(
-    label_instantly: LabelFunction, undisturbed: Path, tmp_path: Path, title: str, n_kills: int
+    shared_ray: str, label_instantly: LabelFunction, undisturbed: Path, tmp_path: Path, title: str, n_kills: int
 ) -> None:
     settings: dict[str, Any] = {"labeler_class": SlowLabeler, "batch_size": 4}
     with killing(title, n_kills) as killed:
-        outcome = label_instantly(undisturbed / "source", tmp_path / "store", **settings)
+        outcome = label_instantly(undisturbed / "source", tmp_path / "store", address=shared_ray, **settings)
 
     assert len(killed) == n_kills
     assert outcome.record.n_images == N_SHARDS * N_SAMPLES

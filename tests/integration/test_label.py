@@ -1,4 +1,4 @@
-"""Labelling end to end on a real Ray: what is committed, and what a second job does."""
+"""Labelling end to end, on a real Ray and without: what is committed, and what a second job does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ModelError, SourceError, StoreError
+from pipeline.errors import ModelError, SourceError, StoreError, TagstreamError
 from pipeline.labelling.request import LabelOutcome
 from schemas import IMAGES, LABELS
 from tests.fixtures.corpus import shard_bytes, write_tars
@@ -33,11 +33,11 @@ class Labelled:
 
 
 @pytest.fixture(scope="module")
-def labelled(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Labelled:
-    """Three shards of eleven images, labelled."""
+def labelled(shared_ray: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Labelled:
+    """Three shards of eleven images, labelled on a Ray."""
     folder = tmp_path_factory.mktemp("labelled")
     write_tars(folder / "source", 3, 11)
-    outcome = label_with(tiny_model, folder / "source", folder / "store")
+    outcome = label_with(tiny_model, folder / "source", folder / "store", address=shared_ray)
     return Labelled(folder / "source", folder / "store", outcome, 33)
 
 
@@ -76,14 +76,19 @@ def test_every_file_has_the_schema_and_names_what_it_was_made_from(labelled: Lab
         assert run.endswith(stored.metadata[b"tagstream.fingerprint"].decode())
 
 
-@pytest.mark.long
-def test_two_independent_stores_of_one_source_are_equal_row_for_row(
+def test_a_store_that_was_made_on_ray_and_one_that_was_made_without_are_equal_but_for_the_commits_names(
     label: LabelFunction, labelled: Labelled, tmp_path: Path
 ) -> None:
     label(labelled.source, tmp_path / "store")
 
-    for table in ("images", "labels"):
-        assert read_table(tmp_path / "store", table).equals(read_table(labelled.store, table))
+    files = [path.relative_to(tmp_path / "store") for path in tmp_path.glob("store/*/run=*/*")]
+    assert len(files) == 6
+    for name in files:
+        without, on_ray = (pq.read_table(store / name) for store in (tmp_path / "store", labelled.store))
+        assert without.equals(on_ray)
+        assert {name for name, value in without.schema.metadata.items() if on_ray.schema.metadata[name] != value} == {
+            b"tagstream.commit"
+        }
 
 
 def test_the_same_command_again_finds_nothing_to_do(
@@ -109,10 +114,10 @@ def test_only_a_new_shard_is_labelled(label_instantly: LabelFunction, tmp_path: 
 
 
 def test_a_limit_stops_at_the_end_of_a_shard_and_the_rest_follows(
-    label_instantly: LabelFunction, tmp_path: Path
+    shared_ray: str, label_instantly: LabelFunction, tmp_path: Path
 ) -> None:
     write_tars(tmp_path / "source", 4, 6)
-    limited = label_instantly(tmp_path / "source", tmp_path / "store", limit=7)
+    limited = label_instantly(tmp_path / "source", tmp_path / "store", address=shared_ray, limit=7)
     rest = label_instantly(tmp_path / "source", tmp_path / "store")
 
     assert (limited.record.n_shards_committed, limited.record.n_images) == (2, 12)
@@ -186,14 +191,18 @@ def test_an_unknown_model_is_one_sentence(label_instantly: LabelFunction, tmp_pa
         label_instantly(tmp_path / "source", tmp_path / "store", model=tmp_path / "nothing")
 
 
-def test_a_model_that_breaks_in_the_worker_stops_the_job_with_its_reason(
-    label: LabelFunction, tiny_model: Path, tmp_path: Path
+def test_a_model_that_breaks_in_the_worker_stops_the_job_with_the_reason_that_it_has_without_one(
+    shared_ray: str, label: LabelFunction, tiny_model: Path, tmp_path: Path
 ) -> None:
     write_tars(tmp_path / "source", 1, 2)
     shutil.copytree(tiny_model, tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x00" * 64)
-    with pytest.raises(Exception, match=r"(?i)safetensors|header"):
-        label(tmp_path / "source", tmp_path / "store", model=tmp_path / "broken")
+    reasons = []
+    for address in (None, shared_ray):
+        with pytest.raises(TagstreamError, match=r"(?i)safetensors|header") as caught:
+            label(tmp_path / "source", tmp_path / "store", model=tmp_path / "broken", address=address)
+        reasons.append(str(caught.value))
+    assert reasons[0] == reasons[1]
 
 
 def test_a_job_leaves_a_record_with_its_split_of_time(labelled: Labelled) -> None:

@@ -73,7 +73,7 @@ class Judged:
 
 
 @pytest.fixture(scope="module")
-def runs(shared_ray: None, coco_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
+def runs(coco_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
     """A store with both runs, and the name of the demo model's."""
     store = Store(str(tmp_path_factory.mktemp("photographs") / "store"))
     outcome = label_with(Path(DEMO_MODEL), coco_mini, store.url, model=DEMO_MODEL, top_k=10, batch_size=16)

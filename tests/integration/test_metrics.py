@@ -48,7 +48,7 @@ class Scraped:
 
 
 @pytest.fixture(scope="module")
-def scraped(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Scraped:
+def scraped(shared_ray: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Scraped:
     """A job over six shards with two kinds of rejects among them, watched as Prometheus does."""
     folder = tmp_path_factory.mktemp("metrics")
     (folder / "source").mkdir()
@@ -57,7 +57,10 @@ def scraped(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPat
         faults = [("broken.jpg", b"no image"), ("lost.txt", b"a caption without its image")]
         (folder / "source" / f"{shard}.tar").write_bytes(tar_bytes(members + faults[: max(0, 2 - shard)]))
     with _watched() as samples:
-        record = label_with(tiny_model, folder / "source", folder / "store", labeler_class=SlowLabeler).record
+        outcome = label_with(
+            tiny_model, folder / "source", folder / "store", labeler_class=SlowLabeler, address=shared_ray
+        )
+        record = outcome.record
         _wait_for_the_last(samples, record)
     last: dict[str, dict[frozenset[tuple[str, str]], float]] = defaultdict(dict)
     seen: dict[str, list[float]] = defaultdict(list)

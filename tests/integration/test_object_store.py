@@ -226,7 +226,7 @@ def test_a_folder_is_packed_to_a_place_that_was_emptied(url: str, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def tagstream(real_s3: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandProcess]:
-    """The command in a process whose Ray was started with the store's environment."""
+    """The command in a process with the store's environment."""
     folder = tmp_path_factory.mktemp("commands")
     environment = {**os.environ, **real_s3.environment, "TAGSTREAM_CACHE": str(folder / "cache")}
     with command_process(environment, folder) as run:

@@ -47,7 +47,7 @@ def retry(store: Path, **request: Any) -> LabelOutcome:
 
 
 @pytest.fixture(scope="module")
-def labelled(shared_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labelled(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A source, a store that was labelled with small limits, and one that was labelled with the default's."""
     folder = tmp_path_factory.mktemp("retry")
     write_source(folder / "source")

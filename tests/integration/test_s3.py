@@ -32,6 +32,7 @@ def upload(s3: str, tmp_path: Path) -> UploadFunction:
 
 @pytest.mark.long
 def test_a_source_and_a_store_on_s3_give_the_tables_of_local_ones(
+    shared_ray: str,
     label_instantly: LabelFunction,
     upload: UploadFunction,
     s3: str,
@@ -39,7 +40,7 @@ def test_a_source_and_a_store_on_s3_give_the_tables_of_local_ones(
 ) -> None:
     write_tars(tmp_path / "source", 3, 5)
     source, store = upload(tmp_path / "source", "source"), f"{s3}/{tmp_path.name}/store"
-    remote = label_instantly(source, store)
+    remote = label_instantly(source, store, address=shared_ray)
     label_instantly(tmp_path / "source", tmp_path / "store")
 
     assert remote.record.n_images == 15

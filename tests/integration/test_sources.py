@@ -1,4 +1,4 @@
-"""Every form of SOURCE, labelled on a real Ray."""
+"""Every form of SOURCE, labelled."""
 
 from __future__ import annotations
 

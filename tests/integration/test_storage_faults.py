@@ -41,8 +41,8 @@ def s3_corpus(corpus: Path, s3: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shared_ray: None, tiny_model: Path, corpus: Path) -> Path:
-    """A local store of the corpus."""
+def undisturbed(tiny_model: Path, corpus: Path) -> Path:
+    """A local store of the corpus, made without Ray."""
     store = corpus.with_name("undisturbed")
     label_with(tiny_model, corpus, store, labeler_class=InstantLabeler)
     return store
@@ -55,14 +55,14 @@ def assert_same_tables(store: Any, undisturbed: Path) -> None:
 
 @pytest.mark.long
 def test_a_job_on_an_s3_that_fails_one_time_in_seven_gives_the_tables_of_an_undisturbed_one(
-    label_instantly: LabelFunction, s3_corpus: str, undisturbed: Path, faulty_s3: FaultyS3
+    shared_ray: str, label_instantly: LabelFunction, s3_corpus: str, undisturbed: Path, faulty_s3: FaultyS3
 ) -> None:
     store = s3_corpus.replace("/source", "/store-at-random")
     # The two that are worst, surely; the rest as it comes.
     faulty_s3.inject(Fault.CUT_BODY, method="GET", part="/source/0000", times=2)
     faulty_s3.inject(Fault.CUT_AFTER, method="PUT", part="/images/", times=2)
     faulty_s3.inject_at_random(seed=11, rate=0.15, part="faults/")
-    outcome = label_instantly(s3_corpus, store)
+    outcome = label_instantly(s3_corpus, store, address=shared_ray)
     injected = faulty_s3.injected.copy()
     faulty_s3.calm()
 
@@ -89,6 +89,7 @@ def test_a_job_on_an_s3_that_fails_one_time_in_seven_gives_the_tables_of_an_undi
     ids=["commit", "read"],
 )
 def test_a_job_on_an_s3_that_fails_for_good_says_so_and_its_rerun_goes_on(
+    shared_ray: str,
     label_instantly: LabelFunction,
     s3_corpus: str,
     undisturbed: Path,
@@ -99,7 +100,7 @@ def test_a_job_on_an_s3_that_fails_for_good_says_so_and_its_rerun_goes_on(
     store, started = s3_corpus.replace("/source", f"/store-{where['method']}"), time.monotonic()
     faulty_s3.inject(Fault.INTERNAL_ERROR, times=None, **where)
     with pytest.raises(StorageError) as caught:
-        label_instantly(s3_corpus, store)
+        label_instantly(s3_corpus, store, address=shared_ray)
     seconds = time.monotonic() - started
     faulty_s3.calm()
     n_done = len(Store(store).run(Store(store).run_names()[0]).committed())

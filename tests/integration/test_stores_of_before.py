@@ -76,7 +76,7 @@ def copy(tmp_path: Path) -> Copy:
 
 
 @pytest.fixture(scope="module")
-def resumed(shared_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A copy whose source has a shard more, with the picture of 00002, and another content of 00002; labelled again."""
     copy = make_copy(tmp_path_factory.mktemp("resumed"))
     shards = copy.folder / "source" / "shards"
@@ -87,7 +87,7 @@ def resumed(shared_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 
 @pytest.fixture(scope="module")
-def retried(shared_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+def retried(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A copy whose too large images were tried again without the limit, by a labeler that costs nothing."""
     copy = make_copy(tmp_path_factory.mktemp("retried"))
     RetryJob(RetryRequest(store=copy.store, run=SHARDS, error="ImageTooLarge", labeler_class=InstantLabeler)).run()
@@ -205,7 +205,7 @@ def test_files_of_today_have_the_columns_and_the_keys_of_those_of_before(resumed
     assert [schema.metadata[b"tagstream.schema_version"] for schema in (before, today)] == [b"1", b"2"]
 
 
-def test_a_run_of_before_gets_the_scores_of_a_list(shared_ray: None, copy: Copy) -> None:
+def test_a_run_of_before_gets_the_scores_of_a_list(copy: Copy) -> None:
     (copy.folder / "names.txt").write_text("rose\ntree\ndog\n")
     before = files_of(copy)
     result = copy.label("--names", str(copy.folder / "names.txt"), "--names-top", "2")

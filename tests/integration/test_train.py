@@ -55,7 +55,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def train(shared_ray: None, colours: Path) -> TrainFunction:
+def train(shared_ray: str, colours: Path) -> TrainFunction:
     """Trains on the colours; settings as keywords."""
 
     def run(out: Any, *, request: dict[str, Any] | None = None, **settings: Any) -> TrainJob:

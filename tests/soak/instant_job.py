@@ -1,6 +1,6 @@
 """A labelling job as the command does it, with a recognizer that costs nothing.
 
-python tests/soak/instant_job.py SOURCE STORE [--seconds-a-batch 0.05] [--batch-size 4] [--address HOST:PORT]
+python tests/soak/instant_job.py SOURCE STORE [--seconds-a-batch 0.05] [--batch-size 4] [--address HOST:PORT|local]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("--seconds-a-batch", type=float, default=0.0)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--address", help="Ray cluster to join")
+    parser.add_argument("--address", help="Ray to label on")
     options = parser.parse_args()
     request = LabelRequest(
         source=options.source,

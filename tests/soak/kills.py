@@ -35,7 +35,7 @@ from tests.fixtures.processes.ray_processes import ray_processes
 from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 40, 24
-PACE = ["--seconds-a-batch", "0.05", "--batch-size", "4"]
+PACE = ["--seconds-a-batch", "0.05", "--batch-size", "4", "--address", "local"]
 # What is killed, and the title of its process; the job itself has none.
 VICTIMS = {
     "the job": "",

@@ -163,6 +163,7 @@ def main() -> None:
     make_source(folder / "source", options.shards, options.samples)
     started, curves, is_over = time.monotonic(), Curves(), threading.Event()
     command = [sys.executable, str(ROOT / "tests/soak/instant_job.py"), str(folder / "source"), str(folder / "store")]
+    command += ["--address", "local"]
     process = subprocess.Popen(command)
     watcher = threading.Thread(target=watch, args=(process, folder / "store", curves, is_over), daemon=True)
     watcher.start()

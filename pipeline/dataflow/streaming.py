@@ -1,0 +1,130 @@
+"""Shards are read and labelled, label rows stream back: from actors of Ray, or from threads of this process.
+
+In this process all is as on one actor, and so are the rows. What is missing is the wall around it: a decoder that
+crashes takes the job with it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from typing import TypeVar
+
+import pyarrow as pa
+
+from pipeline.background import abandon_threads
+from pipeline.cluster.pool import PoolPlan
+from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.errors import TagstreamError, stood_still, worker_failed
+from pipeline.settings.labelling import LabelSettings
+from pipeline.sources.batches import read_batches_or_failure
+from pipeline.sources.shard import Shard
+
+T = TypeVar("T")
+# Two calls at a time, as on an actor: while one holds the device the other decodes.
+_N_CALLS = 2
+# As many wait for their turn: the calls never wait for the reading.
+_MAX_IN_FLIGHT = 2 * _N_CALLS
+# A batch that is at work when the job is stopped may end meanwhile.
+_GRACE_S = 1.0
+_SLACK, _SLACK_S = 2, 2
+
+
+def stream_labels(
+    shards: list[Shard],
+    pool: PoolPlan,
+    config: LabelerConfig,
+    labeler_class: type[Labeler],
+    settings: LabelSettings,
+) -> Generator[pa.Table, None, None]:
+    """Reads and labels shards; yields tables of `pipeline.dataflow.rows.LABELLED_ROWS` in no particular order.
+
+    Raises TagstreamError with one clear sentence for whatever stops the work.
+    """
+    if pool.in_process:
+        return _stream_in_process(shards, pool, config, labeler_class, settings)
+    # Brings in Ray, which takes seconds to import.
+    from pipeline.dataflow.actor_pool import stream_from_actors
+
+    return stream_from_actors(shards, pool, config, labeler_class, settings)
+
+
+def _stream_in_process(
+    shards: list[Shard],
+    pool: PoolPlan,
+    config: LabelerConfig,
+    labeler_class: type[Labeler],
+    settings: LabelSettings,
+) -> Generator[pa.Table, None, None]:
+    """As `stream_labels`, in the order of the shards. No more than a few batches are in memory."""
+    batches = _read(shards, pool.batch_size, settings.max_sample_bytes)
+    with _Threads(settings.no_progress_timeout_s) as threads:
+        # The device's metrics are those of an actor, which a node of Ray shows.
+        labeler = threads.result(threads.call(lambda: labeler_class(replace(config, job=""))))
+        in_flight: deque[Future[pa.Table]] = deque()
+        next_batch = threads.read(batches)
+        while (batch := threads.result(next_batch)) is not None:
+            in_flight.append(threads.call(labeler, batch))
+            next_batch = threads.read(batches)
+            while in_flight and (len(in_flight) > _MAX_IN_FLIGHT or in_flight[0].done()):
+                yield threads.result(in_flight.popleft())
+        while in_flight:
+            yield threads.result(in_flight.popleft())
+
+
+def _read(shards: list[Shard], batch_size: int, max_sample_bytes: int) -> Iterator[pa.Table]:
+    for shard in shards:
+        yield from read_batches_or_failure(shard, batch_size, max_sample_bytes)
+
+
+class _Threads:
+    """One thread that reads and some that label. At the context's end all of them end, or are abandoned.
+
+    Args:
+        timeout_s: how long a labeler may take for a batch before it says itself that it is stuck.
+    """
+
+    def __init__(self, timeout_s: int) -> None:
+        self._timeout_s = timeout_s
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._calling = ThreadPoolExecutor(_N_CALLS, thread_name_prefix="label")
+        self._started: list[Future[object]] = []
+
+    def read(self, batches: Iterator[pa.Table]) -> Future[pa.Table | None]:
+        """The next batch to come; None is the end."""
+        return self._noted(self._reading.submit(next, batches, None))
+
+    def call(self, work: Callable[..., T], *arguments: object) -> Future[T]:
+        """What the labeler, or the making of it, is going to return."""
+        return self._noted(self._calling.submit(work, *arguments))
+
+    def result(self, future: Future[T]) -> T:
+        """What comes of the work. Raises TagstreamError with one clear sentence where nothing does."""
+        # A labeler that is stuck says so itself, with its name, and comes first.
+        if wait([future], _SLACK * self._timeout_s + _SLACK_S).not_done:
+            raise stood_still("reading or labelling in this process", self._timeout_s)
+        try:
+            return future.result()
+        except TagstreamError:
+            raise
+        except Exception as error:
+            last_line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
+            raise worker_failed(last_line) from error
+
+    def _noted(self, future: Future[T]) -> Future[T]:
+        self._started = [former for former in self._started if not former.done()]
+        self._started.append(future)  # type: ignore[arg-type]
+        return future
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wherever the work is left early, what has not begun is dropped, and what has is given a moment."""
+        for executor in (self._reading, self._calling):
+            executor.shutdown(wait=False, cancel_futures=True)
+        if wait([future for future in self._started if not future.done()], _GRACE_S).not_done:
+            abandon_threads()
