@@ -61,7 +61,7 @@ class NxtpBranches:
     def step(self, token_ids_M: Tensor) -> Tensor:
         prefix = self._prefix.cache
         layout = BranchLayout.of(self._image_M, len(self.first_logits_BV))
-        position = prefix.n_tokens + self._n_tokens
+        position = prefix.next_position + self._n_tokens
         hidden_MD = step_branches(self._model.decoder, token_ids_M, position, layout, prefix, self._cache)
         self._n_tokens += 1
         return self._model.token_logits(hidden_MD)

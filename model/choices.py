@@ -81,6 +81,8 @@ SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 # What vision-language models of the hub have of these. `sim` compares with image tokens in the space of words, which
 # they do not share, and lists are written by NXTP's decoder alone.
 _OF_THE_HUB = {"ranking": ("prob", "ppl", "none"), "sampling": ("one_shot",)}
+# The method of `model.token_merging`, as runs with fewer image tokens record it: its name and its version.
+TOKEN_MERGING = "kcentre-merge-1"
 # As torch names them.
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -89,6 +91,23 @@ def check_hub_choice(what: str, name: str) -> None:
     """Raises ValueError where a vision-language model of the hub has no ranking, or sampling, of this name."""
     if name not in _OF_THE_HUB[what]:
         raise ValueError(f"{what} is {name!r}; a model of the hub has {', '.join(_OF_THE_HUB[what])}")
+
+
+def check_hub_image_tokens(image_tokens: int) -> None:
+    """Raises ValueError where a vision-language model of the hub cannot read so many image tokens."""
+    if image_tokens:
+        raise ValueError(
+            f"image_tokens is {image_tokens}; a model of the hub reads all of its image tokens: expected 0"
+        )
+
+
+def check_merging(image_tokens: int, sampling: str) -> None:
+    """Raises ValueError where image tokens cannot be merged into this many for a sampling."""
+    if image_tokens and sampling != "one_shot":
+        raise ValueError(
+            f"image_tokens is {image_tokens} and sampling {sampling}, which reads all image tokens; "
+            "expected image_tokens 0 or sampling one_shot"
+        )
 
 
 def find_ranking(name: str) -> Ranking:

@@ -54,6 +54,18 @@ class RecognizerConfig(PretrainedConfig):
         """Tokens every label is conditioned on: image and prompt."""
         return self.n_image_tokens + len(self.prompt_ids)
 
+    def n_kept_tokens(self, image_tokens: int) -> int:
+        """Image tokens that the decoder reads where `image_tokens` are asked for: as many, or all for 0.
+
+        Raises ValueError for more than the model has.
+        """
+        if not 0 <= image_tokens <= self.n_image_tokens:
+            raise ValueError(
+                f"image_tokens is {image_tokens}; this model has {self.n_image_tokens} image tokens, "
+                f"expected 0 (all) to {self.n_image_tokens}"
+            )
+        return image_tokens or self.n_image_tokens
+
     def check(self) -> None:
         """Raises ValueError where the parts do not fit together."""
         vocab_size = self.text_config.vocab_size

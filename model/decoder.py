@@ -20,15 +20,38 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, rotate_h
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixPlaces:
+    """Where the tokens of a prefix stand whose image tokens are merged, and how much attention they draw.
+
+    positions_BS: the position of each token, float32; that of a merged token may be a fraction.
+    bias_BS: what is added to the attention scores of each token's column, float32.
+    next_position: the position of a label's first token.
+    """
+
+    positions_BS: Tensor
+    bias_BS: Tensor
+    next_position: int
+
+
+@dataclass(frozen=True, slots=True)
 class PrefixCache:
-    """Keys and values of image and prompt, one pair of [B, K, S, E] tensors a block, stored once per image."""
+    """Keys and values of image and prompt, one pair of [B, K, S, E] tensors a block, stored once per image.
+
+    places: where the tokens stand; None where they stand side by side and weigh alike.
+    """
 
     keys: list[Tensor]
     values: list[Tensor]
+    places: PrefixPlaces | None = None
 
     @property
     def n_tokens(self) -> int:
         return self.keys[0].shape[2]
+
+    @property
+    def next_position(self) -> int:
+        """The position of a label's first token."""
+        return self.places.next_position if self.places else self.n_tokens
 
 
 @dataclass(slots=True)
@@ -104,19 +127,30 @@ def prefix_mask(n_image_tokens: int, n_tokens: int, device: torch.device | str) 
     return mask_SS
 
 
-def prefill(decoder: LlamaForCausalLM, embeds_BSD: Tensor, n_image_tokens: int) -> tuple[Tensor, PrefixCache]:
+def prefill(
+    decoder: LlamaForCausalLM, embeds_BSD: Tensor, n_image_tokens: int, places: PrefixPlaces | None = None
+) -> tuple[Tensor, PrefixCache]:
     """Runs the prefix through the decoder.
 
     The last block computes keys and values of all tokens but everything else for the answer position alone: nothing
     reads the other rows.
 
+    Args:
+        places: where the tokens stand; default side by side.
+
     Returns:
         The normalised hidden state at the answer position, [B, D], and the prefix cache.
     """
-    mask_SS = prefix_mask(n_image_tokens, embeds_BSD.shape[1], embeds_BSD.device)
-    positions_1S = torch.arange(embeds_BSD.shape[1], device=embeds_BSD.device)[None]
-    rotary = decoder.model.rotary_emb(embeds_BSD, positions_1S)
-    cache = PrefixCache([], [])
+    mask = prefix_mask(n_image_tokens, embeds_BSD.shape[1], embeds_BSD.device)
+    last_mask = None
+    if places is None:
+        positions_BS = torch.arange(embeds_BSD.shape[1], device=embeds_BSD.device)[None]
+    else:
+        positions_BS = places.positions_BS
+        last_mask = places.bias_BS.to(embeds_BSD.dtype)[:, None, None]
+        mask = last_mask.masked_fill(~mask, -torch.inf)
+    rotary = decoder.model.rotary_emb(embeds_BSD, positions_BS)
+    cache = PrefixCache([], [], places)
     hidden_BSD = embeds_BSD
     for layer in decoder.model.layers:
         is_last = layer is decoder.model.layers[-1]
@@ -129,7 +163,7 @@ def prefill(decoder: LlamaForCausalLM, embeds_BSD: Tensor, n_image_tokens: int) 
             query_BHSE,
             key_BKSE,
             value_BKSE,
-            attn_mask=None if is_last else mask_SS,
+            attn_mask=last_mask if is_last else mask,
             scale=layer.self_attn.scaling,
             enable_gqa=query_BHSE.shape[1] != key_BKSE.shape[1],
         )
@@ -147,8 +181,8 @@ def step_branches(
 ) -> Tensor:
     """Feeds every live branch its latest token and returns the hidden states that predict the next, [M, D].
 
-    A branch attends to its image's prefix and to its own tokens, to nothing else. `position` is the token's index
-    in the sequence image + prompt + label, the same for all branches.
+    A branch attends to its image's prefix and to its own tokens, to nothing else. `position` is the token's place in
+    the sequence image + prompt + label, the same for all branches.
     """
     hidden_MD = decoder.model.embed_tokens(token_ids_M)
     positions_11 = torch.full((1, 1), position, device=hidden_MD.device)
@@ -164,6 +198,7 @@ def step_branches(
             prefix.keys[block],
             prefix.values[block],
             layout,
+            prefix_bias_BS=prefix.places.bias_BS if prefix.places else None,
         )
         hidden_MD = finish_block(layer, hidden_MD, attended_MHE.flatten(1))
     return decoder.model.norm(hidden_MD)
@@ -178,6 +213,7 @@ def attend_from_branches(
     layout: BranchLayout,
     mask_MX: Tensor | None = None,
     softcap: float | None = None,
+    prefix_bias_BS: Tensor | None = None,
 ) -> Tensor:
     """Attention of each branch's one (scaled) query to its image's prefix and its own tokens, [M, H, E].
 
@@ -189,6 +225,7 @@ def attend_from_branches(
         mask_MX: what of prefix and own tokens a branch sees. A boolean mask is True there. A mask of floats is added to
             the scores. None where every branch sees all of it.
         softcap: scores are squeezed between this and its negative, where given.
+        prefix_bias_BS: is added to the scores of each image's prefix, where given.
     """
     n_branches, n_heads, width = query_MHE.shape
     n_kv_heads, n_prefix = prefix_keys_BKSE.shape[1:3]
@@ -205,6 +242,8 @@ def attend_from_branches(
     scores_BKRX = torch.cat((scores_BKRS, own_scores_BKRT), dim=-1)
     if softcap is not None:
         scores_BKRX = torch.tanh(scores_BKRX / softcap) * softcap
+    if prefix_bias_BS is not None:
+        scores_BKRX[..., :n_prefix] += prefix_bias_BS[:, None, None]
     if mask_MX is not None:
         scores_BKRX = apply_mask(scores_BKRX, layout.side_by_side(mask_MX).repeat_interleave(n_groups, dim=1)[:, None])
     weights_BKRX = scores_BKRX.softmax(dim=-1, dtype=torch.float32).to(query_MHE.dtype)

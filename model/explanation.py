@@ -3,9 +3,9 @@
 The labels are those of `Recognizer.label`. Their attention is computed anew: each label's tokens are fed over the keys
 and values of the same prefix, through the same modules, with the softmax written out in float32.
 
-Shape suffixes: B images (one here), S prefix tokens (image and prompt), N image tokens, P patches a side (N = P * P), T
-tokens fed at once, X tokens that are attended to, L blocks, H query heads, K key/value heads, E head width, D decoder
-width.
+Shape suffixes: B images (one here), S prefix tokens (image and prompt), N image tokens that the decoder reads, A all
+patches of an image, P patches a side (A = P * P), T tokens fed at once, X tokens that are attended to, L blocks, H
+query heads, K key/value heads, E head width, D decoder width.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
-from model.decoder import PrefixCache, finish_block, prefix_mask, project
+from model.decoder import PrefixCache, PrefixPlaces, finish_block, prefix_mask, project
 from model.modeling import RecognizerModel
 from model.notebook import explanation_html
 from model.preprocessing import crop_box
 from model.ranking import Label
+from model.token_merging import MergedTokens
 
 _MAX_VIEW_PIXELS = 448
 
@@ -72,37 +74,51 @@ class _Prefix:
     """What a prefix leaves: keys and values, the answer position's attention, and the rollouts.
 
     rollouts_SN: in front of each block, and behind the last.
+    merged: which patches an image token stands for, where image tokens were merged.
     """
 
     cache: PrefixCache
     answer_maps_LHN: Tensor
     rollouts_SN: list[Tensor]
+    merged: MergedTokens | None
+
+    def patch_maps(self, maps: Tensor) -> Tensor:
+        """Maps over image tokens as maps over patches, [..., N] -> [..., P, P], in the CPU's memory.
+
+        What a merged token gets is spread evenly over its patches.
+        """
+        if self.merged is not None:
+            maps = (maps / self.merged.sizes_BN[0])[..., self.merged.token_BP[0]]
+        side = round(maps.shape[-1] ** 0.5)
+        return maps.reshape(*maps.shape[:-1], side, side).cpu()
 
 
 # Not inference_mode: what comes out of that cannot be changed in place by those who get it.
 @torch.no_grad()
 def explain_labels(
     module: RecognizerModel,
-    image_embeds_1ND: Tensor,
+    image_embeds_1AD: Tensor,
     labels: Sequence[Label],
     upright: Image.Image,
     size: int,
     ranking: str,
+    image_tokens: int = 0,
 ) -> Explanation:
     """Looks up what each label of an image attended to.
 
     Args:
-        image_embeds_1ND: the image's tokens, from which the labels were sampled.
+        image_embeds_1AD: the image's tokens as the encoder gives them, from which the labels were sampled.
         labels: best first, as ranked by `ranking`.
         upright: the photograph, turned as its EXIF data say.
         size: height and width in pixels of the crop that the encoder saw.
+        image_tokens: how many tokens the image's were merged into; 0 is all.
     """
-    prefix = _attend_from_prefix(module, image_embeds_1ND)
+    prefix = _attend_from_prefix(module, image_embeds_1AD, image_tokens)
     box = crop_box(*upright.size, size)
     return Explanation(
         labels=[_explain_label(module, prefix, label) for label in labels],
-        answer_maps=_as_patches(prefix.answer_maps_LHN),
-        answer_rollout=_as_patches(prefix.rollouts_SN[-1][-1]),
+        answer_maps=prefix.patch_maps(prefix.answer_maps_LHN),
+        answer_rollout=prefix.patch_maps(prefix.rollouts_SN[-1][-1]),
         view=_cut(upright, box),
         box=box,
         ranking=ranking,
@@ -110,19 +126,25 @@ def explain_labels(
 
 
 def attend_blocks(
-    decoder: LlamaForCausalLM, embeds_BTD: Tensor, may_attend_TX: Tensor, past: PrefixCache | None
+    decoder: LlamaForCausalLM,
+    embeds_BTD: Tensor,
+    may_attend_TX: Tensor,
+    past: PrefixCache | None,
+    places: PrefixPlaces | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Passes tokens of one image through the decoder; of each block its attention and all keys and values.
 
     Args:
         may_attend_TX: boolean, True where row may attend to column; the columns of `past` come first.
         past: keys and values of the tokens before them, if any.
+        places: where these tokens stand, if they are a prefix whose image tokens are merged.
 
     Yields: attention float32 [H, T, X], keys and values [1, K, X, E].
     """
-    n_past = 0 if past is None else past.n_tokens
-    positions_1T = torch.arange(n_past, n_past + embeds_BTD.shape[1], device=embeds_BTD.device)[None]
-    rotary = decoder.model.rotary_emb(embeds_BTD, positions_1T)
+    first = 0 if past is None else past.next_position
+    positions_1T = torch.arange(first, first + embeds_BTD.shape[1], device=embeds_BTD.device)[None]
+    rotary = decoder.model.rotary_emb(embeds_BTD, positions_1T if places is None else places.positions_BS)
+    mask_TX = _score_mask(may_attend_TX, places if past is None else past.places)
     hidden_BTD = embeds_BTD
     for block, layer in enumerate(decoder.model.layers):
         query_BHTE, key_BKXE, value_BKXE = project(layer, hidden_BTD, rotary)
@@ -132,24 +154,27 @@ def attend_blocks(
         n_groups = query_BHTE.shape[1] // key_BKXE.shape[1]
         key_BHXE = key_BKXE.repeat_interleave(n_groups, dim=1)
         scores_BHTX = query_BHTE.float() @ key_BHXE.float().transpose(2, 3) * layer.self_attn.scaling
-        weights_BHTX = scores_BHTX.masked_fill(~may_attend_TX, -torch.inf).softmax(dim=-1)
+        weights_BHTX = (scores_BHTX + mask_TX).softmax(dim=-1)
         yield weights_BHTX[0], key_BKXE, value_BKXE
         attended_BHTE = weights_BHTX.to(hidden_BTD.dtype) @ value_BKXE.repeat_interleave(n_groups, dim=1)
         hidden_BTD = finish_block(layer, hidden_BTD, attended_BHTE.transpose(1, 2).flatten(2))
 
 
-def _attend_from_prefix(model: RecognizerModel, image_embeds_BND: Tensor) -> _Prefix:
-    embeds_BSD = torch.cat((image_embeds_BND, _embed(model, model.config.prompt_ids)), dim=1)
-    n_image, n_prefix = image_embeds_BND.shape[1], embeds_BSD.shape[1]
+def _attend_from_prefix(model: RecognizerModel, image_embeds_BAD: Tensor, image_tokens: int) -> _Prefix:
+    merged = model.merge_image_tokens(image_embeds_BAD, image_tokens)
+    read_BND = merged.embeds_BND if merged else image_embeds_BAD
+    embeds_BSD = torch.cat((read_BND, _embed(model, model.config.prompt_ids)), dim=1)
+    places = merged.places(len(model.config.prompt_ids)) if merged else None
+    n_image, n_prefix = read_BND.shape[1], embeds_BSD.shape[1]
     may_attend_SS = prefix_mask(n_image, n_prefix, embeds_BSD.device)
     rollouts_SN = [torch.eye(n_prefix, n_image, device=embeds_BSD.device)]
-    cache, answer_maps_HN = PrefixCache([], []), []
-    for weights_HSS, key_BKSE, value_BKSE in attend_blocks(model.decoder, embeds_BSD, may_attend_SS, None):
+    cache, answer_maps_HN = PrefixCache([], [], places), []
+    for weights_HSS, key_BKSE, value_BKSE in attend_blocks(model.decoder, embeds_BSD, may_attend_SS, None, places):
         cache.keys.append(key_BKSE)
         cache.values.append(value_BKSE)
         answer_maps_HN.append(weights_HSS[:, -1, :n_image])
         rollouts_SN.append(_roll_out(weights_HSS, rollouts_SN[-1], rollouts_SN[-1]))
-    return _Prefix(cache, torch.stack(answer_maps_HN), rollouts_SN)
+    return _Prefix(cache, torch.stack(answer_maps_HN), rollouts_SN, merged)
 
 
 def _explain_label(model: RecognizerModel, prefix: _Prefix, label: Label) -> ExplainedLabel:
@@ -164,7 +189,7 @@ def _explain_label(model: RecognizerModel, prefix: _Prefix, label: Label) -> Exp
     for (weights_HTX, _, _), rollout_SN in zip(blocks, prefix.rollouts_SN[:-1], strict=True):
         maps_HN.append(weights_HTX[:, :, :n_image].mean(dim=1))
         rollout_TN = _roll_out(weights_HTX, torch.cat((rollout_SN, rollout_TN)), rollout_TN)
-    return ExplainedLabel(label, _as_patches(torch.stack(maps_HN)), _as_patches(rollout_TN.mean(dim=0)))
+    return ExplainedLabel(label, prefix.patch_maps(torch.stack(maps_HN)), prefix.patch_maps(rollout_TN.mean(dim=0)))
 
 
 def _roll_out(weights_HTX: Tensor, rollout_XN: Tensor, rollout_TN: Tensor) -> Tensor:
@@ -177,10 +202,12 @@ def _embed(model: RecognizerModel, token_ids: tuple[int, ...] | list[int]) -> Te
     return model.get_input_embeddings()(ids_1T).to(model.dtype)
 
 
-def _as_patches(maps: Tensor) -> Tensor:
-    """[..., N] -> [..., P, P], in the CPU's memory."""
-    side = round(maps.shape[-1] ** 0.5)
-    return maps.reshape(*maps.shape[:-1], side, side).cpu()
+def _score_mask(may_attend_TX: Tensor, prefix: PrefixPlaces | None) -> Tensor:
+    """What is added to the scores: minus infinity where a row may not attend, and the bias of the prefix's columns."""
+    mask_TX = torch.zeros_like(may_attend_TX, dtype=torch.float32).masked_fill(~may_attend_TX, -torch.inf)
+    if prefix is None:
+        return mask_TX
+    return mask_TX + F.pad(prefix.bias_BS[0], (0, may_attend_TX.shape[1] - prefix.bias_BS.shape[1]))
 
 
 def _cut(upright: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:

@@ -1,7 +1,7 @@
 """The recognizer as a transformers model: CLIP encoder -> linear projector -> truncated Llama decoder.
 
-Shape suffixes: B images, C channels, N image tokens (patches), S prefix tokens (image and prompt), L tokens of a whole
-sequence, W encoder width, D decoder width, V vocabulary.
+Shape suffixes: B images, C channels, N image tokens (patches, or what they are merged into), S prefix tokens (image and
+prompt), P prompt tokens, L tokens of a whole sequence, W encoder width, D decoder width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from model.configuration import RecognizerConfig
 from model.decoder import PrefixCache, prefill, prefix_mask
+from model.token_merging import MergedTokens, merge_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What one prefill leaves for sampling: image tokens [B, N, D], answer state [B, D], keys and values."""
+    """What one prefill leaves for sampling: image tokens [B, N, D], answer state [B, D], keys and values.
+
+    The image tokens are those of the encoder, also where the decoder read fewer, merged ones.
+    """
 
     image_embeds_BND: Tensor
     answer_BD: Tensor
@@ -67,13 +71,27 @@ class RecognizerModel(PreTrainedModel, GenerationMixin):
         """Encodes the images and runs image and prompt through the decoder, once."""
         return self.prefill_image_tokens(self.encode_images(pixel_values_BCHW))
 
-    def prefill_image_tokens(self, image_embeds_BND: Tensor) -> Prefix:
-        """Runs what `encode_images` returned and the prompt through the decoder, once."""
-        prompt_ids = torch.tensor(self.config.prompt_ids, device=image_embeds_BND.device)
-        prompt_BPD = self.get_input_embeddings()(prompt_ids).expand(len(image_embeds_BND), -1, -1)
-        embeds_BSD = torch.cat((image_embeds_BND, prompt_BPD.to(image_embeds_BND.dtype)), dim=1)
-        answer_BD, cache = prefill(self.decoder, embeds_BSD, self.config.n_image_tokens)
+    def prefill_image_tokens(self, image_embeds_BND: Tensor, image_tokens: int = 0) -> Prefix:
+        """Runs what `encode_images` returned and the prompt through the decoder, once.
+
+        Args:
+            image_tokens: how many tokens the image tokens are merged into; 0 keeps all as they are.
+
+        Raises ValueError for more than the model has.
+        """
+        merged = self.merge_image_tokens(image_embeds_BND, image_tokens)
+        read_BND = merged.embeds_BND if merged else image_embeds_BND
+        prompt_ids = torch.tensor(self.config.prompt_ids, device=read_BND.device)
+        prompt_BPD = self.get_input_embeddings()(prompt_ids).expand(len(read_BND), -1, -1)
+        embeds_BSD = torch.cat((read_BND, prompt_BPD.to(read_BND.dtype)), dim=1)
+        places = merged.places(len(prompt_ids)) if merged else None
+        answer_BD, cache = prefill(self.decoder, embeds_BSD, read_BND.shape[1], places)
         return Prefix(image_embeds_BND, answer_BD, cache)
+
+    def merge_image_tokens(self, image_embeds_BND: Tensor, image_tokens: int) -> MergedTokens | None:
+        """The image tokens merged into this many; None where the decoder reads all of them, for 0 or as many as N."""
+        n_kept = self.config.n_kept_tokens(image_tokens)
+        return merge_tokens(image_embeds_BND, n_kept) if n_kept < image_embeds_BND.shape[1] else None
 
     def token_logits(self, hidden: Tensor) -> Tensor:
         """Logits over the vocabulary in float32, [..., D] -> [..., V]."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from model.branches import NxtpBranches
-from model.choices import SAMPLINGS, find_ranking
+from model.choices import SAMPLINGS, check_merging, find_ranking
 from model.configuration import RecognizerConfig
 from model.dtypes import find_dtype
 from model.ending import Ending
@@ -124,6 +124,7 @@ class Recognizer:
         *,
         sampling: str = "one_shot",
         max_label_tokens: int | None = None,
+        image_tokens: int = 0,
         keep_unfinished: bool = False,
     ) -> list[list[Label]]:
         """Labels of a batch of preprocessed images, best first.
@@ -136,11 +137,15 @@ class Recognizer:
             sampling: "one_shot", or the paper's baselines "greedy" and "beam", which write one list of top_k labels.
             max_label_tokens: longest label in tokens, its delimiter not counted; default the model's setting (16). The
                 lists of the baselines may have top_k times as many together.
+            image_tokens: how many tokens the decoder reads of an image; the model's image tokens are merged into them
+                (model.token_merging). 0 is all of them. One-shot sampling alone takes another number.
             keep_unfinished: also return branches that never closed, behind the others, with `finished=False`.
         """
         # Before the device is kept busy for a ranking that there is none of.
         find_ranking(ranking)
-        sampled = self.sample(pixel_values, top_k, sampling=sampling, max_label_tokens=max_label_tokens)
+        sampled = self.sample(
+            pixel_values, top_k, sampling=sampling, max_label_tokens=max_label_tokens, image_tokens=image_tokens
+        )
         return self.rank(sampled, ranking, keep_unfinished=keep_unfinished)
 
     @torch.inference_mode()
@@ -151,6 +156,7 @@ class Recognizer:
         *,
         sampling: str = "one_shot",
         max_label_tokens: int | None = None,
+        image_tokens: int = 0,
         names: Sequence[ListedNames] = (),
         clock: PartClock | None = None,
     ) -> SampledBatch:
@@ -160,8 +166,8 @@ class Recognizer:
 
         Args:
             names: lists of `list_names` to score over the same prefix.
-            clock: gets a mark behind each part: encode, prefill, branches, and where names are scored, names. The
-                baselines' lists are one part with their prefill, branches.
+            clock: gets a mark behind each part: encode, prefill (where image tokens are merged, that too), branches,
+                and where names are scored, names. The baselines' lists are one part with their prefill, branches.
         """
         mark = clock.mark if clock else _mark_nothing
         check_top_k(top_k, self.config.text_config.vocab_size)
@@ -170,13 +176,15 @@ class Recognizer:
         max_label_tokens = self.config.max_label_tokens if max_label_tokens is None else max_label_tokens
         if max_label_tokens < 1:
             raise ValueError(f"max_label_tokens is {max_label_tokens}; expected 1 or more")
+        if self.config.n_kept_tokens(image_tokens) < self.config.n_image_tokens:
+            check_merging(image_tokens, sampling)
         pixel_values = pixel_values.to(self.device, self.dtype)
         if len(pixel_values) == 0:
             return SampledBatch([], pixel_values, no_scores(names))
         if sampling == "one_shot":
             image_embeds = self.module.encode_images(pixel_values)
             mark("encode")
-            prefix = self.module.prefill_image_tokens(image_embeds)
+            prefix = self.module.prefill_image_tokens(image_embeds, image_tokens)
             mark("prefill")
             branches = sample_one_shot(self.module, prefix, top_k, max_label_tokens).cpu()
             mark("branches")
@@ -203,13 +211,19 @@ class Recognizer:
 
     @torch.inference_mode()
     def score_prepared(
-        self, pixel_values: Tensor, names: Sequence[ListedNames], *, clock: PartClock | None = None
+        self,
+        pixel_values: Tensor,
+        names: Sequence[ListedNames],
+        *,
+        image_tokens: int = 0,
+        clock: PartClock | None = None,
     ) -> tuple[Tensor, ...]:
         """Log probability of every name of each list, float32 [B, names] in the CPU's memory; no labels are sampled.
 
         Args:
             pixel_values: normalised floats [B, 3, H, W].
             names: lists of `list_names`.
+            image_tokens: as in `label_pixels`.
             clock: gets a mark behind each part: encode, prefill, names.
         """
         mark = clock.mark if clock else _mark_nothing
@@ -217,7 +231,7 @@ class Recognizer:
             return no_scores(names)
         image_embeds = self.module.encode_images(pixel_values.to(self.device, self.dtype))
         mark("encode")
-        prefix = self.module.prefill_image_tokens(image_embeds)
+        prefix = self.module.prefill_image_tokens(image_embeds, image_tokens)
         mark("prefill")
         return self._score_names(prefix, names, mark)
 
@@ -253,7 +267,7 @@ class Recognizer:
         return self.tokenizer.decode(list(body)).strip() if body else ""
 
     @torch.inference_mode()
-    def score(self, images: Sequence[ImageInput], names: Sequence[str]) -> Tensor:
+    def score(self, images: Sequence[ImageInput], names: Sequence[str], *, image_tokens: int = 0) -> Tensor:
         """Log probability that the model writes each of these names for each image, float32 [images, names].
 
         It is that of the name's tokens and of the delimiter behind them. The ranking "prob" gives the same probability
@@ -262,12 +276,13 @@ class Recognizer:
         Args:
             images: as in `label`.
             names: labels of your own list, each spelled as the model would write it.
+            image_tokens: as in `label_pixels`.
 
         Raises ImageDecodeError where bytes are no readable image, ValueError where a name cannot be a label.
         """
         pixel_values = self.prepare([self.preprocessor.view(image) for image in read_images(images)])
         listed = self.list_names([[name] for name in names], len(pixel_values))
-        (scores,) = self.score_prepared(pixel_values, [listed])
+        (scores,) = self.score_prepared(pixel_values, [listed], image_tokens=image_tokens)
         return scores
 
     def explain(
@@ -277,21 +292,23 @@ class Recognizer:
         ranking: str = "prob",
         *,
         max_label_tokens: int | None = None,
+        image_tokens: int = 0,
     ) -> Explanation:
         """The labels that `label` gives this image (by one-shot sampling), and which patches each one looked at.
 
         Args:
             image: a path, encoded bytes or a PIL image.
-            top_k, ranking, max_label_tokens: as in `label_pixels`.
+            top_k, ranking, max_label_tokens, image_tokens: as in `label_pixels`. The attention that a merged token gets
+                is spread evenly over its patches.
 
         Raises ImageDecodeError where bytes are no readable image.
         """
         find_ranking(ranking)
         upright, size = self.preprocessor.open_upright(read_image(image)), self.preprocessor.image_size
         pixel_values = self.prepare([np.asarray(resize_and_crop(upright, size))])
-        sampled = self.sample(pixel_values, top_k, max_label_tokens=max_label_tokens)
+        sampled = self.sample(pixel_values, top_k, max_label_tokens=max_label_tokens, image_tokens=image_tokens)
         (labels,) = self.rank(sampled, ranking)
-        return explain_labels(self.module, sampled.image_embeds_BND, labels, upright, size, ranking)
+        return explain_labels(self.module, sampled.image_embeds_BND, labels, upright, size, ranking, image_tokens)
 
     def facts(self) -> dict[str, str]:
         """What this recognizer is, for people: model, prompt, image, encoder, decoder, vocabulary, parameters."""

@@ -47,13 +47,19 @@ class Tagger(Protocol):
         *,
         sampling: str,
         max_label_tokens: int,
+        image_tokens: int = 0,
         names: Sequence[ListedNames] = (),
         clock: PartClock | None = None,
     ) -> SampledBatch:
-        """Labels of a batch, not yet ranked, and over the same prefixes the scores of lists of names."""
+        """Labels of a batch, not yet ranked, and over the same prefixes the scores of lists of names.
+
+        Args:
+            image_tokens: how many tokens the decoder reads of an image; 0 is all. Raises ValueError where the model
+                cannot do with so many.
+        """
 
     def score_prepared(
-        self, prepared: Any, names: Sequence[ListedNames], *, clock: PartClock | None = None
+        self, prepared: Any, names: Sequence[ListedNames], *, image_tokens: int = 0, clock: PartClock | None = None
     ) -> tuple[Tensor, ...]:
         """Log probability of every name of each list, float32 [B, N] in the CPU's memory; no labels are sampled."""
 
@@ -102,6 +108,18 @@ def load_name_tokens(folder: str | Path, options: HubOptions) -> Callable[[str],
     from model.name_tokens import NameTokens
 
     return NameTokens.from_pretrained(folder).ids
+
+
+def resolve_image_tokens(folder: str | Path, image_tokens: int) -> int:
+    """The number of image tokens as an NXTP recognizer's labels depend on it: 0 where all are asked for by number.
+
+    No weights are loaded. Raises ValueError for more than the model has.
+    """
+    from model.configuration import RecognizerConfig
+
+    config = RecognizerConfig.from_pretrained(folder)
+    n_kept = config.n_kept_tokens(image_tokens)
+    return 0 if n_kept == config.n_image_tokens else n_kept
 
 
 @dataclass(frozen=True, slots=True)

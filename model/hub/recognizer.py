@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from model.branches import BranchDecoder
-from model.choices import check_hub_choice, find_ranking
+from model.choices import check_hub_choice, check_hub_image_tokens, find_ranking
 from model.dtypes import find_dtype
 from model.ending import Ending
 from model.hub.branches import share_prefixes
@@ -156,6 +156,7 @@ class HubRecognizer:
         *,
         sampling: str = "one_shot",
         max_label_tokens: int = 16,
+        image_tokens: int = 0,
         names: Sequence[ListedNames] = (),
         clock: PartClock | None = None,
     ) -> SampledBatch:
@@ -163,10 +164,12 @@ class HubRecognizer:
 
         Args:
             prepared: what `prepare` made.
+            image_tokens: 0; another number is refused.
             names: lists of `list_names` to score over the same prefix.
             clock: gets a mark behind prefill, which encodes the images, too, and behind branches.
         """
         check_hub_choice("sampling", sampling)
+        check_hub_image_tokens(image_tokens)
         if not prepared:
             return SampledBatch([], torch.empty(0, 0, 0), no_scores(names))
         decoder = self._prefill(prepared, clock)
@@ -178,14 +181,21 @@ class HubRecognizer:
 
     @torch.inference_mode()
     def score_prepared(
-        self, prepared: Mapping[str, Tensor], names: Sequence[ListedNames], *, clock: PartClock | None = None
+        self,
+        prepared: Mapping[str, Tensor],
+        names: Sequence[ListedNames],
+        *,
+        image_tokens: int = 0,
+        clock: PartClock | None = None,
     ) -> tuple[Tensor, ...]:
         """Log probability of every name of each list, float32 [B, N] in the CPU's memory; no labels are sampled.
 
         Args:
             prepared: what `prepare` made.
             names: lists of `list_names`.
+            image_tokens: 0; another number is refused.
         """
+        check_hub_image_tokens(image_tokens)
         return self._score_names(self._prefill(prepared, clock), names, clock) if prepared else no_scores(names)
 
     def list_names(self, spellings: Sequence[Sequence[str]], batch_size: int = 1) -> ListedNames:

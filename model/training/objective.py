@@ -8,8 +8,8 @@ in one sequence; the mask lets a label's tokens see image, prompt and themselves
 - published (`pack_published`), as in the public code: positions go on along the list, a label's delimiter predicts the
   first token of the next, and the prompt's own tokens count in the loss.
 
-Shape suffixes: B images, N image tokens, T text tokens (prompt and labels, padded), L = N + T, D decoder width, M
-predicted tokens of all images, V vocabulary.
+Shape suffixes: B images, N image tokens that the decoder reads, P patches, T text tokens (prompt and labels, padded),
+L = N + T, D decoder width, M predicted tokens of all images, V vocabulary.
 """
 
 from __future__ import annotations
@@ -156,15 +156,28 @@ def attention_mask(segment_BT: Tensor, n_image_tokens: int) -> Tensor:
     return mask_BLL[:, None]
 
 
-def decode_packed(model: RecognizerModel, image_embeds_BND: Tensor, packed: PackedLabels) -> Tensor:
-    """The decoder's normalised hidden states of image and text, [B, L, D]."""
-    n_images, n_image_tokens = image_embeds_BND.shape[:2]
-    text_BTD = model.get_input_embeddings()(packed.token_ids_BT).to(image_embeds_BND.dtype)
-    image_positions_BN = torch.arange(n_image_tokens, device=text_BTD.device).expand(n_images, -1)
+def decode_packed(
+    model: RecognizerModel, image_embeds_BPD: Tensor, packed: PackedLabels, image_tokens: int = 0
+) -> Tensor:
+    """The decoder's normalised hidden states of image and text, [B, L, D].
+
+    Args:
+        image_tokens: how many tokens the image tokens are merged into; 0 keeps all as they are.
+    """
+    merged = model.merge_image_tokens(image_embeds_BPD, image_tokens)
+    image_BND = merged.embeds_BND if merged else image_embeds_BPD
+    n_images, n_image_tokens = image_BND.shape[:2]
+    text_BTD = model.get_input_embeddings()(packed.token_ids_BT).to(image_BND.dtype)
+    positions_BN = torch.arange(n_image_tokens, device=text_BTD.device).expand(n_images, -1)
+    mask_B1LL = attention_mask(packed.segment_BT, n_image_tokens)
+    if merged:
+        positions_BN = merged.positions_BN
+        bias_BL = F.pad(merged.sizes_BN.log(), (0, text_BTD.shape[1])).to(image_BND.dtype)
+        mask_B1LL = bias_BL[:, None, None].masked_fill(~mask_B1LL, -torch.inf)
     return model.decoder.model(
-        inputs_embeds=torch.cat((image_embeds_BND, text_BTD), dim=1),
-        attention_mask=attention_mask(packed.segment_BT, n_image_tokens),
-        position_ids=torch.cat((image_positions_BN, packed.position_ids_BT), dim=1),
+        inputs_embeds=torch.cat((image_BND, text_BTD), dim=1),
+        attention_mask=mask_B1LL,
+        position_ids=torch.cat((positions_BN, packed.position_ids_BT), dim=1),
         use_cache=False,
     ).last_hidden_state
 

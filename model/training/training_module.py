@@ -23,8 +23,19 @@ class Losses:
 class TrainingModule(nn.Module):
     """The recognizer's module and, where images are corrupted, its denoiser."""
 
-    def __init__(self, recognizer: RecognizerModel, corruption: Corruption) -> None:
+    def __init__(self, recognizer: RecognizerModel, corruption: Corruption, image_tokens: int = 0) -> None:
+        """
+        Args:
+            image_tokens: how many tokens the decoder reads of an image; 0 is all.
+
+        Raises ValueError where the model has fewer, or where they are merged and corrupted: the denoiser recovers the
+        tokens of patches.
+        """
         super().__init__()
+        n_kept = recognizer.config.n_kept_tokens(image_tokens)
+        if n_kept < recognizer.config.n_image_tokens and corruption.touches_images:
+            raise ValueError(f"image_tokens is {image_tokens}; denoising image tokens needs all of them: expected 0")
+        self.image_tokens = image_tokens
         self.recognizer = recognizer
         self.corruption = corruption
         width = recognizer.config.text_config.hidden_size
@@ -45,7 +56,7 @@ class TrainingModule(nn.Module):
             packed = packed.with_corrupted_labels(self.corruption.label_share, vocab_size, generator)
         if self.denoiser is not None:
             image_embeds_BND, is_corrupted_BN = self.denoiser.corrupt(clean_BND, self.corruption, generator)
-        hidden_BLD = decode_packed(self.recognizer, image_embeds_BND, packed)
+        hidden_BLD = decode_packed(self.recognizer, image_embeds_BND, packed, self.image_tokens)
         label_sum = -label_log_probs(self.recognizer, hidden_BLD, packed).sum()
         if self.denoiser is None:
             return Losses(label_sum, label_sum.new_zeros(()))

@@ -56,6 +56,8 @@ class LabelerConfig:
     """torch's name of the device that the model computes on."""
     n_threads: int
     """CPU threads for decoding, and for the model where it runs on the CPU."""
+    image_tokens: int = 0
+    """Tokens that the decoder reads of an image; 0 is all of them."""
     is_demo: bool = False
     """Whether the model is the one that comes along; images that are strange to it are marked."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
@@ -202,6 +204,7 @@ class Labeler:
             config.top_k,
             sampling=config.sampling,
             max_label_tokens=config.max_label_tokens,
+            image_tokens=config.image_tokens,
             names=self._names,
             clock=clock,
         )
@@ -210,7 +213,8 @@ class Labeler:
     def _score(self, views: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
         """Log probabilities of the names of each list, and the seconds it took, also by part."""
         started, clock = time.perf_counter(), PartClock(self.config.device)
-        scores = self.recognizer.score_prepared(self.recognizer.prepare(views), self._names, clock=clock)
+        prepared, image_tokens = self.recognizer.prepare(views), self.config.image_tokens
+        scores = self.recognizer.score_prepared(prepared, self._names, image_tokens=image_tokens, clock=clock)
         return scores, {"infer": time.perf_counter() - started, **clock.seconds()}
 
     def _list_names(self) -> list[Any]:

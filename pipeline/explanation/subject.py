@@ -82,7 +82,11 @@ def explain(subject: Subject) -> Explanation:
     allow_image_pixels(settings.max_image_pixels)
     try:
         return recognizer.explain(
-            subject.data, settings.top_k, settings.ranking, max_label_tokens=settings.max_label_tokens
+            subject.data,
+            settings.top_k,
+            settings.ranking,
+            max_label_tokens=settings.max_label_tokens,
+            image_tokens=settings.image_tokens,
         )
     except ImageDecodeError as error:
         raise TagstreamError(f"{subject.address} is no image that can be labelled: {error}") from error

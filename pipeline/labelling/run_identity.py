@@ -16,7 +16,7 @@ from pipeline.settings.labelling import FORMER_PIXEL_RULE, run_fingerprint
 from pipeline.sources.image_folder import count_buckets
 from pipeline.sources.listing import absolute_source, source_name
 from pipeline.sources.shard import Source
-from pipeline.storage.model_cache import fetch_model, model_name
+from pipeline.storage.model_cache import fetch_model, model_name, resolve_image_tokens
 from pipeline.store.store import Store
 from pipeline.text import conceal
 from schemas import READABLE_VERSIONS, SCHEMA_VERSION, RunRecord
@@ -53,6 +53,9 @@ class RunIdentity:
             n_image_tokens = cost.n_tokens
             # With those by default: another version of the program, with others, would label another run.
             settings = replace(settings, hub=replace(settings.hub, image_options=cost.image_options))
+        elif settings.image_tokens:
+            # Asked for by number or by 0, all tokens give the same labels, and the same run.
+            settings = replace(settings, image_tokens=resolve_image_tokens(request.model, settings.image_tokens))
         labelling = settings.labelling(pool.dtype, is_of_hub)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         given = [conceal(absolute_source(one)) for one in source.addresses or request.sources]
@@ -71,7 +74,7 @@ class RunIdentity:
             sources=given if len(given) > 1 else [],
             columns=request.columns.given(),
         )
-        labelling = replace(request.settings, pixel_rule=FORMER_PIXEL_RULE).labelling(pool.dtype)
+        labelling = replace(settings, pixel_rule=FORMER_PIXEL_RULE).labelling(pool.dtype)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         name = request.run or f"{model_name(request.model)}-{fingerprint}"
         former = replace(wanted, run=name, fingerprint=fingerprint, labelling=labelling)

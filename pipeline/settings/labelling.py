@@ -5,11 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from model.choices import DTYPES, RANKINGS, SAMPLINGS, check_hub_choice
+from model.choices import (
+    DTYPES,
+    RANKINGS,
+    SAMPLINGS,
+    TOKEN_MERGING,
+    check_hub_choice,
+    check_hub_image_tokens,
+    check_merging,
+)
 from model.hub.options import IMAGE_BACKENDS, OPENS, HubOptions
 from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS
@@ -50,6 +59,8 @@ class LabelSettings:
     sampling: str = "one_shot"
     """one_shot, or the baselines greedy and beam."""
     max_label_tokens: int = 16
+    image_tokens: int = 0
+    """Tokens that the decoder reads of an image: the model's image tokens are merged into so many. 0 is all of them."""
     honour_exif: bool = True
     """Turn photographs upright by their EXIF orientation."""
     pixel_rule: int = PIXEL_RULE
@@ -94,6 +105,9 @@ class LabelSettings:
         check_range("top_k", self.top_k, 1, 200)
         check_range("pixel_rule", self.pixel_rule, FORMER_PIXEL_RULE, PIXEL_RULE)
         check_range("max_label_tokens", self.max_label_tokens, 1, 256)
+        check_range("image_tokens", self.image_tokens, 0)
+        with _as_setting_error():
+            check_merging(self.image_tokens, self.sampling)
         check_range("batch_size", self.batch_size, 0, 4096)
         for name in ("actors", "min_actors", "max_actors"):
             check_range(name, getattr(self, name), 0, 100_000)
@@ -127,8 +141,9 @@ class LabelSettings:
     def labelling(self, dtype: str, is_hub_model: bool = False) -> dict[str, Any]:
         """The settings that decide the labels, with the dtype as resolved.
 
-        Limits of a sample are not among them: they decide which are rejected, and a run may go on with others. Nor is
-        the former rule of pixels: runs were made by it before there was another, and keep their fingerprint.
+        Limits of a sample are not among them: they decide which are rejected, and a run may go on with others. Nor are
+        the former rule of pixels and all image tokens: runs had these before there was another choice, and keep their
+        fingerprint.
 
         Args:
             is_hub_model: whether the model is a vision-language model of the hub, whose labels `hub` decides too.
@@ -136,11 +151,11 @@ class LabelSettings:
         Raises TagstreamError where such a model has not what is asked for.
         """
         if is_hub_model:
-            try:
+            with _as_setting_error():
                 check_hub_choice("ranking", self.ranking)
                 check_hub_choice("sampling", self.sampling)
-            except ValueError as error:
-                raise TagstreamError(str(error)) from error
+                check_hub_image_tokens(self.image_tokens)
+        merging = {"image_tokens": self.image_tokens, "token_merging": TOKEN_MERGING} if self.image_tokens else {}
         rule = {} if self.pixel_rule == FORMER_PIXEL_RULE else {"pixel_rule": self.pixel_rule}
         return {
             "top_k": self.top_k,
@@ -149,14 +164,33 @@ class LabelSettings:
             "max_label_tokens": self.max_label_tokens,
             "honour_exif": self.honour_exif,
             "dtype": dtype,
+            **merging,
             **rule,
             **({"hub": asdict(self.hub)} if is_hub_model else {}),
         }
 
 
 def full_labelling(labelling: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide the labels as a run's record has them, and those that it leaves out."""
-    return {"pixel_rule": FORMER_PIXEL_RULE, **labelling}
+    """The settings that decide the labels as a run's record has them, and those that it leaves out.
+
+    Raises TagstreamError where the run's image tokens are merged by a method that this program does not have.
+    """
+    settings = {"pixel_rule": FORMER_PIXEL_RULE, **labelling}
+    method = settings.pop("token_merging", TOKEN_MERGING)
+    if method != TOKEN_MERGING:
+        raise TagstreamError(
+            f"the run's image tokens are merged by {method}, and this program merges by {TOKEN_MERGING}; "
+            "use the version of tagstream that made the run"
+        )
+    return settings
+
+
+@contextmanager
+def _as_setting_error() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise TagstreamError(str(error)) from error
 
 
 def resolve_dtype(dtype: str, device: str) -> str:

@@ -146,6 +146,19 @@ def measure_image_cost(model: str, hub: HubOptions) -> ImageCost:
         return tagger.measure_image_cost(folder, hub)
 
 
+def resolve_image_tokens(model: str, image_tokens: int) -> int:
+    """The setting as the labels of an NXTP recognizer depend on it: 0 where it is all that the model has.
+
+    Raises TagstreamError where it is more. No weights are loaded.
+    """
+    from model import tagger
+
+    try:
+        return tagger.resolve_image_tokens(fetch_model(model), image_tokens)
+    except ValueError as error:
+        raise TagstreamError(f"{model} cannot label so: {error}") from error
+
+
 def model_name(model: str) -> str:
     """A short name for a model, as it appears in a run's name: ASCII letters, digits, and behind them `.`, `_`, `-`."""
     hub_name = HubName.parse(model)

@@ -128,9 +128,9 @@ class TrainJob:
             return
         stored, wanted = self.checkpoints.read_state(steps[-1]).settings, request.described()
         differing = [
-            f"{name} {stored.get(name)} -> {wanted[name]}"
-            for name in wanted
-            if json.dumps(stored.get(name)) != json.dumps(wanted[name])
+            f"{name} {stored.get(name)} -> {wanted.get(name)}"
+            for name in sorted({*stored, *wanted})
+            if json.dumps(stored.get(name)) != json.dumps(wanted.get(name))
         ]
         if differing:
             raise StoreError(

@@ -89,6 +89,9 @@ class TrainSettings:
     """Shell patterns of the names of the parameters that learn."""
     embedding_rows: tuple[str, ...] = ()
     """Tokens; where given, no other row of the embedding learns."""
+    image_tokens: int = 0
+    """Tokens that the decoder reads of an image, in training and in evaluation: the model's image tokens are merged
+    into so many. 0 is all of them."""
     corruption: Corruption = field(default_factory=Corruption)
     """Denoising; all zero is none."""
     model: ModelSizes = field(default_factory=ModelSizes)
@@ -116,7 +119,7 @@ class TrainSettings:
         for name in ("steps", "batch_size", "max_labels", "log_every", "eval_every", "eval_images", "checkpoint_every"):
             check_range(name, getattr(self, name), 1)
         check_range("keep_checkpoints", self.keep_checkpoints, 1)
-        for name in ("micro_batch_size", "warmup_steps", "clip_norm", "shuffle_buffer"):
+        for name in ("micro_batch_size", "warmup_steps", "clip_norm", "shuffle_buffer", "image_tokens"):
             check_range(name, getattr(self, name), 0)
         check_range("seed", self.seed, 0, _MAX_SEED)
         for name in ("learning_rate", "eps"):
@@ -140,5 +143,11 @@ class TrainSettings:
         check_range("weight", self.corruption.weight, 0)
 
     def described(self) -> dict[str, Any]:
-        """All settings as plain values, for json."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """All settings as plain values, for json.
+
+        All image tokens are left out: a training that began before there was a choice goes on.
+        """
+        described = asdict(self)
+        if not self.image_tokens:
+            del described["image_tokens"]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in described.items()}

@@ -78,7 +78,7 @@ class Trainer:
         model = self.checkpoints.folder(whole[-1]) if whole else plan.start_model
         self.labeler = plan.labeler_class(self._labeler_config(model))
         torch.manual_seed(self.settings.seed)
-        self.module = TrainingModule(self.labeler.recognizer.module, self.settings.corruption)
+        self.module = self._training_module()
         self._choose_trainable()
         self._names = {id(parameter): name for name, parameter in self.module.named_parameters()}
         self.optimizers = make_optimizers(
@@ -268,6 +268,13 @@ class Trainer:
         if self.module.denoiser is not None:
             self.module.denoiser.load_state_dict(denoiser)
 
+    def _training_module(self) -> TrainingModule:
+        settings = self.settings
+        try:
+            return TrainingModule(self.labeler.recognizer.module, settings.corruption, settings.image_tokens)
+        except ValueError as error:
+            raise TagstreamError(str(error)) from error
+
     def _choose_trainable(self) -> None:
         recognizer, rows = self.module.recognizer, self.settings.embedding_rows
         try:
@@ -281,7 +288,7 @@ class Trainer:
             train_rows_only(recognizer.decoder.model.embed_tokens, [known[token] for token in rows])
 
     def _labeler_config(self, model: str) -> LabelerConfig:
-        settings = LabelSettings(top_k=max(RECALL_AT))
+        settings = LabelSettings(top_k=max(RECALL_AT), image_tokens=self.settings.image_tokens)
         return LabelerConfig.of(
             model, settings, dtype="float32", device=self.plan.device, n_threads=self.plan.n_threads
         )

@@ -1,7 +1,8 @@
 """Floating point operations of the recognizer, from its sizes: a multiplication and an addition are two.
 
 Matrix products alone are counted, each once and as large as the result needs: norms, softmax and rotary embeddings are
-left out. Attention counts all columns of the prefix, masked or not.
+left out. Attention counts all columns of the prefix, masked or not. `image_tokens` is the setting of that name: what
+image tokens are merged into before the decoder reads them; 0 is all of them.
 """
 
 from __future__ import annotations
@@ -40,23 +41,37 @@ def encode_flops(config: RecognizerConfig) -> int:
     return patches + vision.num_hidden_layers * layer + 2 * n_patches * width * config.text_config.hidden_size
 
 
-def prefill_flops(config: RecognizerConfig) -> int:
-    """Prefix and first logits, one image; the last block finishes the answer token alone."""
-    n_tokens, n_blocks = config.n_prefix_tokens, config.text_config.num_hidden_layers
+def merging_flops(config: RecognizerConfig, image_tokens: int) -> int:
+    """Likeness of each two of an image's tokens, and means of those that are merged; nothing where all are kept."""
+    n_kept = config.n_kept_tokens(image_tokens)
+    if n_kept == config.n_image_tokens:
+        return 0
+    return 2 * config.n_image_tokens * (config.n_image_tokens + n_kept) * config.text_config.hidden_size
+
+
+def prefix_tokens(config: RecognizerConfig, image_tokens: int) -> int:
+    """Tokens of image and prompt that the decoder reads."""
+    return config.n_kept_tokens(image_tokens) + len(config.prompt_ids)
+
+
+def prefill_flops(config: RecognizerConfig, image_tokens: int = 0) -> int:
+    """Merging, prefix and first logits, one image; the last block finishes the answer token alone."""
+    n_tokens, n_blocks = prefix_tokens(config, image_tokens), config.text_config.num_hidden_layers
     attention_per_query = 4 * n_tokens * query_width(config)
     full_block = n_tokens * (block_flops_per_token(config) + attention_per_query)
     keys_and_values = 2 * config.text_config.hidden_size * 2 * key_width(config)
     last_block = n_tokens * keys_and_values + block_flops_per_token(config) - keys_and_values + attention_per_query
-    return (n_blocks - 1) * full_block + last_block + head_flops_per_token(config)
+    blocks = (n_blocks - 1) * full_block + last_block
+    return merging_flops(config, image_tokens) + blocks + head_flops_per_token(config)
 
 
-def branch_flops(config: RecognizerConfig, branches: Branches) -> int:
+def branch_flops(config: RecognizerConfig, branches: Branches, image_tokens: int = 0) -> int:
     """All steps of all branches: a branch feeds every token but its delimiter and attends to prefix and own tokens."""
     n_blocks = config.text_config.num_hidden_layers
     per_token = n_blocks * block_flops_per_token(config) + head_flops_per_token(config)
     total = 0
     for n_fed in fed_tokens(branches):
-        n_columns = n_fed * config.n_prefix_tokens + n_fed * (n_fed + 1) // 2
+        n_columns = n_fed * prefix_tokens(config, image_tokens) + n_fed * (n_fed + 1) // 2
         total += n_fed * per_token + n_blocks * 4 * query_width(config) * n_columns
     return total
 

@@ -6,6 +6,8 @@ without any cache. Nothing of model.decoder or model.sampling is used.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -28,38 +30,67 @@ class SlowBranch:
     finished: bool
 
 
-def next_token_probs(model: RecognizerModel, image_ND: Tensor, label_ids: list[int]) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class MergedImage:
+    """An image's tokens [N, D], their positions, how many patches each stands for, and how many there are in all."""
+
+    image_ND: Tensor
+    positions: list[float]
+    sizes: list[int]
+    n_patches: int
+
+
+def whole_image(image_ND: Tensor) -> MergedImage:
+    """An image whose tokens stand for a patch each."""
+    n_patches = len(image_ND)
+    return MergedImage(image_ND, [float(place) for place in range(n_patches)], [1] * n_patches, n_patches)
+
+
+def next_token_probs(model: RecognizerModel, image: Tensor | MergedImage, label_ids: list[int]) -> Tensor:
     """Probabilities of the token behind image, prompt and label, float32 [V]."""
+    merged = image if isinstance(image, MergedImage) else whole_image(image)
+    image_ND = merged.image_ND
     text_ids = torch.tensor([*model.config.prompt_ids, *label_ids])
     embeds_LD = torch.cat((image_ND, model.get_input_embeddings()(text_ids)))
     n_image, places_L = len(image_ND), torch.arange(len(embeds_LD))
     row_L1, column_1L = places_L[:, None], places_L[None]
     may_attend_LL = (column_1L <= row_L1) | ((row_L1 < n_image) & (column_1L < n_image))
-    mask_LL = torch.where(may_attend_LL, 0.0, torch.finfo(torch.float32).min)
-    output = model.decoder(inputs_embeds=embeds_LD[None], attention_mask=mask_LL[None, None], use_cache=False)
+    bias_L = torch.tensor([*map(math.log, merged.sizes), *[0.0] * len(text_ids)])
+    mask_LL = torch.where(may_attend_LL, bias_L, torch.finfo(torch.float32).min)
+    text_positions = range(merged.n_patches, merged.n_patches + len(text_ids))
+    output = model.decoder(
+        inputs_embeds=embeds_LD[None],
+        attention_mask=mask_LL[None, None],
+        position_ids=torch.tensor([[*merged.positions, *text_positions]]),
+        use_cache=False,
+    )
     return output.logits[0, -1].float().softmax(dim=-1)
 
 
 @torch.inference_mode()
 def slow_branches(
-    model: RecognizerModel, pixel_values_BCHW: Tensor, top_k: int, max_label_tokens: int
+    model: RecognizerModel,
+    pixel_values_BCHW: Tensor,
+    top_k: int,
+    max_label_tokens: int,
+    merge: Callable[[Tensor], MergedImage] = whole_image,
 ) -> list[list[SlowBranch]]:
     """The branches of every image, in order of their first token's probability."""
     images = []
-    for image_ND in model.encode_images(pixel_values_BCHW):
-        first_probs, first_ids = next_token_probs(model, image_ND, []).sort(descending=True)
+    for image in map(merge, model.encode_images(pixel_values_BCHW)):
+        first_probs, first_ids = next_token_probs(model, image, []).sort(descending=True)
         pairs = zip(first_ids[:top_k].tolist(), first_probs[:top_k].tolist(), strict=True)
-        images.append([_close_branch(model, image_ND, token, prob, max_label_tokens) for token, prob in pairs])
+        images.append([_close_branch(model, image, token, prob, max_label_tokens) for token, prob in pairs])
     return images
 
 
 def _close_branch(
-    model: RecognizerModel, image_ND: Tensor, first_id: int, first_prob: float, max_label_tokens: int
+    model: RecognizerModel, image: MergedImage, first_id: int, first_prob: float, max_label_tokens: int
 ) -> SlowBranch:
     delimiter_id = model.config.delimiter_id
     ids, probs = [first_id], [first_prob]
     while ids[-1] != delimiter_id:
-        prob, token_id = next_token_probs(model, image_ND, ids).max(dim=-1)
+        prob, token_id = next_token_probs(model, image, ids).max(dim=-1)
         if len(ids) == max_label_tokens and token_id != delimiter_id:
             return SlowBranch(ids, probs, finished=False)
         ids.append(int(token_id))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from io import BytesIO
 
 import numpy as np
@@ -17,6 +18,8 @@ from model import Explanation, ImageDecodeError, Recognizer
 from model.decoder import prefix_mask
 from model.explanation import attend_blocks
 from tests.fixtures.corpus import STORED_AS, encode, jpeg
+from tests.unit.model.oracle import MergedImage, whole_image
+from tests.unit.model.slow_merging import slow_merge
 
 RANKINGS = ["prob", "ppl", "sim", "none"]
 ORIENTATION = 0x0112
@@ -29,22 +32,27 @@ def labels_of(explanation: Explanation):
 
 
 @torch.no_grad()
-def stock_attention(recognizer: Recognizer, image, label_ids) -> list[torch.Tensor]:
+def stock_attention(
+    recognizer: Recognizer, image, label_ids, merge: Callable[[torch.Tensor], MergedImage] = whole_image
+) -> list[torch.Tensor]:
     """Attention [H, X, X] of each block by transformers' eager Llama, over image, prompt and label in one pass."""
     config = copy.deepcopy(recognizer.config.text_config)
     config._attn_implementation = "eager"
     stock = LlamaModel(config).eval()
     stock.load_state_dict(recognizer.module.decoder.model.state_dict())
-    image_ND = recognizer.module.encode_images(recognizer.prepare([recognizer.preprocessor.view(image)]))[0]
+    merged = merge(recognizer.module.encode_images(recognizer.prepare([recognizer.preprocessor.view(image)]))[0])
+    image_ND = merged.image_ND
     text_ids = torch.tensor([*recognizer.config.prompt_ids, *label_ids])
     embeds_XD = torch.cat((image_ND, stock.embed_tokens(text_ids)))
     places_X = torch.arange(len(embeds_XD))
     is_image_X = places_X < len(image_ND)
     may_attend_XX = (places_X[None] <= places_X[:, None]) | (is_image_X[:, None] & is_image_X[None])
+    bias_X = torch.tensor(merged.sizes + [1] * len(text_ids)).log()
+    text_positions = torch.arange(merged.n_patches, merged.n_patches + len(text_ids))
     output = stock(
         inputs_embeds=embeds_XD[None],
-        attention_mask=torch.where(may_attend_XX, 0.0, torch.finfo(torch.float32).min)[None, None],
-        position_ids=places_X[None],
+        attention_mask=torch.where(may_attend_XX, bias_X, torch.finfo(torch.float32).min)[None, None],
+        position_ids=torch.cat((torch.tensor(merged.positions), text_positions))[None],
         output_attentions=True,
         use_cache=False,
     )
@@ -220,6 +228,43 @@ def plant_look(recognizer: Recognizer, monkeypatch, head: int, patch: int) -> No
         for projection, read in ((attention.q_proj, 0), (attention.k_proj, 1)):
             projection.weight[head * size : (head + 1) * size] = 0
             projection.weight[place, read] = 20
+
+
+class TestMergedTokens:
+    """Attention to tokens that stand for several patches is that to all of these."""
+
+    @pytest.fixture
+    def patchy(self, build_recognizer) -> Recognizer:
+        return build_recognizer(image_size=42, n_heads=8, n_kv_heads=2)
+
+    def test_labels_are_exactly_those_of_label(self, patchy, make_image):
+        image = make_image(50, 44)
+        for ranking in ("prob", "sim"):
+            explained = labels_of(patchy.explain(image, 12, ranking, image_tokens=4))
+            assert explained == patchy.label([image], 12, ranking, image_tokens=4)[0]
+
+    def test_maps_and_rollout_are_stock_attention_spread_evenly(self, patchy, make_image):
+        image, n_kept, n_prompt = make_image(50, 44), 4, len(patchy.config.prompt_ids)
+        merge = partial(slow_merge, n_kept=n_kept)
+        embeds_BND = patchy.module.encode_images(patchy.prepare([patchy.preprocessor.view(image)]))
+        merged = patchy.module.merge_image_tokens(embeds_BND.detach(), n_kept)
+        token_P, sizes_N = merged.token_BP[0], merged.sizes_BN[0]
+        assert sizes_N.max() > 1
+        explanation = patchy.explain(image, top_k=8, image_tokens=n_kept)
+        for explained in explanation.labels:
+            blocks = stock_attention(patchy, image, explained.label.token_ids[:-1], merge)
+            maps_LHN = torch.stack([weights_HXX[:, n_kept + n_prompt :, :n_kept].mean(dim=1) for weights_HXX in blocks])
+            expected = (maps_LHN / sizes_N)[..., token_P]
+            torch.testing.assert_close(explained.maps.flatten(2), expected, atol=TOLERANCE, rtol=0)
+            torch.testing.assert_close(explained.maps.sum(dim=(2, 3)), maps_LHN.sum(dim=2), atol=TOLERANCE, rtol=0)
+            half_residual = [(weights.mean(dim=0) + torch.eye(weights.shape[1])) / 2 for weights in blocks]
+            rolled_XX = reduce(lambda below, above: above @ below, half_residual)
+            rollout_N = rolled_XX[n_kept + n_prompt :, :n_kept].mean(dim=0)
+            expected_P = (rollout_N / sizes_N)[token_P]
+            torch.testing.assert_close(explained.rollout.flatten(), expected_P, atol=TOLERANCE, rtol=0)
+        answer_LHN = torch.stack([weights_HXX[:, n_kept + n_prompt - 1, :n_kept] for weights_HXX in blocks])
+        expected = (answer_LHN / sizes_N)[..., token_P]
+        torch.testing.assert_close(explanation.answer_maps.flatten(2), expected, atol=TOLERANCE, rtol=0)
 
 
 class TestRollout:

@@ -107,6 +107,7 @@ def test_more_branches_than_tokens_that_open_a_label_are_refused(hub_recognizer:
     [
         ({"ranking": "sim"}, "ranking is 'sim'; a model of the hub has prob, ppl, none"),
         ({"sampling": "greedy"}, "sampling is 'greedy'; a model of the hub has one_shot"),
+        ({"image_tokens": 9}, "image_tokens is 9; a model of the hub reads all of its image tokens: expected 0"),
     ],
 )
 def test_what_it_cannot_do_is_refused_with_what_it_can(hub_recognizer: Load, asked: dict[str, str], sentence: str):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.sampling import sample_one_shot
 from model.training.objective import PARAPHRASES, attention_mask, decode_packed, label_log_probs, pack_restarting
 
 LABELS = [[[20, 21], [22], [23, 24, 25]], [[30]], [[40, 41], [42, 43]]]
@@ -19,9 +18,10 @@ def pack(recognizer, labels=LABELS, prompts=None):
 
 
 @torch.no_grad()
-def log_probs_of(recognizer, pixels, packed):
-    image_embeds = recognizer.module.encode_images(pixels)
-    return label_log_probs(recognizer.module, decode_packed(recognizer.module, image_embeds, packed), packed)
+def log_probs_of(recognizer, pixels, packed, image_tokens=0):
+    module = recognizer.module
+    hidden_BLD = decode_packed(module, module.encode_images(pixels), packed, image_tokens)
+    return label_log_probs(module, hidden_BLD, packed)
 
 
 @torch.no_grad()
@@ -46,15 +46,16 @@ def test_a_packed_label_scores_as_it_does_alone(recognizer, make_pixels):
             )
 
 
-def test_sampled_labels_have_the_probabilities_that_training_sees(recognizer, make_pixels):
+@pytest.mark.parametrize("image_tokens", [0, 3])
+def test_sampled_labels_have_the_probabilities_that_training_sees(recognizer, make_pixels, image_tokens):
     pixels = make_pixels(2)
-    with torch.inference_mode():
-        branches = sample_one_shot(recognizer.module, recognizer.module.prefill(pixels), 5, 16).to_lists()
+    branches = recognizer.sample(pixels, 5, image_tokens=image_tokens).branches.to_lists()
     finished = [[branch for branch in image if branch[2] and len(branch[0]) > 1] for image in branches]
     assert all(finished)
     packed = pack(recognizer, [[list(ids[:-1]) for ids, _, _ in image] for image in finished])
     expected = [prob for image in finished for _, probs, _ in image for prob in probs]
-    assert log_probs_of(recognizer, pixels, packed).exp().tolist() == pytest.approx(expected, abs=1e-5)
+    seen = log_probs_of(recognizer, pixels, packed, image_tokens).exp().tolist()
+    assert seen == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_order_of_labels_does_not_change_the_loss(recognizer, make_pixels):

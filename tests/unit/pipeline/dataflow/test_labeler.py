@@ -23,6 +23,7 @@ from pipeline.dataflow.decoding import DecodedImage, decode
 from pipeline.dataflow.device_metrics import DeviceMetrics
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.rows import LABELLED_ROWS
+from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import BATCHES
 from schemas import content_hash
@@ -145,13 +146,13 @@ class TestRows:
         rows = labeler(batch(shade(1), shade(2)))
         assert (rows["caption"].to_pylist(), rows["truth"].to_pylist()) == (["caption 0", "caption 1"], [None, ["cat"]])
 
-    def test_the_recognizer_is_asked_as_configured_and_for_the_readable_images_alone(
-        self, labeler: StubLabeler
-    ) -> None:
+    def test_the_recognizer_is_asked_as_configured_and_for_the_readable_images_alone(self) -> None:
+        labeler = StubLabeler(replace(CONFIG, image_tokens=9))
         labeler(batch(shade(1), None, b"no image", shade(2)))
         ((n_images, options),) = labeler.recognizer.asked
         assert isinstance(options.pop("clock"), PartClock)
-        assert (n_images, options) == (2, {"top_k": 3, "sampling": "one_shot", "max_label_tokens": 4, "names": []})
+        asked = {"top_k": 3, "sampling": "one_shot", "max_label_tokens": 4, "image_tokens": 9, "names": []}
+        assert (n_images, options) == (2, asked)
 
     def test_several_batches_of_different_shards_keep_apart(self, labeler: StubLabeler) -> None:
         batches = pa.concat_tables(
@@ -270,10 +271,30 @@ class TestFaults:
         assert 50 < n_unreadable < 235
 
 
-def test_the_limits_of_a_sample_are_those_of_the_settings() -> None:
-    settings = LabelSettings(max_image_pixels=1000, max_sample_s=2.5)
+def test_limits_of_a_sample_and_image_tokens_are_those_of_the_settings() -> None:
+    settings = LabelSettings(max_image_pixels=1000, max_sample_s=2.5, image_tokens=9)
     config = LabelerConfig.of("model", settings, dtype="float32", device="cpu", n_threads=1)
-    assert (config.max_image_pixels, config.max_sample_s) == (1000, 2.5)
+    assert (config.max_image_pixels, config.max_sample_s, config.image_tokens) == (1000, 2.5, 9)
+
+
+def test_names_of_a_list_alone_are_scored_over_as_many_image_tokens_as_configured() -> None:
+    class Scoring(StubRecognizer):
+        def list_names(self, spellings: list[Any], batch_size: int) -> None: ...
+
+        def score_prepared(self, prepared: list[int], names: list[Any], **options: Any) -> list[np.ndarray]:
+            self.asked.append((len(prepared), options))
+            return [np.zeros((len(prepared), 1), np.float32)]
+
+    class ScoringLabeler(Labeler):
+        @staticmethod
+        def load_recognizer(config: LabelerConfig) -> Any:
+            return Scoring()
+
+    names = NameList(title="animals", names={"cat": ("cat",)})
+    labeler = ScoringLabeler(replace(CONFIG, image_tokens=9, lists=(names,), samples_labels=False))
+    labeler(batch(shade(1), shade(2)))
+    ((n_images, options),) = labeler.recognizer.asked
+    assert (n_images, options["image_tokens"]) == (2, 9)
 
 
 def _with_sample(sample: dict[str, Any]) -> pa.Table:

@@ -15,6 +15,7 @@ from model import Recognizer
 from model.fingerprint import fingerprint_folder
 from pipeline.errors import ModelError, StoreError, TagstreamError
 from pipeline.explanation.subject import Subject, explain, find_file, find_image, find_strangeness
+from pipeline.settings.labelling import LabelSettings
 from pipeline.storage.files import open_filesystem
 from pipeline.store.store import Store
 from tests.fixtures.corpus import jpeg, sample_members, tar_bytes
@@ -75,6 +76,13 @@ class TestImagesOfARun:
         explanation = explain(find(make_store({"a": [("one.jpg", turned)]}), "one"))
         recognizer = Recognizer.from_pretrained(tiny_model, device="cpu")
         (expected,) = recognizer.label([stored], top_k=7, ranking="ppl", max_label_tokens=3)
+        assert [explained.label for explained in explanation.labels] == expected
+
+    def test_fewer_image_tokens_of_a_run_are_read_again(self, make_store: MakeStore, tiny_model: Path) -> None:
+        labelling = LabelSettings(top_k=7, image_tokens=2).labelling("float32")
+        explanation = explain(find(make_store({"a": sample_members("one", 1)}, labelling=labelling), "one"))
+        recognizer = Recognizer.from_pretrained(tiny_model, device="cpu")
+        (expected,) = recognizer.label([jpeg(1)], top_k=7, image_tokens=2)
         assert [explained.label for explained in explanation.labels] == expected
 
     def test_a_key_of_several_shards_asks_for_the_shard(self, make_store: MakeStore) -> None:

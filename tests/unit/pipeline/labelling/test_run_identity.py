@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import plan_pool
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.request import LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.settings.labelling import LabelSettings
@@ -67,6 +67,18 @@ class TestWhatIsWanted:
         on_cpu, on_gpu = identify().wanted, identify(n_gpus=1).wanted
         assert (on_cpu.labelling["dtype"], on_gpu.labelling["dtype"]) == ("float32", "bfloat16")
         assert on_cpu.fingerprint != on_gpu.fingerprint
+
+    def test_a_number_of_image_tokens_that_is_all_of_them_is_the_same_run(self) -> None:
+        whole, asked, fewer = (
+            identify(run=None, settings=LabelSettings(image_tokens=number)).wanted for number in (0, 36, 35)
+        )
+        assert asked.run == whole.run != fewer.run
+        assert fewer.labelling["image_tokens"] == 35
+
+    def test_more_image_tokens_than_the_model_has_are_refused_with_their_number(self) -> None:
+        expected = r"demo cannot label so: image_tokens is 37; this model has 36 image tokens, expected 0 \(all\) to 36"
+        with pytest.raises(TagstreamError, match=expected):
+            identify(settings=LabelSettings(image_tokens=37))
 
     def test_a_folder_of_images_is_cut_into_buckets_and_shards_are_not(self) -> None:
         files = [ImageFile(f"{number}.jpg", FileVersion(1, None, 0.0)) for number in range(5)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import TagstreamError
-from pipeline.settings.labelling import LabelSettings, resolve_dtype, run_fingerprint
+from pipeline.settings.labelling import LabelSettings, full_labelling, resolve_dtype, run_fingerprint
 from pipeline.settings.toml_file import read_settings
 
 DEFAULTS = LabelSettings()
@@ -38,6 +38,8 @@ OTHERS = {
     "max_sample_s": 0.5,
     "no_progress_timeout_s": 60,
 }
+# They decide the labels, too, but exclude `beam`.
+FEWER_TOKENS = {"image_tokens": 64}
 # Decides labels where the model is one of the hub.
 OF_THE_HUB = {
     "instruction": "Name what you see.",
@@ -110,7 +112,9 @@ class TestFromAFile:
             max_view_pixels = 1000
         """
         settings = read_settings(LabelSettings, tomllib.loads(text), "label.toml")
-        assert asdict(settings) == {**DECIDING, **OTHERS, "actors": 0, **BOUNDS, "hub": OF_THE_HUB}
+        rest = {"actors": 0, "image_tokens": 0, **BOUNDS, "hub": OF_THE_HUB}
+        assert asdict(settings) == {**DECIDING, **OTHERS, **rest}
+        assert read_settings(LabelSettings, FEWER_TOKENS, "label.toml").image_tokens == 64
 
     def test_what_a_file_leaves_out_has_its_default(self) -> None:
         assert read_settings(LabelSettings, {}, "label.toml") == DEFAULTS
@@ -133,6 +137,7 @@ class TestRanges:
             ("top_k", 201),
             ("max_label_tokens", 0),
             ("max_label_tokens", 257),
+            ("image_tokens", -1),
             ("batch_size", -1),
             ("batch_size", 4097),
             ("actors", -1),
@@ -169,11 +174,12 @@ class TestRanges:
             ({"actor_resources": {"gpu_node": "1"}}, "actor_resources.gpu_node is '1'; expected a number above 0"),
             ({"label_selector": {"zone": 1}}, "label_selector.zone is 1; expected a string"),
             ({"label_selector": "a100"}, "label_selector is 'a100'; expected a table"),
+            ({"image_tokens": 9, "sampling": "greedy"}, "image_tokens is 9 and sampling greedy, which reads all image"),
             ({"nodes_to_come": {"count": 1}}, "nodes_to_come.cpus is 0; expected the number of CPUs"),
             ({"nodes_to_come": {"count": -1}}, "nodes_to_come.count is -1; expected"),
         ],
     )
-    def test_a_pool_that_cannot_be_is_refused(self, given: dict[str, Any], message: str) -> None:
+    def test_settings_that_do_not_go_together_are_refused(self, given: dict[str, Any], message: str) -> None:
         with pytest.raises(TagstreamError, match=re.escape(message)):
             read_settings(LabelSettings, given, "label.toml")
 
@@ -192,16 +198,32 @@ class TestFingerprint:
     def test_it_is_twelve_hexadecimal_digits_that_do_not_change_between_versions(self) -> None:
         assert fingerprint(replace(DEFAULTS, pixel_rule=1)) == "56aa796c3e0f"
 
-    @pytest.mark.parametrize("name", DECIDING)
-    def test_a_setting_that_decides_the_labels_changes_it(self, name: str) -> None:
-        assert fingerprint(replace(DEFAULTS, **{name: DECIDING[name]})) != fingerprint(DEFAULTS)
+    @pytest.mark.parametrize(("name", "value"), [*DECIDING.items(), *FEWER_TOKENS.items()])
+    def test_a_setting_that_decides_the_labels_changes_it(self, name: str, value: Any) -> None:
+        assert fingerprint(replace(DEFAULTS, **{name: value})) != fingerprint(DEFAULTS)
+
+    def test_all_image_tokens_leave_it_as_it_was_before_there_was_a_choice(self) -> None:
+        assert "image_tokens" not in DEFAULTS.labelling("float32")
+        assert fingerprint(replace(DEFAULTS, image_tokens=0)) == "8d599d9c7e14"
+
+    def test_fewer_image_tokens_are_recorded_with_the_method_and_read_back(self) -> None:
+        settings = LabelSettings(image_tokens=64)
+        recorded = settings.labelling("float32")
+        assert (recorded["image_tokens"], recorded["token_merging"]) == (64, "kcentre-merge-1")
+        assert read_settings(LabelSettings, full_labelling(recorded), "record") == replace(settings, dtype="float32")
+
+    def test_a_run_whose_tokens_were_merged_by_another_method_is_not_gone_on_with(self) -> None:
+        recorded = {**LabelSettings(image_tokens=64).labelling("float32"), "token_merging": "kcentre-merge-2"}
+        with pytest.raises(TagstreamError, match="merged by kcentre-merge-2, and this program merges by"):
+            full_labelling(recorded)
 
     @pytest.mark.parametrize(("name", "value"), {**OTHERS, **BOUNDS}.items())
     def test_any_other_setting_leaves_it_alone(self, name: str, value: Any) -> None:
         assert fingerprint(read_settings(LabelSettings, {name: value}, "label.toml")) == fingerprint(DEFAULTS)
 
     def test_every_setting_is_known_to_decide_the_labels_or_not(self) -> None:
-        assert {field.name for field in fields(LabelSettings)} == {*DECIDING, *OTHERS, *BOUNDS, "hub"}
+        known = {*DECIDING, *FEWER_TOKENS, *OTHERS, *BOUNDS, "hub"}
+        assert {field.name for field in fields(LabelSettings)} == known
 
     @pytest.mark.parametrize("name", [name for name in OF_THE_HUB if name != "raw_prompt"])
     def test_how_a_model_of_the_hub_is_asked_changes_its_runs_alone(self, name: str) -> None:
@@ -215,9 +237,10 @@ class TestFingerprint:
         [
             ({"ranking": "sim"}, "ranking is 'sim'; a model of the hub has prob, ppl, none"),
             ({"sampling": "beam"}, "sampling is 'beam'; a model of the hub has one_shot"),
+            ({"image_tokens": 9}, "image_tokens is 9; a model of the hub reads all of its image tokens: expected 0"),
         ],
     )
-    def test_what_a_model_of_the_hub_has_not_is_refused(self, given: dict[str, str], sentence: str) -> None:
+    def test_what_a_model_of_the_hub_has_not_is_refused(self, given: dict[str, Any], sentence: str) -> None:
         with pytest.raises(TagstreamError, match=sentence):
             read_settings(LabelSettings, given, "label.toml").labelling("float32", is_hub_model=True)
 

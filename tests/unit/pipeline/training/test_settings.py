@@ -36,6 +36,7 @@ EVERYTHING = """
     noise_words = ["photo", "größe"]
     prompts = "fixed"
     max_labels = 4
+    image_tokens = 2
     trainable = ["projector.*", "decoder.*"]
     embedding_rows = [","]
     shuffle_buffer = 0
@@ -185,6 +186,10 @@ class TestDescription:
     def test_they_read_back_as_the_same_settings(self) -> None:
         settings = read(EVERYTHING)
         assert read_settings(TrainSettings, settings.described(), "training.json") == settings
+
+    def test_all_image_tokens_are_described_as_before_there_was_a_choice(self) -> None:
+        assert "image_tokens" not in DEFAULTS.described()
+        assert replace(DEFAULTS, image_tokens=9).described() == {**DEFAULTS.described(), "image_tokens": 9}
 
     def test_noise_words_are_those_of_the_nouns(self) -> None:
         assert DEFAULTS.described()["noise_words"] == list(NOISE_WORDS)

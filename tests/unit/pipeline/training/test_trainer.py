@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from PIL import Image
 
 from model.training.denoising import Corruption
+from pipeline.errors import TagstreamError
 from pipeline.training.batches import BatchMaker
 from pipeline.training.examples import Example, Position
 from pipeline.training.settings import TrainSettings
@@ -106,6 +107,33 @@ def test_images_that_cannot_be_read_are_left_out_of_the_step(model: str, tmp_pat
 def test_a_step_without_a_readable_image_changes_nothing(model: str, tmp_path: Path) -> None:
     gradients = gradients_of(model, str(tmp_path), [Example(b"no image", ("red",))], 0, 1)
     assert all(float(gradient.abs().max()) == 0 for gradient in gradients.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (TrainSettings(image_tokens=5), r"image_tokens is 5; this model has \d+ image tokens, expected 0"),
+        (
+            TrainSettings(image_tokens=2, corruption=Corruption(mask_share=0.3)),
+            "denoising image tokens needs all",
+        ),
+    ],
+)
+def test_image_tokens_that_cannot_be_are_refused(
+    model: str, tmp_path: Path, settings: TrainSettings, sentence: str
+) -> None:
+    plan = TrainPlan(
+        out=str(tmp_path),
+        start_model=model,
+        shards=[],
+        val_shards=[],
+        settings=settings,
+        asked={},
+        device="cpu",
+        n_threads=1,
+    )
+    with pytest.raises(TagstreamError, match=sentence):
+        Trainer(plan, 0, 1, lambda report: None)
 
 
 def test_what_is_corrupted_depends_on_seed_and_step_alone(model: str, tmp_path: Path) -> None:
