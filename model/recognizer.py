@@ -99,6 +99,10 @@ class Recognizer:
         return self.module.device
 
     @property
+    def why_copied(self) -> None:
+        """Its branches always share their image's tokens."""
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.module.dtype
 

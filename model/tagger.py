@@ -37,6 +37,10 @@ class Tagger(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
+    @property
+    def why_copied(self) -> str | None:
+        """Why each branch has a copy of its image's tokens, which costs memory and time; None where they are shared."""
+
     def prepare(self, views: Sequence[np.ndarray]) -> Any:
         """What `sample` takes for these views, in the CPU's memory."""
 

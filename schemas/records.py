@@ -112,6 +112,8 @@ class JobRecord(_JsonRecord):
     """Seconds from then to the first result: workers start and load the model."""
     n_strange: int = 0
     """How many of the images do not look like the scenes that the demo model knows; 0 for every other model."""
+    why_copied: str = ""
+    """Why each branch of a model of the hub had a copy of its image's tokens; empty where branches shared them."""
     lists: list[str] = field(default_factory=list)
     """Versions of the lists of names that were scored."""
     n_shards_listed: int = 0

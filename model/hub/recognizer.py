@@ -114,6 +114,11 @@ class HubRecognizer:
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
+    @property
+    def why_copied(self) -> str | None:
+        """Why each branch has a copy of its image's tokens; None where the check at load found sharing exact."""
+        return self.branch_choice.why_copied
+
     def prepare(self, views: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """What the model takes for these views, in the CPU's memory.
 

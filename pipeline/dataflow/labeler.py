@@ -156,11 +156,11 @@ class Labeler:
         # Ranked here: the device samples the next batch meanwhile.
         if not config.samples_labels:
             scores, seconds = self._device.run(limit_s, self._score, views)
-            return FoundLabels(None, rank_listed(config.lists, scores, len(views)), seconds)
+            return FoundLabels(None, rank_listed(config.lists, scores, len(views)), seconds, self.recognizer.why_copied)
         sampled, seconds = self._device.run(limit_s, self._sample, views)
         labels = self.recognizer.rank_batch(sampled, config.ranking)
         scores = sampled.listed if config.lists else ()
-        return FoundLabels(labels, rank_listed(config.lists, scores, len(views)), seconds)
+        return FoundLabels(labels, rank_listed(config.lists, scores, len(views)), seconds, self.recognizer.why_copied)
 
     @staticmethod
     def check_lists(model: str, hub: HubOptions, lists: Sequence[NameList]) -> None:

@@ -29,6 +29,8 @@ class FoundLabels:
     """Listed labels of each image, as `pipeline.dataflow.rows.LISTED_LABEL` has them."""
     seconds: dict[str, float]
     """Seconds that the device took, as a whole and by part."""
+    why_copied: str | None = None
+    """Why the recognizer's branches copy their image's tokens; None where they share them."""
 
 
 def rank_listed(lists: Sequence[NameList], log_probs: Sequence[Any], n_images: int) -> list[list[dict[str, Any]]]:
@@ -84,6 +86,7 @@ def labelled_rows(
         "flat": [image.is_flat for image in decoded],
         "labels": _label_lists(seen, found.labels),
         "is_strange": [image.is_strange for image in decoded],
+        "why_copied": [found.why_copied] * n_rows,
         "listed": pa.array(listed, LABELLED_ROWS.field("listed").type),
         "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
         "source_size": [None] * (n_rows - 1) + [batch["source_size"]],

@@ -19,12 +19,13 @@ _IMAGE_FIELDS = [field for field in IMAGES if field.name not in ("image_id", "n_
 # The `index` of a row that stands for a shard that cannot be read; its message says why.
 FAILED_SHARD = -1
 # One row a sample. The last columns are for the commit and the job's record: whether the image is strange to the demo
-# model, what a shard's last batch says of it, and seconds of work.
+# model, why the actor's branches copy their image's tokens, what a shard's last batch says of it, and seconds of work.
 LABELLED_ROWS = pa.schema(
     [
         *_IMAGE_FIELDS,
         pa.field("labels", pa.list_(LABEL)),
         pa.field("is_strange", pa.bool_()),
+        pa.field("why_copied", pa.string()),
         # Of all lists, those of one list together, the best first.
         pa.field("listed", pa.list_(LISTED_LABEL)),
         pa.field("n_samples", pa.int32()),

@@ -37,6 +37,8 @@ class WholeShard:
     not here has no such labels; None stands for one that the shard is to lack."""
     n_strange: int = 0
     """Number of images that are strange to the demo model."""
+    why_copied: str | None = None
+    """Why an actor's branches copied their image's tokens; None where all shared them."""
 
     @property
     def n_labelled(self) -> int:
@@ -135,6 +137,7 @@ def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES) -> WholeSh
         {stage: pc.sum(rows.column(f"{stage}_s")).as_py() for stage in STAGES},
         _listed_tables(rows, ids),
         pc.sum(rows.column("is_strange")).as_py() or 0,
+        pc.max(rows.column("why_copied")).as_py(),
     )
 
 

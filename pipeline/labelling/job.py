@@ -321,6 +321,11 @@ def _notes_of(record: JobRecord, limit: int) -> list[str]:
         notes.append(f"the limit of {limit:,} images was reached within a shard, and shards are labelled whole")
     if strangers := describe_strangers(record.n_strange, record.n_labelled):
         notes.append(strangers)
+    if record.why_copied:
+        notes.append(
+            "each branch had a copy of its image's tokens, which takes memory and time, since sharing them would have "
+            f"changed this model's labels: {record.why_copied}"
+        )
     return notes
 
 

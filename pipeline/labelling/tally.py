@@ -54,6 +54,7 @@ class Tally:
         kinds = ("shards", "images", "labelled", "labels", "flat", "strange", "shards_listed", "listed")
         self._counts = dict.fromkeys(kinds, 0)
         self._n_images_listed = 0
+        self._why_copied = ""
         self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
 
     def add(self, commit: Commit, *, adds_lists: bool = False) -> None:
@@ -66,6 +67,7 @@ class Tally:
         with self._lock:
             for stage, seconds in {**shard.seconds, "write": commit.seconds}.items():
                 self._seconds[stage] += seconds
+            self._why_copied = self._why_copied or shard.why_copied or ""
             if adds_lists:
                 self._n_images_listed += shard.images.num_rows
             if commit.is_written:
@@ -137,6 +139,7 @@ class Tally:
             skipped=describe_skipped(job.skipped),
             sources=list(job.sources),
             n_strange=counts["strange"],
+            why_copied=self._why_copied,
             ray_start_s=round(progress.seconds_of(STARTING_RAY), 3),
             workers_start_s=round(sum(map(progress.seconds_of, (STARTING_WORKERS, LOADING_MODEL))), 3),
         )

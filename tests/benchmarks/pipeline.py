@@ -55,6 +55,7 @@ class FreeRecognizer:
     """Gives every image the same label at once."""
 
     preprocessor = ImagePreprocessor(image_size=224)
+    why_copied = None
 
     def prepare(self, crops: list[np.ndarray]) -> int:
         return len(crops)

@@ -50,6 +50,7 @@ class StubRecognizer:
     preprocessor: ImagePreprocessor = field(default_factory=lambda: ImagePreprocessor(image_size=8))
     asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
+    why_copied: str | None = None
 
     def prepare(self, crops: Sequence[np.ndarray]) -> list[int]:
         return [int(crop[0, 0, 0]) for crop in crops]
@@ -275,6 +276,13 @@ def test_limits_of_a_sample_and_image_tokens_are_those_of_the_settings() -> None
     settings = LabelSettings(max_image_pixels=1000, max_sample_s=2.5, image_tokens=9)
     config = LabelerConfig.of("model", settings, dtype="float32", device="cpu", n_threads=1)
     assert (config.max_image_pixels, config.max_sample_s, config.image_tokens) == (1000, 2.5, 9)
+
+
+def test_every_row_tells_why_branches_copy_their_images_tokens(labeler: StubLabeler) -> None:
+    shared = labeler(batch(shade(1), shade(2))).column("why_copied").to_pylist()
+    labeler.recognizer.why_copied = "a reason"
+    copied = labeler(batch(shade(1), shade(2))).column("why_copied").to_pylist()
+    assert (shared, copied) == ([None, None], ["a reason", "a reason"])
 
 
 def test_names_of_a_list_alone_are_scored_over_as_many_image_tokens_as_configured() -> None:

@@ -46,7 +46,7 @@ from pipeline.sources.shard import ColumnNames, Shard
 from pipeline.store.store import Store
 from schemas import JobRecord, content_hash
 from tests.fixtures.corpus import jpeg, sample_members, shard_bytes, tar_bytes, write_tars
-from tests.fixtures.recognizers.instant_labeler import InstantLabeler
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler, InstantRecognizer
 from tests.fixtures.servers.fake_hub import FakeHub
 from tests.fixtures.stored.lists import add_list, name_list
 
@@ -405,6 +405,16 @@ class TestModelsOfTheHub:
         notes = LabelJob(replace(label_request, model="org/tiny", run=None)).run().notes
         (note,) = [note for note in notes if "image tokens" in note]
         assert note.startswith("a photograph costs this model 3,121 image tokens")
+
+    def test_one_whose_branches_copy_their_images_tokens_says_why_in_record_and_note(
+        self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(InstantRecognizer, "why_copied", "the rule of its mask is unknown")
+        outcome = LabelJob(label_request).run()
+        (record,) = Store(label_request.store).run("r").read_jobs()
+        assert record.why_copied == "the rule of its mask is unknown"
+        (note,) = outcome.notes
+        assert note.endswith("changed this model's labels: the rule of its mask is unknown")
 
     def test_one_that_cannot_label_stops_the_job_before_anything_is_listed_written_or_started(
         self, label_request: LabelRequest, hub: FakeHub

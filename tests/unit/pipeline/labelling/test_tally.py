@@ -58,6 +58,14 @@ def commit(shard: str, *faults: str | None, n_labels: int = 0, n_strange: int = 
 class TestTally:
     """Shards of a job as they are committed."""
 
+    def test_the_record_tells_why_branches_copied_their_images_tokens(self) -> None:
+        tally = Tally()
+        assert tally.job_record(JOB, Progress(), "running").why_copied == ""
+        of_one_actor = commit("a", None)
+        tally.add(replace(of_one_actor, shard=replace(of_one_actor.shard, why_copied="a reason")))
+        tally.add(commit("b", None))
+        assert tally.job_record(JOB, Progress(), "done").why_copied == "a reason"
+
     def test_shards_images_and_labels_are_counted(self) -> None:
         tally = Tally()
         tally.add(commit("a", None, "NoImage", None, n_labels=5))
