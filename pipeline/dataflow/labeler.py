@@ -10,8 +10,9 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -32,6 +33,7 @@ from pipeline.storage.model_cache import check_names, load_tagger, measure_image
 
 if TYPE_CHECKING:
     from model.tagger import ImageCost
+    from model.transfers import Transfers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +105,7 @@ class Labeler:
         self.config = config
         self._device = DeviceThread()
         self.recognizer = self._device.run(None, self.load_recognizer, config)
+        self._transfers = _transfers(config.device)
         allow_image_pixels(config.max_image_pixels)
         self.preprocessor = replace(
             self.recognizer.preprocessor,
@@ -152,14 +155,15 @@ class Labeler:
 
         Raises DeviceStuckError where the device takes longer than `no_progress_timeout_s`.
         """
-        limit_s, config = self.config.no_progress_timeout_s, self.config
-        # Ranked here: the device samples the next batch meanwhile.
+        config = self.config
+        work = self._sample if config.samples_labels else self._score
+        found, infer_s, clock = self._device.run(config.no_progress_timeout_s, work, self._send(views))
+        # Fetched and ranked here: the device samples the next batch meanwhile.
+        seconds = {"infer": infer_s, **clock.seconds()}
         if not config.samples_labels:
-            scores, seconds = self._device.run(limit_s, self._score, views)
-            return FoundLabels(None, rank_listed(config.lists, scores, len(views)), seconds)
-        sampled, seconds = self._device.run(limit_s, self._sample, views)
-        labels = self.recognizer.rank_batch(sampled, config.ranking)
-        scores = sampled.listed if config.lists else ()
+            return FoundLabels(None, rank_listed(config.lists, found, len(views)), seconds)
+        labels = self.recognizer.rank_batch(found, config.ranking)
+        scores = found.listed if config.lists else ()
         return FoundLabels(labels, rank_listed(config.lists, scores, len(views)), seconds)
 
     @staticmethod
@@ -194,13 +198,21 @@ class Labeler:
     def _decode(self, data: bytes | None) -> DecodedImage:
         return decode(data, self.preprocessor, find_strange=self.config.is_demo)
 
-    def _sample(self, views: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
-        """What the device finds in these images, and the seconds it took, also by part."""
+    def _send(self, views: Sequence[np.ndarray]) -> Callable[[], Any]:
+        """What gives the device's thread these views as the recognizer takes them.
+
+        On CUDA they are prepared now, and on their way while the device samples another batch. A CPU that computes has
+        nothing to gain by it: it prepares them in turn.
+        """
+        prepare = partial(self.recognizer.prepare, views)
+        return self._transfers.send(prepare) if self._transfers else prepare
+
+    def _sample(self, take: Callable[[], Any]) -> tuple[Any, float, PartClock]:
+        """What the device finds in a batch, the seconds it took, and the clock of its parts."""
         started = time.perf_counter()
         config, clock = self.config, PartClock(self.config.device)
-        prepared = self.recognizer.prepare(views)
         sampled = self.recognizer.sample(
-            prepared,
+            take(),
             config.top_k,
             sampling=config.sampling,
             max_label_tokens=config.max_label_tokens,
@@ -208,20 +220,30 @@ class Labeler:
             names=self._names,
             clock=clock,
         )
-        return sampled, {"infer": time.perf_counter() - started, **clock.seconds()}
+        return sampled, time.perf_counter() - started, clock
 
-    def _score(self, views: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
-        """Log probabilities of the names of each list, and the seconds it took, also by part."""
+    def _score(self, take: Callable[[], Any]) -> tuple[Any, float, PartClock]:
+        """Log probabilities of the names of each list, the seconds they took, and the clock of its parts."""
         started, clock = time.perf_counter(), PartClock(self.config.device)
-        prepared, image_tokens = self.recognizer.prepare(views), self.config.image_tokens
-        scores = self.recognizer.score_prepared(prepared, self._names, image_tokens=image_tokens, clock=clock)
-        return scores, {"infer": time.perf_counter() - started, **clock.seconds()}
+        image_tokens = self.config.image_tokens
+        scores = self.recognizer.score_prepared(take(), self._names, image_tokens=image_tokens, clock=clock)
+        return scores, time.perf_counter() - started, clock
 
     def _list_names(self) -> list[Any]:
         return [
             self.recognizer.list_names(list(of_list.names.values()), self.config.batch_size)
             for of_list in self.config.lists
         ]
+
+
+def _transfers(device: str) -> Transfers | None:
+    """What brings batches to a device that has a memory of its own."""
+    if not device.startswith("cuda"):
+        return None
+    # Only here: a labeler of the tests, whose recognizer costs nothing, loads no torch.
+    from model.transfers import Transfers
+
+    return Transfers(device)
 
 
 def _keep_from_collector() -> None:
