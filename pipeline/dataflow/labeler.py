@@ -22,6 +22,7 @@ from model.hub.options import HubOptions
 from model.part_clock import PartClock
 from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
+from pipeline.dataflow.batch_size import Trial, search_batch_size
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
 from pipeline.dataflow.device_thread import DeviceStuckError, DeviceThread
 from pipeline.dataflow.labelled_rows import FoundLabels, failure_row, labelled_rows, rank_listed
@@ -113,7 +114,7 @@ class Labeler:
             max_image_pixels=config.max_image_pixels,
             pixel_rule=config.pixel_rule,
         )
-        self._names = self._device.run(None, self._list_names) if config.lists else []
+        self._names = self._list_names(config.batch_size)
         self._decoders = DecodePool(self._decode, config.n_threads, config.max_sample_s)
         if config.job:
             from pipeline.dataflow.device_metrics import DeviceMetrics
@@ -148,6 +149,14 @@ class Labeler:
             found = self.label_views(views)
         except DeviceStuckError:
             raise ClusterError(self._stuck_at(batch, len(views))) from None
+        except RuntimeError as error:
+            # torch's error by its name: a labeler of the tests, whose recognizer costs nothing, loads no torch.
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            raise ClusterError(
+                f"the device has too little memory to label {len(views)} images of shard {batch['shard']} at once; "
+                "make batch_size or top_k smaller"
+            ) from None
         return labelled_rows(batch, decoded, found, {"read": batch["read_s"], "decode": decode_s, **found.seconds})
 
     def label_views(self, views: Sequence[np.ndarray]) -> FoundLabels:
@@ -165,6 +174,26 @@ class Labeler:
         labels = self.recognizer.rank_batch(found, config.ranking)
         scores = found.listed if config.lists else ()
         return FoundLabels(labels, rank_listed(config.lists, scores, len(views)), seconds)
+
+    def find_batch_size(self, gpu_share: float) -> int:
+        """Images at once from which on more are hardly faster, or do not fit the GPU's memory, by trying.
+
+        Args:
+            gpu_share: share of the GPU's memory that is this labeler's.
+
+        Raises ClusterError where not even one image fits.
+        """
+        from pipeline.dataflow.batch_trials import device_memory_bytes, make_photograph, try_batches
+
+        (photograph,) = self.decode_images([make_photograph()])
+        view = photograph.view
+        assert view is not None, "Pillow does not read its own JPEG"
+
+        def attempt(size: int) -> Trial | None:
+            self._names = self._list_names(size)
+            return try_batches(self.label_views, [view] * size)
+
+        return search_batch_size(attempt, int(gpu_share * device_memory_bytes()))
 
     @staticmethod
     def check_lists(model: str, hub: HubOptions, lists: Sequence[NameList]) -> None:
@@ -229,11 +258,12 @@ class Labeler:
         scores = self.recognizer.score_prepared(take(), self._names, image_tokens=image_tokens, clock=clock)
         return scores, time.perf_counter() - started, clock
 
-    def _list_names(self) -> list[Any]:
-        return [
-            self.recognizer.list_names(list(of_list.names.values()), self.config.batch_size)
-            for of_list in self.config.lists
-        ]
+    def _list_names(self, batch_size: int) -> list[Any]:
+        def list_all() -> list[Any]:
+            spellings = [list(of_list.names.values()) for of_list in self.config.lists]
+            return [self.recognizer.list_names(of_list, batch_size) for of_list in spellings]
+
+        return self._device.run(None, list_all) if self.config.lists else []
 
 
 def _transfers(device: str) -> Transfers | None:

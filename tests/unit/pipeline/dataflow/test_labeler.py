@@ -23,6 +23,7 @@ from pipeline.dataflow.decoding import DecodedImage, decode
 from pipeline.dataflow.device_metrics import DeviceMetrics
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.rows import LABELLED_ROWS
+from pipeline.errors import ClusterError
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import BATCHES
@@ -392,3 +393,15 @@ def test_on_cuda_batches_in_flight_get_the_labels_that_the_recognizer_gives_them
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size)))
+
+
+def test_a_batch_that_does_not_fit_the_devices_memory_stops_the_job_and_names_the_setting(labeler: StubLabeler) -> None:
+    class OutOfMemoryError(RuntimeError):
+        """torch's has this name, too."""
+
+    def sample(*_: Any, **__: Any) -> None:
+        raise OutOfMemoryError("CUDA out of memory")
+
+    labeler.recognizer.sample = sample
+    with pytest.raises(ClusterError, match="to label 2 images of shard s at once; make batch_size or top_k smaller"):
+        labeler(batch(shade(1), shade(2)))
