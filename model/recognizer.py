@@ -29,6 +29,7 @@ from model.preprocessing import ImagePreprocessor, resize_and_crop
 from model.ranking import Label, RankedLabels, Spelling, rank_branches, score_branches
 from model.sampling import SampledBatch, check_top_k, sample_one_shot
 from model.similarity import branch_distances
+from model.transfers import to_device
 
 # The logits of so many branches are held at once: 512 MiB with a vocabulary of 32,000.
 _MAX_SCORED_BRANCHES = 4096
@@ -190,7 +191,7 @@ class Recognizer:
             mark("encode")
             prefix = self.module.prefill_image_tokens(image_embeds, image_tokens)
             mark("prefill")
-            branches = sample_one_shot(self.module, prefix, top_k, max_label_tokens).cpu()
+            branches = sample_one_shot(self.module, prefix, top_k, max_label_tokens)
             mark("branches")
             return SampledBatch(branches, image_embeds, self._score_names(prefix, names, mark))
         image_embeds = self.module.encode_images(pixel_values)
@@ -336,7 +337,7 @@ class Recognizer:
         """Views of `preprocessor.view`, uint8 [H, W, 3] each, as the pixel values [B, 3, H, W] that `sample` takes."""
         size = self.preprocessor.image_size
         stacked = np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8)
-        return self.preprocessor.normalise(torch.from_numpy(stacked).to(self.device), self.dtype)
+        return self.preprocessor.normalise(to_device(torch.from_numpy(stacked), self.device), self.dtype)
 
     @torch.inference_mode()
     def first_logits(self, pixel_values: Tensor) -> Tensor:

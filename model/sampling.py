@@ -10,7 +10,8 @@ included), V vocabulary, N image tokens, D width of the decoder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from model.branches import BranchDecoder, NxtpBranches
 from model.ending import Ending
 from model.modeling import Prefix, RecognizerModel
 from model.ranking import FlatBranches, SampledLabel
+from model.transfers import Results
 
 MAX_TOP_K = 200
 
@@ -40,37 +42,22 @@ class Branches:
 
     def to_lists(self) -> list[list[SampledLabel]]:
         """For each image its branches: token ids, their probabilities, whether the branch finished."""
-        columns = (self.token_ids_BKT, self.token_probs_BKT, self.n_tokens_BK, self.finished_BK)
         return [
             [
                 (tuple(ids[:n_tokens]), tuple(probs[:n_tokens]), finished)
                 for ids, probs, n_tokens, finished in zip(*image, strict=True)
             ]
-            for image in zip(*(column.tolist() for column in columns), strict=True)
+            for image in zip(*(column.tolist() for column in self.columns()), strict=True)
         ]
 
-    def flat(self) -> FlatBranches:
-        """The branches one behind the other. They are in the CPU's memory."""
-        n_images, n_branches, _ = self.token_ids_BKT.shape
-        ids_MT, probs_MT = self.token_ids_BKT.flatten(0, 1).numpy(), self.token_probs_BKT.flatten(0, 1).numpy()
-        return FlatBranches(
-            n_images,
-            np.repeat(np.arange(n_images), n_branches),
-            ids_MT,
-            probs_MT.astype(np.float64),
-            self.n_tokens_BK.flatten().numpy(),
-            self.finished_BK.flatten().numpy(),
-        )
-
-    def cpu(self) -> Branches:
-        return Branches(
-            self.token_ids_BKT.cpu(), self.token_probs_BKT.cpu(), self.n_tokens_BK.cpu(), self.finished_BK.cpu()
-        )
+    def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tensors in the order of the fields."""
+        return self.token_ids_BKT, self.token_probs_BKT, self.n_tokens_BK, self.finished_BK
 
 
 @dataclass(frozen=True, slots=True)
 class SampledBatch:
-    """What sampling found for a batch: branches (in the CPU's memory) and image tokens [B, N, D] (on the device).
+    """What sampling found for a batch: branches and image tokens [B, N, D], both on the device.
 
     Where the model has no image tokens that can be compared with words, there are none: [B, 0, 0].
     listed: of each list of names that was asked for, the log probability of every name, float32 [B, names], in the
@@ -80,10 +67,30 @@ class SampledBatch:
     branches: Branches | list[list[SampledLabel]]
     image_embeds_BND: Tensor
     listed: tuple[Tensor, ...] = ()
+    _results: Results | None = field(init=False, default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Here, where the device's thread is: its stream may go on with the next batch when the branches are asked for.
+        if isinstance(self.branches, Branches):
+            object.__setattr__(self, "_results", Results(self.branches.columns()))
 
     def flat(self) -> FlatBranches:
-        """The branches one behind the other."""
-        return self.branches.flat() if isinstance(self.branches, Branches) else FlatBranches.of_lists(self.branches)
+        """The branches one behind the other, in the CPU's memory.
+
+        Another thread may ask for them while the device works on the next batch. It does not wait for that.
+        """
+        if self._results is None:
+            return FlatBranches.of_lists(cast(list[list[SampledLabel]], self.branches))
+        ids_BKT, probs_BKT, n_tokens_BK, finished_BK = (column.numpy() for column in self._results.fetch())
+        n_images, n_branches, width = ids_BKT.shape
+        return FlatBranches(
+            n_images,
+            np.repeat(np.arange(n_images), n_branches),
+            ids_BKT.reshape(-1, width),
+            probs_BKT.reshape(-1, width).astype(np.float64),
+            n_tokens_BK.reshape(-1),
+            finished_BK.reshape(-1),
+        )
 
 
 def top_k_tokens(logits_BV: Tensor, k: int, allowed_V: Tensor | None = None) -> tuple[Tensor, Tensor]:

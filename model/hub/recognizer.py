@@ -33,6 +33,7 @@ from model.notebook import LabelLists, Labels
 from model.part_clock import PartClock
 from model.ranking import Label, RankedLabels, Spelling, rank_branches, score_branches
 from model.sampling import SampledBatch, sample_branches
+from model.transfers import to_device
 
 # The logits of so many branches are held at once: 512 MiB with a vocabulary of 128,000.
 _MAX_SCORED_BRANCHES = 1024
@@ -178,7 +179,7 @@ class HubRecognizer:
         if not prepared:
             return SampledBatch([], torch.empty(0, 0, 0), no_scores(names))
         decoder = self._prefill(prepared, clock)
-        branches = sample_branches(decoder, self._ending, top_k, max_label_tokens, self._opens_V).cpu()
+        branches = sample_branches(decoder, self._ending, top_k, max_label_tokens, self._opens_V)
         if clock:
             clock.mark("branches")
         n_images = len(branches.n_tokens_BK)
@@ -262,7 +263,8 @@ class HubRecognizer:
         return ids
 
     def _to_device(self, prepared: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.to(self.device, non_blocking=True) for name, value in prepared.items()}
+        moved: dict[str, Tensor] = to_device(prepared, self.device)
+        return moved
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> Iterable[int]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.datasource import ShardDatasource
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.ray_errors import as_sentence, standstill
+from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.shard import Shard
@@ -74,3 +76,34 @@ def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple
             enable_true_multi_threading=True,
         ),
     )
+
+
+def find_batch_size(pool: PoolPlan, config: LabelerConfig, labeler_class: type[Labeler], timeout_s: float) -> int:
+    """Images at once that a labeler of the pool finds best on one of its GPUs. Ray has been joined.
+
+    Raises ClusterError where no GPU becomes free within the time, TagstreamError for whatever else is wrong.
+    """
+    task = ray.remote(
+        # Its process ends with it, and gives its memory back before an actor wants it.
+        max_calls=1,
+        num_cpus=pool.cpus_per_actor,
+        num_gpus=pool.gpus_per_actor or None,
+        resources=dict(pool.resources) or None,
+        label_selector=dict(pool.label_selector) or None,
+    )(_find)
+    found = task.remote(labeler_class, config, pool.gpus_per_actor)
+    try:
+        return int(ray.get(found, timeout=timeout_s))
+    except GetTimeoutError as error:
+        ray.cancel(found, force=True)
+        raise ClusterError(
+            f"no batch size was found within the {timeout_s:g} s of no_progress_timeout_s; perhaps other jobs hold the "
+            "CPUs or GPUs; set batch_size to label without the search"
+        ) from error
+    except RayError as error:
+        raise as_sentence(error) from error
+
+
+def _find(labeler_class: type[Labeler], config: LabelerConfig, gpus_per_actor: float) -> int:
+    # The device's metrics are those of actors.
+    return labeler_class(replace(config, job="")).find_batch_size(min(1.0, gpus_per_actor))

@@ -10,8 +10,9 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from model.hub.options import HubOptions
 from model.part_clock import PartClock
 from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
+from pipeline.dataflow.batch_size import Trial, search_batch_size
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
 from pipeline.dataflow.device_thread import DeviceStuckError, DeviceThread
 from pipeline.dataflow.labelled_rows import FoundLabels, failure_row, labelled_rows, rank_listed
@@ -32,6 +34,7 @@ from pipeline.storage.model_cache import check_names, load_tagger, measure_image
 
 if TYPE_CHECKING:
     from model.tagger import ImageCost
+    from model.transfers import Transfers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +106,7 @@ class Labeler:
         self.config = config
         self._device = DeviceThread()
         self.recognizer = self._device.run(None, self.load_recognizer, config)
+        self._transfers = _transfers(config.device)
         allow_image_pixels(config.max_image_pixels)
         self.preprocessor = replace(
             self.recognizer.preprocessor,
@@ -110,7 +114,7 @@ class Labeler:
             max_image_pixels=config.max_image_pixels,
             pixel_rule=config.pixel_rule,
         )
-        self._names = self._device.run(None, self._list_names) if config.lists else []
+        self._names = self._list_names(config.batch_size)
         self._decoders = DecodePool(self._decode, config.n_threads, config.max_sample_s)
         if config.job:
             from pipeline.dataflow.device_metrics import DeviceMetrics
@@ -145,6 +149,14 @@ class Labeler:
             found = self.label_views(views)
         except DeviceStuckError:
             raise ClusterError(self._stuck_at(batch, len(views))) from None
+        except RuntimeError as error:
+            # torch's error by its name: a labeler of the tests, whose recognizer costs nothing, loads no torch.
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            raise ClusterError(
+                f"the device has too little memory to label {len(views)} images of shard {batch['shard']} at once; "
+                "make batch_size or top_k smaller"
+            ) from None
         return labelled_rows(batch, decoded, found, {"read": batch["read_s"], "decode": decode_s, **found.seconds})
 
     def label_views(self, views: Sequence[np.ndarray]) -> FoundLabels:
@@ -152,15 +164,36 @@ class Labeler:
 
         Raises DeviceStuckError where the device takes longer than `no_progress_timeout_s`.
         """
-        limit_s, config = self.config.no_progress_timeout_s, self.config
-        # Ranked here: the device samples the next batch meanwhile.
+        config = self.config
+        work = self._sample if config.samples_labels else self._score
+        found, infer_s, clock = self._device.run(config.no_progress_timeout_s, work, self._send(views))
+        # Fetched and ranked here: the device samples the next batch meanwhile.
+        seconds = {"infer": infer_s, **clock.seconds()}
         if not config.samples_labels:
-            scores, seconds = self._device.run(limit_s, self._score, views)
-            return FoundLabels(None, rank_listed(config.lists, scores, len(views)), seconds, self.recognizer.why_copied)
-        sampled, seconds = self._device.run(limit_s, self._sample, views)
-        labels = self.recognizer.rank_batch(sampled, config.ranking)
-        scores = sampled.listed if config.lists else ()
+            return FoundLabels(None, rank_listed(config.lists, found, len(views)), seconds, self.recognizer.why_copied)
+        labels = self.recognizer.rank_batch(found, config.ranking)
+        scores = found.listed if config.lists else ()
         return FoundLabels(labels, rank_listed(config.lists, scores, len(views)), seconds, self.recognizer.why_copied)
+
+    def find_batch_size(self, gpu_share: float) -> int:
+        """Images at once from which on more are hardly faster, or do not fit the GPU's memory, by trying.
+
+        Args:
+            gpu_share: share of the GPU's memory that is this labeler's.
+
+        Raises ClusterError where not even one image fits.
+        """
+        from pipeline.dataflow.batch_trials import device_memory_bytes, make_photograph, try_batches
+
+        (photograph,) = self.decode_images([make_photograph()])
+        view = photograph.view
+        assert view is not None, "Pillow does not read its own JPEG"
+
+        def attempt(size: int) -> Trial | None:
+            self._names = self._list_names(size)
+            return try_batches(self.label_views, [view] * size)
+
+        return search_batch_size(attempt, int(gpu_share * device_memory_bytes()))
 
     @staticmethod
     def check_lists(model: str, hub: HubOptions, lists: Sequence[NameList]) -> None:
@@ -194,13 +227,21 @@ class Labeler:
     def _decode(self, data: bytes | None) -> DecodedImage:
         return decode(data, self.preprocessor, find_strange=self.config.is_demo)
 
-    def _sample(self, views: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
-        """What the device finds in these images, and the seconds it took, also by part."""
+    def _send(self, views: Sequence[np.ndarray]) -> Callable[[], Any]:
+        """What gives the device's thread these views as the recognizer takes them.
+
+        On CUDA they are prepared now, and on their way while the device samples another batch. A CPU that computes has
+        nothing to gain by it: it prepares them in turn.
+        """
+        prepare = partial(self.recognizer.prepare, views)
+        return self._transfers.send(prepare) if self._transfers else prepare
+
+    def _sample(self, take: Callable[[], Any]) -> tuple[Any, float, PartClock]:
+        """What the device finds in a batch, the seconds it took, and the clock of its parts."""
         started = time.perf_counter()
         config, clock = self.config, PartClock(self.config.device)
-        prepared = self.recognizer.prepare(views)
         sampled = self.recognizer.sample(
-            prepared,
+            take(),
             config.top_k,
             sampling=config.sampling,
             max_label_tokens=config.max_label_tokens,
@@ -208,20 +249,31 @@ class Labeler:
             names=self._names,
             clock=clock,
         )
-        return sampled, {"infer": time.perf_counter() - started, **clock.seconds()}
+        return sampled, time.perf_counter() - started, clock
 
-    def _score(self, views: Sequence[np.ndarray]) -> tuple[Any, dict[str, float]]:
-        """Log probabilities of the names of each list, and the seconds it took, also by part."""
+    def _score(self, take: Callable[[], Any]) -> tuple[Any, float, PartClock]:
+        """Log probabilities of the names of each list, the seconds they took, and the clock of its parts."""
         started, clock = time.perf_counter(), PartClock(self.config.device)
-        prepared, image_tokens = self.recognizer.prepare(views), self.config.image_tokens
-        scores = self.recognizer.score_prepared(prepared, self._names, image_tokens=image_tokens, clock=clock)
-        return scores, {"infer": time.perf_counter() - started, **clock.seconds()}
+        image_tokens = self.config.image_tokens
+        scores = self.recognizer.score_prepared(take(), self._names, image_tokens=image_tokens, clock=clock)
+        return scores, time.perf_counter() - started, clock
 
-    def _list_names(self) -> list[Any]:
-        return [
-            self.recognizer.list_names(list(of_list.names.values()), self.config.batch_size)
-            for of_list in self.config.lists
-        ]
+    def _list_names(self, batch_size: int) -> list[Any]:
+        def list_all() -> list[Any]:
+            spellings = [list(of_list.names.values()) for of_list in self.config.lists]
+            return [self.recognizer.list_names(of_list, batch_size) for of_list in spellings]
+
+        return self._device.run(None, list_all) if self.config.lists else []
+
+
+def _transfers(device: str) -> Transfers | None:
+    """What brings batches to a device that has a memory of its own."""
+    if not device.startswith("cuda"):
+        return None
+    # Only here: a labeler of the tests, whose recognizer costs nothing, loads no torch.
+    from model.transfers import Transfers
+
+    return Transfers(device)
 
 
 def _keep_from_collector() -> None:

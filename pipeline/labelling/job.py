@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +19,7 @@ from pipeline.cluster.nodes import available_nodes
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.cluster.ray_session import joined_ray
 from pipeline.cluster.small_jobs import fit_small_job
+from pipeline.dataflow.batch_size import TO_BE_FOUND, batch_size_of_job
 from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.dataflow.streaming import stream_labels
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
@@ -28,7 +29,7 @@ from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.listing import ListCommitter, ListPlan
 from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
-from pipeline.labelling.progress import LOADING_MODEL, STARTING_RAY, STARTING_WORKERS, Progress
+from pipeline.labelling.progress import FINDING_BATCH_SIZE, LOADING_MODEL, STARTING_RAY, STARTING_WORKERS, Progress
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
@@ -113,7 +114,7 @@ class LabelJob:
                 pending, notes = describe_shards(job.source.root, plan.pending)
                 plan = self.shard_plan = replace(plan, pending=pending)
                 self.notes += notes
-            job = replace(job, pool=self._fit_pool(job, plan))
+            job = replace(job, pool=self._fit_pool(job, plan, former))
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
                 self.notes += _former_rule_notes(job)
@@ -124,6 +125,10 @@ class LabelJob:
                     self.progress.begin(starting, len(pending) + len(plan.lists.shards))
                     if not job.pool.in_process:
                         held.enter_context(joined_ray(self.request.address, self.request.verbose))
+                    if job.pool.batch_size == TO_BE_FOUND:
+                        job = replace(job, pool=self._find_batch_size(job))
+                        # Before any image: a job that goes on with this one's run has to label in the same batches.
+                        job.run.write_job(make_record("running", ""))
                     with _said_how_to_go_on():
                         if pending:
                             self._label(job, plan, pending)
@@ -180,8 +185,20 @@ class LabelJob:
             notes=self.notes,
         )
 
-    def _fit_pool(self, job: OpenJob, plan: ShardPlan) -> PoolPlan:
-        return fit_small_job(job.pool, self._assignment.n_bytes(plan), self.request.address, self.request.settings)
+    def _fit_pool(self, job: OpenJob, plan: ShardPlan, former: Sequence[JobRecord]) -> PoolPlan:
+        settings, n_bytes = self.request.settings, self._assignment.n_bytes(plan)
+        pool = fit_small_job(job.pool, n_bytes, self.request.address, settings)
+        return replace(pool, batch_size=batch_size_of_job(settings.batch_size, pool, former, n_bytes))
+
+    def _find_batch_size(self, job: OpenJob) -> PoolPlan:
+        # Brings in Ray, which has been joined by now.
+        from pipeline.dataflow.actor_pool import find_batch_size
+
+        self.progress.begin(FINDING_BATCH_SIZE)
+        timeout_s = self.request.settings.no_progress_timeout_s
+        found = find_batch_size(job.pool, self._labeler_config(job), self.request.labeler_class, timeout_s)
+        self.progress.batch_size = found
+        return replace(job.pool, batch_size=found)
 
     def _note_image_tokens(self, n_tokens: int) -> None:
         if n_tokens > _MANY_IMAGE_TOKENS:

@@ -11,6 +11,7 @@ STARTING_RAY = "starting Ray"
 STARTING_WORKERS = "starting workers and loading the model"
 # Without workers it is the job itself that imports torch.
 LOADING_MODEL = "loading the model"
+FINDING_BATCH_SIZE = "finding how many images a GPU labels best at once"
 LABELLING = "labelling"
 # Results come in bursts: over less time a rate says nothing.
 _MIN_RATE_S = 2.0
@@ -47,6 +48,8 @@ class Progress:
     n_shards_done: int = 0
     n_images: int = 0
     n_rejected: int = 0
+    batch_size: int | None = None
+    """Images that are labelled at once, where a search has found it."""
     _n_images_of_shards: int = 0
     _n_first: int = 0
     _started: float | None = None

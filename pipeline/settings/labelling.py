@@ -68,7 +68,8 @@ class LabelSettings:
     dtype: str = "auto"
     """float32, bfloat16 or float16; auto is bfloat16 on GPUs and float32 on CPUs."""
     batch_size: int = 0
-    """Images labelled at once; 0 is 64 on GPUs and 16 on CPUs."""
+    """Images labelled at once; 0 is 16 on CPUs. On GPUs it is 64, or where there is much to label what a search finds
+    before the run's first image."""
     actors: int = 0
     """Labelling actors; 0 is one a GPU, or as many as the CPUs allow."""
     min_actors: int = 0

@@ -35,6 +35,7 @@ import torch
 from record import ROOT, environment, git, markdown_table
 from transformers import CLIPVisionConfig, LlamaConfig
 
+import pipeline.cluster.environment
 from model.recognizer import Recognizer
 from model.sampling import Branches, SampledBatch
 from pipeline.cluster.ray_session import start_ray, stop_ray
@@ -141,6 +142,7 @@ def busy_share(shards: Path, folder: Path, top_k: int, n_pauses: int) -> float:
         model="demo",
         settings=settings,
         labeler_class=SleepingLabeler,
+        address=getattr(pipeline.cluster.environment, "LOCAL_RAY", None),
     )
     os.environ.update(BUSY_SHARE_LOG=str(log), BUSY_SHARE_PAUSES=str(n_pauses))
     start_ray(None, verbose=False)

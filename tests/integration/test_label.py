@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ModelError, SourceError, StoreError, TagstreamError
+from pipeline.cluster.nodes import local_node
+from pipeline.cluster.pool import plan_pool
+from pipeline.dataflow.actor_pool import find_batch_size
+from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.errors import ClusterError, ModelError, SourceError, StoreError, TagstreamError
 from pipeline.labelling.request import LabelOutcome
+from pipeline.settings.labelling import LabelSettings
 from schemas import IMAGES, LABELS
 from tests.fixtures.corpus import shard_bytes, write_tars
 from tests.fixtures.labelling import LabelFunction, label_with
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 from tests.fixtures.stored.queries import read_table, rows
 
 
@@ -211,3 +217,23 @@ def test_a_job_leaves_a_record_with_its_split_of_time(labelled: Labelled) -> Non
     assert job[:2] == ("done", labelled.n_images)
     assert set(job[2]) == {"read", "decode", "infer", "write"}
     assert all(seconds > 0 for seconds in job[2].values())
+
+
+class SearchedLabeler(InstantLabeler):
+    """Finds a size without a GPU, or that there is none."""
+
+    def find_batch_size(self, gpu_share: float) -> int:
+        if self.config.top_k == 1:
+            raise ClusterError("the model and one image do not fit")
+        return 7
+
+
+def test_a_search_for_the_batch_size_is_a_task_of_ray_and_its_error_a_sentence(shared_ray: str) -> None:
+    settings = LabelSettings(top_k=5)
+    pool = plan_pool([local_node()], settings)
+    config = LabelerConfig.of("none", settings, dtype="float32", device="cpu", n_threads=1)
+    assert find_batch_size(pool, config, SearchedLabeler, timeout_s=120) == 7
+    with pytest.raises(ClusterError, match=r"^the model and one image do not fit$"):
+        find_batch_size(pool, replace(config, top_k=1), SearchedLabeler, timeout_s=120)
+    with pytest.raises(ClusterError, match=r"within the 0\.1 s of no_progress_timeout_s; perhaps other jobs"):
+        find_batch_size(replace(pool, cpus_per_actor=1000), config, SearchedLabeler, timeout_s=0.1)

@@ -6,7 +6,7 @@ import gc
 import io
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +23,7 @@ from pipeline.dataflow.decoding import DecodedImage, decode
 from pipeline.dataflow.device_metrics import DeviceMetrics
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.rows import LABELLED_ROWS
+from pipeline.errors import ClusterError
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import BATCHES
@@ -51,8 +52,10 @@ class StubRecognizer:
     asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
     why_copied: str | None = None
+    prepared_in: set[str] = field(default_factory=set)
 
     def prepare(self, crops: Sequence[np.ndarray]) -> list[int]:
+        self.prepared_in.add(threading.current_thread().name)
         return [int(crop[0, 0, 0]) for crop in crops]
 
     def sample(self, pixel_values: list[int], top_k: int, **options: Any) -> list[int]:
@@ -360,3 +363,53 @@ def test_the_collector_does_not_look_at_what_a_jobs_actor_has_loaded(
     n_frozen = gc.get_freeze_count()
     gc.unfreeze()
     assert n_frozen > before + 10_000
+
+
+def test_a_cpu_that_computes_prepares_its_batches_in_turn(labeler: StubLabeler) -> None:
+    labeler(batch(shade(1)))
+    assert labeler.recognizer.prepared_in == labeler.recognizer.threads
+
+
+def test_a_device_with_memory_of_its_own_gets_batches_that_others_prepared(labeler: StubLabeler) -> None:
+    class NotedTransfers:
+        def send(self, prepare: Callable[[], Any]) -> Callable[[], Any]:
+            prepared = prepare()
+            return lambda: prepared
+
+    labeler._transfers = NotedTransfers()
+    rows = labeler(batch(shade(1)))
+    assert texts(rows) == [["shade 1", "again 1"]]
+    assert labeler.recognizer.prepared_in == {threading.current_thread().name}
+    assert labeler.recognizer.threads.isdisjoint(labeler.recognizer.prepared_in)
+
+
+@pytest.mark.gpu
+def test_on_cuda_batches_in_flight_get_the_labels_that_the_recognizer_gives_them_alone() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    labeler = Labeler(replace(CONFIG, model="demo", device="cuda", top_k=10))
+    views = [np.random.default_rng(seed).integers(0, 256, (8, 56, 56, 3), dtype=np.uint8) for seed in range(40)]
+    views = [[resized(image, labeler.preprocessor.image_size) for image in images] for images in views]
+    with ThreadPoolExecutor(3) as callers:
+        found = list(callers.map(labeler.label_views, views))
+    recognizer = labeler.recognizer
+    for images, labels in zip(views, found, strict=True):
+        sampled = recognizer.sample(recognizer.prepare(images), 10, max_label_tokens=CONFIG.max_label_tokens)
+        assert labels.labels.to_lists(keep_unfinished=True) == recognizer.rank(sampled, keep_unfinished=True)
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((size, size)))
+
+
+def test_a_batch_that_does_not_fit_the_devices_memory_stops_the_job_and_names_the_setting(labeler: StubLabeler) -> None:
+    class OutOfMemoryError(RuntimeError):
+        """torch's has this name, too."""
+
+    def sample(*_: Any, **__: Any) -> None:
+        raise OutOfMemoryError("CUDA out of memory")
+
+    labeler.recognizer.sample = sample
+    with pytest.raises(ClusterError, match="to label 2 images of shard s at once; make batch_size or top_k smaller"):
+        labeler(batch(shade(1), shade(2)))

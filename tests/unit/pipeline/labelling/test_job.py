@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -18,7 +19,9 @@ import pytest
 from model.tagger import ImageCost
 from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
-from pipeline.cluster.pool import PoolPlan
+from pipeline.cluster.nodes import Node
+from pipeline.cluster.pool import PoolPlan, plan_pool
+from pipeline.dataflow import actor_pool
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.errors import (
     ClusterError,
@@ -53,7 +56,7 @@ from tests.fixtures.stored.lists import add_list, name_list
 
 def label_here(shards: list[Shard], pool: PoolPlan, config: LabelerConfig, *_: Any) -> Iterator[pa.Table]:
     """What the pool does, in this thread."""
-    labeler = InstantLabeler(replace(config, job=""))
+    labeler = InstantLabeler(replace(config, job="", device="cpu"))
     for shard in shards:
         yield from (labeler(batch) for batch in read_batches_or_failure(shard, pool.batch_size))
 
@@ -650,3 +653,41 @@ def change_shard(path: Path, *, keeps_version: bool = False) -> None:
     if keeps_version:
         assert path.stat().st_size == before.st_size
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+class TestBatchSize:
+    """A job on GPUs that has much to label."""
+
+    @pytest.fixture
+    def found(self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Sizes that searches find, from the last to the first."""
+        sizes = [7, 3]
+        pool = plan_pool([Node(8, 1)], LabelSettings())
+        monkeypatch.setattr(job_module, "_plan_pool", lambda *_: pool)
+        monkeypatch.setattr(Assignment, "n_bytes", lambda *_: 8 << 30)
+        monkeypatch.setattr(actor_pool, "find_batch_size", lambda *_: sizes.pop())
+        return sizes
+
+    def test_is_found_once_a_run_and_kept_before_the_first_image(
+        self, label_request: LabelRequest, found: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[int, int]] = []
+
+        def label(shards: list[Shard], pool: PoolPlan, *arguments: Any) -> Iterator[pa.Table]:
+            seen.append((pool.batch_size, records(label_request)[-1].workers["batch_size"]))
+            yield from itertools.islice(label_here(shards, pool, *arguments), len(seen))
+            raise KeyboardInterrupt
+
+        request = replace(label_request, settings=LabelSettings(top_k=5))
+        with monkeypatch.context() as stopped:
+            stopped.setattr(job_module, "stream_labels", label)
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt):
+                    LabelJob(request).run()
+        assert (seen, found) == ([(3, 3), (3, 3)], [7])
+        assert LabelJob(request).run().record.workers["batch_size"] == 3
+        assert [record.outcome for record in records(request)] == ["interrupted", "interrupted", "done"]
+
+    def test_that_is_set_is_taken_without_a_search(self, label_request: LabelRequest, found: list[int]) -> None:
+        del found[:]
+        LabelJob(label_request).run()
