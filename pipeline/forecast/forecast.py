@@ -137,7 +137,8 @@ class Forecast:
     notes: list[str]
     """Sentences for the user about what the forecast assumes."""
     n_image_tokens: int = 0
-    """Tokens that a photograph costs a model of the hub in front of every label; 0 for other recognizers."""
+    """Tokens that a photograph costs in front of every label, of a model of the hub and where image tokens are merged;
+    0 for recognizers that read all of their own."""
 
     def seconds_for(self, n_bytes: int, n_images_at_most: int = 0) -> float:
         """Seconds of a job over a part of the source.
@@ -205,7 +206,7 @@ def forecast(
     Args:
         n_gpus: predict for so many GPUs, by what one actor does; 0 is for the workers that labelled the sample.
         usd_per_hour: price of all machines together; None leaves the cost out.
-        n_image_tokens: tokens that a photograph costs a model of the hub.
+        n_image_tokens: as of `Forecast`.
         described: run, source and fingerprint.
 
     Raises TagstreamError where the sample is too small to predict from.

@@ -159,7 +159,8 @@ class LabelJob:
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
         self.n_image_tokens = identity.n_image_tokens
-        self._note_image_tokens(identity.n_image_tokens)
+        if not request.settings.image_tokens:
+            self._note_image_tokens(identity.n_image_tokens)
         if request.lists:
             request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
         record = identity.open_run(store)

@@ -31,7 +31,8 @@ class RunIdentity:
     former: RunRecord | None = None
     """The record that the run got if its first job knew the former rule of pixels alone. Such a run goes on by it."""
     n_image_tokens: int = 0
-    """Tokens that a photograph costs a model of the hub; 0 for a recognizer of another kind."""
+    """Tokens that a photograph costs a model of the hub, or that those of any other model are merged into; 0 where such
+    a model reads all of its own."""
 
     @classmethod
     def of(cls, request: LabelRequest, source: Source, pool: PoolPlan) -> Self:
@@ -55,7 +56,8 @@ class RunIdentity:
             settings = replace(settings, hub=replace(settings.hub, image_options=cost.image_options))
         elif settings.image_tokens:
             # Asked for by number or by 0, all tokens give the same labels, and the same run.
-            settings = replace(settings, image_tokens=resolve_image_tokens(request.model, settings.image_tokens))
+            n_image_tokens = resolve_image_tokens(request.model, settings.image_tokens)
+            settings = replace(settings, image_tokens=n_image_tokens)
         labelling = settings.labelling(pool.dtype, is_of_hub)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         given = [conceal(absolute_source(one)) for one in source.addresses or request.sources]

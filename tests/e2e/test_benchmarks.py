@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from model.folder import resolve_folder
 from tests.fixtures.checkout import ROOT
+
+FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 
 # Each runs a script of minutes in small.
 pytestmark = pytest.mark.long
@@ -103,6 +108,18 @@ def test_the_benchmark_of_questions_finds_the_same_answers_before_and_after_comp
     assert header[:2] == ["question", "goal s"]
     assert rows[0][0] == "a rare label"
     assert all(row[-1] for row in rows)
+
+
+@pytest.mark.skipif(not FONT.is_file(), reason="the font Noto Color Emoji is not installed")
+def test_the_benchmark_of_image_tokens_has_a_row_for_each_number_and_model(tmp_path):
+    tuned = shutil.copytree(resolve_folder("demo"), tmp_path / "tuned")
+    options = ["--small", "--scenes", "32", "--repeats", "1", "--tuned", str(tuned)]
+    finished = run_script("image_tokens", *options, timeout_s=240)
+    assert finished.returncode == 0, finished.stderr
+    rows = table_rows(finished.stdout)
+    assert [row[1] for row in rows if row[0] == "demo"] == ["36", "27", "18", "13", "9", "5"]
+    assert [row[1] for row in rows if row[0] == "tuned"] == ["36", "18", "9"]
+    assert [row[0] for row in rows if row[0] in set("4321")] == ["4", "3", "2", "1"]
 
 
 def test_the_planning_benchmark_sets_each_prediction_against_what_came():

@@ -62,7 +62,7 @@ def test_what_is_known_has_no_range(capsys: pytest.CaptureFixture[str]) -> None:
     assert "images      500\n" in printed(replace(MADE, n_images=Estimate(500, 500, 500)), capsys)
 
 
-def test_a_model_of_the_hub_tells_how_many_tokens_a_photograph_costs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_many_tokens_a_photograph_costs_is_told_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert "tokens" not in printed(MADE, capsys)
     assert "image       1,326 tokens a photograph\n" in printed(replace(MADE, n_image_tokens=1326), capsys)
 

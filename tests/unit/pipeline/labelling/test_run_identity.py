@@ -75,6 +75,10 @@ class TestWhatIsWanted:
         assert asked.run == whole.run != fewer.run
         assert fewer.labelling["image_tokens"] == 35
 
+    def test_it_is_known_how_many_image_tokens_the_model_reads_where_they_are_merged(self) -> None:
+        found = [identify(settings=LabelSettings(image_tokens=number)).n_image_tokens for number in (0, 36, 35)]
+        assert found == [0, 0, 35]
+
     def test_more_image_tokens_than_the_model_has_are_refused_with_their_number(self) -> None:
         expected = r"demo cannot label so: image_tokens is 37; this model has 36 image tokens, expected 0 \(all\) to 36"
         with pytest.raises(TagstreamError, match=expected):
