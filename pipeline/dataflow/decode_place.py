@@ -20,7 +20,7 @@ from pipeline.dataflow.rows import FAILED_SHARD
 from pipeline.settings.labelling import DECODE_PLACES, DecodePlace
 
 # An actor's CPUs do more than decode. With fewer to spare than this its device waits.
-_ROOM = 1.2
+ROOM = 1.2
 _LATEST_RESULTS = 200
 _SUMMED = ("read_s", "decode_s", "n_bytes", "view_bytes")
 
@@ -50,7 +50,7 @@ class DecodeCpus:
     @property
     def are_more_free(self) -> bool:
         """Whether read tasks can decode more than the actors can, whatever the images."""
-        return _ROOM * self.n_free > self.n_actors * self.of_actor
+        return ROOM * self.n_free > self.n_actors * self.of_actor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ class Choice:
 
 def actor_rate(work: ImageWork, cpus: DecodeCpus) -> float:
     """Images a second that actors label and decode themselves, at most."""
-    return cpus.n_actors / max(work.label_s, _ROOM * work.decode_s / cpus.of_actor)
+    return cpus.n_actors / max(work.label_s, ROOM * work.decode_s / cpus.of_actor)
 
 
 def read_rate(work: ImageWork, cpus: DecodeCpus) -> float:
