@@ -12,9 +12,48 @@ from pipeline.settings.labelling import LabelSettings, resolve_dtype
 
 _MAX_CPUS_PER_ACTOR = 8
 _CPUS_PER_CPU_ACTOR = 4
+# Of an actor that does not decode: one feeds the device, one ranks what it found.
+_CPUS_TO_LABEL = 2
+_MAX_CPUS_PER_READ_TASK = 8
 _BATCH_SIZES = {"cuda": 64, "cpu": 16}
 # Ray counts in ten-thousandths of a resource.
 _PARTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTasks:
+    """How shards are read, by a task each."""
+
+    n_cpus: int
+    """CPUs that each task reserves."""
+    most: int | None = None
+    """How many run at once, at most; None leaves it to Ray."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreeCpus:
+    """CPUs that no labelling actor reserves."""
+
+    on_nodes: tuple[int, ...]
+    """By node, how many there are at least, wherever Ray places the actors."""
+    n_all: int
+    """How many there are on all nodes together."""
+    n_elsewhere: int
+    """How many of them are on nodes that have no actors."""
+
+    def read_tasks(self, n_shards: int) -> ReadTasks:
+        """Tasks that decode this many shards and keep the free CPUs busy.
+
+        One of them fits a node at any time: Ray would wait for ever without a word (ray-project/ray#44687). And no task
+        waits for a node with CPUs enough, where it would take those of an actor that died and comes back.
+        """
+        on_one_node = max(*self.on_nodes, -(-self.n_all // len(self.on_nodes)))
+        n_cpus = max(1, min(_MAX_CPUS_PER_READ_TASK, -(-self.n_all // n_shards), on_one_node))
+        if n_cpus == 1:
+            return ReadTasks(1)
+        n_wasted = len(self.on_nodes) * (n_cpus - 1)
+        surely = sum(n_free // n_cpus for n_free in self.on_nodes)
+        return ReadTasks(n_cpus, max(1, surely, -(-(self.n_all - n_wasted) // n_cpus)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +80,8 @@ class PoolPlan:
     """CPU threads that each actor decodes with, and where it has no GPU, computes with."""
     batch_size: int
     """Images that are labelled together."""
+    free: FreeCpus
+    """The CPUs that are left: they read, and decode where that is done in read tasks."""
     in_process: bool = False
     """Whether the one actor is no process of its own: the job labels in threads of its own process, without Ray."""
 
@@ -71,6 +112,7 @@ def plan_pool(nodes: list[Node], settings: LabelSettings) -> PoolPlan:
         dtype=resolve_dtype(settings.dtype, device),
         n_threads=actor.cpus if actor.gpus else _idle_cpus(n_actors, able, nodes),
         batch_size=settings.batch_size or _BATCH_SIZES[device],
+        free=_free_cpus(actor, n_actors, able, nodes),
     )
 
 
@@ -97,6 +139,8 @@ def _plan_actor(able: list[Node], settings: LabelSettings) -> _Actor:
     if not with_gpus:
         return _Actor(_cpus_of_cpu_actor(able), 0.0, settings.actor_resources)
     cpus = _cpus_beside_gpu(with_gpus, settings.gpus_per_actor)
+    if settings.decode_in == "read":
+        cpus = min(cpus, _CPUS_TO_LABEL)
     return _Actor(cpus, settings.gpus_per_actor, settings.actor_resources)
 
 
@@ -123,6 +167,24 @@ def _idle_cpus(n_actors: int, able: list[Node], nodes: list[Node]) -> int:
     They include those that reading leaves idle: it costs little beside labelling.
     """
     return min(_n_cpus(nodes) // n_actors, max(node.n_cpus for node in able))
+
+
+def _free_cpus(actor: _Actor, n_actors: int, able: list[Node], nodes: list[Node]) -> FreeCpus:
+    """What the actors leave.
+
+    Args:
+        able: the nodes that may label, each the same object as in `nodes`.
+    """
+    may_label = {id(node) for node in able if actor.slots(node)}
+    on_nodes = [
+        node.n_cpus - min(actor.slots(node), n_actors) * actor.cpus if id(node) in may_label else node.n_cpus
+        for node in nodes
+    ]
+    return FreeCpus(
+        on_nodes=tuple(on_nodes),
+        n_all=_n_cpus(nodes) - n_actors * actor.cpus,
+        n_elsewhere=_n_cpus([node for node in nodes if id(node) not in may_label]),
+    )
 
 
 def _n_cpus(nodes: list[Node]) -> int:

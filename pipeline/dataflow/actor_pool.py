@@ -8,16 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import GetTimeoutError, RayError
 
-from pipeline.cluster.pool import PoolPlan
+from pipeline.cluster.pool import PoolPlan, ReadTasks
 from pipeline.dataflow.datasource import ShardDatasource
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.ray_errors import as_sentence, standstill
 from pipeline.errors import ClusterError
-from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.labelling import DecodePlace, LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.shard import Shard
 
@@ -35,6 +35,7 @@ def stream_from_actors(
     config: LabelerConfig,
     labeler_class: type[Labeler],
     settings: LabelSettings,
+    decode_in: DecodePlace = "actor",
 ) -> Generator[pa.Table, None, None]:
     """As `pipeline.dataflow.streaming.stream_labels`, on a pool of actors."""
     context = DataContext.get_current()
@@ -45,8 +46,7 @@ def stream_from_actors(
     context.target_max_block_size = _BLOCK_BYTES[pool.device]
     # An actor that is stuck says so itself, with its name: Ray's own watch comes after.
     context.execution_no_progress_timeout_s = _SLACK * settings.no_progress_timeout_s + _SLACK_S
-    source = ShardDatasource(shards, pool.batch_size, settings.max_sample_bytes, read_batches_or_failure)
-    dataset = ray.data.read_datasource(source, override_num_blocks=len(shards))
+    dataset = _read(shards, pool, config, labeler_class, settings, decode_in)
     labelled = map_on_pool(dataset, labeler_class, (config,), pool)
     try:
         yield from labelled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
@@ -54,6 +54,28 @@ def stream_from_actors(
         raise standstill(error, settings.no_progress_timeout_s) from error
     except RayError as error:
         raise as_sentence(error) from error
+
+
+def _read(
+    shards: list[Shard],
+    pool: PoolPlan,
+    config: LabelerConfig,
+    labeler_class: type[Labeler],
+    settings: LabelSettings,
+    decode_in: DecodePlace,
+) -> Dataset:
+    """Rows of `BATCHES`, or of `DECODED_BATCHES` where they are decoded in the read tasks.
+
+    A stage of its own would not do: where one CPU is left, a reader under back-pressure keeps it, and nothing goes on.
+    """
+    tasks, read = ReadTasks(1), read_batches_or_failure
+    if decode_in == "read":
+        tasks = pool.free.read_tasks(len(shards))
+        read = labeler_class.decoding_read(config, tasks.n_cpus)
+    source = ShardDatasource(shards, pool.batch_size, settings.max_sample_bytes, read)
+    return ray.data.read_datasource(
+        source, num_cpus=tasks.n_cpus, compute=TaskPoolStrategy(tasks.most), override_num_blocks=len(shards)
+    )
 
 
 def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple[Any, ...], pool: PoolPlan) -> Dataset:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class DecodedImage:
     """Whether the recognizer sees one colour alone; None where the image cannot be decoded."""
     is_strange: bool = False
     """Whether the image is none of the scenes that the demo model knows; False where nobody looked."""
+    n_bytes: int | None = None
+    """Length of the encoded bytes; None where there are none."""
+    cpu_s: float = 0.0
+    """Seconds of a CPU that decoding took; what waited for a CPU does not count."""
 
 
 def decode(data: bytes | None, preprocessor: ImagePreprocessor, find_strange: bool = False) -> DecodedImage:
@@ -49,6 +53,12 @@ def decode(data: bytes | None, preprocessor: ImagePreprocessor, find_strange: bo
     """
     if data is None:
         return DecodedImage(None)
+    started = time.thread_time()
+    decoded = _decode(data, preprocessor, find_strange)
+    return replace(decoded, n_bytes=len(data), cpu_s=time.thread_time() - started)
+
+
+def _decode(data: bytes, preprocessor: ImagePreprocessor, find_strange: bool) -> DecodedImage:
     digest = content_hash(data)
     width = height = None
     try:
@@ -147,6 +157,14 @@ class DecodePool:
             self._n_working -= len(late)
             self._start_threads()
         for task in late:
-            message = f"decoding took longer than {self._limit_s:g} s (setting max_sample_s)"
-            digest = None if task.data is None else content_hash(task.data)
-            task.decoded.set_result(DecodedImage(None, None, None, digest, "DecodeTimeout", message))
+            task.decoded.set_result(self._timeout(task.data))
+
+    def _timeout(self, data: bytes | None) -> DecodedImage:
+        return DecodedImage(
+            None,
+            content_hash=None if data is None else content_hash(data),
+            error="DecodeTimeout",
+            message=f"decoding took longer than {self._limit_s:g} s (setting max_sample_s)",
+            n_bytes=None if data is None else len(data),
+            cpu_s=self._limit_s,
+        )

@@ -23,14 +23,16 @@ from model.part_clock import PartClock
 from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.dataflow.batch_size import Trial, search_batch_size
+from pipeline.dataflow.decoded_batches import DecodingRead, read_images
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
 from pipeline.dataflow.device_thread import DeviceStuckError, DeviceThread
 from pipeline.dataflow.labelled_rows import FoundLabels, failure_row, labelled_rows, rank_listed
+from pipeline.dataflow.rows import READER
 from pipeline.errors import ClusterError
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings, full_labelling
 from pipeline.settings.limits import MAX_SAMPLE_S
-from pipeline.storage.model_cache import check_names, load_tagger, measure_image_cost
+from pipeline.storage.model_cache import check_names, load_preprocessor, load_tagger, measure_image_cost
 
 if TYPE_CHECKING:
     from model.tagger import ImageCost
@@ -108,12 +110,7 @@ class Labeler:
         self.recognizer = self._device.run(None, self.load_recognizer, config)
         self._transfers = _transfers(config.device)
         allow_image_pixels(config.max_image_pixels)
-        self.preprocessor = replace(
-            self.recognizer.preprocessor,
-            honour_exif=config.honour_exif,
-            max_image_pixels=config.max_image_pixels,
-            pixel_rule=config.pixel_rule,
-        )
+        self.preprocessor = _fitted(self.recognizer.preprocessor, config)
         self._names = self._list_names(config.batch_size)
         self._decoders = DecodePool(self._decode, config.n_threads, config.max_sample_s)
         if config.job:
@@ -133,17 +130,25 @@ class Labeler:
             torch.set_num_threads(config.n_threads)
         return load_tagger(config.model, config.device, config.dtype, config.hub)
 
+    @staticmethod
+    def load_preprocessor(config: LabelerConfig) -> Any:
+        """What decodes images for the recognizer, as `recognizer.preprocessor`. Loads no weights."""
+        return load_preprocessor(config.model, config.hub)
+
+    @classmethod
+    def decoding_read(cls, config: LabelerConfig, n_threads: int) -> DecodingRead:
+        """Reads shards and decodes their images as the labeler would, with so many threads."""
+        decode_one = _decoder(_fitted(cls.load_preprocessor(config), config), config)
+        return DecodingRead(decode_one, n_threads, config.max_sample_s, config.max_image_pixels)
+
     def __call__(self, batches: pa.Table) -> pa.Table:
-        """Labels rows of `pipeline.dataflow.datasource.BATCHES`; returns rows of `LABELLED_ROWS`."""
+        """Labels rows of `BATCHES` or of `DECODED_BATCHES`; returns rows of `pipeline.dataflow.rows.LABELLED_ROWS`."""
         return pa.concat_tables([self._label_batch(row) for row in _rows(batches)])
 
     def _label_batch(self, batch: dict[str, Any]) -> pa.Table:
         if batch["failure"] is not None:
             return failure_row(batch["shard"], batch["failure"])
-        started = time.perf_counter()
-        data = batch["data"]
-        decoded = self.decode_images(data)
-        decode_s = time.perf_counter() - started
+        decoded = batch["images"] or self.decode_images(batch["data"])
         views = [image.view for image in decoded if image.view is not None]
         try:
             found = self.label_views(views)
@@ -157,7 +162,12 @@ class Labeler:
                 f"the device has too little memory to label {len(views)} images of shard {batch['shard']} at once; "
                 "make batch_size or top_k smaller"
             ) from None
-        return labelled_rows(batch, decoded, found, {"read": batch["read_s"], "decode": decode_s, **found.seconds})
+        seconds = {
+            "read": batch["read_s"],
+            READER: batch["read_s"] + batch["decoding_s"],
+            "decode": sum(image.cpu_s for image in decoded),
+        }
+        return labelled_rows(batch, decoded, found, {**seconds, **found.seconds})
 
     def label_views(self, views: Sequence[np.ndarray]) -> FoundLabels:
         """Labels of decoded images.
@@ -225,7 +235,7 @@ class Labeler:
         return self._decoders.decode(images)
 
     def _decode(self, data: bytes | None) -> DecodedImage:
-        return decode(data, self.preprocessor, find_strange=self.config.is_demo)
+        return _decoder(self.preprocessor, self.config)(data)
 
     def _send(self, views: Sequence[np.ndarray]) -> Callable[[], Any]:
         """What gives the device's thread these views as the recognizer takes them.
@@ -288,13 +298,35 @@ def _keep_from_collector() -> None:
     gc.freeze()
 
 
+def _fitted(preprocessor: Any, config: LabelerConfig) -> Any:
+    """A recognizer's preprocessor under these settings."""
+    return replace(
+        preprocessor,
+        honour_exif=config.honour_exif,
+        max_image_pixels=config.max_image_pixels,
+        pixel_rule=config.pixel_rule,
+    )
+
+
+def _decoder(preprocessor: Any, config: LabelerConfig) -> Callable[[bytes | None], DecodedImage]:
+    """Decodes one image, for actors and for read tasks alike."""
+    return partial(decode, preprocessor=preprocessor, find_strange=config.is_demo)
+
+
 def _rows(batches: pa.Table) -> list[dict[str, Any]]:
-    """The batches as plain values; image bytes are copied out of Arrow once."""
+    """The batches as plain values; encoded images are copied out of Arrow once, pixels are not."""
     rows = []
+    are_decoded = "images" in batches.column_names
     for row in range(batches.num_rows):
         samples = batches.column("samples")[row].values
-        values = {name: batches.column(name)[row].as_py() for name in batches.column_names if name != "samples"}
-        columns = {name: samples.field(name).to_pylist() for name in ("data", "error", "message")}
+        nested = ("samples", "images")
+        values = {name: batches.column(name)[row].as_py() for name in batches.column_names if name not in nested}
+        images = {
+            "images": read_images(batches.column("images")[row].values) if are_decoded else None,
+            "data": None if are_decoded else samples.field("data").to_pylist(),
+            "decoding_s": values.get("decoding_s", 0.0),
+        }
+        columns = {name: samples.field(name).to_pylist() for name in ("error", "message")}
         kept = {name: samples.field(name) for name in ("key", "caption", "truth")}
-        rows.append({**values, **columns, **kept})
+        rows.append({**values, **images, **columns, **kept})
     return rows

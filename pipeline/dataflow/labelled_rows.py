@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dataflow.decoding import DecodedImage
-from pipeline.dataflow.rows import FAILED_SHARD, LABEL, LABELLED_ROWS, PARTS, STAGES
+from pipeline.dataflow.rows import FAILED_SHARD, LABEL, LABELLED_ROWS, PARTS, READER, STAGES
 from pipeline.naming.name_list import NameList
 from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
 from schemas import LABELLED, REJECTED
@@ -67,7 +67,7 @@ def labelled_rows(
     remaining_listed = iter(found.listed)
     listed = [next(remaining_listed) if image.view is not None else [] for image in decoded]
     seen = np.array([image.view is not None for image in decoded], bool)
-    faults = [_fault(*row) for row in zip(decoded, batch["data"], batch["error"], batch["message"], strict=True)]
+    faults = [_fault(*row) for row in zip(decoded, batch["error"], batch["message"], strict=True)]
     columns = {
         "shard": [batch["shard"]] * n_rows,
         "index": range(batch["first_index"], batch["first_index"] + n_rows),
@@ -78,7 +78,7 @@ def labelled_rows(
         "message": [message for _, _, message in faults],
         "width": [image.width for image in decoded],
         "height": [image.height for image in decoded],
-        "n_bytes": [None if data is None else len(data) for data in batch["data"]],
+        "n_bytes": [image.n_bytes for image in decoded],
         "content_hash": [image.content_hash for image in decoded],
         "caption": batch["caption"],
         "truth": batch["truth"],
@@ -91,7 +91,8 @@ def labelled_rows(
         "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
         "source_size": [None] * (n_rows - 1) + [batch["source_size"]],
         "source_etag": [None] * (n_rows - 1) + [batch["source_etag"]],
-        **{f"{name}_s": _first_of(n_rows, seconds.get(name, 0.0)) for name in (*STAGES, *PARTS)},
+        "view_bytes": [0 if image.view is None else image.view.nbytes for image in decoded],
+        **{f"{name}_s": _first_of(n_rows, seconds.get(name, 0.0)) for name in (*STAGES, *PARTS, READER)},
     }
     return pa.table([columns[name] for name in LABELLED_ROWS.names], schema=LABELLED_ROWS)
 
@@ -102,11 +103,9 @@ def failure_row(shard: str, message: str) -> pa.Table:
     return pa.Table.from_pylist([{"n_unfinished": 0, **values}], schema=LABELLED_ROWS)
 
 
-def _fault(
-    image: DecodedImage, data: bytes | None, error: str | None, message: str | None
-) -> tuple[str | None, str | None, str | None]:
+def _fault(image: DecodedImage, error: str | None, message: str | None) -> tuple[str | None, str | None, str | None]:
     """Stage, error class and message of a sample's fault; an image that cannot be decoded outweighs its side files."""
-    if data is not None and image.view is None:
+    if image.error is not None:
         return DECODE_STAGE, image.error, image.message
     return (READ_STAGE, error, message) if error else (None, None, None)
 

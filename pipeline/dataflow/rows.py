@@ -9,6 +9,8 @@ from schemas import IMAGES
 STAGES = ("read", "decode", "infer")
 # Of the stage `infer`.
 PARTS = ("encode", "prefill", "branches", "names")
+# Of a read task: `read`, and what decoding takes by the clock where the task does it.
+READER = "reader"
 # Of a whole job, whose driver writes.
 JOB_STAGES = (*STAGES, "write")
 LABEL = pa.struct(
@@ -19,7 +21,8 @@ _IMAGE_FIELDS = [field for field in IMAGES if field.name not in ("image_id", "n_
 # The `index` of a row that stands for a shard that cannot be read; its message says why.
 FAILED_SHARD = -1
 # One row a sample. The last columns are for the commit and the job's record: whether the image is strange to the demo
-# model, why the actor's branches copy their image's tokens, what a shard's last batch says of it, and seconds of work.
+# model, why the actor's branches copy their image's tokens, what a shard's last batch says of it, bytes of what the
+# recognizer saw, and seconds of work.
 LABELLED_ROWS = pa.schema(
     [
         *_IMAGE_FIELDS,
@@ -31,6 +34,7 @@ LABELLED_ROWS = pa.schema(
         pa.field("n_samples", pa.int32()),
         pa.field("source_size", pa.int64()),
         pa.field("source_etag", pa.string()),
-        *(pa.field(f"{name}_s", pa.float64()) for name in (*STAGES, *PARTS)),
+        pa.field("view_bytes", pa.int64()),
+        *(pa.field(f"{name}_s", pa.float64()) for name in (*STAGES, *PARTS, READER)),
     ]
 )

@@ -19,7 +19,7 @@ from pipeline.background import abandon_threads
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.errors import TagstreamError, stood_still, worker_failed
-from pipeline.settings.labelling import LabelSettings
+from pipeline.settings.labelling import DecodePlace, LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.shard import Shard
 
@@ -39,8 +39,12 @@ def stream_labels(
     config: LabelerConfig,
     labeler_class: type[Labeler],
     settings: LabelSettings,
+    decode_in: DecodePlace = "actor",
 ) -> Generator[pa.Table, None, None]:
     """Reads and labels shards; yields tables of `pipeline.dataflow.rows.LABELLED_ROWS` in no particular order.
+
+    Args:
+        decode_in: where images are decoded, which makes no difference to the rows; in this process it is there.
 
     Raises TagstreamError with one clear sentence for whatever stops the work.
     """
@@ -49,7 +53,7 @@ def stream_labels(
     # Brings in Ray, which takes seconds to import.
     from pipeline.dataflow.actor_pool import stream_from_actors
 
-    return stream_from_actors(shards, pool, config, labeler_class, settings)
+    return stream_from_actors(shards, pool, config, labeler_class, settings, decode_in)
 
 
 def _stream_in_process(

@@ -4,63 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
-from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 from pipeline.forecast.extent import Extent
-from pipeline.forecast.intervals import ratio_spread, within
+from pipeline.forecast.pace import SampleCosts, StageForecast, Workers, find_pace, scale, steady_rate
 from pipeline.labelling.pending import ShardPlan
 from schemas import RunRecord
-
-_MAX_BLOCKS, _MIN_BLOCKS = 10, 3
-# Stages that more actors do not make faster.
-_BESIDE_ACTORS = ("read", "write")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Workers:
-    """How many workers each stage of a job has."""
-
-    n_actors: int
-    """Labelling actors: they decode and label."""
-    gpus_per_actor: float
-    """GPUs of each actor, or its share of one; 0 on CPUs."""
-    device: str
-    """The actors' torch device: cuda or cpu."""
-    batch_size: int
-    """Images that are labelled together."""
-    n_readers: int
-    """CPUs that no actor reserves. Each reads a shard."""
-    n_writers: int
-    """Threads of the driver that commit shards."""
-
-    def at(self, stage: str) -> int:
-        """How many work at a stage at the same time."""
-        return {"read": self.n_readers, "write": self.n_writers}.get(stage, self.n_actors)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampleCosts:
-    """What labelling a sample took."""
-
-    n_images: int
-    """Images of the sample, rejected ones included."""
-    n_rejected: int
-    """Images of the sample that were rejected."""
-    start_up_s: float
-    """Seconds from the job's start to its first result: listing the source, starting Ray, loading the model."""
-    arrivals: Sequence[tuple[float, int]]
-    """Each result: the second at which it came back, by any clock, and its number of images."""
-    shard_costs: Sequence[tuple[int, float]]
-    """Each shard: its number of images, and the seconds that actors spent on them."""
-    seconds_an_image: dict[str, float]
-    """Busy seconds of one worker for an image, by stage. The first result, with its start-up, does not count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,22 +28,6 @@ class OutputSizes:
     """Bytes of an image's row in `images`."""
     compacted_label_bytes_an_image: float
     """Bytes of an image's rows in `labels` after compaction."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageForecast:
-    """A stage's part in the work."""
-
-    stage: str
-    """read, decode, infer or write."""
-    seconds_an_image: float
-    """Busy seconds of one worker for an image."""
-    share: float
-    """The stage's share of the busy seconds of all stages, between 0 and 1."""
-    workers: int
-    """How many work at this stage at the same time."""
-    images_per_s: float
-    """Images a second of these workers if no other stage holds them up; at least the rate that was measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,6 +134,7 @@ def forecast(
     workers: Workers,
     *,
     n_gpus: int = 0,
+    decode_in: str = "auto",
     usd_per_hour: float | None = None,
     n_image_tokens: int = 0,
     **described: str,
@@ -204,7 +142,8 @@ def forecast(
     """Predicts a job over the whole source.
 
     Args:
-        n_gpus: predict for so many GPUs, by what one actor does; 0 is for the workers that labelled the sample.
+        n_gpus: predict for so many GPUs and the CPUs of now; 0 is for the workers that labelled the sample.
+        decode_in: where the job decodes, as its settings say.
         usd_per_hour: price of all machines together; None leaves the cost out.
         n_image_tokens: as of `Forecast`.
         described: run, source and fingerprint.
@@ -212,8 +151,8 @@ def forecast(
     Raises TagstreamError where the sample is too small to predict from.
     """
     measured = steady_rate(costs, extent)
-    scaled, notes = _scaled(workers, n_gpus)
-    pace = _find_pace(measured, costs, workers, scaled)
+    scaled, notes = scale(workers, n_gpus, costs, decode_in)
+    pace = find_pace(measured, costs, workers, scaled)
     seconds = _plus(_over_rate(extent.n_images, pace.images_per_s), costs.start_up_s)
     return Forecast(
         n_shards=extent.n_shards,
@@ -236,119 +175,6 @@ def forecast(
         n_image_tokens=n_image_tokens,
         **described,
     )
-
-
-def steady_rate(costs: SampleCosts, extent: Extent) -> Estimate:
-    """Images a second once results come in.
-
-    Two kinds of chance: one stretch of work is not as fast as the next (results cut into up to ten stretches of as many
-    images), and one shard costs more than another (busy seconds an image of the shards that were drawn).
-    """
-    n_arrived = [n_images for _, n_images in costs.arrivals]
-    check_results(len(n_arrived), extent)
-    n_blocks = min(_MAX_BLOCKS, len(n_arrived) - 1)
-    # The first result's own work came before it.
-    edges = [round(block * (len(n_arrived) - 1) / n_blocks) for block in range(n_blocks + 1)]
-    spans = [costs.arrivals[after][0] - costs.arrivals[before][0] for before, after in pairwise(edges)]
-    counts = [sum(n_arrived[before + 1 : after + 1]) for before, after in pairwise(edges)]
-    by_time = ratio_spread(spans, counts)
-    shards = [cost for cost in costs.shard_costs if cost[0]]
-    unseen = max(0.0, 1 - len(shards) / extent.n_shards)
-    by_shard = ratio_spread([seconds for _, seconds in shards], [n_images for n_images, _ in shards])
-    error = math.sqrt(by_time**2 + by_shard**2 * unseen)
-    return within(sum(counts) / max(sum(spans), 1e-9), error, n_blocks - 1)
-
-
-def check_results(n_results: int, extent: Extent) -> None:
-    """Raises TagstreamError where a sample that comes back in so many results is too small to tell."""
-    if n_results > _MIN_BLOCKS:
-        return
-    n_images, few = extent.n_sampled, f"too few to predict from; expected {_MIN_BLOCKS + 1} or more"
-    if extent.is_whole:
-        raise TagstreamError(
-            f"the source has only {n_images:,} images, which come back in {n_results} results, {few}: so few are soon "
-            "labelled, run `tagstream label` without a plan"
-        )
-    raise TagstreamError(
-        f"a sample of {n_images:,} images comes back in {n_results} results, {few}: ask for a larger --sample"
-    )
-
-
-def check_gpus(n_gpus: int, device: str) -> None:
-    """Raises TagstreamError where nothing can be said of so many GPUs from a sample that is labelled on this device."""
-    if n_gpus and device != "cuda":
-        raise TagstreamError(
-            f"--gpus {n_gpus} predicts from what a GPU does, and the sample is labelled on {device}; run plan where "
-            "there is a GPU, or leave --gpus out"
-        )
-
-
-def _scaled(workers: Workers, n_gpus: int) -> tuple[Workers, list[str]]:
-    if not n_gpus:
-        return workers, []
-    check_gpus(n_gpus, workers.device)
-    n_actors = max(1, int(n_gpus / workers.gpus_per_actor + 1e-9))
-    values = {**asdict(workers), "n_actors": n_actors}
-    note = (
-        f"{n_actors} actors, each as fast as one of the {workers.n_actors} that were measured; reading by the "
-        f"{workers.n_readers} CPUs of now"
-    )
-    return Workers(**values), [note]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pace:
-    """How fast a job labels, and which stage it waits for."""
-
-    images_per_s: Estimate
-    stages: list[StageForecast]
-    bottleneck: str
-    notes: list[str]
-
-
-def _find_pace(measured: Estimate, costs: SampleCosts, workers: Workers, scaled: Workers) -> _Pace:
-    """The pace of a job.
-
-    Args:
-        measured: images a second of the sample, which `workers` labelled.
-        scaled: the workers of the job.
-    """
-    wanted = measured.times(scaled.n_actors / workers.n_actors)
-    stages = _stages(costs, scaled, measured, wanted)
-    reached, bottleneck = _limited(measured, wanted, stages)
-    is_slower = reached.value < wanted.value
-    notes = [f"{bottleneck} does not keep up with {scaled.n_actors} actors"] if is_slower else []
-    return _Pace(reached, stages, bottleneck, notes)
-
-
-def _limited(measured: Estimate, wanted: Estimate, stages: list[StageForecast]) -> tuple[Estimate, str]:
-    """The rate that is wanted as far as reading and writing keep up with it, and the stage that is the bottleneck."""
-    limit = max((stage for stage in stages if stage.stage in _BESIDE_ACTORS), key=_load)
-    if limit.images_per_s < wanted.value:
-        return measured.times(limit.images_per_s / measured.value), limit.stage
-    return wanted, max(stages, key=_load).stage
-
-
-def _load(stage: StageForecast) -> float:
-    """Seconds that an image takes of all workers of a stage."""
-    return stage.seconds_an_image / stage.workers
-
-
-def _stages(costs: SampleCosts, workers: Workers, measured: Estimate, wanted: Estimate) -> list[StageForecast]:
-    seconds = {stage: max(costs.seconds_an_image.get(stage, 0.0), 1e-9) for stage in JOB_STAGES}
-    return [
-        StageForecast(
-            stage=stage,
-            seconds_an_image=seconds[stage],
-            share=seconds[stage] / sum(seconds.values()),
-            workers=workers.at(stage),
-            # A part of the seconds lies before the first result, and decoding is of more than one batch at a time.
-            images_per_s=max(
-                workers.at(stage) / seconds[stage], (measured if stage in _BESIDE_ACTORS else wanted).value
-            ),
-        )
-        for stage in JOB_STAGES
-    ]
 
 
 def _over_rate(n_images: Estimate, rate: Estimate) -> Estimate:

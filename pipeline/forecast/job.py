@@ -13,19 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.cluster.nodes import Node, available_nodes
-from pipeline.cluster.pool import PoolPlan
+from pipeline.cluster.pool import FreeCpus, PoolPlan
 from pipeline.cluster.small_jobs import fit_small_job
-from pipeline.dataflow.rows import STAGES
+from pipeline.dataflow.rows import READER, STAGES
 from pipeline.forecast.extent import Extent, measure_extent
-from pipeline.forecast.forecast import (
-    Forecast,
-    OutputSizes,
-    SampleCosts,
-    Workers,
-    check_gpus,
-    check_results,
-    forecast,
-)
+from pipeline.forecast.forecast import Forecast, OutputSizes, forecast
+from pipeline.forecast.pace import SampleCosts, Workers, check_gpus, check_results
 from pipeline.labelling.assembly import WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import COMMIT_THREADS
@@ -40,6 +33,8 @@ from pipeline.store.run import Run
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
 from schemas import JobRecord, RunRecord
+
+_SUMMED = (*(f"{name}_s" for name in (*STAGES, READER)), "n_bytes", "view_bytes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +61,8 @@ class Result:
     """When it came, in seconds of this process's clock."""
     n_images: int
     """Number of its rows, rejected images included."""
-    seconds: dict[str, float]
-    """Seconds of work on its images, by stage."""
+    totals: dict[str, float]
+    """Of its images, by the name of their column: seconds of work, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +75,8 @@ class Sample:
     """The size of the whole source, and the beginnings of shards that are labelled."""
     workers: Workers
     """The workers that label the sample."""
+    free: FreeCpus
+    """The CPUs that read it."""
     looking_s: float
     """Seconds that looking into shards took."""
 
@@ -126,7 +123,8 @@ class SampleAssignment(Assignment):
         pool = fit_small_job(job.pool, self._n_bytes, self._address, job.settings)
         # There are no more results than batches.
         check_results(sum(-(-head.n_samples // job.pool.batch_size) for head in extent.heads), extent)
-        self._sample = Sample(job.record, extent, _workers(pool, available_nodes(self._address)), looking_s)
+        workers = _workers(pool, available_nodes(self._address))
+        self._sample = Sample(job.record, extent, workers, job.pool.free, looking_s)
         return ShardPlan([head.shard for head in extent.heads], len(shards), [], {})
 
     def n_bytes(self, plan: ShardPlan) -> int | None:
@@ -136,8 +134,8 @@ class SampleAssignment(Assignment):
     def on_rows(self, rows: pa.Table) -> None:
         """Keeps when a result came, and the work in it."""
         arrived = time.perf_counter()
-        seconds = {stage: pc.sum(rows.column(f"{stage}_s")).as_py() for stage in STAGES}
-        self.results.append(Result(arrived, rows.num_rows, seconds))
+        totals = {name: pc.sum(rows.column(name)).as_py() or 0.0 for name in _SUMMED}
+        self.results.append(Result(arrived, rows.num_rows, totals))
 
     def complete(self, job: OpenJob, shard: WholeShard, former: CommittedShard | None) -> WholeShard:
         self.shards.append(shard)
@@ -145,7 +143,11 @@ class SampleAssignment(Assignment):
 
 
 def sample_costs(
-    record: JobRecord, results: Sequence[Result], shards: Sequence[WholeShard], looking_s: float
+    record: JobRecord,
+    results: Sequence[Result],
+    shards: Sequence[WholeShard],
+    looking_s: float,
+    reader_cpus: int = 0,
 ) -> SampleCosts:
     """What labelling a sample took.
 
@@ -154,11 +156,13 @@ def sample_costs(
         results: what came back from the pool, in order.
         shards: the shards that were committed.
         looking_s: seconds that looking into shards took. They are no part of a labelling job.
+        reader_cpus: CPUs of a task that reads and decodes a shard; 0 where none decodes.
     """
     # The first result's work came before it, with all that a model does only once: it counts for neither the rate
     # nor the stages.
     later = results[1:]
     n_later = max(1, sum(result.n_images for result in later))
+    of_image = {name: sum(result.totals[name] for result in later) / n_later for name in _SUMMED}
     return SampleCosts(
         n_images=record.n_images,
         n_rejected=record.n_rejected,
@@ -166,9 +170,12 @@ def sample_costs(
         arrivals=[(result.arrived, result.n_images) for result in results],
         shard_costs=[(shard.images.num_rows, shard.seconds["decode"] + shard.seconds["infer"]) for shard in shards],
         seconds_an_image={
-            **{stage: sum(result.seconds[stage] for result in later) / n_later for stage in STAGES},
+            **{stage: of_image[f"{stage}_s"] for stage in STAGES},
             "write": record.seconds_by_stage["write"] / max(1, record.n_images),
         },
+        reader_s=of_image["reader_s"] * reader_cpus,
+        n_bytes=of_image["n_bytes"],
+        view_bytes=of_image["view_bytes"],
     )
 
 
@@ -181,6 +188,9 @@ def _workers(pool: PoolPlan, nodes: list[Node]) -> Workers:
         batch_size=pool.batch_size,
         n_readers=max(1, n_cpus - pool.n_actors * pool.cpus_per_actor),
         n_writers=COMMIT_THREADS,
+        cpus_per_actor=pool.cpus_per_actor,
+        decode_threads=pool.n_threads,
+        n_elsewhere=pool.free.n_elsewhere,
     )
 
 
@@ -218,12 +228,15 @@ class ForecastJob:
             sample = assignment.sample
             rows_a_shard = sample.extent.n_images.value / sample.extent.n_shards
             sized = Store(str(Path(self._folder.name) / "sized"))
+            place = outcome.record.workers["decode_in"]
+            n_cpus = sample.free.read_tasks(len(sample.extent.heads)).n_cpus if place == "read" else 0
             return forecast(
                 sample.extent,
-                sample_costs(outcome.record, assignment.results, assignment.shards, sample.looking_s),
+                sample_costs(outcome.record, assignment.results, assignment.shards, sample.looking_s, n_cpus),
                 measure_output(assignment.shards, rows_a_shard, sized, sample.record),
-                sample.workers,
+                replace(sample.workers, decode_in=place),
                 n_gpus=request.n_gpus,
+                decode_in=request.label.settings.decode_in,
                 usd_per_hour=request.usd_per_hour,
                 n_image_tokens=self._job.n_image_tokens,
                 run=sample.record.run,

@@ -20,6 +20,7 @@ from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.cluster.ray_session import joined_ray
 from pipeline.cluster.small_jobs import fit_small_job
 from pipeline.dataflow.batch_size import TO_BE_FOUND, batch_size_of_job
+from pipeline.dataflow.decode_place import PlaceOfDecoding
 from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.dataflow.streaming import stream_labels
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
@@ -265,14 +266,16 @@ class LabelJob:
     ) -> None:
         """Reads and labels shards until so many images are done (0: all), and commits each as soon as it is whole."""
         settings = self.request.settings
+        place = PlaceOfDecoding(settings.decode_in, job.pool, has_small_views="hub" not in job.record.labelling)
         self.progress.begin(LOADING_MODEL if job.pool.in_process else STARTING_WORKERS)
         with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
             for wave in cut_waves(shards, limit, lambda: self._tally.n_images_done):
                 assembler = ShardAssembler(IMAGES if job.record.tells_flat else FORMER_IMAGES)
-                rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings)
+                self.progress.decoding = chosen = place.choose()
+                rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings, chosen.place)
                 # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
                 with contextlib.closing(rows):
-                    n_whole = committer.commit_all(self._assembled(assembler, rows, metrics))
+                    n_whole = committer.commit_all(self._assembled(assembler, place.watch(rows), metrics))
                 self._failures |= assembler.failures
                 if (n_lost := len(wave) - n_whole - len(assembler.failures)) > 0:
                     missing = f"{n_lost} of {len(wave)} shards came back incomplete"
@@ -337,6 +340,8 @@ def _notes_of(record: JobRecord, limit: int) -> list[str]:
     notes = []
     if 0 < limit < record.n_images:
         notes.append(f"the limit of {limit:,} images was reached within a shard, and shards are labelled whole")
+    if record.workers.get("decode_in") == "read" and (reason := record.workers["decode_reason"]):
+        notes.append(f"images were decoded in the tasks that read shards, decode_in = auto: {reason}")
     if strangers := describe_strangers(record.n_strange, record.n_labelled):
         notes.append(strangers)
     if record.why_copied:

@@ -6,6 +6,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from pipeline.dataflow.decode_place import Choice
+
 STARTING_RAY = "starting Ray"
 # Workers import torch, which takes seconds, before they read the model.
 STARTING_WORKERS = "starting workers and loading the model"
@@ -50,6 +52,8 @@ class Progress:
     n_rejected: int = 0
     batch_size: int | None = None
     """Images that are labelled at once, where a search has found it."""
+    decoding: Choice | None = None
+    """Where images are decoded; None until some are."""
     _n_images_of_shards: int = 0
     _n_first: int = 0
     _started: float | None = None

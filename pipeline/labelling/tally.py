@@ -108,7 +108,7 @@ class Tally:
             outcome: running, done, failed or interrupted.
             message: the error that ended the job.
         """
-        counts, batch_size = self.counts, progress.batch_size or job.pool.batch_size
+        counts, decoding = self.counts, progress.decoding
         return JobRecord(
             run=job.run,
             started=job.started,
@@ -130,7 +130,12 @@ class Tally:
             labelling_s=round(progress.labelling_s, 3),
             images_per_s=round(progress.images_per_s, 2),
             seconds_by_stage={stage: round(seconds, 3) for stage, seconds in self._seconds.items()},
-            workers={"actors": job.pool.n_actors, "device": job.pool.device, "batch_size": batch_size},
+            workers={
+                "actors": job.pool.n_actors,
+                "device": job.pool.device,
+                "batch_size": progress.batch_size or job.pool.batch_size,
+                **({"decode_in": decoding.place, "decode_reason": decoding.reason} if decoding else {}),
+            },
             message=conceal(message),
             n_retried=counts["images"] if job.is_retry else 0,
             predicted_s=round(job.predicted_s, 3),

@@ -27,9 +27,11 @@ from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
 from pipeline.settings.toml_file import check_choice, check_range
 
 ChangedPolicy = Literal["keep", "relabel", "fail"]
+DecodePlace = Literal["actor", "read"]
 # Of runs whose record names none.
 FORMER_PIXEL_RULE = 1
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
+DECODE_PLACES: tuple[str, ...] = get_args(DecodePlace)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +85,8 @@ class LabelSettings:
     """Ray's labels of the nodes that may label, such as {"ray.io/accelerator-type" = "H100"}; all nodes read."""
     nodes_to_come: ComingNodes = field(default_factory=ComingNodes)
     """Nodes that the cluster has not yet, but will add."""
+    decode_in: str = "auto"
+    """Where images are decoded: actor, read (in the tasks that read shards, on any node) or auto. Labels are equal."""
     limit: int = 0
     """Stop after about this many images, at a shard's end; 0 is all."""
     changed: str = "keep"
@@ -103,6 +107,7 @@ class LabelSettings:
         check_choice("sampling", self.sampling, SAMPLINGS)
         check_choice("dtype", self.dtype, ("auto", *DTYPES))
         check_choice("changed", self.changed, CHANGED_POLICIES)
+        check_choice("decode_in", self.decode_in, ("auto", *DECODE_PLACES))
         check_range("top_k", self.top_k, 1, 200)
         check_range("pixel_rule", self.pixel_rule, FORMER_PIXEL_RULE, PIXEL_RULE)
         check_range("max_label_tokens", self.max_label_tokens, 1, 256)

@@ -22,6 +22,8 @@ from model.fetching.refusal import ModelUnusableError
 from model.fetching.space import check_space
 from model.folder import is_hub_model
 from model.hub.options import HubOptions
+from model.hub.view import WholeImages
+from model.preprocessing import ImagePreprocessor
 from pipeline.errors import ModelError, TagstreamError
 from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.text import one_line
@@ -109,6 +111,17 @@ def load_tagger(model: str, device: str, dtype: str | None, hub: HubOptions) -> 
     folder = fetch_model(model)
     with _as_sentence(model, folder):
         return tagger.load_tagger(folder, device, dtype, hub)
+
+
+def load_preprocessor(model: str, hub: HubOptions) -> ImagePreprocessor | WholeImages:
+    """What decodes images for the tagger of a model, as its `preprocessor`. Loads no weights and no torch.
+
+    Raises ModelError where there is no model.
+    """
+    folder = fetch_model(model)
+    if is_hub_model(folder):
+        return WholeImages(max_view_pixels=hub.max_view_pixels)
+    return ImagePreprocessor.from_pretrained(folder)
 
 
 def check_names(model: str, hub: HubOptions, names: Sequence[tuple[str, str]]) -> None:

@@ -1,9 +1,11 @@
 """How well `tagstream plan` predicts what `tagstream label` then takes.
 
-    python tests/benchmarks/plan.py [--images 4000] [--runs 3] [--out tests/benchmarks/results/plan-cpu.md]
+    python tests/benchmarks/plan.py [--images 4000] [--runs 1] [--out tests/benchmarks/results/plan-cpu.md]
 
-A corpus of JPEGs in tars, some many times larger than others. Each round plans with a seed of its own, then labels the
-whole corpus; both are the command in a process of its own. Wall time, images and bytes are set against what came out.
+Three corpora: JPEGs in tars, some of which are many times larger than others; a folder of JPEGs; and photographs of 12
+megapixels, a tenth as many, which are decoded in the tasks that read them. Each round plans with a seed of its own,
+then labels the whole corpus; both are the command in a process of its own. Wall time, images and bytes are set against
+what came out.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -30,12 +34,26 @@ from schemas import JobRecord
 
 GOAL = 0.25
 _N_SCENES = 64
+_N_PHOTOGRAPHS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A source, and what is asked of the job that labels it."""
+
+    name: str
+    folder: Path
+    sample: int
+    config: str
+    """The job's settings as TOML."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """A prediction and what came."""
 
+    corpus: str
+    seed: int
     forecast: Forecast
     job: JobRecord
     output_bytes: int
@@ -51,17 +69,45 @@ def make_corpus(folder: Path, n_images: int, n_shards: int) -> None:
     """Shards of very different size; half of them hold larger images than the others. No two images are alike."""
     rng = np.random.default_rng(0)
     scenes = [[_scene(rng, size) for _ in range(_N_SCENES)] for size in ((320, 240), (512, 384))]
-    weights = rng.lognormal(0, 0.7, n_shards)
     folder.mkdir()
-    number = 0
-    for shard, size in enumerate(np.maximum(1, np.round(n_images * weights / weights.sum())).astype(int)):
-        with tarfile.open(folder / f"{shard:05d}.tar", "w") as archive:
-            for _ in range(size):
-                data = _jpeg(rng, scenes[shard % 2][number % _N_SCENES])
-                info = tarfile.TarInfo(f"{number:07d}.jpg")
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
-                number += 1
+    numbers = count()
+    for shard, size in enumerate(_sizes(rng, n_images, n_shards)):
+        images = (_jpeg(rng, scenes[shard % 2][number % _N_SCENES]) for number in range(size))
+        _write_tar(folder / f"{shard:05d}.tar", images, numbers)
+
+
+def make_folder(folder: Path, n_images: int) -> None:
+    """A folder of images."""
+    rng = np.random.default_rng(1)
+    scenes = [_scene(rng, (400, 300)) for _ in range(_N_SCENES)]
+    folder.mkdir()
+    for number in range(n_images):
+        (folder / f"{number:07d}.jpg").write_bytes(_jpeg(rng, scenes[number % _N_SCENES]))
+
+
+def make_photographs(folder: Path, n_images: int, n_shards: int) -> None:
+    """Shards of photographs, of which some repeat with other bytes at the end."""
+    rng = np.random.default_rng(2)
+    photographs = [_jpeg(rng, _scene(rng, (4000, 3000))) for _ in range(_N_PHOTOGRAPHS)]
+    folder.mkdir()
+    numbers = count()
+    for shard, size in enumerate(_sizes(rng, n_images, n_shards)):
+        images = (photographs[number % _N_PHOTOGRAPHS] + b"%d-%d" % (shard, number) for number in range(size))
+        _write_tar(folder / f"{shard:05d}.tar", images, numbers)
+
+
+def _sizes(rng: np.random.Generator, n_images: int, n_shards: int) -> list[int]:
+    weights = rng.lognormal(0, 0.7, n_shards)
+    sizes: list[int] = np.maximum(1, np.round(n_images * weights / weights.sum())).astype(int).tolist()
+    return sizes
+
+
+def _write_tar(path: Path, images: Iterable[bytes], numbers: Iterator[int]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for number, data in zip(numbers, images, strict=False):
+            info = tarfile.TarInfo(f"{number:07d}.jpg")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
 
 
 def _scene(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
@@ -79,18 +125,36 @@ def _jpeg(rng: np.random.Generator, scene: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def measure(source: Path, folder: Path, sample: int, seed: int) -> Round:
+def make(folder: Path, name: str, options: argparse.Namespace) -> Corpus:
+    """One of the corpora, below a folder."""
+    source = folder / f"source-{name}"
+    if name == "tars":
+        make_corpus(source, options.images, options.shards)
+    elif name == "folder":
+        make_folder(source, options.images)
+    else:
+        make_photographs(source, options.images // 10, options.shards)
+        return Corpus(name, source, options.sample // 5, 'decode_in = "read"\nbatch_size = 4\n')
+    return Corpus(name, source, options.sample, "")
+
+
+def measure(corpus: Corpus, folder: Path, seed: int) -> Round:
     """Plans, then labels everything."""
-    plan_file, store_folder = folder / f"plan-{seed}.json", folder / f"store-{seed}"
-    printed = run("plan", str(source), "--sample", str(sample), "--seed", str(seed), "--format", "json")
+    plan_file, store_folder = folder / f"{corpus.name}-{seed}.json", folder / f"{corpus.name}-{seed}"
+    config = folder / f"{corpus.name}.toml"
+    config.write_text(corpus.config)
+    # A small source is labelled in the job's own process, where there is nothing to choose.
+    asked = [str(corpus.folder), "--config", str(config), "--address", "local"]
+    printed = run("plan", *asked, "--sample", str(corpus.sample), "--seed", str(seed), "--format", "json")
     plan_file.write_text(printed)
     load = os.getloadavg()[0]
-    run("label", str(source), "--store", str(store_folder), "--plan", str(plan_file))
+    run("label", *asked, "--store", str(store_folder), "--plan", str(plan_file))
     store = Store(str(store_folder))
     (name,) = store.run_names()
     (job,) = store.run(name).read_jobs()
     files = [*store.run(name).list_images().values(), *store.run(name).list_labels().values()]
-    return Round(Forecast.read(str(plan_file)), job, sum(file["size"] for file in files), (load, os.getloadavg()[0]))
+    n_bytes, loads = sum(file["size"] for file in files), (load, os.getloadavg()[0])
+    return Round(corpus.name, seed, Forecast.read(str(plan_file)), job, n_bytes, loads)
 
 
 def run(*arguments: str) -> str:
@@ -101,27 +165,31 @@ def run(*arguments: str) -> str:
     return finished.stdout
 
 
-def report(rounds: list[Round], options: argparse.Namespace, n_bytes: int) -> str:
+def report(rounds: list[Round], options: argparse.Namespace) -> str:
     """The result as Markdown."""
     rows = []
-    for number, one in enumerate(rounds):
-        made, job, count = one.forecast, one.job, one.forecast.n_images
+    for one in rounds:
+        made, job, found = one.forecast, one.job, one.forecast.n_images
         rows.append(
             [
-                number,
+                one.corpus,
+                one.seed,
+                job.workers["decode_in"],
                 f"{made.seconds.value:.1f} ({made.seconds.low:.1f} to {made.seconds.high:.1f})",
                 f"{job.seconds:.1f}",
                 f"**{one.ratio:.2f}**",
                 f"{made.start_up_s:.1f} / {job.seconds - job.labelling_s:.1f}",
                 f"{made.images_per_s.value:.0f} / {job.images_per_s:.0f}",
-                f"{count.value:,.0f} ({count.low:,.0f} to {count.high:,.0f}) / {job.n_images:,}",
+                f"{found.value:,.0f} ({found.low:,.0f} to {found.high:,.0f}) / {job.n_images:,}",
                 f"{made.output_bytes.value / 1e6:.2f} / {one.output_bytes / 1e6:.2f}",
                 made.bottleneck,
                 f"{one.loads[0]:.1f} / {one.loads[1]:.1f}",
             ]
         )
     header = [
+        "corpus",
         "seed",
+        "decode_in",
         "predicted s",
         "real s",
         "ratio",
@@ -136,8 +204,9 @@ def report(rounds: list[Round], options: argparse.Namespace, n_bytes: int) -> st
     n_inside = sum(one.forecast.seconds.low <= one.job.seconds <= one.forecast.seconds.high for one in rounds)
     return f"""# `tagstream plan` against what the job took
 
-{options.images:,} JPEGs in {options.shards} tars of very different size, {n_bytes / 1e6:,.0f} MB; samples of \
-{options.sample:,} images.
+`tars`: {options.images:,} JPEGs of 320 x 240 and 512 x 384 in {options.shards} tars of very different size; `folder`: \
+as many of 400 x 300, a file each; `photographs`: {options.images // 10:,} of 4000 x 3000 in {options.shards} tars. \
+Samples of {options.sample:,} images, of photographs {options.sample // 5:,}.
 
 {environment(rounds[0].job.workers["device"], f"python {' '.join(sys.argv)}")}
 
@@ -154,20 +223,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--shards", type=int, default=24)
     parser.add_argument("--sample", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=1, help="rounds of each corpus")
+    parser.add_argument("--corpora", nargs="+", default=["tars", "folder", "photographs"])
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
     options = parser.parse_args()
+    rounds = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        source = folder / "source"
-        make_corpus(source, options.images, options.shards)
-        n_bytes = sum(path.stat().st_size for path in source.iterdir())
-        rounds = []
-        for seed in range(options.runs):
-            rounds.append(measure(source, folder, options.sample, seed))
-            text = report(rounds, options, n_bytes)
-            if options.out:
-                options.out.write_text(text)
+        for corpus in (make(folder, name, options) for name in options.corpora):
+            for seed in range(options.runs):
+                rounds.append(measure(corpus, folder, seed))
+                text = report(rounds, options)
+                if options.out:
+                    options.out.write_text(text)
     print(text)
 
 

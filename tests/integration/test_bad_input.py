@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -20,7 +21,7 @@ from tests.fixtures.corpus import write_tars
 from tests.fixtures.labelling import label_with
 from tests.fixtures.processes.instant_command import do_without_recognizer
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler
-from tests.fixtures.stored.queries import rows
+from tests.fixtures.stored.queries import read_table, rows
 
 # Ample for what is huge but fine, on a machine that does other things besides.
 MAX_SAMPLE_S = 10.0
@@ -43,23 +44,23 @@ def expected(kinds: list[Kind], folder: Path) -> dict[str, list[Row]]:
     return write_corpus(folder / "source", kinds)
 
 
+SETTINGS: dict[str, Any] = {
+    "labeler_class": InstantLabeler,
+    "top_k": 1,
+    "batch_size": 64,
+    "max_sample_bytes": MAX_SAMPLE_BYTES,
+    "max_image_pixels": MAX_IMAGE_PIXELS,
+    "max_sample_s": MAX_SAMPLE_S,
+}
+
+
 @pytest.fixture(scope="module")
 def bad_outcome(
     kinds: list[Kind], request: pytest.FixtureRequest, tiny_model: Path, folder: Path, expected: dict[str, list[Row]]
 ) -> LabelOutcome:
     """The corpus labelled by one job; where it is whole, on a Ray."""
-    return label_with(
-        tiny_model,
-        folder / "source",
-        folder / "store",
-        labeler_class=InstantLabeler,
-        address=request.getfixturevalue("shared_ray") if kinds is KINDS else None,
-        top_k=1,
-        batch_size=64,
-        max_sample_bytes=MAX_SAMPLE_BYTES,
-        max_image_pixels=MAX_IMAGE_PIXELS,
-        max_sample_s=MAX_SAMPLE_S,
-    )
+    address = request.getfixturevalue("shared_ray") if kinds is KINDS else None
+    return label_with(tiny_model, folder / "source", folder / "store", address=address, **SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,16 @@ def test_each_readable_sample_is_labelled_and_each_fault_is_one_row(
         found[shard].append(Row(*row))
     assert set(found) == set(expected)
     assert {shard: of_shard for shard, of_shard in found.items() if of_shard != expected[shard]} == {}
+
+
+def test_decoded_in_the_read_tasks_it_becomes_the_same_rows(
+    bad_store: Path, folder: Path, tiny_model: Path, shared_ray: str
+) -> None:
+    asked = {**SETTINGS, "address": shared_ray, "decode_in": "read"}
+    outcome = label_with(tiny_model, folder / "source", folder / "read", **asked)
+    assert outcome.record.workers["decode_in"] == "read"
+    for table in ("images", "labels"):
+        assert read_table(folder / "read", table).equals(read_table(bad_store, table))
 
 
 def test_what_goes_in_comes_out_labelled_or_rejected(bad_outcome: LabelOutcome, expected: dict[str, list[Row]]) -> None:

@@ -43,11 +43,20 @@ def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("title", "n_kills"), [("SlowLabeler", 2), ("ReadShards", 3)])
+@pytest.mark.parametrize(
+    ("title", "n_kills", "decode_in"),
+    [("SlowLabeler", 2, "actor"), ("ReadShards", 3, "actor"), ("SlowLabeler", 2, "read"), ("ReadShards", 3, "read")],
+)
 def test_after_kills_of_workers_every_row_is_there_once(
-    shared_ray: str, label_instantly: LabelFunction, undisturbed: Path, tmp_path: Path, title: str, n_kills: int
+    shared_ray: str,
+    label_instantly: LabelFunction,
+    undisturbed: Path,
+    tmp_path: Path,
+    title: str,
+    n_kills: int,
+    decode_in: str,
 ) -> None:
-    settings: dict[str, Any] = {"labeler_class": SlowLabeler, "batch_size": 4}
+    settings: dict[str, Any] = {"labeler_class": SlowLabeler, "batch_size": 4, "decode_in": decode_in}
     with killing(title, n_kills) as killed:
         outcome = label_instantly(undisturbed / "source", tmp_path / "store", address=shared_ray, **settings)
 

@@ -19,6 +19,7 @@ from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.recognizers.instant_labeler import paced
+from tests.fixtures.recognizers.timed_labeler import timed
 
 
 def main() -> None:
@@ -28,14 +29,23 @@ def main() -> None:
     parser.add_argument("--seconds-a-batch", type=float, default=0.0)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--address", help="Ray to label on")
+    parser.add_argument("--decode-s", type=float, help="seconds that decoding an image takes, asleep")
+    parser.add_argument("--decode-in", default="auto")
+    parser.add_argument("--resource", help="Ray's resource that actors need one of")
     options = parser.parse_args()
     request = LabelRequest(
         source=options.source,
         store=options.store,
         model="demo",
-        settings=LabelSettings(top_k=5, batch_size=options.batch_size, no_progress_timeout_s=120),
+        settings=LabelSettings(
+            top_k=5,
+            batch_size=options.batch_size,
+            no_progress_timeout_s=120,
+            decode_in=options.decode_in,
+            actor_resources={options.resource: 1} if options.resource else {},
+        ),
         address=options.address,
-        labeler_class=paced(options.seconds_a_batch),
+        labeler_class=paced(options.seconds_a_batch) if options.decode_s is None else timed(options.decode_s, 0),
     )
     try:
         report(run_job(LabelJob(request)), options.store)

@@ -9,7 +9,8 @@ import pytest
 
 from jobs.verbs.plan import estimate_rows, print_forecast
 from pipeline.estimate import Estimate
-from pipeline.forecast.forecast import Forecast, OutputSizes, StageForecast, Workers
+from pipeline.forecast.forecast import Forecast, OutputSizes
+from pipeline.forecast.pace import StageForecast, Workers
 
 MADE = Forecast(
     run="r",

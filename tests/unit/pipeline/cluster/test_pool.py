@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.cluster.nodes import Node
-from pipeline.cluster.pool import PoolPlan, plan_pool
+from pipeline.cluster.pool import PoolPlan, ReadTasks, plan_pool
 from pipeline.errors import ClusterError
 from pipeline.settings.labelling import ComingNodes, LabelSettings
 
@@ -210,6 +212,73 @@ def test_a_plan_always_fits_each_node_and_leaves_a_cpu_for_reading(
     assert pool.n_actors == actors or not actors
     assert fits(nodes, pool)
     assert 1 <= pool.n_threads <= max(n_cpus for n_cpus, _ in nodes)
+
+
+class TestReadTasks:
+    """Tasks that decode what they read."""
+
+    @pytest.mark.parametrize(
+        ("nodes", "n_shards", "n_cpus", "most"),
+        [
+            # As many shards as free CPUs or more: a CPU each.
+            ([(16, 1)], 100, 1, None),
+            ([(16, 1), (64, 0)], 78, 1, None),
+            # Few shards: several CPUs each, at most eight.
+            ([(16, 1)], 7, 2, 7),
+            ([(16, 1)], 2, 7, 2),
+            ([(16, 1), (64, 0)], 1, 8, 9),
+            # Free CPUs that lie apart: no more than a node has.
+            ([(3, 1), (3, 0), (3, 0)], 1, 3, 2),
+        ],
+    )
+    def test_they_keep_the_free_cpus_busy(
+        self, nodes: list[tuple[int, int]], n_shards: int, n_cpus: int, most: int | None
+    ) -> None:
+        assert plan(*nodes, decode_in="read").free.read_tasks(n_shards) == ReadTasks(n_cpus, most)
+
+    def test_an_actor_that_does_not_decode_leaves_its_cpus_to_them(self) -> None:
+        pools = [plan((16, 1), decode_in=place) for place in ("read", "actor", "auto")]
+        assert [(pool.cpus_per_actor, pool.free.n_all) for pool in pools] == [(2, 14), (7, 9), (7, 9)]
+
+    def test_cpus_of_nodes_without_actors_are_elsewhere(self) -> None:
+        assert plan((16, 1), (64, 0)).free.n_elsewhere == 64
+        assert plan((16, 1)).free.n_elsewhere == 0
+        reader, labeller = TestChosenNodes.READER, TestChosenNodes.LABELLER
+        assert plan_pool([reader, labeller], LabelSettings(actor_resources={"gpu_node": 1})).free.n_elsewhere == 8
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0, 0, 1, 2, 4])), min_size=1, max_size=5),
+    st.integers(0, 20),
+    st.integers(1, 60),
+    st.randoms(),
+)
+def test_one_that_runs_never_waits_for_cpus_wherever_ray_puts_the_actors(
+    nodes: list[tuple[int, int]], actors: int, n_shards: int, chance: random.Random
+) -> None:
+    try:
+        pool = plan(*nodes, actors=actors, decode_in="read")
+    except ClusterError:
+        return
+    tasks = pool.free.read_tasks(n_shards)
+    free = _placed_at_random(nodes, pool, chance)
+    assert pool.n_actors * pool.cpus_per_actor + tasks.n_cpus <= sum(n_cpus for n_cpus, _ in nodes)
+    # Ray places each task on any node with room: in the worst case the CPUs left over on every node are too few.
+    assert sum(n_cpus // tasks.n_cpus for n_cpus in free) >= (tasks.most or 1) >= 1
+
+
+def _placed_at_random(nodes: list[tuple[int, int]], pool: PoolPlan, chance: random.Random) -> list[int]:
+    """CPUs that the actors leave on each node."""
+    free = [[n_cpus, [1.0] * n_gpus] for n_cpus, n_gpus in nodes]
+    for _ in range(pool.n_actors):
+        order = list(free)
+        chance.shuffle(order)
+        for node in order:
+            if node[0] >= pool.cpus_per_actor and _take_gpus(node[1], pool.gpus_per_actor):
+                node[0] -= pool.cpus_per_actor
+                break
+    return [n_cpus for n_cpus, _ in free]
 
 
 @settings(max_examples=100)

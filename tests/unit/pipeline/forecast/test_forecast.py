@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 from pipeline.forecast.extent import Extent
-from pipeline.forecast.forecast import Forecast, OutputSizes, SampleCosts, Workers, forecast, steady_rate
+from pipeline.forecast.forecast import Forecast, OutputSizes, forecast
 from pipeline.forecast.intervals import student_t
+from pipeline.forecast.pace import SampleCosts, Workers
 from pipeline.sources.shard import Shard
 from pipeline.sources.shard_reader import Head
 
@@ -35,7 +35,6 @@ OUTPUT = OutputSizes(
     bytes_a_shard=100, label_bytes_an_image=40, image_bytes_an_image=10, compacted_label_bytes_an_image=20
 )
 CPU = Workers(n_actors=1, gpus_per_actor=0.0, device="cpu", batch_size=16, n_readers=1, n_writers=8)
-GPU = replace(CPU, gpus_per_actor=1.0, device="cuda", n_readers=4)
 DESCRIBED = {"run": "r", "source": "/s", "fingerprint": "f"}
 
 
@@ -89,72 +88,6 @@ class TestWhatEverythingTakes:
         assert made.seconds_for(20_000) == pytest.approx(103)
 
 
-class TestOtherGpus:
-    """Predicting for more than the sample was labelled with."""
-
-    def test_twice_the_actors_label_twice_as_fast(self) -> None:
-        made = predict(workers=GPU, n_gpus=2)
-        assert (made.workers.n_actors, made.images_per_s.value) == (2, pytest.approx(20))
-
-    def test_actors_that_share_a_gpu_are_counted(self) -> None:
-        assert predict(workers=replace(GPU, gpus_per_actor=0.25), n_gpus=2).workers.n_actors == 8
-
-    def test_reading_bounds_what_many_do(self) -> None:
-        # 4 readers of 10 ms an image.
-        made = predict(workers=GPU, n_gpus=100)
-        assert made.images_per_s.value == pytest.approx(400)
-        assert made.bottleneck == "read"
-        assert "read does not keep up with 100 actors" in made.notes
-
-    def test_no_stage_is_said_to_manage_less_than_is_predicted(self) -> None:
-        slow = replace(COSTS, seconds_an_image={"read": 0.01, "decode": 0.12, "infer": 0.14, "write": 0.0})
-        made = predict(slow, workers=GPU, n_gpus=2)
-        assert {stage.stage: round(stage.images_per_s) for stage in made.stages[:3]} == {
-            "read": 400,
-            "decode": 20,
-            "infer": 20,
-        }
-
-    def test_from_cpus_nothing_is_said_of_gpus(self) -> None:
-        with pytest.raises(TagstreamError, match=r"--gpus 8 predicts from what a GPU does, and the sample .* on cpu"):
-            predict(n_gpus=8)
-
-
-class TestRate:
-    """Images a second, and how sure that is."""
-
-    def test_the_first_result_is_not_counted_since_its_work_came_before(self) -> None:
-        late = replace(COSTS, arrivals=[(0.0, 1000), *((second, 10) for second in range(1, 11))])
-        assert steady_rate(late, EXTENT).value == pytest.approx(10)
-
-    def test_a_sample_that_came_back_in_few_pieces_is_refused(self) -> None:
-        with pytest.raises(
-            TagstreamError,
-            match=r"a sample of 100 images comes back in 3 results, too few .* ask for a larger --sample",
-        ):
-            steady_rate(replace(COSTS, arrivals=COSTS.arrivals[:3]), EXTENT)
-
-    def test_of_a_source_that_came_back_whole_in_few_pieces_no_larger_sample_is_asked_for(self) -> None:
-        heads = [Head(SHARD, 20, 1000, 1000)] * 5
-        with pytest.raises(TagstreamError, match=r"the source has only 100 images, which come back in 3 results"):
-            steady_rate(replace(COSTS, arrivals=COSTS.arrivals[:3]), replace(EXTENT, n_shards=5, heads=heads))
-
-    def test_shards_that_cost_differently_widen_it_unless_all_were_drawn(self) -> None:
-        uneven = replace(COSTS, shard_costs=[(22, seconds) for seconds in (1.0, 2.0, 3.0, 4.0, 5.0)])
-        some, everything = steady_rate(uneven, EXTENT), steady_rate(uneven, replace(EXTENT, n_shards=5))
-        assert some.high - some.low > 3
-        assert everything.high == pytest.approx(everything.low)
-
-    def test_the_interval_holds_the_truth_about_as_often_as_it_says(self) -> None:
-        rng = np.random.default_rng(0)
-        n_hit, n_draws = 0, 400
-        for _ in range(n_draws):
-            at = np.cumsum(rng.gamma(4.0, 0.025, 61))
-            rate = steady_rate(replace(COSTS, arrivals=[(float(second), 1) for second in at]), EXTENT)
-            n_hit += rate.low <= 10 <= rate.high
-        assert 0.88 <= n_hit / n_draws <= 0.99
-
-
 # From a table of Student's t.
 @pytest.mark.parametrize(("n_free", "expected"), [(3, 3.182), (5, 2.571), (9, 2.262), (30, 2.042), (10_000, 1.960)])
 def test_the_quantile_is_that_of_the_table(n_free: int, expected: float) -> None:
@@ -166,6 +99,14 @@ def test_a_forecast_survives_its_file(tmp_path: Path) -> None:
     for made in (predict(), predict(usd_per_hour=2.0)):
         path.write_text(made.to_json())
         assert Forecast.read(str(path)) == made
+
+
+def test_a_forecast_of_before_is_read_whose_actors_decoded(tmp_path: Path) -> None:
+    values = json.loads(predict().to_json())
+    for name in ("cpus_per_actor", "decode_threads", "n_elsewhere", "decode_in"):
+        del values["workers"][name]
+    (tmp_path / "plan.json").write_text(json.dumps(values))
+    assert Forecast.read(str(tmp_path / "plan.json")).workers.decode_in == "actor"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seconds": 3}', json.dumps({"stages": 1})])

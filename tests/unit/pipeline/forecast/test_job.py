@@ -62,17 +62,23 @@ def test_a_sample_is_labelled_by_all_actors_from_the_start() -> None:
     assert (pool.min_actors, fitted.min_actors, fitted.n_actors) == (1, 2, 2)
 
 
+def result(**seconds: list[float]) -> pa.Table:
+    """A result of 20 images in two batches, each with its seconds on its first row."""
+    given = {"decode_s": [0.0], "reader_s": [0.2, 0.2], "n_bytes": [100] * 20, "view_bytes": [12] * 20, **seconds}
+    return pa.table({name: values + [0] * (20 - len(values)) for name, values in given.items()})
+
+
 def test_the_first_result_counts_for_no_stage_since_a_model_does_much_only_once() -> None:
     assignment = SampleAssignment(None, n_images=70, seed=0)
     # Two batches of 10 images in each result.
     results = [[9.0, 1.0], [1.0, 2.0], [3.0, 2.0]]
-    tables = [
-        pa.table({"read_s": [0.1, 0.1] + [0.0] * 18, "decode_s": [0.0] * 20, "infer_s": infer_s + [0.0] * 18})
-        for infer_s in results
-    ]
+    tables = [result(read_s=[0.1, 0.1], infer_s=infer_s) for infer_s in results]
     for table in tables:
         assignment.on_rows(table)
     record = replace(job_record("r"), n_images=60, seconds_by_stage={"infer": 18.0, "write": 0.6})
     costs = sample_costs(record, assignment.results, [], looking_s=0.0)
     assert [n_images for _, n_images in costs.arrivals] == [20, 20, 20]
     assert costs.seconds_an_image == pytest.approx({"read": 0.01, "decode": 0.0, "infer": 8 / 40, "write": 0.01})
+    assert (costs.n_bytes, costs.view_bytes, costs.reader_s) == (100, 12, 0)
+    # A task of three CPUs holds all of them for an image.
+    assert sample_costs(record, assignment.results, [], 0.0, 3).reader_s == pytest.approx(3 * 0.02)

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import plan_pool
+from pipeline.dataflow.decode_place import Choice
 from pipeline.labelling import progress as progress_module
 from pipeline.labelling.assembly import WholeShard
 from pipeline.labelling.committing import Commit
@@ -111,6 +112,11 @@ class TestJobRecord:
         assert record.seconds_by_stage == {"read": 1.0, "decode": 2.0, "infer": 4.0, "write": 0.5}
         assert record.workers == {"actors": 1, "device": "cpu", "batch_size": 8}
         assert record.predicted_s == 1.235
+
+    def test_the_record_tells_where_images_are_decoded_and_why(self) -> None:
+        progress = Progress(decoding=Choice("read", "9 CPUs are free"))
+        workers = Tally().job_record(JOB, progress, "running").workers
+        assert (workers["decode_in"], workers["decode_reason"]) == ("read", "9 CPUs are free")
 
     def test_logins_in_the_command_and_in_the_error_are_concealed(self) -> None:
         record = Tally().job_record(JOB, Progress(), "failed", "cannot read https://me:secret@host/a.tar")

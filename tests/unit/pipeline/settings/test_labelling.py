@@ -25,6 +25,7 @@ DECIDING = {
     "dtype": "float16",
 }
 OTHERS = {
+    "decode_in": "read",
     "batch_size": 7,
     "actors": 2,
     "gpus_per_actor": 0.5,
@@ -92,6 +93,7 @@ class TestFromAFile:
             gpus_per_actor = 0.5
             limit = 9
             changed = "fail"
+            decode_in = "read"
             max_sample_bytes = 1000
             max_image_pixels = 10_000
             max_sample_s = 0.5

@@ -13,11 +13,20 @@ from typing import Any
 import pytest
 
 from model.folder import PREPROCESSOR_FILE
+from model.hub.options import HubOptions
 from pipeline.errors import ModelError, StoreError
 from pipeline.storage import model_cache as model_store
 from pipeline.storage.files import open_filesystem
-from pipeline.storage.model_cache import cache_folder, fetch_model, model_name, pin_model
+from pipeline.storage.model_cache import (
+    cache_folder,
+    fetch_model,
+    load_preprocessor,
+    load_tagger,
+    model_name,
+    pin_model,
+)
 from pipeline.store.store import check_run_name
+from tests.fixtures.recognizers.hub_folders import save_hub_folder
 from tests.fixtures.servers.fake_hub import FakeHub
 
 FILES = {
@@ -260,3 +269,10 @@ class TestPinning:
 def test_a_models_name_can_be_part_of_a_runs_name(model: str, name: str) -> None:
     assert model_name(model) == name
     check_run_name(f"{name}-0123456789ab")
+
+
+@pytest.mark.parametrize("kind", ["recognizer", pytest.param("llava", marks=pytest.mark.long)])
+def test_what_decodes_images_is_known_without_the_weights(kind: str, tiny_model: Path, tmp_path: Path) -> None:
+    hub = HubOptions(max_view_pixels=1234)
+    model = str(tiny_model if kind == "recognizer" else save_hub_folder(kind, tmp_path / kind))
+    assert load_preprocessor(model, hub) == load_tagger(model, "cpu", "float32", hub).preprocessor

@@ -1,0 +1,122 @@
+"""Batches whose images are decoded already, in the tasks that read them. They are cut where encoded ones are.
+
+An image travels as what the recognizer sees of it. The encoded bytes stay behind, with all that is to be known of them:
+their number, their hash, the picture's size, or the fault.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from model.preprocessing import allow_image_pixels
+from pipeline.dataflow.decoding import DecodedImage, DecodePool
+from pipeline.settings.limits import MAX_SAMPLE_BYTES
+from pipeline.sources.batches import BATCHES, SAMPLE, read_batches_or_failure
+from pipeline.sources.shard import Shard
+
+# Views differ in size where a model takes pictures of any shape, and an image may have several.
+VIEW = pa.struct([("height", pa.int32()), ("width", pa.int32()), ("pixels", pa.large_binary())])
+# What is told of an image, under the names that `DecodedImage` has for it.
+_TOLD = {
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "content_hash": pa.string(),
+    "error": pa.string(),
+    "message": pa.string(),
+    "is_flat": pa.bool_(),
+    "is_strange": pa.bool_(),
+    "n_bytes": pa.int64(),
+    "cpu_s": pa.float64(),
+}
+IMAGE = pa.struct([*_TOLD.items(), ("views", pa.list_(VIEW))])
+_KEPT = pa.struct([field for field in SAMPLE if field.name != "data"])
+# Rows of `BATCHES` with images in the place of encoded bytes, and the seconds that decoding took by the clock.
+DECODED_BATCHES = pa.schema(
+    [
+        *(pa.field("samples", pa.list_(_KEPT)) if field.name == "samples" else field for field in BATCHES),
+        pa.field("images", pa.list_(IMAGE)),
+        pa.field("decoding_s", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingRead:
+    """Reads a shard and decodes its images in threads: a `pipeline.dataflow.datasource.Read` for any node."""
+
+    decode_one: Callable[[bytes | None], DecodedImage]
+    n_threads: int
+    """Threads of each shard's task."""
+    limit_s: float
+    """Seconds that decoding one image may take."""
+    max_image_pixels: int
+    """Images that claim more pixels are rejected."""
+
+    def __call__(self, shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[pa.Table]:
+        """The shard's batches as rows of `DECODED_BATCHES`; a storage that fails is a last row with the `failure`."""
+        allow_image_pixels(self.max_image_pixels)
+        pool = DecodePool(self.decode_one, self.n_threads, self.limit_s)
+        for batch in read_batches_or_failure(shard, batch_size, max_sample_bytes):
+            yield _decode_batch(batch, pool)
+
+
+def read_images(images: pa.StructArray) -> list[DecodedImage]:
+    """The images of one batch; pixels are not copied out of Arrow."""
+    told = {name: images.field(name).to_pylist() for name in _TOLD}
+    views = images.field("views")
+    return [
+        DecodedImage(next(iter(_read_views(views[place].values)), None), **dict(zip(told, values, strict=True)))
+        for place, values in enumerate(zip(*told.values(), strict=True))
+    ]
+
+
+def _read_views(views: pa.StructArray) -> list[np.ndarray]:
+    shapes = zip(views.field("height").to_pylist(), views.field("width").to_pylist(), strict=True)
+    return [
+        np.frombuffer(pixels.as_buffer(), np.uint8).reshape(*shape, 3)
+        for pixels, shape in zip(views.field("pixels"), shapes, strict=True)
+    ]
+
+
+def _decode_batch(batch: pa.Table, pool: DecodePool) -> pa.Table:
+    """A row of `BATCHES` as one of `DECODED_BATCHES`."""
+    started = time.perf_counter()
+    (samples,) = batch.column("samples").chunks
+    images = pool.decode(samples.values.field("data").to_pylist())
+    kept = pa.StructArray.from_arrays([samples.values.field(name) for name in _KEPT.names], fields=list(_KEPT))
+    columns = {
+        **{name: batch.column(name) for name in BATCHES.names},
+        "samples": _as_one_row(kept),
+        "images": _as_one_row(_image_array(images)),
+        "decoding_s": [time.perf_counter() - started],
+    }
+    return pa.table([columns[name] for name in DECODED_BATCHES.names], schema=DECODED_BATCHES)
+
+
+def _as_one_row(values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+def _image_array(images: Sequence[DecodedImage]) -> pa.StructArray:
+    views = [[] if image.view is None else [image.view] for image in images]
+    offsets = pa.array(np.cumsum([0, *map(len, views)]), pa.int32())
+    arrays = [pa.array([getattr(image, name) for image in images], kind) for name, kind in _TOLD.items()]
+    of_images = pa.ListArray.from_arrays(offsets, _view_array([view for of_image in views for view in of_image]))
+    return pa.StructArray.from_arrays([*arrays, of_images], fields=list(IMAGE))
+
+
+def _view_array(views: Sequence[np.ndarray]) -> pa.StructArray:
+    pixels = np.concatenate([np.empty(0, np.uint8), *(view.ravel() for view in views)])
+    offsets = np.cumsum([0, *(view.size for view in views)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(pixels)]
+    arrays = [
+        pa.array([view.shape[0] for view in views], pa.int32()),
+        pa.array([view.shape[1] for view in views], pa.int32()),
+        pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(views), buffers),
+    ]
+    return pa.StructArray.from_arrays(arrays, fields=list(VIEW))
