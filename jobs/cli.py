@@ -41,6 +41,8 @@ _SHORT_HELP = {
     "recall": "Measure recall, precision and F1 of a run against its truth.",
     "report": "Make an HTML page about a run: images with their labels, charts.",
     "retry": "Try rejected samples again.",
+    "review": "Bring what people decided about labels back into a store.",
+    "sample": "Draw images of a run for people to review.",
     "score": "Score a list of names for a handful of images.",
     "sql": "Query a store in SQL.",
     "status": "Show what a store holds, and whether its numbers add up.",

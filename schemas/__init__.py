@@ -1,8 +1,9 @@
 """What lands on disk: one pyarrow schema per table, the json records, identities of samples."""
 
 from schemas.identity import content_hash, image_id
-from schemas.records import ComparisonSummary, JobRecord, JobSummary, ListRecord, LockRecord, RunRecord
+from schemas.records import ComparisonSummary, JobRecord, JobSummary, ListRecord, LockRecord, RunRecord, SampleRecord
 from schemas.tables import (
+    DRAWN,
     FORMER_IMAGES,
     IMAGES,
     LABELLED,
@@ -10,11 +11,14 @@ from schemas.tables import (
     LISTED,
     READABLE_VERSIONS,
     REJECTED,
+    REVIEWS,
     SCHEMA_VERSION,
     SPELLINGS,
+    VERDICTS,
 )
 
 __all__ = [
+    "DRAWN",
     "FORMER_IMAGES",
     "IMAGES",
     "LABELLED",
@@ -22,14 +26,17 @@ __all__ = [
     "LISTED",
     "READABLE_VERSIONS",
     "REJECTED",
+    "REVIEWS",
     "SCHEMA_VERSION",
     "SPELLINGS",
+    "VERDICTS",
     "ComparisonSummary",
     "JobRecord",
     "JobSummary",
     "ListRecord",
     "LockRecord",
     "RunRecord",
+    "SampleRecord",
     "content_hash",
     "image_id",
 ]

@@ -141,6 +141,27 @@ class ListRecord(_JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SampleRecord(_JsonRecord):
+    """`runs/<run>/samples/<sample>.json`: how images of a run were drawn for review."""
+
+    run: str
+    sample: str
+    """The way of drawing with a digest of all that decides which images are drawn: `random-1a2b3c4d`."""
+    created: str
+    """When it was drawn: UTC, ISO 8601."""
+    drawn_by: str
+    """random, uncertain, disagreement or rare."""
+    n: int
+    """How many images were asked for: the expected number, since each image is drawn by itself."""
+    n_drawn: int
+    n_images: int
+    """Labelled images of the run, of which they were drawn."""
+    seed: int
+    against: str = ""
+    """The other run, where images were drawn by disagreement."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LockRecord(_JsonRecord):
     """`runs/<run>/lock-<n>.json`: the job that holds the run. It goes with the job, or expires unrenewed."""
 

@@ -68,3 +68,27 @@ SPELLINGS = pa.schema(
         pa.field("vocabulary", pa.string(), nullable=False),
     ]
 )
+
+# Images that were drawn for review.
+DRAWN = pa.schema(
+    [
+        pa.field("sample", pa.string(), nullable=False),
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("probability", pa.float64(), nullable=False),
+    ]
+)
+
+# What people say of labels. Of the verdicts, `added` is a label that is true and was not shown.
+REVIEWS = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("reviewer", pa.string(), nullable=False),
+        pa.field("reviewed", pa.string()),
+    ]
+)
+VERDICTS = ("yes", "no", "unsure", "added")

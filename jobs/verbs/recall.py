@@ -14,7 +14,6 @@ from jobs.console.options import (
     labels_options,
     read_run_option,
     store_argument,
-    truth_option,
     vocabulary_option,
 )
 from jobs.console.output import print_rows
@@ -28,6 +27,8 @@ from pipeline.analysis.recall import (
     compare_meanings,
     compare_terms,
 )
+from pipeline.analysis.reviewed import analyse_reviews
+from pipeline.catalog.connection import Connection
 from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
@@ -45,7 +46,13 @@ _WORST_IMAGES = 50
 )
 @click.option("--match", type=click.Choice(["exact", "wider", "semantic", "paper"]), default="exact", show_default=True)
 @labels_options
-@truth_option
+@click.option(
+    "--truth",
+    type=click.Choice(["labels", "captions", "reviews"]),
+    default="labels",
+    show_default=True,
+    help="reviews: what people said of a sample.",
+)
 @click.option(
     "--by",
     type=click.Choice(["label", "shard", "image", "score"]),
@@ -58,7 +65,8 @@ _WORST_IMAGES = 50
 @click.option("--embedder", help="Folder of all-MiniLM-L6-v2.  [default: from the extra `semantic`]")
 @format_option("table", "csv", "json")
 def recall(store: str, ks: str, match: str, by: str | None, output: str, **options: Any) -> None:
-    """Compare the first k labels of STORE's images with their truth: given labels, or the nouns of captions.
+    """Compare the first k labels of STORE's images with their truth: given labels, or the nouns of captions, or what
+    people said of images that `tagstream sample` drew.
 
     --match says what a hit is: an equal name (exact), also a wider or narrower one in the vocabulary (wider), or a name
     of similar meaning (semantic). The paper's measure (paper) has no hits: it is the mean similarity to the nearest
@@ -80,6 +88,11 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
     numbers = _numbers(ks)
     vocabulary = read_vocabulary(options["vocabulary"])
     run = find_chosen_run(store, options["run"])
+    if options["truth"] == "reviews":
+        if by is not None or match != "exact":
+            raise click.UsageError("--truth reviews goes with --match exact, without --by")
+        _print_reviewed(open_store(store, vocabulary, labels=options["labels"]), run, numbers, output)
+        return
     analysis = analyse_run(open_store(store, vocabulary, labels=options["labels"]), run, options["truth"])
     if by in _LISTINGS:
         rows = _LISTINGS[by](analysis, max(numbers))
@@ -103,6 +116,27 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
     print_rows(columns, ([row[name] for name in columns] for row in rows), output)
     if by == "score":
         click.echo(f"\nexpected calibration error {calibration_error(rows):.4f}", err=output != "table")
+
+
+def _print_reviewed(connection: Connection, run: str, ks: list[int], output: str) -> None:
+    """The measures by what people said of the images of a sample."""
+    reviewed = analyse_reviews(connection, run)
+    rows = [
+        {"shard": None, "images": reviewed.n_reviewed, "k": k, "measure": measure, **asdict(estimate)}
+        for k, measures in reviewed.measure(ks).items()
+        for measure, estimate in measures.items()
+    ]
+    if output == "table":
+        latest = f", the latest of {reviewed.n_samples}" if reviewed.n_samples > 1 else ""
+        click.echo(
+            f"run {run}: {reviewed.n_reviewed:,} of {reviewed.n_drawn:,} images of the sample "
+            f"{reviewed.sample}{latest} were reviewed; the measures are those of all images of the run\n"
+        )
+        rows = _for_reading(rows)
+    else:
+        rows = [{"run": run, "truth": "reviews", "sample": reviewed.sample, **row} for row in rows]
+    columns = list(rows[0]) if rows else []
+    print_rows(columns, ([row[name] for name in columns] for row in rows), output)
 
 
 def _of_kinds(labels: LabelChoice) -> str:

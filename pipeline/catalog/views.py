@@ -26,10 +26,22 @@ from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.storage.files import full_url, is_local, open_filesystem, storage_errors
 from pipeline.store.layout import Layout
 from pipeline.store.ownership import is_compacted
+from pipeline.store.reviews import RunReviews
 from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store, no_store
 from pipeline.text import without_traceback
-from schemas import FORMER_IMAGES, IMAGES, LABELS, LISTED, SPELLINGS, JobRecord, RunRecord
+from schemas import (
+    DRAWN,
+    FORMER_IMAGES,
+    IMAGES,
+    LABELS,
+    LISTED,
+    REVIEWS,
+    SPELLINGS,
+    JobRecord,
+    RunRecord,
+    SampleRecord,
+)
 
 if TYPE_CHECKING:
     from pipeline.naming.thresholds import Thresholds
@@ -49,7 +61,7 @@ def open_store(
 ) -> Connection:
     """A DuckDB connection with views of the store and macros.
 
-    The views: images, labels, listed_labels, rejects, truth, runs, jobs, lists.
+    The views: images, labels, listed_labels, rejects, truth, runs, jobs, lists, samples, drawn, reviews.
 
     `labels` holds what the recognizer wrote of itself, or as the choice says the scores of a list of names, or both;
     its column `kind` tells which. `listed_labels` holds the scores of every list.
@@ -81,6 +93,7 @@ def open_store(
     try:
         with storage_errors(f"read the store {url}"):
             _create_file_views(connection, store, runs, root, chosen, shows_open=labels.shows_open)
+            _create_review_views(connection, store, runs, root)
     except duckdb.Error as error:
         reason = without_traceback(str(error)).strip().splitlines()[0]
         raise StoreError(f"the store {url} cannot be read: {reason}") from error
@@ -183,6 +196,15 @@ def _create_file_views(
     connection.execute(read_sql("images"))
 
 
+def _create_review_views(connection: Connection, store: Store, runs: Sequence[str], root: str) -> None:
+    """Views of the images that were drawn for review, and of what people say of them."""
+    layout = Layout(_as_pattern(root))
+    drawn = [layout.run(run).drawn_file(name) for run in runs for name in RunReviews(store.run(run)).drawn_files()]
+    reviews = [layout.run(run).reviews_file(name) for run in runs for name in RunReviews(store.run(run)).review_files()]
+    for view, paths, schema in (("drawn", drawn, DRAWN), ("stored_reviews", reviews, REVIEWS)):
+        _create_file_view(connection, view, paths, schema, ("run",), superseded=False)
+
+
 def _create_file_view(
     connection: Connection,
     view: str,
@@ -220,7 +242,9 @@ def _create_records(connection: Connection, store: Store, names: Sequence[str]) 
     """Tables of the json records; their nested objects are structs."""
     runs = [record for name in names if (record := store.run(name).read_record()) is not None]
     jobs = [job for run in runs for job in store.run(run.run).read_jobs()]
-    for name, kind, records in (("runs", RunRecord, runs), ("jobs", JobRecord, jobs)):
+    samples = [sample for run in runs for sample in RunReviews(store.run(run.run)).samples()]
+    tables = (("runs", RunRecord, runs), ("jobs", JobRecord, jobs), ("samples", SampleRecord, samples))
+    for name, kind, records in tables:
         types = {field.name: _RECORD_TYPES.get(str(field.type)) for field in fields(kind)}
         if records:
             lines = "\n".join(json.dumps(asdict(record)) for record in records).encode()

@@ -3,10 +3,13 @@
 STORE/runs/<run>/run.json                   what the run is made of
 STORE/runs/<run>/jobs/<utc-time>.json       one record a job
 STORE/runs/<run>/lists/<list>.json         a list of names whose scores the run keeps
+STORE/runs/<run>/samples/<sample>.json      how images were drawn for review (`pipeline.store.reviews`)
 STORE/runs/<run>/lock-<n>.json              while a job holds the run (`pipeline.store.lock`)
 STORE/labels/run=<run>/<shard>.parquet
 STORE/images/run=<run>/<shard>.parquet      its existence is the shard's commit
 STORE/listed/run=<run>/list=<list>/<shard>.parquet   scores of a list of names (`pipeline.store.lists`)
+STORE/drawn/run=<run>/<sample>.parquet      the images of a sample
+STORE/reviews/run=<run>/<digest>.parquet    what people say of labels, a file an import
 STORE/spellings/run=<run>/<file>.parquet    the distinct labels of a compacted file, named
 STORE/embeddings/<model>.parquet            meanings of names, by the digest of the model that gave them
 
@@ -97,6 +100,33 @@ class RunLayout:
     def listed(self, version: str, name: str) -> str:
         """A file of listed labels. Its name says of which shards and generations, not which file of images has them."""
         return f"{self.listed_folder(version)}/{name}"
+
+    @property
+    def samples(self) -> str:
+        """The folder of the records of the run's samples."""
+        return f"{self.records}/samples"
+
+    def sample_record(self, sample: str) -> str:
+        """The record of a sample."""
+        return f"{self.samples}/{sample}.json"
+
+    @property
+    def all_drawn(self) -> str:
+        """The folder with a file for each sample's images."""
+        return f"{self.root}/drawn/run={self.run}"
+
+    def drawn_file(self, name: str) -> str:
+        """The images of a sample."""
+        return f"{self.all_drawn}/{name}"
+
+    @property
+    def all_reviews(self) -> str:
+        """The folder with a file for each import of reviews."""
+        return f"{self.root}/reviews/run={self.run}"
+
+    def reviews_file(self, name: str) -> str:
+        """An import of reviews."""
+        return f"{self.all_reviews}/{name}"
 
     def lock(self, number: int) -> str:
         return f"{self.records}/lock-{number}.json"

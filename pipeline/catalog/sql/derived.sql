@@ -42,3 +42,8 @@ WHERE status = 'rejected';
 CREATE VIEW truth AS
 SELECT *, name_of(label) AS name
 FROM (SELECT run, image_id, shard, index, key, unnest(truth) AS label FROM images WHERE truth IS NOT NULL);
+
+-- One row what a person says of a label of an image.
+CREATE VIEW reviews AS
+SELECT *, name_of(label) AS name
+FROM stored_reviews;

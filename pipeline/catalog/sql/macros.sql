@@ -77,3 +77,30 @@ SELECT run, count(*) AS images, avg(recall) AS recall, avg(hit) AS hit
 FROM per_image
 GROUP BY run
 ORDER BY run;
+
+-- Of each two reviewers of a run: the names that both judged, the share on which they agree, and how far that is above
+-- what chance would give (Cohen's kappa; 1 is all, 0 is chance).
+CREATE MACRO review_agreement(of_run) AS TABLE
+WITH
+verdicts AS (
+    SELECT reviewer, image_id, name, max(verdict <> 'no')::INT AS is_true
+    FROM reviews
+    WHERE run = of_run AND verdict <> 'unsure' AND name IS NOT NULL
+    GROUP BY reviewer, image_id, name
+),
+pairs AS (
+    SELECT
+        a.reviewer AS reviewer_a,
+        b.reviewer AS reviewer_b,
+        count(*) AS names,
+        avg((a.is_true = b.is_true)::INT) AS agreement,
+        avg(a.is_true) * avg(b.is_true) + (1 - avg(a.is_true)) * (1 - avg(b.is_true)) AS by_chance
+    FROM verdicts AS a JOIN verdicts AS b USING (image_id, name)
+    WHERE a.reviewer < b.reviewer
+    GROUP BY ALL
+)
+SELECT
+    reviewer_a, reviewer_b, names, agreement,
+    CASE WHEN by_chance < 1 THEN (agreement - by_chance) / (1 - by_chance) END AS kappa
+FROM pairs
+ORDER BY reviewer_a, reviewer_b;

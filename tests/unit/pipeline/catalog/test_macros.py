@@ -249,7 +249,8 @@ def relations() -> list[tuple[list[str], list[str], list[str]]]:
 
 def source_of(file: str) -> str:
     """The text of a file that the page names, without comments of SQL."""
-    folders = [SQL_FOLDER] if file.endswith(".sql") else [SQL_FOLDER.parent, SQL_FOLDER.parents[1] / "analysis"]
+    rooms = [SQL_FOLDER.parents[1] / room for room in ("catalog", "analysis", "reviews")]
+    folders = [SQL_FOLDER] if file.endswith(".sql") else rooms
     (path,) = (folder / file for folder in folders if (folder / file).is_file())
     return re.sub(r"--.*", "", path.read_text())
 

@@ -1,0 +1,46 @@
+"""`tagstream review import`: brings what people decided back into the store."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+import click
+
+from jobs.console.options import read_run_option, store_argument
+from jobs.console.paste import to_paste
+from pipeline.reviews.files import TOOLS
+from pipeline.reviews.job import import_reviews
+
+
+@click.group
+def review() -> None:
+    """Bring what people decided about labels back into a store.
+
+    \b
+    tagstream review import STORE review/review.csv --from csv
+    """
+
+
+@review.command("import")
+@store_argument
+@click.argument("file")
+@click.option("--from", "tool", required=True, type=click.Choice(TOOLS))
+@click.option("--reviewer", help="Who reviewed, where the file does not say it.  [default: the user's name]")
+@read_run_option
+def import_file(store: str, file: str, tool: Any, reviewer: str | None, run: str | None) -> None:
+    """Add the decisions of FILE to a run of STORE: yes, no or unsure for labels, and labels that were missing.
+
+    Nothing is overwritten: a second reviewer's decisions stand beside the first's, and the same file twice is there
+    once. In SQL they are the view `reviews`; `review_agreement(run)` compares reviewers.
+
+    \b
+    tagstream review import STORE review/review.csv --from csv --reviewer ada
+    tagstream review import STORE export.json --from label-studio
+    """
+    chosen, n_decisions, is_new = import_reviews(store, run, file, tool, reviewer or getpass.getuser())
+    if is_new:
+        click.echo(f"Added {n_decisions:,} decisions to run {chosen}")
+    else:
+        click.echo(f"Nothing to add: run {chosen} has these {n_decisions:,} decisions already")
+    click.echo("next: " + to_paste("recall", store, "--run", chosen, "--truth", "reviews"))

@@ -1,0 +1,6 @@
+-- The images that were reviewed as those that are judged, and what is true of them.
+CREATE OR REPLACE TEMP TABLE judged AS
+SELECT DISTINCT image_id FROM reviewed_names;
+
+CREATE OR REPLACE TEMP TABLE true_labels AS
+SELECT image_id, NULL::VARCHAR AS shard, name AS label FROM reviewed_names WHERE is_true;

@@ -1,0 +1,96 @@
+"""From a run to a folder with images to review, and from what people say of them back into the store."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.catalog.views import open_store
+from pipeline.errors import TagstreamError
+from pipeline.export.job import Export, ExportRequest, Format
+from pipeline.export.selection import Selection
+from pipeline.naming.vocabulary import Vocabulary
+from pipeline.reviews.drawing import Draw, draw_images
+from pipeline.reviews.files import COLUMNS, ReviewTool, read_reviews
+from pipeline.store.reviews import RunReviews
+from pipeline.store.run_choice import choose_run
+from pipeline.store.store import Store
+from schemas import SampleRecord
+
+REVIEW_FILE = "review.csv"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleRequest:
+    """One invocation of `tagstream sample`."""
+
+    store: str
+    run: str
+    draw: Draw
+    to: ReviewTool
+    out: str
+    vocabulary: Vocabulary
+    images: bool = True
+    """Copy the encoded images too."""
+
+
+def sample_for_review(request: SampleRequest) -> tuple[SampleRecord, Export]:
+    """Draws images, writes them for a tool, and keeps the sample in the store.
+
+    Raises TagstreamError where nothing can be drawn or written; the store is as before then.
+    """
+    connection = open_store(request.store, request.vocabulary)
+    record, drawn = draw_images(connection, request.run, request.draw)
+    ids = ", ".join(str(image_id) for image_id in drawn.column("image_id").to_pylist())
+    form: Format = request.to
+    export = Export(
+        ExportRequest(
+            store=request.store,
+            to=form,
+            out=request.out,
+            run=request.run,
+            selection=Selection(where=f"image_id IN ({ids})"),
+            vocabulary=request.vocabulary,
+            images=request.images,
+        )
+    )
+    export.write()
+    if request.to == "csv":
+        _write_review_file(Path(request.out))
+    RunReviews(Store(request.store).run(request.run)).add_sample(record, drawn)
+    return record, export
+
+
+def _write_review_file(folder: Path) -> None:
+    """Beside the exported tables the one that a person fills in: a row a label, in the order of images and ranks."""
+    with (folder / "images.csv").open(encoding="utf-8", newline="") as file:
+        files = {row["image_id"]: row["file"] for row in csv.DictReader(file)}
+    with (
+        (folder / "labels.csv").open(encoding="utf-8", newline="") as file,
+        (folder / REVIEW_FILE).open("w", encoding="utf-8", newline="") as review,
+    ):
+        rows = csv.DictWriter(review, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
+        rows.writeheader()
+        for row in csv.DictReader(file):
+            rows.writerow({**row, "file": files[row["image_id"]]})
+
+
+def import_reviews(store: str, run: str | None, path: str, tool: ReviewTool, reviewer: str) -> tuple[str, int, bool]:
+    """Adds what people decided to a run; returns the run, the number of decisions, and whether they are new.
+
+    Raises TagstreamError where the file is no such file, or speaks of an image that the run has not.
+    """
+    reviews = read_reviews(path, tool, reviewer)
+    chosen = choose_run(Store(store), run).run
+    connection = open_store(store, run=chosen)
+    asked = {"image_ids": sorted(set(reviews.column("image_id").to_pylist()))}
+    ((n_known,),) = connection.execute(
+        "SELECT count(DISTINCT image_id) FROM images WHERE image_id IN (SELECT unnest($image_ids))", asked
+    ).fetchall()
+    if n_foreign := len(asked["image_ids"]) - n_known:
+        raise TagstreamError(
+            f"{n_foreign:,} of {len(asked['image_ids']):,} reviewed images in {path} are none of run {chosen}; name "
+            "the run that they were drawn from with --run"
+        )
+    return chosen, reviews.num_rows, RunReviews(Store(store).run(chosen)).add_reviews(reviews)

@@ -1,0 +1,88 @@
+"""Samples of a run that were drawn for review, and the reviews of its images.
+
+Both are only ever added. A sample of one name, and an import of reviews of one content, is there once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+
+from pipeline.errors import StoreError
+from pipeline.storage.files import read_if_exists, storage_errors, write_whole
+from pipeline.store.ownership import SUFFIX
+from pipeline.store.parquet_file import describe_file, encode_file
+from pipeline.store.run import Run
+from pipeline.text import one_line
+from schemas import DRAWN, REVIEWS, SampleRecord
+
+
+class RunReviews:
+    """The samples and reviews of a run, whether it has any or not."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def add_sample(self, record: SampleRecord, drawn: pa.Table) -> bool:
+        """Keeps a sample: its images first, its record last. False where the run has it already.
+
+        Args:
+            drawn: rows of `schemas.DRAWN`.
+        """
+        filesystem, layout = self._run.filesystem, self._run.layout
+        content = encode_file(drawn.cast(DRAWN), describe_file({"sample": record.sample}))
+        with storage_errors(f"write to the store {self._run.store_url}"):
+            write_whole(filesystem, layout.drawn_file(f"{record.sample}{SUFFIX}"), content, if_absent=True)
+            return write_whole(
+                filesystem, layout.sample_record(record.sample), record.to_json().encode(), if_absent=True
+            )
+
+    def samples(self) -> list[SampleRecord]:
+        """Records of the samples, the oldest first."""
+        filesystem, layout = self._run.filesystem, self._run.layout
+        records = []
+        with storage_errors(f"read the samples of run {self._run.name} in the store {self._run.store_url}"):
+            for path in self._list(layout.samples, ".json"):
+                content = read_if_exists(filesystem, path)
+                try:
+                    records += [] if content is None else [SampleRecord.from_json(content)]
+                except (ValueError, TypeError) as error:
+                    raise StoreError(f"{path} is damaged: {one_line(error)}; delete it, and draw anew") from error
+        return sorted(records, key=lambda record: (record.created, record.sample))
+
+    def add_reviews(self, reviews: pa.Table) -> bool:
+        """Keeps reviews. False where the same ones were imported before.
+
+        Args:
+            reviews: rows of `schemas.REVIEWS`.
+        """
+        rows = reviews.cast(REVIEWS).sort_by([(name, "ascending") for name in REVIEWS.names])
+        digest = hashlib.sha256(str(rows.to_pylist()).encode()).hexdigest()[:16]
+        with storage_errors(f"write to the store {self._run.store_url}"):
+            return write_whole(
+                self._run.filesystem,
+                self._run.layout.reviews_file(f"{digest}{SUFFIX}"),
+                encode_file(rows, describe_file({})),
+                if_absent=True,
+            )
+
+    def drawn_files(self) -> list[str]:
+        """Names of the files with the images of the samples."""
+        known = {f"{record.sample}{SUFFIX}" for record in self.samples()}
+        return [name for name in self._names(self._run.layout.all_drawn) if name in known]
+
+    def review_files(self) -> list[str]:
+        """Names of the files of reviews."""
+        return self._names(self._run.layout.all_reviews)
+
+    def _names(self, folder: str) -> list[str]:
+        with storage_errors(f"read the store {self._run.store_url}"):
+            return [path.rsplit("/", 1)[-1] for path in self._list(folder, SUFFIX)]
+
+    def _list(self, folder: str, suffix: str) -> list[str]:
+        try:
+            paths = self._run.filesystem.ls(folder, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path for path in paths if path.endswith(suffix) and "/." not in path)

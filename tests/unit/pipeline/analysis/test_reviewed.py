@@ -1,0 +1,156 @@
+"""What reviews of drawn images say of all images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.analysis.reviewed import ReviewedCounts, ReviewedRun, _measures, analyse_reviews, estimate_reviewed
+from pipeline.catalog.views import open_store
+from pipeline.errors import TagstreamError
+from pipeline.store.reviews import RunReviews
+from pipeline.store.store import Store
+from schemas import DRAWN, REVIEWS, SampleRecord, image_id
+from tests.fixtures.stored.tables import commit_judged, run_record
+
+RUN = "run-1"
+IMAGES = [
+    {"labels": ["dogs", "cat", "tree"]},
+    {"labels": ["bus", "tie"]},
+    {"labels": ["owl"]},
+    {"labels": []},
+]
+
+
+def counts(probability: list[float], *columns: list[int]) -> ReviewedCounts:
+    return ReviewedCounts(np.array(probability), *(np.array(column, np.float64) for column in columns))
+
+
+def test_where_all_images_are_reviewed_the_measures_are_those_of_plain_counting_without_doubt() -> None:
+    estimates = estimate_reviewed(counts([1, 1, 1], [2, 1, 0], [3, 2, 0], [1, 1, 0]))
+    expected = {
+        "recall_macro": (1 / 2 + 1) / 2,
+        "precision_macro": (1 / 3 + 1 / 2) / 2,
+        "recall_micro": 2 / 3,
+        "precision_micro": 2 / 5,
+        "f1_micro": 2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5),
+        "hit": 1.0,
+    }
+    assert {name: estimate.value for name, estimate in estimates.items()} == pytest.approx(expected)
+    assert all(estimate.low == estimate.high == estimate.value for estimate in estimates.values())
+
+
+def test_an_image_counts_for_as_many_as_it_was_unlikely_to_be_drawn() -> None:
+    estimates = estimate_reviewed(counts([0.5, 0.1], [1, 1], [1, 1], [1, 0]))
+    assert estimates["precision_micro"].value == pytest.approx(2 / (2 + 10))
+    assert estimates["hit"].value == pytest.approx(2 / 12)
+
+
+def test_a_measure_of_nothing_is_left_out() -> None:
+    assert set(estimate_reviewed(counts([0.5], [2], [0], [0]))) == {"recall_macro", "recall_micro"}
+
+
+def test_sums_scatter_in_resamples_as_drawing_again_would_let_them() -> None:
+    """The variance of a Horvitz-Thompson sum under Poisson sampling, known in closed form, from what was drawn."""
+    rng = np.random.default_rng(0)
+    probability_I, hits_I = rng.uniform(0.05, 0.9, 400), rng.integers(0, 4, 400).astype(float)
+    # Of hits among a number that is the same for all images: the share's scatter is the sum's.
+    known_I = np.zeros(400)
+    expected = np.sqrt(np.sum((1 - probability_I) / probability_I**2 * hits_I**2))
+    factor_RI = rng.poisson(1.0, (4000, 400)) - 1.0
+    sums_R = ((1 + factor_RI * np.sqrt(1 - probability_I)) / probability_I) @ hits_I
+    assert sums_R.std() == pytest.approx(expected, rel=0.05)
+    assert sums_R.mean() == pytest.approx(np.sum(hits_I / probability_I), rel=0.02)
+    assert not known_I.any()
+
+
+@pytest.mark.long
+def test_intervals_hold_what_all_images_give_in_about_95_of_100_draws() -> None:
+    rng = np.random.default_rng(3)
+    n_images = 20_000
+    n_truth_I, n_listed_I = rng.integers(1, 6, n_images), rng.integers(1, 6, n_images)
+    n_hits_I = rng.binomial(np.minimum(n_truth_I, n_listed_I), 0.6)
+    size_I = 0.5 / n_images + 0.5 * (shares := rng.lognormal(0, 1.5, n_images)) / shares.sum()
+    probability_I = np.minimum(1, 500 * size_I)
+    columns = [column.astype(np.float64) for column in (n_truth_I, n_listed_I, n_hits_I)]
+    whole = _measures(ReviewedCounts(np.ones(n_images), *columns), np.ones((1, n_images)))
+    n_held, values = 0, []
+    for _ in range(300):
+        drawn_I = rng.random(n_images) < probability_I
+        found = estimate_reviewed(ReviewedCounts(probability_I[drawn_I], *(column[drawn_I] for column in columns)))
+        n_held += found["recall_micro"].low <= whole["recall_micro"][0] <= found["recall_micro"].high
+        values.append(found["recall_micro"].value)
+    # 300 draws: three standard deviations of what 95 % intervals give.
+    assert 0.91 <= n_held / 300 <= 0.985
+    assert np.mean(values) == pytest.approx(whole["recall_micro"][0], rel=0.01)
+
+
+class TestStore:
+    """Reviews in a store."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        store = Store(str(tmp_path / "store"))
+        store.create_run(run_record(RUN))
+        commit_judged(store, RUN, {"a": IMAGES})
+        return store
+
+    def reviewed(self, store: Store, *reviews: tuple[int, str, str, str]) -> ReviewedRun:
+        """Draws the first three images, and adds rows of place, label, verdict, reviewer."""
+        rows = [
+            {
+                "sample": "random-1",
+                "image_id": image_id("a", str(place)),
+                "shard": "a",
+                "index": place,
+                "key": str(place),
+            }
+            | {"probability": 0.5}
+            for place in range(3)
+        ]
+        record = SampleRecord(
+            run=RUN, sample="random-1", created="2026-01-01", drawn_by="random", n=2, n_drawn=3, n_images=4, seed=0
+        )
+        kept = RunReviews(store.run(RUN))
+        assert kept.add_sample(record, pa.Table.from_pylist(rows, DRAWN)) is True
+        added = [
+            {"image_id": image_id("a", str(place)), "label": label, "verdict": verdict, "reviewer": reviewer}
+            for place, label, verdict, reviewer in reviews
+        ]
+        if added:
+            assert kept.add_reviews(pa.Table.from_pylist(added, REVIEWS)) is True
+            assert kept.add_reviews(pa.Table.from_pylist(added[::-1], REVIEWS)) is False
+        return analyse_reviews(open_store(store.url), RUN)
+
+    def test_judged_labels_among_the_first_k_are_right_or_wrong_under_their_names(self, store: Store) -> None:
+        run = self.reviewed(
+            store,
+            (0, "dog", "yes", "ada"),
+            (0, "tree", "no", "ada"),
+            (0, "fox", "added", "ada"),
+            (1, "bus", "no", "ada"),
+            (3, "owl", "yes", "ada"),
+        )
+        assert (run.sample, run.n_reviewed, run.n_drawn, run.n_samples) == ("random-1", 2, 3, 1)
+        measures = run.measure([1, 3])
+        assert measures[1]["precision_micro"].value == pytest.approx(1 / 2)
+        assert measures[3]["precision_micro"].value == pytest.approx(1 / 3)
+        assert measures[3]["recall_micro"].value == pytest.approx(1 / 2)
+
+    def test_of_several_reviewers_the_majority_counts_and_a_tie_is_no_judgement(self, store: Store) -> None:
+        run = self.reviewed(
+            store,
+            *((0, "dog", verdict, name) for verdict, name in (("no", "ada"), ("yes", "bob"), ("yes", "cyd"))),
+            *((0, "cat", verdict, name) for verdict, name in (("no", "ada"), ("yes", "bob"))),
+            (0, "tree", "unsure", "ada"),
+        )
+        assert run.measure([3])[3]["precision_micro"].value == 1
+        (row,) = run.connection.sql("FROM review_agreement('run-1') WHERE reviewer_b = 'bob'").fetchall()
+        assert row[:4] == ("ada", "bob", 2, 0.0)
+
+    def test_without_a_reviewed_image_of_a_sample_it_says_what_to_do(self, store: Store) -> None:
+        with pytest.raises(TagstreamError, match="draw some with `tagstream sample`"):
+            self.reviewed(store)

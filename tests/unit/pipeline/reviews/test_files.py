@@ -1,0 +1,92 @@
+"""Reviews as tools write them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import TagstreamError
+from pipeline.reviews.files import ReviewTool, read_reviews
+
+
+def read(path: Path, tool: ReviewTool) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in read_reviews(str(path), tool, "someone").to_pylist()]
+
+
+def test_a_csv_has_verdicts_and_rows_without_rank_are_what_was_missing(tmp_path: Path) -> None:
+    path = tmp_path / "review.csv"
+    path.write_text(
+        "\ufeffimage_id,name,rank,verdict,reviewer,reviewed\n-5,dog,1, YES ,ada,2026-11-27\n-5,cat,2,no,,\n"
+        "-5,bus,3,,,\n-5,tree,4,unsure,,\n-5,owl,,yes,,\n"
+    )
+    assert read(path, "csv") == [
+        (-5, "dog", "yes", "ada", "2026-11-27"),
+        (-5, "cat", "no", "someone", None),
+        (-5, "tree", "unsure", "someone", None),
+        (-5, "owl", "added", "someone", None),
+    ]
+
+
+def test_a_csv_without_the_column_rank_has_verdicts_on_what_was_shown(tmp_path: Path) -> None:
+    path = tmp_path / "review.csv"
+    path.write_text("image_id,name,verdict\n7,dog,yes\n")
+    assert read(path, "csv") == [(7, "dog", "yes", "someone", None)]
+
+
+def test_what_an_annotation_of_label_studio_leaves_out_is_not_true(tmp_path: Path) -> None:
+    path = tmp_path / "export.json"
+    annotation = {
+        "completed_by": {"id": 3, "email": "ada@example.org"},
+        "updated_at": "2026-11-27T10:00:00Z",
+        "result": [{"type": "choices", "value": {"choices": ["dog", "owl"]}}],
+    }
+    skipped, given = {"was_cancelled": True, "result": []}, {"ground_truth": True, "result": []}
+    data = {"image_id": "9007199254740993", "labels": [{"name": "dog"}, {"name": "cat"}]}
+    path.write_text(json.dumps([{"data": data, "annotations": [annotation, skipped, given]}, {"data": data}]))
+    person = ("ada@example.org", "2026-11-27T10:00:00Z")
+    assert read(path, "label-studio") == [
+        (9007199254740993, "dog", "yes", *person),
+        (9007199254740993, "cat", "no", *person),
+        (9007199254740993, "owl", "added", *person),
+    ]
+
+
+def test_tags_of_fiftyone_are_verdicts(tmp_path: Path) -> None:
+    predictions = {
+        "classifications": [{"label": "dog", "tags": ["yes"]}, {"label": "cat", "tags": ["no", "x"]}, {"label": "bus"}]
+    }
+    sample = {"image_id": "5", "predictions": predictions, "added": {"classifications": [{"label": "owl"}]}}
+    (tmp_path / "samples.json").write_text(json.dumps({"samples": [sample, {"image_id": "6"}]}))
+    expected = [
+        (5, "dog", "yes", "someone", None),
+        (5, "cat", "no", "someone", None),
+        (5, "owl", "added", "someone", None),
+    ]
+    assert read(tmp_path, "fiftyone") == read(tmp_path / "samples.json", "fiftyone") == expected
+
+
+@pytest.mark.parametrize(
+    ("tool", "content", "reason"),
+    [
+        ("csv", "image_id,name\n1,dog\n", "no csv file of reviews: the columns verdict are missing"),
+        (
+            "csv",
+            "image_id,name,verdict\n1,dog,maybe\n",
+            "the verdict of dog on image 1 is 'maybe'; expected one of yes",
+        ),
+        ("csv", "image_id,name,verdict\n1,,yes\n", "a verdict on image 1 has no name"),
+        ("csv", "image_id,name,verdict\nx,dog,yes\n", "invalid literal"),
+        ("csv", "image_id,name,verdict\n1,dog,\n", "has no decision"),
+        ("label-studio", "{}", "has no decision"),
+        ("label-studio", "nonsense", "is no label-studio file"),
+        ("label-studio", "[{}]", "is no label-studio file"),
+        ("fiftyone", "[]", "is no fiftyone file"),
+    ],
+)
+def test_a_file_that_cannot_be_understood_says_why(tmp_path: Path, tool: ReviewTool, content: str, reason: str) -> None:
+    (tmp_path / "file").write_text(content)
+    with pytest.raises(TagstreamError, match=reason):
+        read(tmp_path / "file", tool)
