@@ -5,6 +5,7 @@ Names are imported when they are first used: torch and transformers take seconds
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,13 @@ __all__ = [
     "RecognizerConfig",
     "RecognizerModel",
 ]
+
+# On CPUs the threads of torch wait for each other after every operation. By default they spin for milliseconds; where
+# others need the CPUs too, that is time which the one they wait for would have needed: the demo's images took 26 s
+# instead of 1. Spinning for some microseconds costs a quiet machine 8 % with so small a model, and none with a large
+# one (tests/benchmarks/results/start-up-cpu.md). GNU's OpenMP reads this when torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _MODULES = {
     "ExplainedLabel": "model.explanation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,22 @@ def in_background(name: str, work: Callable[[threading.Event], None]) -> Iterato
     finally:
         is_over.set()
         thread.join()
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Keeps Python's garbage collector away while the context lasts.
+
+    What torch and transformers make of objects when they are imported stays. To look at them again and again takes 0.7
+    of 4 s.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def abandon_threads() -> None:

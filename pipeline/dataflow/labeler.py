@@ -22,6 +22,7 @@ from model.hub.options import HubOptions
 from model.part_clock import PartClock
 from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
+from pipeline.background import without_collector
 from pipeline.dataflow.batch_size import Trial, search_batch_size
 from pipeline.dataflow.decoded_batches import DecodingRead, read_images
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
@@ -107,7 +108,8 @@ class Labeler:
     def __init__(self, config: LabelerConfig) -> None:
         self.config = config
         self._device = DeviceThread()
-        self.recognizer = self._device.run(None, self.load_recognizer, config)
+        with without_collector():
+            self.recognizer = self._device.run(None, self.load_recognizer, config)
         self._transfers = _transfers(config.device)
         allow_image_pixels(config.max_image_pixels)
         self.preprocessor = _fitted(self.recognizer.preprocessor, config)

@@ -1,12 +1,13 @@
-"""Work in a thread that lasts as long as a context."""
+"""What goes on beside a program: threads that last as long as a context, the collector."""
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
 
-from pipeline.background import in_background
+from pipeline.background import in_background, without_collector
 
 
 def test_the_work_runs_while_the_context_lasts_and_has_returned_behind_it() -> None:
@@ -34,3 +35,12 @@ def test_work_that_has_returned_before_is_not_waited_for() -> None:
     returned = threading.Event()
     with in_background("beside", lambda _: returned.set()):
         assert returned.wait(10)
+
+
+def test_the_collector_is_away_for_the_context_and_stays_away_where_it_was_before() -> None:
+    with without_collector():
+        assert not gc.isenabled()
+        with without_collector():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
