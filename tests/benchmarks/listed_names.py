@@ -57,14 +57,14 @@ def main() -> None:
 
 
 def pixels_of(recognizer: Recognizer, scenes: Sequence[Scene]) -> torch.Tensor:
-    return recognizer.pixel_values([recognizer.preprocessor.view(scene.jpeg) for scene in scenes])
+    return recognizer.prepare([recognizer.preprocessor.view(scene.jpeg) for scene in scenes])
 
 
 def compare_with_naive(recognizer: Recognizer, pixels_B3HW: torch.Tensor) -> list[str]:
     """Seconds of the trie and of a pass of prefix and name for each name, and how far their scores are apart."""
     names = sorted(pictogram_names())[:_N_COMPARED]
     listed = recognizer.list_names([[name] for name in names], len(pixels_B3HW))
-    trie_s, (scores_BN,) = timed(lambda: recognizer.score_pixels(pixels_B3HW, [listed]), 3)
+    trie_s, (scores_BN,) = timed(lambda: recognizer.score_prepared(pixels_B3HW, [listed]), 3)
     naive_s, expected_BN = timed(lambda: score_naively(recognizer, pixels_B3HW, names), 1)
     difference_BN = (scores_BN - expected_BN).abs()
     largest = float((difference_BN / expected_BN.abs()).max())
@@ -118,7 +118,7 @@ def measure_recall(recognizer: Recognizer, scenes: Sequence[Scene]) -> list[list
     found: dict[str, list[list[str]]] = {"listed": [], "open k = 20, filtered": [], "open k = 50, filtered": []}
     for start in range(0, len(scenes), _BATCH):
         batch = pixels_of(recognizer, scenes[start : start + _BATCH])
-        (scores,) = recognizer.score_pixels(batch, [listed])
+        (scores,) = recognizer.score_prepared(batch, [listed])
         found["listed"] += [[names[place] for place in keeps.best(image)] for image in scores.numpy()]
         for top_k in (20, 50):
             labels = recognizer.label_pixels(batch, top_k)

@@ -110,7 +110,21 @@ def test_the_benchmark_of_questions_finds_the_same_answers_before_and_after_comp
     assert all(row[-1] for row in rows)
 
 
-@pytest.mark.skipif(not FONT.is_file(), reason="the font Noto Color Emoji is not installed")
+needs_font = pytest.mark.skipif(not FONT.is_file(), reason="the font Noto Color Emoji is not installed")
+
+
+@needs_font
+def test_the_benchmark_of_listed_names_sets_their_recall_beside_that_of_open_labels():
+    finished = run_script("listed_names", "--images", "2", "--scenes", "40", timeout_s=280)
+    assert finished.returncode == 0, finished.stderr
+    assert [row[0] for row in table_rows(finished.stdout)[-3:]] == [
+        "listed",
+        "open k = 20, filtered",
+        "open k = 50, filtered",
+    ]
+
+
+@needs_font
 def test_the_benchmark_of_image_tokens_has_a_row_for_each_number_and_model(tmp_path):
     tuned = shutil.copytree(resolve_folder("demo"), tmp_path / "tuned")
     options = ["--small", "--scenes", "32", "--repeats", "1", "--tuned", str(tuned)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tarfile
 from functools import partial
@@ -213,6 +214,20 @@ class TestLabels:
         prefix = patchy.module.prefill_image_tokens(patchy.module.encode_images(pixels), 5)
         assert prefix.cache.n_tokens == 5 + len(patchy.config.prompt_ids)
         assert NxtpBranches(patchy.module, prefix).first_logits_BV.shape[0] == 3
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_probabilities_are_near_those_of_the_same_weights_in_float32(
+        self, build_recognizer, pixels, dtype
+    ):
+        halved = build_recognizer(image_size=56, dtype=dtype)
+        whole = Recognizer(copy.deepcopy(halved.module).float(), halved.preprocessor, halved.tokenizer)
+        got, expected = (
+            {label.token_ids[0]: label.token_probs[0] for label in one.label_pixels(pixels, 64, image_tokens=5)[0]}
+            for one in (halved, whole)
+        )
+        assert len(got.keys() & expected.keys()) > 20
+        # bfloat16 keeps 8 bits; errors add up over encoder and blocks.
+        assert all(got[first] == pytest.approx(expected[first], abs=0.02) for first in got.keys() & expected.keys())
 
     def test_an_image_of_one_colour_is_labelled(self, patchy):
         grey = Image.new("RGB", (60, 60), (128, 128, 128))
