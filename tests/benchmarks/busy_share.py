@@ -66,7 +66,7 @@ class SleepingRecognizer(Recognizer):
         """
         Args:
             log: file that gets a line a batch: when it began, how many images it has.
-            n_pauses: sleeps a batch. After each the device's thread needs Python's lock, as after each step of sampling.
+            n_pauses: sleeps a batch. After each the thread needs Python's lock, as after each step of sampling.
         """
         tiny = random_recognizer(
             vision=CLIPVisionConfig(
