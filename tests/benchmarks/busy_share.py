@@ -212,9 +212,9 @@ def rank_sampled(labeler: Labeler, sampled: SampledBatch) -> Any:
 
 def build_rows(batch: dict[str, Any], decoded: list[Any], labels: Any) -> pa.Table:
     """The actor's rows of a ranked batch."""
-    from pipeline.dataflow.labelled_rows import FoundLabels, labelled_rows
+    from pipeline.dataflow.labelled_rows import FoundLabels, labelled_rows, rank_listed
 
-    return labelled_rows(batch, decoded, FoundLabels(labels, [[]] * len(decoded), {}), {})
+    return labelled_rows(batch, decoded, FoundLabels(labels, rank_listed([], [], len(decoded)), {}), {})
 
 
 def _serialise(rows: pa.Table) -> int:
