@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dataflow.decoding import DecodedImage
-from pipeline.dataflow.rows import FAILED_SHARD, LABEL, LABELLED_ROWS, PARTS, READER, STAGES
+from pipeline.dataflow.rows import FAILED_SHARD, LABEL, LABELLED_ROWS, LISTED_LABEL, PARTS, READER, STAGES
 from pipeline.naming.name_list import NameList
 from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
 from schemas import LABELLED, REJECTED
@@ -20,20 +20,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedLabels:
+    """Listed labels of a batch's images, those of one image behind those of the one before."""
+
+    n_labels: np.ndarray
+    """How many each image has."""
+    labels: pa.StructArray
+    """All of them, as `pipeline.dataflow.rows.LISTED_LABEL` has them."""
+
+
+@dataclass(frozen=True, slots=True)
 class FoundLabels:
     """What was found in a batch's images."""
 
     labels: RankedLabels | None
     """Labels of each image; None where none were sampled."""
-    listed: list[list[dict[str, Any]]]
-    """Listed labels of each image, as `pipeline.dataflow.rows.LISTED_LABEL` has them."""
+    listed: ListedLabels
+    """Listed labels of each image."""
     seconds: dict[str, float]
     """Seconds that the device took, as a whole and by part."""
     why_copied: str | None = None
     """Why the recognizer's branches copy their image's tokens; None where they share them."""
 
 
-def rank_listed(lists: Sequence[NameList], log_probs: Sequence[Any], n_images: int) -> list[list[dict[str, Any]]]:
+def rank_listed(lists: Sequence[NameList], log_probs: Sequence[Any], n_images: int) -> ListedLabels:
     """Listed labels of each image: those of one list together, the best first, as many as the list keeps.
 
     Names of one score stand in the list's order.
@@ -41,15 +51,20 @@ def rank_listed(lists: Sequence[NameList], log_probs: Sequence[Any], n_images: i
     Args:
         log_probs: of each list the log probabilities of its names, [images, names]; nothing where there are no lists.
     """
-    found: list[list[dict[str, Any]]] = [[] for _ in range(n_images)]
+    images, found = [np.empty(0, np.int64)], [pa.array([], LISTED_LABEL)]
     for of_list, scores in zip(lists, log_probs, strict=True):
-        names, version = list(of_list.names), of_list.version
-        for image, log_prob in zip(found, np.asarray(scores, np.float32), strict=True):
-            probs = np.exp(log_prob)
-            image += [
-                {"list": version, "label": names[place], "score": probs[place]} for place in of_list.best(log_prob)
-            ]
-    return found
+        log_prob = np.asarray(scores, np.float32)
+        image, place = of_list.best(log_prob)
+        columns = [
+            pa.repeat(of_list.version, len(place)),
+            pa.array(list(of_list.names), pa.string()).take(pa.array(place)),
+            pa.array(np.exp(log_prob)[image, place]),
+        ]
+        images.append(image)
+        found.append(pa.StructArray.from_arrays(columns, fields=list(LISTED_LABEL)))
+    of_image = np.concatenate(images)
+    by_image = pa.concat_arrays(found).take(pa.array(of_image.argsort(kind="stable")))
+    return ListedLabels(np.bincount(of_image, minlength=n_images), by_image)
 
 
 def labelled_rows(
@@ -64,8 +79,6 @@ def labelled_rows(
         seconds: by stage and part.
     """
     n_rows = len(decoded)
-    remaining_listed = iter(found.listed)
-    listed = [next(remaining_listed) if image.view is not None else [] for image in decoded]
     seen = np.array([image.view is not None for image in decoded], bool)
     faults = [_fault(*row) for row in zip(decoded, batch["error"], batch["message"], strict=True)]
     columns = {
@@ -87,7 +100,7 @@ def labelled_rows(
         "labels": _label_lists(seen, found.labels),
         "is_strange": [image.is_strange for image in decoded],
         "why_copied": [found.why_copied] * n_rows,
-        "listed": pa.array(listed, LABELLED_ROWS.field("listed").type),
+        "listed": _lists(seen, found.listed.n_labels, found.listed.labels),
         "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
         "source_size": [None] * (n_rows - 1) + [batch["source_size"]],
         "source_etag": [None] * (n_rows - 1) + [batch["source_etag"]],
@@ -114,16 +127,19 @@ def _label_lists(seen: np.ndarray, labels: RankedLabels | None) -> pa.ListArray:
     """The labels of every sample: of those that were seen in the order of the images that were labelled."""
     if labels is None:
         return pa.array([[]] * len(seen), pa.list_(LABEL))
-    ends = np.cumsum(_at(seen, labels.n_labels_B))
     arrays = [
         pa.array(labels.texts, pa.string()),
         pa.array(labels.scores_L.astype(np.float32)),
         pa.array(labels.first_token_probs().astype(np.float32)),
         pa.array(labels.n_tokens().astype(np.int16)),
     ]
-    return pa.ListArray.from_arrays(
-        pa.array([0, *ends.tolist()], pa.int32()), pa.StructArray.from_arrays(arrays, fields=list(LABEL))
-    )
+    return _lists(seen, labels.n_labels_B, pa.StructArray.from_arrays(arrays, fields=list(LABEL)))
+
+
+def _lists(seen: np.ndarray, counts: np.ndarray, values: pa.StructArray) -> pa.ListArray:
+    """A list of values for every sample: of those that were seen as many as the counts say, of the others none."""
+    ends = np.cumsum(_at(seen, counts))
+    return pa.ListArray.from_arrays(pa.array([0, *ends.tolist()], pa.int32()), values)
 
 
 def _at(seen: np.ndarray, counts: np.ndarray | None) -> np.ndarray:

@@ -149,7 +149,12 @@ class SpeedJob:
         crops = [image.view for image in decoded if image.view is not None]
         self.phase = "labelling"
         what = f"label, {pool.device}, batches of {len(crops)}, top {settings.top_k}"
-        return [self._speed(what, "images/s", lambda: len(labeler.label_views(crops).listed))]
+
+        def label() -> int:
+            labeler.label_views(crops)
+            return len(crops)
+
+        return [self._speed(what, "images/s", label)]
 
     def _committing(self, store: Store) -> list[Speed]:
         self.phase = "committing"

@@ -58,7 +58,8 @@ def score_images(urls: Sequence[str], of_list: NameList, model: str) -> Iterator
                 raise TagstreamError(f"{url} is no image that can be scored: {error}") from error
         (scores,) = tagger.score_prepared(tagger.prepare(views), [listed])
         for url, log_probs in zip(batch, scores.numpy(), strict=True):
-            for rank, place in enumerate(of_list.best(log_probs), start=1):
+            _, places = of_list.best(log_probs[None])
+            for rank, place in enumerate(places.tolist(), start=1):
                 yield ImageScore(url, rank, names[place], float(np.exp(log_probs[place])))
 
 

@@ -59,14 +59,17 @@ class NameList:
         """Every spelling of every name."""
         return [spelling for spellings in self.names.values() for spelling in spellings]
 
-    def best(self, log_probs: NDArray[np.float32]) -> list[int]:
-        """Places of the names that an image keeps, the most probable first; equally probable ones in the list's order.
+    def best(self, log_probs: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The names that images keep, image by image, the most probable first, equally probable ones in list order.
 
         Args:
-            log_probs: log probability of each name, [names].
+            log_probs: log probability of each name, [images, names].
+
+        Returns the image of each kept name and its place in the list.
         """
-        order = np.argsort(-log_probs, kind="stable")[: self.top or None]
-        return [int(place) for place in order if np.exp(log_probs[place]) >= self.min_score]
+        order = np.argsort(-log_probs, axis=1, kind="stable")[:, : self.top or None]
+        is_kept = np.exp(np.take_along_axis(log_probs, order, axis=1)) >= self.min_score
+        return np.nonzero(is_kept)[0], order[is_kept]
 
     def record(self, run: str, created: str) -> ListRecord:
         """What a run keeps of the list.

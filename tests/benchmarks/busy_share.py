@@ -66,7 +66,7 @@ class SleepingRecognizer(Recognizer):
         """
         Args:
             log: file that gets a line a batch: when it began, how many images it has.
-            n_pauses: sleeps a batch. A device's thread that launches kernels asks for Python's lock between them.
+            n_pauses: sleeps a batch. After each the thread needs Python's lock, as after each step of sampling.
         """
         tiny = random_recognizer(
             vision=CLIPVisionConfig(
@@ -212,9 +212,9 @@ def rank_sampled(labeler: Labeler, sampled: SampledBatch) -> Any:
 
 def build_rows(batch: dict[str, Any], decoded: list[Any], labels: Any) -> pa.Table:
     """The actor's rows of a ranked batch."""
-    from pipeline.dataflow.labelled_rows import FoundLabels, labelled_rows
+    from pipeline.dataflow.labelled_rows import FoundLabels, labelled_rows, rank_listed
 
-    return labelled_rows(batch, decoded, FoundLabels(labels, [[]] * len(decoded), {}), {})
+    return labelled_rows(batch, decoded, FoundLabels(labels, rank_listed([], [], len(decoded)), {}), {})
 
 
 def _serialise(rows: pa.Table) -> int:
@@ -328,7 +328,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="seconds of the device's work a job")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--k", type=int, nargs="+", default=[20, 100])
-    parser.add_argument("--pauses", type=int, nargs="+", default=[1, 200], help="sleeps a batch")
+    parser.add_argument(
+        "--pauses", type=int, nargs="+", default=[1, 17], help="sleeps a batch: 17 as sampling waits for each step"
+    )
     parser.add_argument("--before", help="a commit to compare with")
     parser.add_argument("--result", type=Path, help="write what was measured here, as JSON, and nothing else")
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")

@@ -119,7 +119,7 @@ def measure_recall(recognizer: Recognizer, scenes: Sequence[Scene]) -> list[list
     for start in range(0, len(scenes), _BATCH):
         batch = pixels_of(recognizer, scenes[start : start + _BATCH])
         (scores,) = recognizer.score_prepared(batch, [listed])
-        found["listed"] += [[names[place] for place in keeps.best(image)] for image in scores.numpy()]
+        found["listed"] += [[names[place] for place in keeps.best(image[None])[1]] for image in scores.numpy()]
         for top_k in (20, 50):
             labels = recognizer.label_pixels(batch, top_k)
             found[f"open k = {top_k}, filtered"] += [

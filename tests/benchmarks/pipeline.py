@@ -45,7 +45,7 @@ from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.recognizers.random_recognizer import random_recognizer
 from tests.fixtures.recognizers.ranked import ranked
 
-GOAL = 0.9
+GOAL = 0.95
 TOP_K = 10
 _DISTINCT_IMAGES = 256
 _SHARD_IMAGES = 512

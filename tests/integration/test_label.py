@@ -228,6 +228,8 @@ class SearchedLabeler(InstantLabeler):
         return 7
 
 
+# Each search has a process of its own.
+@pytest.mark.long
 def test_a_search_for_the_batch_size_is_a_task_of_ray_and_its_error_a_sentence(shared_ray: str) -> None:
     settings = LabelSettings(top_k=5)
     pool = plan_pool([local_node()], settings)

@@ -98,4 +98,7 @@ def test_an_image_keeps_the_most_probable_names_and_equal_ones_in_order(
     limits: dict[str, float], kept: list[int]
 ) -> None:
     names = NameList(title="a", names={name: (name,) for name in "abcd"}, **limits)
-    assert names.best(np.log(np.array([0.2, 0.1, 0.5, 0.2], np.float32))) == kept
+    images, places = names.best(np.log(np.array([[0.2, 0.1, 0.5, 0.2], [0.0, 0.0, 0.0, 0.9]], np.float32)))
+    assert (images == 0).sum() == len(kept)
+    assert places[images == 0].tolist() == kept
+    assert places[images == 1][:1].tolist() == [3]
