@@ -164,7 +164,7 @@ class Labeler:
             ) from None
         seconds = {
             "read": batch["read_s"],
-            READER: batch["read_s"] + batch["decoding_s"],
+            READER: batch.get("task_s", batch["read_s"]),
             "decode": sum(image.cpu_s for image in decoded),
         }
         return labelled_rows(batch, decoded, found, {**seconds, **found.seconds})
@@ -324,7 +324,6 @@ def _rows(batches: pa.Table) -> list[dict[str, Any]]:
         images = {
             "images": read_images(batches.column("images")[row].values) if are_decoded else None,
             "data": None if are_decoded else samples.field("data").to_pylist(),
-            "decoding_s": values.get("decoding_s", 0.0),
         }
         columns = {name: samples.field(name).to_pylist() for name in ("error", "message")}
         kept = {name: samples.field(name) for name in ("key", "caption", "truth")}
