@@ -135,10 +135,19 @@ class Labeler:
         """What decodes images for the recognizer, as `recognizer.preprocessor`. Loads no weights."""
         return load_preprocessor(config.model, config.hub)
 
+    @staticmethod
+    def decoder(preprocessor: Any, config: LabelerConfig) -> Callable[[bytes | None], DecodedImage]:
+        """Decodes one image, in actors and in read tasks alike.
+
+        Args:
+            preprocessor: the recognizer's, under the settings of `config`.
+        """
+        return partial(decode, preprocessor=preprocessor, find_strange=config.is_demo)
+
     @classmethod
     def decoding_read(cls, config: LabelerConfig, n_threads: int) -> DecodingRead:
         """Reads shards and decodes their images as the labeler would, with so many threads."""
-        decode_one = _decoder(_fitted(cls.load_preprocessor(config), config), config)
+        decode_one = cls.decoder(_fitted(cls.load_preprocessor(config), config), config)
         return DecodingRead(decode_one, n_threads, config.max_sample_s, config.max_image_pixels)
 
     def __call__(self, batches: pa.Table) -> pa.Table:
@@ -235,7 +244,7 @@ class Labeler:
         return self._decoders.decode(images)
 
     def _decode(self, data: bytes | None) -> DecodedImage:
-        return _decoder(self.preprocessor, self.config)(data)
+        return self.decoder(self.preprocessor, self.config)(data)
 
     def _send(self, views: Sequence[np.ndarray]) -> Callable[[], Any]:
         """What gives the device's thread these views as the recognizer takes them.
@@ -306,11 +315,6 @@ def _fitted(preprocessor: Any, config: LabelerConfig) -> Any:
         max_image_pixels=config.max_image_pixels,
         pixel_rule=config.pixel_rule,
     )
-
-
-def _decoder(preprocessor: Any, config: LabelerConfig) -> Callable[[bytes | None], DecodedImage]:
-    """Decodes one image, for actors and for read tasks alike."""
-    return partial(decode, preprocessor=preprocessor, find_strange=config.is_demo)
 
 
 def _rows(batches: pa.Table) -> list[dict[str, Any]]:

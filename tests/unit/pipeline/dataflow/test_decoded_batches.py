@@ -124,14 +124,13 @@ def test_an_image_that_takes_too_long_costs_one_row(shard: Shard) -> None:
 
 
 def test_seconds_tell_the_cpu_of_decoding_apart_from_the_clock_of_the_read_task(shard: Shard) -> None:
-    class Idle(ImagePreprocessor):
-        """Waits, and takes no CPU for it."""
+    plain = InstantLabeler.decoding_read(CONFIG, 1)
 
-        def view(self, image: Any) -> np.ndarray:
-            threading.Event().wait(0.2)
-            return ImagePreprocessor.view(self, image)
+    def wait_and_decode(data: bytes | None) -> DecodedImage:
+        time.sleep(0.2)
+        return plain.decode_one(data)
 
-    read = replace(InstantLabeler.decoding_read(CONFIG, 1), decode_one=partial(decode, preprocessor=Idle(image_size=8)))
+    read = replace(plain, decode_one=wait_and_decode)
     (row, *_) = InstantLabeler(CONFIG)(next(iter(read(shard, 1)))).to_pylist()
     assert row["reader_s"] >= row["read_s"] + 0.2
     assert 0 < row["decode_s"] < 0.1
