@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +36,12 @@ _TOLD = {
 }
 IMAGE = pa.struct([*_TOLD.items(), ("views", pa.list_(VIEW))])
 _KEPT = pa.struct([field for field in SAMPLE if field.name != "data"])
-# Rows of `BATCHES` with images in the place of encoded bytes, and the seconds that decoding took by the clock.
+# Rows of `BATCHES` with images in the place of encoded bytes, and the seconds that the task took for each by the clock.
 DECODED_BATCHES = pa.schema(
     [
         *(pa.field("samples", pa.list_(_KEPT)) if field.name == "samples" else field for field in BATCHES),
         pa.field("images", pa.list_(IMAGE)),
-        pa.field("decoding_s", pa.float64()),
+        pa.field("task_s", pa.float64()),
     ]
 )
 
@@ -58,11 +59,17 @@ class DecodingRead:
     """Images that claim more pixels are rejected."""
 
     def __call__(self, shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[pa.Table]:
-        """The shard's batches as rows of `DECODED_BATCHES`; a storage that fails is a last row with the `failure`."""
+        """The shard's batches as rows of `DECODED_BATCHES`; a storage that fails is a last row with the `failure`.
+
+        Memory holds two batches: one is read while the one before is decoded.
+        """
         allow_image_pixels(self.max_image_pixels)
         pool = DecodePool(self.decode_one, self.n_threads, self.limit_s)
-        for batch in read_batches_or_failure(shard, batch_size, max_sample_bytes):
-            yield _decode_batch(batch, pool)
+        started = time.perf_counter()
+        for batch in _read_ahead(read_batches_or_failure(shard, batch_size, max_sample_bytes)):
+            yield _decode_batch(batch, pool, started)
+            # What waits until somebody takes the batch is no work.
+            started = time.perf_counter()
 
 
 def read_images(images: pa.StructArray) -> list[DecodedImage]:
@@ -83,9 +90,21 @@ def _read_views(views: pa.StructArray) -> list[np.ndarray]:
     ]
 
 
-def _decode_batch(batch: pa.Table, pool: DecodePool) -> pa.Table:
-    """A row of `BATCHES` as one of `DECODED_BATCHES`."""
-    started = time.perf_counter()
+def _read_ahead(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The batches, of which the next one is read while one is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
+def _decode_batch(batch: pa.Table, pool: DecodePool, started: float) -> pa.Table:
+    """A row of `BATCHES` as one of `DECODED_BATCHES`.
+
+    Args:
+        started: when the task began with it.
+    """
     (samples,) = batch.column("samples").chunks
     images = pool.decode(samples.values.field("data").to_pylist())
     kept = pa.StructArray.from_arrays([samples.values.field(name) for name in _KEPT.names], fields=list(_KEPT))
@@ -93,7 +112,7 @@ def _decode_batch(batch: pa.Table, pool: DecodePool) -> pa.Table:
         **{name: batch.column(name) for name in BATCHES.names},
         "samples": _as_one_row(kept),
         "images": _as_one_row(_image_array(images)),
-        "decoding_s": [time.perf_counter() - started],
+        "task_s": [time.perf_counter() - started],
     }
     return pa.table([columns[name] for name in DECODED_BATCHES.names], schema=DECODED_BATCHES)
 

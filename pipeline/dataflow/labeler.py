@@ -137,10 +137,19 @@ class Labeler:
         """What decodes images for the recognizer, as `recognizer.preprocessor`. Loads no weights."""
         return load_preprocessor(config.model, config.hub)
 
+    @staticmethod
+    def decoder(preprocessor: Any, config: LabelerConfig) -> Callable[[bytes | None], DecodedImage]:
+        """Decodes one image, in actors and in read tasks alike.
+
+        Args:
+            preprocessor: the recognizer's, under the settings of `config`.
+        """
+        return partial(decode, preprocessor=preprocessor, find_strange=config.is_demo)
+
     @classmethod
     def decoding_read(cls, config: LabelerConfig, n_threads: int) -> DecodingRead:
         """Reads shards and decodes their images as the labeler would, with so many threads."""
-        decode_one = _decoder(_fitted(cls.load_preprocessor(config), config), config)
+        decode_one = cls.decoder(_fitted(cls.load_preprocessor(config), config), config)
         return DecodingRead(decode_one, n_threads, config.max_sample_s, config.max_image_pixels)
 
     def __call__(self, batches: pa.Table) -> pa.Table:
@@ -166,7 +175,7 @@ class Labeler:
             ) from None
         seconds = {
             "read": batch["read_s"],
-            READER: batch["read_s"] + batch["decoding_s"],
+            READER: batch.get("task_s", batch["read_s"]),
             "decode": sum(image.cpu_s for image in decoded),
         }
         return labelled_rows(batch, decoded, found, {**seconds, **found.seconds})
@@ -237,7 +246,7 @@ class Labeler:
         return self._decoders.decode(images)
 
     def _decode(self, data: bytes | None) -> DecodedImage:
-        return _decoder(self.preprocessor, self.config)(data)
+        return self.decoder(self.preprocessor, self.config)(data)
 
     def _send(self, views: Sequence[np.ndarray]) -> Callable[[], Any]:
         """What gives the device's thread these views as the recognizer takes them.
@@ -310,11 +319,6 @@ def _fitted(preprocessor: Any, config: LabelerConfig) -> Any:
     )
 
 
-def _decoder(preprocessor: Any, config: LabelerConfig) -> Callable[[bytes | None], DecodedImage]:
-    """Decodes one image, for actors and for read tasks alike."""
-    return partial(decode, preprocessor=preprocessor, find_strange=config.is_demo)
-
-
 def _rows(batches: pa.Table) -> list[dict[str, Any]]:
     """The batches as plain values; encoded images are copied out of Arrow once, pixels are not."""
     rows = []
@@ -326,7 +330,6 @@ def _rows(batches: pa.Table) -> list[dict[str, Any]]:
         images = {
             "images": read_images(batches.column("images")[row].values) if are_decoded else None,
             "data": None if are_decoded else samples.field("data").to_pylist(),
-            "decoding_s": values.get("decoding_s", 0.0),
         }
         columns = {name: samples.field(name).to_pylist() for name in ("error", "message")}
         kept = {name: samples.field(name) for name in ("key", "caption", "truth")}

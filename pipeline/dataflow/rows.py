@@ -9,7 +9,7 @@ from schemas import IMAGES
 STAGES = ("read", "decode", "infer")
 # Of the stage `infer`.
 PARTS = ("encode", "prefill", "branches", "names")
-# Of a read task: `read`, and what decoding takes by the clock where the task does it.
+# Of a read task, by the clock: `read`, or where it decodes too, what both take together.
 READER = "reader"
 # Of a whole job, whose driver writes.
 JOB_STAGES = (*STAGES, "write")

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import cast
 
 from pipeline.dataflow.decode_place import ROOM, DecodeCpus, ImageWork, choose_place
 from pipeline.dataflow.rows import JOB_STAGES
@@ -17,7 +16,7 @@ from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 from pipeline.forecast.extent import Extent
 from pipeline.forecast.intervals import ratio_spread, within
-from pipeline.settings.labelling import DECODE_PLACES, DecodePlace
+from pipeline.settings.labelling import DECODE_PLACES
 
 _MAX_BLOCKS, _MIN_BLOCKS = 10, 3
 _CPU_STAGES = ("read", "decode")
@@ -155,7 +154,7 @@ def scale(workers: Workers, n_gpus: int, costs: SampleCosts, decode_in: str) -> 
         f"{n_actors} actors, the device of each as fast as one of the {workers.n_actors} that were measured; the "
         f"{n_cpus} CPUs of now read and decode"
     )
-    return replace(scaled, decode_in=cast(DecodePlace, place)), [note]
+    return replace(scaled, decode_in=place), [note]
 
 
 def check_gpus(n_gpus: int, device: str) -> None:
@@ -274,18 +273,15 @@ def _advice(bottleneck: str, reached: Mapping[str, float], costs: SampleCosts, w
     notes = [f"{bottleneck} does not keep up with {workers.n_actors} actors"]
     if bottleneck == "write":
         return notes
-    labels = f"devices label {reached['infer']:,.0f} images/s"
-    if workers.decode_in == "read":
-        n_cpus = math.ceil(missing * _reader_s(costs))
-        help = f"{n_cpus:,} more CPUs would keep them busy, on nodes without GPUs too"
-    elif bottleneck == "decode":
+    elsewhere = "on nodes without GPUs too"
+    if bottleneck == "decode" and workers.decode_in == "actor":
         n_cpus = math.ceil(reached["infer"] * _reader_s(costs))
-        help = f"{n_cpus:,} CPUs would keep them busy with decode_in = read, on nodes without GPUs too"
+        remedy = f"{n_cpus:,} CPUs would keep them busy with decode_in = read, {elsewhere}"
     else:
-        n_cpus = math.ceil(missing * costs.work.read_s)
-        help = f"{n_cpus:,} more CPUs would keep them busy, on nodes without GPUs too"
-    if bottleneck == "decode":
-        help += "; or smaller images"
-    else:
-        help += "; where images are files of their own, tagstream pack makes shards of them"
-    return [*notes, f"{labels}: {help}"]
+        n_cpus = math.ceil(missing * (_reader_s(costs) if workers.decode_in == "read" else costs.work.read_s))
+        remedy = f"{n_cpus:,} more CPUs would keep them busy, {elsewhere}"
+    others = {
+        "decode": "or smaller images",
+        "read": "where images are files of their own, tagstream pack makes shards of them",
+    }
+    return [*notes, f"devices label {reached['infer']:,.0f} images/s: {remedy}; {others[bottleneck]}"]

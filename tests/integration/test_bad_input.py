@@ -84,8 +84,10 @@ def test_decoded_in_the_read_tasks_it_becomes_the_same_rows(
     asked = {**SETTINGS, "address": shared_ray, "decode_in": "read"}
     outcome = label_with(tiny_model, folder / "source", folder / "read", **asked)
     assert outcome.record.workers["decode_in"] == "read"
-    for table in ("images", "labels"):
-        assert read_table(folder / "read", table).equals(read_table(bad_store, table))
+    # What Pillow says of decompression bombs depends on what its process allowed before.
+    images = [read_table(store, "images").drop_columns(["message"]) for store in (folder / "read", bad_store)]
+    assert images[0].equals(images[1])
+    assert read_table(folder / "read", "labels").equals(read_table(bad_store, "labels"))
 
 
 def test_what_goes_in_comes_out_labelled_or_rejected(bad_outcome: LabelOutcome, expected: dict[str, list[Row]]) -> None:

@@ -100,6 +100,10 @@ class TestWaves:
             list(place.watch([result(64, 0.1, 0.064)]))
             assert place.choose() == Choice(decode_in, "")  # type: ignore[arg-type]
 
+    def test_a_job_in_its_own_process_decodes_there(self) -> None:
+        place = PlaceOfDecoding("read", replace(self.POOL, in_process=True), has_small_views=True)
+        assert place.choose() == Choice("actor", "the job labels in its own process")
+
     def test_it_is_chosen_anew_from_what_the_wave_before_took(self) -> None:
         place = PlaceOfDecoding("auto", self.POOL, has_small_views=True)
         assert place.choose().reason == "9 CPUs are free, the actors have 7 CPUs to decode with"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from PIL import Image
 
 from model.hub.view import WholeImages
 from model.preprocessing import ImagePreprocessor
+from pipeline.dataflow import decoded_batches
 from pipeline.dataflow.decoded_batches import DECODED_BATCHES, DecodingRead, read_images
 from pipeline.dataflow.decoding import DecodedImage, decode
 from pipeline.dataflow.labeler import LabelerConfig
@@ -121,16 +124,40 @@ def test_an_image_that_takes_too_long_costs_one_row(shard: Shard) -> None:
 
 
 def test_seconds_tell_the_cpu_of_decoding_apart_from_the_clock_of_the_read_task(shard: Shard) -> None:
-    class Idle(ImagePreprocessor):
-        """Waits, and takes no CPU for it."""
+    plain = InstantLabeler.decoding_read(CONFIG, 1)
 
-        def view(self, image: Any) -> np.ndarray:
-            threading.Event().wait(0.2)
-            return ImagePreprocessor.view(self, image)
+    def wait_and_decode(data: bytes | None) -> DecodedImage:
+        time.sleep(0.2)
+        return plain.decode_one(data)
 
-    read = replace(InstantLabeler.decoding_read(CONFIG, 1), decode_one=partial(decode, preprocessor=Idle(image_size=8)))
+    read = replace(plain, decode_one=wait_and_decode)
     (row, *_) = InstantLabeler(CONFIG)(next(iter(read(shard, 1)))).to_pylist()
-    assert row["reader_s"] - row["read_s"] >= 0.2 > 0.1 > row["decode_s"] > 0
+    assert row["reader_s"] >= row["read_s"] + 0.2
+    assert 0 < row["decode_s"] < 0.1
+
+
+def test_a_batch_is_read_while_the_one_before_is_decoded_and_no_further(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_read = 0
+
+    def read_batches_or_failure(*arguments: Any) -> Iterator[pa.Table]:
+        nonlocal n_read
+        for batch in read_batches(*arguments):
+            n_read += 1
+            yield batch
+
+    monkeypatch.setattr(decoded_batches, "read_batches_or_failure", read_batches_or_failure)
+    reading = InstantLabeler.decoding_read(CONFIG, 1)(shard, 1)
+    for place in range(3):
+        next(reading)
+        deadline = time.monotonic() + 10
+        while n_read < place + 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    time.sleep(0.05)
+    assert n_read == 4
+    reading.close()  # type: ignore[attr-defined]
 
 
 def test_what_reads_and_decodes_can_be_sent_to_other_nodes(shard: Shard) -> None:
