@@ -116,7 +116,7 @@ class SampleAssignment(Assignment):
         """The beginnings of some shards."""
         job.progress.begin("looking into shards")
         started = time.perf_counter()
-        shards, _ = run_shards(job.run, job.source, job.record.folder_buckets)
+        shards = run_shards(job.run, job.source, job.record.folder_buckets, job.run.committed())
         extent = measure_extent(shards, self._n_images, self._seed)
         looking_s = time.perf_counter() - started
         self._n_bytes = add_sizes(shards)

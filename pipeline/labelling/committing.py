@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.labelling.assembly import WholeShard
+from pipeline.store.ledger import LedgerWriter
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 
@@ -64,6 +65,7 @@ class Committer:
         self._on_commit = on_commit
         self._listed_of = listed_of
         self._above = above
+        self._ledger = LedgerWriter(run.filesystem, run.layout)
         self._lock = threading.Lock()
         self._n_committing = 0
 
@@ -83,13 +85,16 @@ class Committer:
         """
         n_shards = 0
         running: set[Future[None]] = set()
-        with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as threads:
-            for shards in arrivals:
-                n_shards += len(shards)
-                running.update(self._submit(threads, shard) for shard in shards)
-                running = _wait_for_room(running)
-            for future in running:
-                future.result()
+        try:
+            with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as threads:
+                for shards in arrivals:
+                    n_shards += len(shards)
+                    running.update(self._submit(threads, shard) for shard in shards)
+                    running = _wait_for_room(running)
+                for future in running:
+                    future.result()
+        finally:
+            self._ledger.flush()
         return n_shards
 
     def _submit(self, threads: ThreadPoolExecutor, shard: WholeShard) -> Future[None]:
@@ -123,6 +128,7 @@ class Committer:
             listed=self._listed_of(shard),
             replaces=former,
             above=self._above(shard.name),
+            ledger=self._ledger,
         )
 
 

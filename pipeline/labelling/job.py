@@ -30,7 +30,14 @@ from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.listing import ListCommitter, ListPlan
 from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
-from pipeline.labelling.progress import FINDING_BATCH_SIZE, LOADING_MODEL, STARTING_RAY, STARTING_WORKERS, Progress
+from pipeline.labelling.progress import (
+    COMPARING,
+    FINDING_BATCH_SIZE,
+    LOADING_MODEL,
+    STARTING_RAY,
+    STARTING_WORKERS,
+    Progress,
+)
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
@@ -110,6 +117,7 @@ class LabelJob:
             job = self._open(held)
             former = job.run.read_jobs()
             self.skipped, self.n_skipped_before = job.source.skipped, former[-1].n_skipped if former else 0
+            self.progress.begin(COMPARING)
             plan = self.shard_plan = self._assignment.plan(job).with_columns(self.request.columns)
             if plan.pending and job.record.folder_buckets:
                 pending, notes = describe_shards(job.source.root, plan.pending)

@@ -307,7 +307,7 @@ class TestSources:
         assert (record.addresses, [tuple(job.sources) for job in jobs]) == (tuple(files[:2]), [(), *[tuple(files)] * 2])
         assert [job.n_shards_committed for job in jobs] == [2, 1, 0]
         Path(files[0]).unlink()
-        status = compare_with_source(run, record)
+        status = compare_with_source(run, record, run.committed())
         assert (status.open, status.missing, status.n_source) == ([], ["00000"], 2)
 
     def test_a_part_of_the_source_by_its_name_makes_nothing_of_the_rest_missing(
@@ -318,7 +318,7 @@ class TestSources:
         run = Store(label_request.store).run("r")
         record = run.read_record()
         assert record is not None
-        status = compare_with_source(run, record)
+        status = compare_with_source(run, record, run.committed())
         assert (status.n_source, status.open, status.missing) == (3, [], [])
 
     def test_a_link_whose_signature_was_concealed_is_not_said_to_be_gone(self, label_request: LabelRequest) -> None:
