@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -23,7 +23,19 @@ from pipeline.errors import stood_still
 # Two calls at a time: while one holds the device the other decodes. As many wait, so that the device does not.
 CALLS_PER_ACTOR = 2
 _MAX_IN_FLIGHT = 2 * CALLS_PER_ACTOR
+# A call is one batch; of a block of many small ones, so that calls do not cost more than their work, an eighth.
+_CALLS_A_BLOCK = 8
 Event = Callable[[], pa.Table | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows of a block, each a batch."""
+
+    block: Any
+    """Ray's reference to the block."""
+    first: int
+    n_rows: int
 
 
 @dataclass(slots=True, eq=False)
@@ -32,10 +44,17 @@ class _Actor:
     node: str = ""
     """Where it lives; empty until its model is loaded."""
     n_in_flight: int = 0
+    """Calls that it was given."""
+    backlog: deque[_Part] = field(default_factory=deque)
+    """What it is given next, unless others have nothing to do."""
+
+    @property
+    def n_left(self) -> int:
+        return self.n_in_flight + len(self.backlog)
 
     @property
     def has_room(self) -> bool:
-        return bool(self.node) and self.n_in_flight < _MAX_IN_FLIGHT
+        return bool(self.node) and self.n_left < _MAX_IN_FLIGHT
 
 
 class KeptActors:
@@ -90,7 +109,7 @@ class KeptActors:
 
     @property
     def _is_done(self) -> bool:
-        return self._is_read and not self._blocks and not any(actor.n_in_flight for actor in self._actors)
+        return self._is_read and not self._blocks and not any(actor.n_left for actor in self._actors)
 
     def _next_event(self) -> Event:
         try:
@@ -100,9 +119,9 @@ class KeptActors:
 
     def _unfinished(self) -> str:
         name, n_starting = self._class.__name__, sum(not actor.node for actor in self._actors)
-        n_in_flight = sum(actor.n_in_flight for actor in self._actors)
+        n_left = sum(actor.n_left for actor in self._actors)
         parts = [f"the start of {n_starting} of {len(self._actors)} actors ({name})"] if n_starting else []
-        parts += [f"{n_in_flight} blocks at {name}"] if n_in_flight else []
+        parts += [f"{n_left} calls of {name}"] if n_left else []
         parts += [] if self._is_read else ["ReadShards"]
         return ", ".join(parts)
 
@@ -132,19 +151,43 @@ class KeptActors:
         self._events.put(end)
 
     def _hand_out(self, reader: BlockReader) -> None:
-        """Gives blocks to actors that have room; where none has, the pool grows."""
+        """Gives blocks to actors that have room, the nearest ones first; where none has, the pool grows.
+
+        A block stays with one actor, so that it travels to one node. Where there are no more blocks, actors without
+        work take over what waits for others.
+        """
         while self._blocks:
             free = [actor for actor in self._actors if actor.has_room]
             if not free:
                 self._grow()
-                return
+                break
             bundle = self._blocks.popleft()
             near = bundle.get_preferred_object_locations() if len(free) > 1 else {}
-            actor = min(free, key=lambda actor: (actor.n_in_flight, -near.get(actor.node, 0)))
-            for ref in bundle.block_refs:
-                actor.n_in_flight += 1
-                self._tell(actor.handle.label.remote(ref), partial(self._give_back, actor))
+            actor = min(free, key=lambda actor: (actor.n_left, -near.get(actor.node, 0)))
+            actor.backlog += [part for entry in bundle.blocks for part in _cut(entry.ref, entry.metadata.num_rows)]
+            self._feed(actor)
             reader.took()
+        for actor in self._actors:
+            self._feed(actor)
+        while not self._blocks and (pair := self._find_uneven()) is not None:
+            idle, laden = pair
+            idle.backlog.append(laden.backlog.pop())
+            self._feed(idle)
+
+    def _feed(self, actor: _Actor) -> None:
+        while actor.node and actor.backlog and actor.n_in_flight < _MAX_IN_FLIGHT:
+            part = actor.backlog.popleft()
+            actor.n_in_flight += 1
+            result = actor.handle.label.remote(part.block, part.first, part.n_rows)
+            self._tell(result, partial(self._give_back, actor))
+
+    def _find_uneven(self) -> tuple[_Actor, _Actor] | None:
+        """An actor that has room and the one with the longest backlog, if it has any."""
+        free = [actor for actor in self._actors if actor.has_room]
+        laden = max(self._actors, key=lambda actor: len(actor.backlog), default=None)
+        if not free or laden is None or not laden.backlog:
+            return None
+        return min(free, key=lambda actor: actor.n_left), laden
 
     def _grow(self) -> None:
         """Starts actors as long as the pool may have more, no more at once than there are."""
@@ -157,12 +200,18 @@ class KeptActors:
         return rows
 
 
+def _cut(block: Any, n_rows: int) -> list[_Part]:
+    """A block's rows as they are given to actors."""
+    step = max(1, n_rows // _CALLS_A_BLOCK)
+    return [_Part(block, first, min(step, n_rows - first)) for first in range(0, n_rows, step)]
+
+
 def _actor_class(labeler_class: type[Labeler], pool: PoolPlan) -> Any:
     """The class as Ray's actors, with what they reserve."""
 
     class Actor(labeler_class):  # type: ignore[valid-type,misc]
-        def label(self, batches: pa.Table) -> pa.Table:
-            return self(batches)
+        def label(self, batches: pa.Table, first: int, n_rows: int) -> pa.Table:
+            return self(batches.slice(first, n_rows))
 
         def find_node(self) -> str:
             return str(ray.get_runtime_context().get_node_id())
