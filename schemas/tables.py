@@ -92,3 +92,27 @@ REVIEWS = pa.schema(
     ]
 )
 VERDICTS = ("yes", "no", "unsure", "added")
+
+# What jobs note of the files that they commit, so that nobody has to open them for it. One row a file of images.
+LEDGER = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("images_bytes", pa.int64(), nullable=False),
+        pa.field("labels_bytes", pa.int64(), nullable=False),
+        # The version of the source's file.
+        pa.field("source_size", pa.int64()),
+        pa.field("source_etag", pa.string()),
+        # Shards that have a sample.
+        pa.field("n_shards", pa.int64(), nullable=False),
+        pa.field("n_images", pa.int64(), nullable=False),
+        pa.field("n_labelled", pa.int64(), nullable=False),
+        pa.field("n_rejected", pa.int64(), nullable=False),
+        pa.field("n_flat", pa.int64(), nullable=False),
+        # As the images name them, and as they lie in the file of labels.
+        pa.field("n_labels", pa.int64(), nullable=False),
+        pa.field("n_label_rows", pa.int64(), nullable=False),
+        pa.field("n_unfinished", pa.int64(), nullable=False),
+        # A JSON list by class (stage, error, n_rejected), with the first images of each as examples; null without any.
+        pa.field("rejects", pa.string()),
+    ]
+)

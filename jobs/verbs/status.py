@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
-import duckdb
 
 from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import only_run_option, store_argument
 from jobs.console.paste import to_paste
 from jobs.verbs.status_verify import verify_store
 from model.demo_scenes import describe_strangers
-from pipeline.catalog.connection import Connection, query_rows
-from pipeline.catalog.views import open_store
-from pipeline.errors import StoreError, TagstreamError
+from pipeline.errors import StorageError, StoreError, TagstreamError
 from pipeline.labelling.source_status import SourceStatus, compare_with_source, labelling_command
 from pipeline.sources.contents import describe_skipped
 from pipeline.store.lists import RunLists
@@ -22,8 +20,10 @@ from pipeline.store.lock import describe_holder, find_left_locks, read_locks
 from pipeline.store.ownership import CommittedShards
 from pipeline.store.run import Run
 from pipeline.store.run_choice import match_run
-from pipeline.store.store import Store
+from pipeline.store.store import Store, no_store
 from pipeline.text import counted, one_line, printable
+from pipeline.upkeep.counting import RunCounts, count_run
+from schemas import JobRecord, RunRecord
 
 EXIT_DOES_NOT_ADD_UP = 1
 _N_NAMED = 3
@@ -49,75 +49,87 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
     if verify or repair:
         return verify_store(store, run, repair)
 
+    opened = Store(store)
+    if not opened.exists():
+        raise no_store(store)
+    names = opened.run_names()
+    runs = [opened.run(name) for name in (names if run is None else [match_run(opened, names, run)])]
+    records = sorted(
+        ((record, each) for each in runs if (record := each.read_record()) is not None),
+        key=lambda pair: (pair[0].created, pair[0].run),
+    )
+    add_up = [_show_run(each, record) for record, each in records]
+    return 0 if all(add_up) else EXIT_DOES_NOT_ADD_UP
+
+
+def _show_run(run: Run, record: RunRecord) -> bool:
+    """Prints a run; returns whether its numbers add up."""
+    committed, counts = _count(run)
+    jobs = run.read_jobs()
+    click.echo(f"run {record.run}")
+    click.echo(f"  made        {record.created} from {printable(record.source)}")
+    click.echo(f"  model       {record.model}")
+    click.echo(f"  settings    {', '.join(f'{name} {value}' for name, value in record.labelling.items())}")
+    adds_up = True
+    if counts.n_images:
+        adds_up = _print_totals(counts)
+    else:
+        click.echo("  images      none committed yet")
+    for reject in counts.rejects:
+        _print_rejects(reject)
+    _print_strangers(jobs)
+    _print_lists(run, committed)
+    _print_lock(run)
+    _print_source(run, record, jobs, committed)
+    if jobs:
+        _print_last_job(jobs[-1])
+    return adds_up
+
+
+def _count(run: Run) -> tuple[CommittedShards, RunCounts]:
     try:
-        return _show(open_store(store), store, run)
-    except (duckdb.Error, StoreError) as error:
-        if not isinstance(error, duckdb.Error) and not isinstance(error.__cause__, duckdb.Error):
-            raise
-        hint = f"`{to_paste('status', store, '--verify')}` finds what is damaged"
+        with LiveLine(lambda elapsed_s: f"run {run.name}: counting · {clock(elapsed_s)} elapsed"):
+            committed = run.committed()
+            return committed, count_run(run, committed)
+    except StorageError:
+        raise
+    except StoreError as error:
+        hint = f"`{to_paste('status', run.store_url, '--verify')}` finds what is damaged"
         raise StoreError(f"{one_line(error)}; {hint}") from error
 
 
-def _show(connection: Connection, url: str, run: str | None) -> int:
-    store = Store(url)
-    run = None if run is None else match_run(store, store.run_names(), run)
-    records = query_rows(connection, "records", {"run": run})
-    totals = {row["run"]: row for row in query_rows(connection, "status", {"run": run})}
-    adds_up = True
-    for record in records:
-        name = record["run"]
-        click.echo(f"run {name}")
-        click.echo(f"  made        {record['created']} from {printable(record['source'])}")
-        click.echo(f"  model       {record['model']}")
-        click.echo(f"  settings    {', '.join(f'{name} {value}' for name, value in record['labelling'].items())}")
-        if name in totals:
-            adds_up &= _print_totals(totals[name])
-        else:
-            click.echo("  images      none committed yet")
-        for reject in query_rows(connection, "rejects", {"run": name}):
-            _print_rejects(reject)
-        _print_strangers(store.run(name))
-        _print_lists(store.run(name))
-        _print_lock(store.run(name))
-        _print_source(store.run(name))
-        _print_last_job(query_rows(connection, "last_job", {"run": name}))
-    return 0 if adds_up else EXIT_DOES_NOT_ADD_UP
-
-
-def _print_totals(row: dict[str, Any]) -> bool:
+def _print_totals(counts: RunCounts) -> bool:
     click.echo(
-        f"  images      {row['n_images']:,} = {row['n_labelled']:,} labelled + {row['n_rejected']:,} rejected, "
-        f"in {counted(row['n_shards'], 'shard')}"
+        f"  images      {counts.n_images:,} = {counts.n_labelled:,} labelled + {counts.n_rejected:,} rejected, "
+        f"in {counted(counts.n_shards, 'shard')}"
     )
-    if row["n_flat"]:
-        click.echo(f"  flat        {row['n_flat']:,} of one colour to the model")
-    click.echo(f"  labels      {row['n_labels']:,} ({row['n_unfinished']:,} branches unfinished)")
-    images_add_up = row["n_images"] == row["n_labelled"] + row["n_rejected"]
-    labels_add_up = row["n_labels"] == row["n_label_rows"]
+    if counts.n_flat:
+        click.echo(f"  flat        {counts.n_flat:,} of one colour to the model")
+    click.echo(f"  labels      {counts.n_labels:,} ({counts.n_unfinished:,} branches unfinished)")
+    images_add_up = counts.n_images == counts.n_labelled + counts.n_rejected
+    labels_add_up = counts.n_labels == counts.n_label_rows
     if not images_add_up:
         click.echo("  WRONG       images have a status that is neither labelled nor rejected")
     if not labels_add_up:
-        click.echo(f"  WRONG       images name {row['n_labels']:,} labels, there are {row['n_label_rows']:,}")
-    return bool(images_add_up and labels_add_up)
+        click.echo(f"  WRONG       images name {counts.n_labels:,} labels, there are {counts.n_label_rows:,}")
+    return images_add_up and labels_add_up
 
 
 def _print_rejects(reject: dict[str, Any]) -> None:
     click.echo(f"  rejected    {reject['n_rejected']:,} x {reject['error']} ({reject['stage']}), e.g.")
     for example in reject["examples"]:
-        click.echo(f"              {printable(example['sample'])}: {printable(example['message'] or '')}")
+        sample = f"{example['shard']}/{example['key']}"
+        click.echo(f"              {printable(sample)}: {printable(example['message'] or '')}")
 
 
-def _print_strangers(run: Run) -> None:
-    jobs = run.read_jobs()
+def _print_strangers(jobs: Sequence[JobRecord]) -> None:
     if note := describe_strangers(sum(job.n_strange for job in jobs), sum(job.n_labelled for job in jobs)):
         click.echo(f"  note        {note}")
 
 
-def _print_lists(run: Run) -> None:
+def _print_lists(run: Run, committed: CommittedShards) -> None:
     lists = RunLists(run)
-    records = lists.records()
-    committed = run.committed() if records else CommittedShards()
-    for record in records:
+    for record in lists.records():
         n_listed = len(lists.files(record.version, committed).owners)
         scored = f"scored in {n_listed:,} of {len(committed):,} shards"
         click.echo(f"  list        {record.version}: {len(record.names):,} names, {scored}")
@@ -130,18 +142,15 @@ def _print_lock(run: Run) -> None:
         click.echo(f"  lock        {state}{printable(describe_holder(lock))}")
 
 
-def _print_source(run: Run) -> None:
+def _print_source(run: Run, record: RunRecord, jobs: Sequence[JobRecord], committed: CommittedShards) -> None:
     """Prints how far the run is with its source, or why the source cannot be read."""
-    record = run.read_record()
-    if record is None:
-        return
     try:
         with LiveLine(lambda elapsed_s: f"run {run.name}: listing the source · {clock(elapsed_s)} elapsed"):
-            at_source = compare_with_source(run, record)
+            at_source = compare_with_source(run, record, committed)
     except TagstreamError as error:
         click.echo(f"  source      could not be looked at: {printable(str(error))}")
         return
-    _print_source_status(at_source, labelling_command(run.read_jobs()))
+    _print_source_status(at_source, labelling_command(jobs))
 
 
 def _print_source_status(at_source: SourceStatus, command: str | None) -> None:
@@ -168,17 +177,16 @@ def _named(shards: list[str]) -> str:
     return f"{len(shards):,}: {', '.join(printable(shard) for shard in shards[:_N_NAMED])}{more}"
 
 
-def _print_last_job(jobs: list[dict[str, Any]]) -> None:
-    for job in jobs:
-        if job["outcome"] == "running":
-            click.echo(f"  last job    running since {job['started']}, or was killed")
-            continue
-        listed = f", names scored in {job['n_shards_listed']:,} more shards" if job["n_shards_listed"] else ""
-        rate = f", labelling at {job['images_per_s']:,.1f} images/s" if job["images_per_s"] else ""
-        predicted = f" (predicted: {job['predicted_s']:,.1f} s)" if job["predicted_s"] else ""
-        click.echo(
-            f"  last job    {job['started']} {job['outcome']}: {counted(job['n_shards_committed'], 'shard')}, "
-            f"{counted(job['n_images'], 'image')} in {job['seconds']:,.1f} s{predicted}{rate}{listed}"
-        )
-        if job["message"]:
-            click.echo(f"              {printable(job['message'])}")
+def _print_last_job(job: JobRecord) -> None:
+    if job.outcome == "running":
+        click.echo(f"  last job    running since {job.started}, or was killed")
+        return
+    listed = f", names scored in {job.n_shards_listed:,} more shards" if job.n_shards_listed else ""
+    rate = f", labelling at {job.images_per_s:,.1f} images/s" if job.images_per_s else ""
+    predicted = f" (predicted: {job.predicted_s:,.1f} s)" if job.predicted_s else ""
+    click.echo(
+        f"  last job    {job.started} {job.outcome}: {counted(job.n_shards_committed, 'shard')}, "
+        f"{counted(job.n_images, 'image')} in {job.seconds:,.1f} s{predicted}{rate}{listed}"
+    )
+    if job.message:
+        click.echo(f"              {printable(job.message)}")

@@ -2,79 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
-from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import GetTimeoutError, RayError
 
 from pipeline.cluster.pool import PoolPlan, ReadTasks
-from pipeline.dataflow.datasource import ShardDatasource
+from pipeline.dataflow.datasource import ShardDatasource, group_shards
+from pipeline.dataflow.kept_actors import CALLS_PER_ACTOR, KeptActors
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.dataflow.ray_errors import as_sentence, standstill
+from pipeline.dataflow.ray_errors import as_sentence
+from pipeline.dataflow.waves import Stream, Wave
 from pipeline.errors import ClusterError
-from pipeline.settings.labelling import DecodePlace, LabelSettings
+from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
-from pipeline.sources.shard import Shard
 
-# Two calls at a time: while one holds the device the other decodes.
-_CALLS_PER_ACTOR = 2
 # Encoded images a task hands on at once. Small, so that a laptop's live line moves; on GPUs large enough that a hundred
-# of them do not drown the scheduler in tasks.
+# of them do not drown the scheduler in tasks; small enough that a shard is labelled by several actors.
 _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 16 << 20}
+# Of shards that are much smaller so many at most are read by one task, and no more than leave each actor some tasks.
+_MOST_SHARDS_A_TASK = 64
+_TASKS_PER_ACTOR = 16
 _SLACK, _SLACK_S = 2, 2
 
 
-def stream_from_actors(
-    shards: list[Shard],
-    pool: PoolPlan,
-    config: LabelerConfig,
-    labeler_class: type[Labeler],
-    settings: LabelSettings,
-    decode_in: DecodePlace = "actor",
-) -> Generator[pa.Table, None, None]:
-    """As `pipeline.dataflow.streaming.stream_labels`, on a pool of actors."""
+@contextlib.contextmanager
+def open_actors(
+    pool: PoolPlan, config: LabelerConfig, labeler_class: type[Labeler], settings: LabelSettings
+) -> Iterator[Stream]:
+    """As `pipeline.dataflow.streaming.open_labelers`, on actors of Ray, which has been joined."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
     # Reading a worker's memory maps again and again costs more than its batches are worth.
     context.memory_usage_poll_interval_s = None
     context.target_max_block_size = _BLOCK_BYTES[pool.device]
-    # An actor that is stuck says so itself, with its name: Ray's own watch comes after.
-    context.execution_no_progress_timeout_s = _SLACK * settings.no_progress_timeout_s + _SLACK_S
-    dataset = _read(shards, pool, config, labeler_class, settings, decode_in)
-    labelled = map_on_pool(dataset, labeler_class, (config,), pool)
-    try:
-        yield from labelled.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-    except ExecutionTimeoutError as error:
-        raise standstill(error, settings.no_progress_timeout_s) from error
-    except RayError as error:
-        raise as_sentence(error) from error
+    # Reading waits for labelling. Whether nothing moves is seen where both are.
+    context.execution_no_progress_timeout_s = -1
+    # An actor that is stuck says so itself, with its name, and comes first.
+    timeout_s = _SLACK * settings.no_progress_timeout_s + _SLACK_S
+    with KeptActors(pool, config, labeler_class, timeout_s, settings.no_progress_timeout_s) as actors:
+        yield lambda waves: actors.label(_read(wave, pool, config, labeler_class, settings) for wave in waves)
 
 
 def _read(
-    shards: list[Shard],
-    pool: PoolPlan,
-    config: LabelerConfig,
-    labeler_class: type[Labeler],
-    settings: LabelSettings,
-    decode_in: DecodePlace,
+    wave: Wave, pool: PoolPlan, config: LabelerConfig, labeler_class: type[Labeler], settings: LabelSettings
 ) -> Dataset:
     """Rows of `BATCHES`, or of `DECODED_BATCHES` where they are decoded in the read tasks.
 
     A stage of its own would not do: where one CPU is left, a reader under back-pressure keeps it, and nothing goes on.
     """
+    most = min(_MOST_SHARDS_A_TASK, len(wave.shards) // (_TASKS_PER_ACTOR * pool.n_actors))
+    groups = group_shards(wave.shards, _BLOCK_BYTES[pool.device], most)
     tasks, read = ReadTasks(1), read_batches_or_failure
-    if decode_in == "read":
-        tasks = pool.free.read_tasks(len(shards))
+    if wave.decode_in == "read":
+        tasks = pool.free.read_tasks(len(groups))
         read = labeler_class.decoding_read(config, tasks.n_cpus)
-    source = ShardDatasource(shards, pool.batch_size, settings.max_sample_bytes, read)
+    source = ShardDatasource(wave.shards, pool.batch_size, settings.max_sample_bytes, read, groups)
     return ray.data.read_datasource(
-        source, num_cpus=tasks.n_cpus, compute=TaskPoolStrategy(tasks.most), override_num_blocks=len(shards)
+        source, num_cpus=tasks.n_cpus, compute=TaskPoolStrategy(tasks.most), override_num_blocks=len(groups)
     )
 
 
@@ -93,8 +83,8 @@ def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple
         compute=ActorPoolStrategy(
             min_size=pool.min_actors,
             max_size=pool.n_actors,
-            max_concurrent_calls_per_actor=_CALLS_PER_ACTOR,
-            max_tasks_in_flight_per_actor=2 * _CALLS_PER_ACTOR,
+            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+            max_tasks_in_flight_per_actor=2 * CALLS_PER_ACTOR,
             enable_true_multi_threading=True,
         ),
     )

@@ -6,9 +6,10 @@ crashes takes the job with it.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TypeVar
@@ -18,8 +19,9 @@ import pyarrow as pa
 from pipeline.background import abandon_threads
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.dataflow.waves import Stream, Wave
 from pipeline.errors import TagstreamError, stood_still, worker_failed
-from pipeline.settings.labelling import DecodePlace, LabelSettings
+from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.shard import Shard
 
@@ -33,53 +35,44 @@ _GRACE_S = 1.0
 _SLACK, _SLACK_S = 2, 2
 
 
-def stream_labels(
-    shards: list[Shard],
-    pool: PoolPlan,
-    config: LabelerConfig,
-    labeler_class: type[Labeler],
-    settings: LabelSettings,
-    decode_in: DecodePlace = "actor",
-) -> Generator[pa.Table, None, None]:
-    """Reads and labels shards; yields tables of `pipeline.dataflow.rows.LABELLED_ROWS` in no particular order.
+@contextlib.contextmanager
+def open_labelers(
+    pool: PoolPlan, config: LabelerConfig, labeler_class: type[Labeler], settings: LabelSettings
+) -> Iterator[Stream]:
+    """What reads and labels shards, with models that are loaded once; they end with the context.
 
-    Args:
-        decode_in: where images are decoded, which makes no difference to the rows; in this process it is there.
-
-    Raises TagstreamError with one clear sentence for whatever stops the work.
+    Everything raises TagstreamError with one clear sentence for whatever stops the work.
     """
     if pool.in_process:
-        return _stream_in_process(shards, pool, config, labeler_class, settings)
+        with _Threads(settings.no_progress_timeout_s) as threads:
+            # The device's metrics are those of an actor, which a node of Ray shows.
+            labeler = threads.result(threads.call(lambda: labeler_class(replace(config, job=""))))
+            yield lambda waves: _stream_in_process(waves, threads, labeler, pool.batch_size, settings.max_sample_bytes)
+        return
     # Brings in Ray, which takes seconds to import.
-    from pipeline.dataflow.actor_pool import stream_from_actors
+    from pipeline.dataflow.actor_pool import open_actors
 
-    return stream_from_actors(shards, pool, config, labeler_class, settings, decode_in)
+    with open_actors(pool, config, labeler_class, settings) as stream:
+        yield stream
 
 
 def _stream_in_process(
-    shards: list[Shard],
-    pool: PoolPlan,
-    config: LabelerConfig,
-    labeler_class: type[Labeler],
-    settings: LabelSettings,
+    waves: Iterable[Wave], threads: _Threads, labeler: Labeler, batch_size: int, max_sample_bytes: int
 ) -> Generator[pa.Table, None, None]:
-    """As `stream_labels`, in the order of the shards. No more than a few batches are in memory."""
-    batches = _read(shards, pool.batch_size, settings.max_sample_bytes)
-    with _Threads(settings.no_progress_timeout_s) as threads:
-        # The device's metrics are those of an actor, which a node of Ray shows.
-        labeler = threads.result(threads.call(lambda: labeler_class(replace(config, job=""))))
-        in_flight: deque[Future[pa.Table]] = deque()
+    """As a `Stream`, in the order of the shards. No more than a few batches are in memory."""
+    batches = _read((shard for wave in waves for shard in wave.shards), batch_size, max_sample_bytes)
+    in_flight: deque[Future[pa.Table]] = deque()
+    next_batch = threads.read(batches)
+    while (batch := threads.result(next_batch)) is not None:
+        in_flight.append(threads.call(labeler, batch))
         next_batch = threads.read(batches)
-        while (batch := threads.result(next_batch)) is not None:
-            in_flight.append(threads.call(labeler, batch))
-            next_batch = threads.read(batches)
-            while in_flight and (len(in_flight) > _MAX_IN_FLIGHT or in_flight[0].done()):
-                yield threads.result(in_flight.popleft())
-        while in_flight:
+        while in_flight and (len(in_flight) > _MAX_IN_FLIGHT or in_flight[0].done()):
             yield threads.result(in_flight.popleft())
+    while in_flight:
+        yield threads.result(in_flight.popleft())
 
 
-def _read(shards: list[Shard], batch_size: int, max_sample_bytes: int) -> Iterator[pa.Table]:
+def _read(shards: Iterable[Shard], batch_size: int, max_sample_bytes: int) -> Iterator[pa.Table]:
     for shard in shards:
         yield from read_batches_or_failure(shard, batch_size, max_sample_bytes)
 

@@ -21,7 +21,7 @@ from pipeline.forecast.forecast import Forecast, OutputSizes, forecast
 from pipeline.forecast.pace import SampleCosts, Workers, check_gpus, check_results
 from pipeline.labelling.assembly import WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
-from pipeline.labelling.committing import COMMIT_THREADS
+from pipeline.labelling.committing import count_threads
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, run_shards
 from pipeline.labelling.request import LabelRequest
@@ -116,14 +116,14 @@ class SampleAssignment(Assignment):
         """The beginnings of some shards."""
         job.progress.begin("looking into shards")
         started = time.perf_counter()
-        shards, _ = run_shards(job.run, job.source, job.record.folder_buckets)
+        shards = run_shards(job.run, job.source, job.record.folder_buckets, job.run.committed())
         extent = measure_extent(shards, self._n_images, self._seed)
         looking_s = time.perf_counter() - started
         self._n_bytes = add_sizes(shards)
         pool = fit_small_job(job.pool, self._n_bytes, self._address, job.settings)
         # There are no more results than batches.
         check_results(sum(-(-head.n_samples // job.pool.batch_size) for head in extent.heads), extent)
-        workers = _workers(pool, available_nodes(self._address))
+        workers = _workers(pool, available_nodes(self._address), count_threads(job.run.filesystem))
         self._sample = Sample(job.record, extent, workers, job.pool.free, looking_s)
         return ShardPlan([head.shard for head in extent.heads], len(shards), [], {})
 
@@ -179,7 +179,7 @@ def sample_costs(
     )
 
 
-def _workers(pool: PoolPlan, nodes: list[Node]) -> Workers:
+def _workers(pool: PoolPlan, nodes: list[Node], n_writers: int) -> Workers:
     n_cpus = sum(node.n_cpus for node in nodes)
     return Workers(
         n_actors=pool.n_actors,
@@ -187,7 +187,7 @@ def _workers(pool: PoolPlan, nodes: list[Node]) -> Workers:
         device=pool.device,
         batch_size=pool.batch_size,
         n_readers=max(1, n_cpus - pool.n_actors * pool.cpus_per_actor),
-        n_writers=COMMIT_THREADS,
+        n_writers=n_writers,
         cpus_per_actor=pool.cpus_per_actor,
         decode_threads=pool.n_threads,
         n_elsewhere=pool.free.n_elsewhere,

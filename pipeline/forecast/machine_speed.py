@@ -29,7 +29,7 @@ from pipeline.cluster.nodes import local_node
 from pipeline.cluster.pool import plan_pool
 from pipeline.dataflow.decoding import DecodePool, decode
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.labelling.committing import COMMIT_THREADS
+from pipeline.labelling.committing import count_threads
 from pipeline.machine import count_cores, describe_hardware, installed_versions
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches
@@ -159,13 +159,14 @@ class SpeedJob:
     def _committing(self, store: Store) -> list[Speed]:
         self.phase = "committing"
         images, labels = _tables()
-        with ThreadPoolExecutor(COMMIT_THREADS) as pool:
+        n_threads = count_threads(store.filesystem)
+        with ThreadPoolExecutor(n_threads) as pool:
 
             def commit() -> int:
-                names = [uuid.uuid4().hex for _ in range(COMMIT_THREADS)]
+                names = [uuid.uuid4().hex for _ in range(n_threads)]
                 return sum(pool.map(lambda name: store.run("bench").commit(name, images, labels, {}), names))
 
-            shards = self._speed(f"commit, {COMMIT_THREADS} threads", "shards/s", commit)
+            shards = self._speed(f"commit, {n_threads} threads", "shards/s", commit)
         return [shards, _times(shards, images.num_rows + labels.num_rows, "rows/s")]
 
     def _speed(self, what: str, unit: str, work: Callable[[], int]) -> Speed:

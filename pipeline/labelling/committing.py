@@ -12,10 +12,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.labelling.assembly import WholeShard
+from pipeline.storage.files import Filesystem, is_local
+from pipeline.store.ledger import LedgerWriter
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 
-COMMIT_THREADS = 8
+# On object stores commits wait for answers.
+_LOCAL_THREADS, _REMOTE_THREADS = 8, 32
+
+
+def count_threads(filesystem: Filesystem) -> int:
+    """How many shards are committed at a time."""
+    return _LOCAL_THREADS if is_local(filesystem) else _REMOTE_THREADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,8 @@ class Committer:
         self._on_commit = on_commit
         self._listed_of = listed_of
         self._above = above
+        self._n_threads = count_threads(run.filesystem)
+        self._ledger = LedgerWriter(run.filesystem, run.layout)
         self._lock = threading.Lock()
         self._n_committing = 0
 
@@ -83,13 +93,16 @@ class Committer:
         """
         n_shards = 0
         running: set[Future[None]] = set()
-        with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as threads:
-            for shards in arrivals:
-                n_shards += len(shards)
-                running.update(self._submit(threads, shard) for shard in shards)
-                running = _wait_for_room(running)
-            for future in running:
-                future.result()
+        try:
+            with ThreadPoolExecutor(self._n_threads, thread_name_prefix="commit") as threads:
+                for shards in arrivals:
+                    n_shards += len(shards)
+                    running.update(self._submit(threads, shard) for shard in shards)
+                    running = _wait_for_room(running, self._n_threads)
+                for future in running:
+                    future.result()
+        finally:
+            self._ledger.flush()
         return n_shards
 
     def _submit(self, threads: ThreadPoolExecutor, shard: WholeShard) -> Future[None]:
@@ -123,12 +136,13 @@ class Committer:
             listed=self._listed_of(shard),
             replaces=former,
             above=self._above(shard.name),
+            ledger=self._ledger,
         )
 
 
-def _wait_for_room(running: set[Future[None]]) -> set[Future[None]]:
+def _wait_for_room(running: set[Future[None]], n_threads: int) -> set[Future[None]]:
     """Waits while there is more work than threads. Returns: the work that is not done. Raises the first failure."""
-    while len(running) > COMMIT_THREADS or any(future.done() for future in running):
+    while len(running) > n_threads or any(future.done() for future in running):
         done, running = wait_for(running, return_when=FIRST_COMPLETED)
         for future in done:
             future.result()

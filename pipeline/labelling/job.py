@@ -22,7 +22,8 @@ from pipeline.cluster.small_jobs import fit_small_job
 from pipeline.dataflow.batch_size import TO_BE_FOUND, batch_size_of_job
 from pipeline.dataflow.decode_place import PlaceOfDecoding
 from pipeline.dataflow.labeler import LabelerConfig
-from pipeline.dataflow.streaming import stream_labels
+from pipeline.dataflow.streaming import open_labelers
+from pipeline.dataflow.waves import Stream, Wave
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
@@ -30,7 +31,14 @@ from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.listing import ListCommitter, ListPlan
 from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
-from pipeline.labelling.progress import FINDING_BATCH_SIZE, LOADING_MODEL, STARTING_RAY, STARTING_WORKERS, Progress
+from pipeline.labelling.progress import (
+    COMPARING,
+    FINDING_BATCH_SIZE,
+    LOADING_MODEL,
+    STARTING_RAY,
+    STARTING_WORKERS,
+    Progress,
+)
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
@@ -110,6 +118,7 @@ class LabelJob:
             job = self._open(held)
             former = job.run.read_jobs()
             self.skipped, self.n_skipped_before = job.source.skipped, former[-1].n_skipped if former else 0
+            self.progress.begin(COMPARING)
             plan = self.shard_plan = self._assignment.plan(job).with_columns(self.request.columns)
             if plan.pending and job.record.folder_buckets:
                 pending, notes = describe_shards(job.source.root, plan.pending)
@@ -268,18 +277,44 @@ class LabelJob:
         settings = self.request.settings
         place = PlaceOfDecoding(settings.decode_in, job.pool, has_small_views="hub" not in job.record.labelling)
         self.progress.begin(LOADING_MODEL if job.pool.in_process else STARTING_WORKERS)
-        with repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)):
-            for wave in cut_waves(shards, limit, lambda: self._tally.n_images_done):
-                assembler = ShardAssembler(IMAGES if job.record.tells_flat else FORMER_IMAGES)
-                self.progress.decoding = chosen = place.choose()
-                rows = stream_labels(wave, job.pool, config, self.request.labeler_class, settings, chosen.place)
-                # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
-                with contextlib.closing(rows):
-                    n_whole = committer.commit_all(self._assembled(assembler, place.watch(rows), metrics))
-                self._failures |= assembler.failures
-                if (n_lost := len(wave) - n_whole - len(assembler.failures)) > 0:
-                    missing = f"{n_lost} of {len(wave)} shards came back incomplete"
-                    raise TagstreamError(f"{missing}; run the command again, it labels them anew")
+        waves = self._placed(cut_waves(shards, limit, lambda: self._tally.n_images_done), place)
+        with (
+            repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)),
+            open_labelers(job.pool, config, self.request.labeler_class, settings) as stream,
+        ):
+            # How large the next wave of a limited job is, its commits tell.
+            for together in ([wave] for wave in waves) if limit else [waves]:
+                self._label_waves(job, together, stream, committer, place, metrics)
+
+    def _placed(self, waves: Iterable[list[Shard]], place: PlaceOfDecoding) -> Iterator[Wave]:
+        for shards in waves:
+            self.progress.decoding = chosen = place.choose()
+            yield Wave(shards, chosen.place)
+
+    def _label_waves(
+        self,
+        job: OpenJob,
+        waves: Iterable[Wave],
+        stream: Stream,
+        committer: Committer,
+        place: PlaceOfDecoding,
+        metrics: JobMetrics,
+    ) -> None:
+        assembler = ShardAssembler(IMAGES if job.record.tells_flat else FORMER_IMAGES)
+        n_shards = [0]
+
+        def counted() -> Iterator[Wave]:
+            for wave in waves:
+                n_shards[0] += len(wave.shards)
+                yield wave
+
+        # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
+        with contextlib.closing(stream(counted())) as rows:
+            n_whole = committer.commit_all(self._assembled(assembler, place.watch(rows), metrics))
+        self._failures |= assembler.failures
+        if (n_lost := n_shards[0] - n_whole - len(assembler.failures)) > 0:
+            missing = f"{n_lost} of {n_shards[0]} shards came back incomplete"
+            raise TagstreamError(f"{missing}; run the command again, it labels them anew")
 
     def _check_failures(self) -> None:
         """Raises StorageError where shards could not be read, now that the others are done."""

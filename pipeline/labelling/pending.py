@@ -12,10 +12,12 @@ from pipeline.labelling.listing import ListPlan, plan_lists
 from pipeline.sources.image_folder import deal, folder_shard, generation_name, split_generation
 from pipeline.sources.shard import ColumnNames, Shard, Source
 from pipeline.storage.files import CLOCK_SKEW_S
-from pipeline.store.ownership import CommittedShard, CommittedShards, shard_stem
+from pipeline.store.ownership import CommittedShard, CommittedShards, ShardVersion, shard_stem
 from pipeline.store.run import Run
 
 _N_LOOKERS = 32
+# Fewer files are opened rather than the run listed once more.
+_MANY_SUSPECTS = 100
 # Ray Data's driver keeps something of every block it has seen (ray-project/ray#66016): long jobs run in waves.
 _SHARDS_PER_WAVE = 2000
 
@@ -60,7 +62,8 @@ def plan_shards(run: Run, source: Source, n_buckets: int, changed_policy: str, l
 
     Raises SourceError where shards changed and the policy is `fail`, and where the run holds shards of another kind.
     """
-    shards, committed = run_shards(run, source, n_buckets)
+    committed = run.committed()
+    shards = run_shards(run, source, n_buckets, committed)
     pending = [shard for shard in shards if shard.name not in committed]
     changed = find_changed(run, [shard for shard in shards if shard.name in committed], committed)
     if changed and changed_policy == "fail":
@@ -76,12 +79,11 @@ def plan_shards(run: Run, source: Source, n_buckets: int, changed_policy: str, l
     return ShardPlan(pending, len(shards), changed, replaced, len(find_missing(shards, committed)), listing)
 
 
-def run_shards(run: Run, source: Source, n_buckets: int) -> tuple[list[Shard], CommittedShards]:
-    """All shards of a run's source, those of former generations of a folder included, and those that are committed.
+def run_shards(run: Run, source: Source, n_buckets: int, committed: CommittedShards) -> list[Shard]:
+    """All shards of a run's source, those of former generations of a folder included.
 
     Raises SourceError where the run holds shards of another kind.
     """
-    committed = run.committed()
     of_kind = source.of_kind(is_folder=bool(n_buckets))
     if of_kind is None:
         is_now, was = ("shards", "images") if n_buckets else ("images", "shards")
@@ -89,7 +91,7 @@ def run_shards(run: Run, source: Source, n_buckets: int) -> tuple[list[Shard], C
             f"{source.given} holds nothing but {is_now} now, and run {run.name} labels its {was}; give the {is_now} a "
             "--run name of their own"
         )
-    return _folder_shards(run, of_kind, n_buckets, committed) if n_buckets else of_kind.shards, committed
+    return _folder_shards(run, of_kind, n_buckets, committed) if n_buckets else of_kind.shards
 
 
 def find_missing(shards: list[Shard], committed: CommittedShards) -> set[str]:
@@ -100,8 +102,8 @@ def find_missing(shards: list[Shard], committed: CommittedShards) -> set[str]:
 def find_changed(run: Run, shards: list[Shard], committed: CommittedShards) -> list[Shard]:
     """Committed shards whose file now has another size or etag.
 
-    Only files written at about the time of the commit or later are compared, by reading the commit's footer: that every
-    other is older than its commit is told by the two listings alone.
+    Only files written at about the time of the commit or later are compared, with what the ledger notes of the commit
+    or its footer says: that every other is older than its commit is told by the two listings alone.
     """
 
     def may_have_changed(shard: Shard) -> bool:
@@ -109,14 +111,14 @@ def find_changed(run: Run, shards: list[Shard], committed: CommittedShards) -> l
         # Not clearly older than its commit.
         return commit is None or (shard.modified is not None and shard.modified > commit - CLOCK_SKEW_S)
 
-    def has_changed(shard: Shard) -> bool:
-        version = run.read_version(committed[shard.name])
-        return version.etag != shard.etag or version.size != shard.size
-
     suspects = [shard for shard in shards if (shard.size, shard.etag) != (None, None) and may_have_changed(shard)]
+    commits = {shard.name: committed[shard.name] for shard in suspects}
+    noted = run.noted_versions(committed) if len(suspects) > _MANY_SUSPECTS else {}
+    versions = {name: commit.version or noted.get(commit.file) for name, commit in commits.items()}
+    unknown = [name for name, version in versions.items() if version is None]
     with ThreadPoolExecutor(_N_LOOKERS) as pool:
-        verdicts = list(pool.map(has_changed, suspects))
-    return [shard for shard, changed in zip(suspects, verdicts, strict=True) if changed]
+        versions.update(zip(unknown, pool.map(lambda name: run.read_version(commits[name]), unknown), strict=True))
+    return [shard for shard in suspects if versions[shard.name] != ShardVersion(shard.size, shard.etag)]
 
 
 def cut_to_limit(shards: list[Shard], limit: int) -> list[Shard]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pipeline.dataflow.decode_place import Choice
 
+COMPARING = "comparing the source with the run"
 STARTING_RAY = "starting Ray"
 # Workers import torch, which takes seconds, before they read the model.
 STARTING_WORKERS = "starting workers and loading the model"

@@ -88,7 +88,8 @@ class RetryAssignment(Assignment):
     def plan(self, job: OpenJob) -> ShardPlan:
         """The shards with such samples, each reduced to them."""
         rejected = _find_rejected(job.run, self._error, self._stage)
-        shards, committed = run_shards(job.run, job.source, job.record.folder_buckets)
+        committed = job.run.committed()
+        shards = run_shards(job.run, job.source, job.record.folder_buckets, committed)
         by_name = {shard.name: shard for shard in shards}
         found = [by_name[name] for name in rejected if name in by_name]
         # A folder's files are looked up one by one: other files of the shard may change.

@@ -43,13 +43,13 @@ class SourceStatus:
         return self.n_source - len(self.open)
 
 
-def compare_with_source(run: Run, record: RunRecord) -> SourceStatus:
+def compare_with_source(run: Run, record: RunRecord, committed: CommittedShards) -> SourceStatus:
     """Lists the source and compares it with the run's commits; shards are not opened.
 
     Raises TagstreamError where the source cannot be listed, or leads to another root than that of the run.
     """
     source = _list_source(record, run.read_jobs())
-    shards, committed = run_shards(run, source, record.folder_buckets)
+    shards = run_shards(run, source, record.folder_buckets, committed)
     of_kind = source.of_kind(is_folder=bool(record.folder_buckets)) or source
     done = [shard for shard in shards if shard.name in committed]
     changed = find_changed(run, done, committed)

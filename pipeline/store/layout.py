@@ -4,6 +4,7 @@ STORE/runs/<run>/run.json                   what the run is made of
 STORE/runs/<run>/jobs/<utc-time>.json       one record a job
 STORE/runs/<run>/lists/<list>.json         a list of names whose scores the run keeps
 STORE/runs/<run>/samples/<sample>.json      how images were drawn for review (`pipeline.store.reviews`)
+STORE/runs/<run>/ledger/<part>.parquet     what jobs noted of the files they committed (`pipeline.store.ledger`)
 STORE/runs/<run>/lock-<n>.json              while a job holds the run (`pipeline.store.lock`)
 STORE/labels/run=<run>/<shard>.parquet
 STORE/images/run=<run>/<shard>.parquet      its existence is the shard's commit
@@ -78,6 +79,11 @@ class RunLayout:
     def job(self, started: str) -> str:
         """The record of the job that started at this time (ISO 8601)."""
         return f"{self.jobs}/{started.replace(':', '-')}.json"
+
+    @property
+    def ledger(self) -> str:
+        """The folder of what jobs noted of the files that they committed."""
+        return f"{self.records}/ledger"
 
     @property
     def lists(self) -> str:

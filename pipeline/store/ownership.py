@@ -21,6 +21,8 @@ SUFFIX = ".parquet"
 # File systems end a name at 255 bytes.
 _MAX_STEM_CHARACTERS = 200
 _KEPT_OF_LONG_STEM = 160
+# Of a name that is its own stem: quoting takes ten times as long, and stores have hundreds of thousands.
+_PLAIN = re.compile(r"[A-Za-z0-9~+ =,@()-][A-Za-z0-9_.~+ =,@()-]{0,199}")
 # `!` is never part of an escaped name, and a digest has no g.
 _GENERATION = re.compile(r"(?P<stem>.+)!g(?P<generation>[1-9]\d*)")
 _COMPACTED = re.compile(r"compacted!(?P<sequence>\d+)-[0-9a-f]+\.parquet")
@@ -66,6 +68,8 @@ class ShardFile:
     modified: float | None
     held: tuple[HeldShard, ...] = ()
     """The shards of a file of several."""
+    size: int | None = None
+    """Bytes, where the listing tells."""
 
     @property
     def sequence(self) -> int:
@@ -163,6 +167,8 @@ def shard_stem(shard: str) -> str:
     which tools take for a sign of files to pass over. Of a long name the beginning and a digest are kept; `!` is never
     part of an escaped name.
     """
+    if _PLAIN.fullmatch(shard):
+        return shard
     stem = quote(shard, safe="+ =,@()")
     if stem.startswith((".", "_")):
         stem = f"%{ord(stem[0]):02X}{stem[1:]}"

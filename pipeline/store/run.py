@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError
-from pipeline.storage.files import Filesystem, modified_s, read_if_exists, storage_errors, write_whole
+from pipeline.storage.files import Filesystem, list_folder, modified_s, read_if_exists, storage_errors, write_whole
 from pipeline.store.layout import RunLayout
+from pipeline.store.ledger import LedgerWriter, count_rows, read_ledger
 from pipeline.store.ownership import (
     SUFFIX,
     CommittedShard,
@@ -99,11 +100,11 @@ class Run:
 
     def committed(self) -> CommittedShards:
         """The committed shards: one listing, in which only files of several shards are opened."""
-        listed = {name: modified_s(info) for name, info in self.list_images().items()}
+        listed = self.list_images()
         compacted = [name for name in listed if is_compacted(name)]
         with ThreadPoolExecutor(_N_FOOTER_READERS) as pool:
             held = dict(zip(compacted, pool.map(self._read_held, compacted), strict=True))
-        return find_owners([ShardFile(name, modified, held.get(name, ())) for name, modified in listed.items()])
+        return find_owners(describe_files(listed, held))
 
     def list_images(self) -> dict[str, Any]:
         """The files of images by name, as the filesystem describes them, those that own nothing included."""
@@ -117,17 +118,23 @@ class Run:
         """The files of tables in a folder of the run, by name, as the filesystem describes them."""
         with storage_errors(f"read the store {self.store_url}"):
             try:
-                infos = self.filesystem.ls(folder, detail=True)
+                infos = list_folder(self.filesystem, folder)
             except FileNotFoundError:
                 return {}
-        named = {PurePosixPath(info["name"]).name: info for info in infos if info["type"] == "file"}
-        return {name: info for name, info in named.items() if name.endswith(SUFFIX) and not _is_hidden(name)}
+        named = {info["name"].rsplit("/", 1)[-1]: info for info in infos if info["type"] == "file"}
+        return {name: info for name, info in named.items() if name.endswith(SUFFIX) and not name.startswith(".")}
 
     def read_version(self, shard: CommittedShard) -> ShardVersion:
         """Which version of its source a committed shard was made from; may read its file's footer."""
         if shard.version is not None:
             return shard.version
         return version_of(read_metadata(self.filesystem, self.layout.images(shard.file)))
+
+    def noted_versions(self, committed: CommittedShards) -> dict[str, ShardVersion]:
+        """Which versions of their sources files of images were made from, of those that the ledger tells of."""
+        rows = read_ledger(self.filesystem, self.layout, committed.files)
+        columns = (rows[name].to_pylist() for name in ("file", "source_size", "source_etag"))
+        return {file: ShardVersion(size, etag) for file, size, etag in zip(*columns, strict=True)}
 
     def has_labelled(self) -> bool:
         """Whether any committed sample is labelled; reads files until one is found."""
@@ -167,6 +174,7 @@ class Run:
         listed: Mapping[str, pa.Table | None] | None = None,
         replaces: CommittedShard | None = None,
         above: int = -1,
+        ledger: LedgerWriter | None = None,
     ) -> bool:
         """Commits a shard: its labels first, then its listed labels, its images last, each whole or not at all.
 
@@ -175,6 +183,7 @@ class Run:
             listed: of the run's lists by version, the shard's listed labels; None for a list that the shard lacks.
             replaces: the shard's former commit; this is the generation after it.
             above: a generation that is not to be used again, nor any below it: listed labels may be of it.
+            ledger: is told of the files that were written.
 
         Returns: whether this call committed it; False where another job did before.
         """
@@ -183,7 +192,8 @@ class Run:
         first = max(-1 if replaces is None else replaces.generation, above) + 1
         listed = listed or {}
         with storage_errors(f"commit shard {shard} to the store {self.store_url}"):
-            generation = self._write_labels(shard, first, encode_file(labels, described))
+            labels_content, images_content = encode_file(labels, described), encode_file(images, described)
+            generation = self._write_labels(shard, first, labels_content)
             if generation is None:
                 return False
             name = file_name(shard, generation)
@@ -192,9 +202,7 @@ class Run:
                     # The generation is this commit's own: nobody else writes its listed labels before its images.
                     content = encode_file(rows, {**described, **describe_file({"list": version})})
                     write_whole(self.filesystem, self.layout.listed(version, name), content)
-            if not write_whole(
-                self.filesystem, self.layout.images(name), encode_file(images, described), if_absent=True
-            ):
+            if not write_whole(self.filesystem, self.layout.images(name), images_content, if_absent=True):
                 return False
             older = [file_name(shard, number) for number in range(first, generation)]
             if self._is_overtaken(name, older):
@@ -205,7 +213,11 @@ class Run:
             self.delete_files([*replaced, *older])
             former = [] if replaces is None else [file_name(shard, replaces.generation)]
             self._delete_listed(listed, [*former, *older])
-            return True
+        if ledger is not None:
+            sizes = len(images_content), len(labels_content)
+            made_from = ShardVersion(metadata.get("source_size"), metadata.get("source_etag") or None)
+            ledger.note(name, sizes, made_from, count_rows(images, labels.num_rows))
+        return True
 
     def _write_labels(self, shard: str, first: int, content: bytes) -> int | None:
         """Writes labels as the first generation that has none; None where a job has committed the shard before.
@@ -251,6 +263,16 @@ class Run:
             return read_held(read_metadata(self.filesystem, path)["shards"])
         except (KeyError, ValueError, TypeError) as error:
             raise StoreError(f"{path} does not say which shards it holds: {one_line(error)}") from error
+
+
+def describe_files(listed: Mapping[str, Any], held: Mapping[str, tuple[HeldShard, ...]]) -> list[ShardFile]:
+    """Files of images as they are listed.
+
+    Args:
+        listed: files by name, as the filesystem describes them.
+        held: the shards of those files that hold several.
+    """
+    return [ShardFile(name, modified_s(info), held.get(name, ()), info.get("size")) for name, info in listed.items()]
 
 
 def _is_hidden(path: str) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.storage.files import Filesystem, WatchedStream, modified_s, storage_errors
-from pipeline.store.ownership import CommittedShards, HeldShard, ShardFile, find_owners, is_compacted, read_held
+from pipeline.storage.files import Filesystem, WatchedStream, storage_errors
+from pipeline.store.ownership import CommittedShards, HeldShard, find_owners, is_compacted, read_held
 from pipeline.store.parquet_file import read_described
-from pipeline.store.run import Run
+from pipeline.store.run import Run, describe_files
 
 _N_FOOTER_READERS = 32
 
@@ -44,7 +44,7 @@ def list_run_files(run: Run) -> RunFiles:
     with ThreadPoolExecutor(_N_FOOTER_READERS) as pool:
         held = dict(zip(compacted, pool.map(lambda name: _held_in_any(run, name), compacted), strict=True))
     unreadable = [name for name in compacted if not held[name]]
-    listed = [ShardFile(name, modified_s(info), held.get(name, ())) for name, info in images.items()]
+    listed = describe_files(images, held)
     committed = find_owners([file for file in listed if file.name not in unreadable])
     return RunFiles(run.name, images, labels, committed, unreadable)
 

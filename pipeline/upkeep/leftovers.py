@@ -62,7 +62,7 @@ def find_leftovers(run: Run, files: RunFiles, jobs: Iterable[JobRecord]) -> Iter
             if found is not None:
                 yield found
     yield from _find_listed_leftovers(run, files, ages)
-    for folder in (run.layout.records, run.layout.jobs, run.layout.lists):
+    for folder in (run.layout.records, run.layout.jobs, run.layout.lists, run.layout.ledger):
         for name, info in _list(run, folder):
             if _is_temporary(name) and ages.is_old(info):
                 yield Leftover(info["name"], "is half of a record that was never finished")

@@ -17,7 +17,8 @@ from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.dataflow import device_thread, streaming
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.dataflow.streaming import stream_labels
+from pipeline.dataflow.streaming import open_labelers
+from pipeline.dataflow.waves import Wave
 from pipeline.errors import ClusterError, StorageError, TagstreamError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches
@@ -49,7 +50,8 @@ def shards(tmp_path: Path) -> list[Shard]:
 def stream(
     shards: list[Shard], labeler_class: type[Labeler], pool: PoolPlan = POOL, settings: LabelSettings = SETTINGS
 ) -> Iterator[pa.Table]:
-    return stream_labels(shards, pool, CONFIG, labeler_class, settings)
+    with open_labelers(pool, CONFIG, labeler_class, settings) as label:
+        yield from label([Wave(shards)])
 
 
 def label_one_by_one(shards: list[Shard]) -> pa.Table:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import TagstreamError
 from pipeline.labelling.assembly import WholeShard
-from pipeline.labelling.committing import COMMIT_THREADS, Commit, Committer
+from pipeline.labelling.committing import Commit, Committer, count_threads
 from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.store import Store
@@ -144,14 +144,14 @@ def test_shards_that_are_being_written_are_counted_until_each_is(run: Run) -> No
 
 
 def test_no_more_shards_are_taken_than_there_are_threads_to_write_them(run: Run) -> None:
-    may_go_on = threading.Event()
+    may_go_on, n_threads = threading.Event(), count_threads(run.filesystem)
     taken = []
 
     def complete(shard: WholeShard, former: CommittedShard | None) -> None:
         assert may_go_on.wait(10)
 
     def arrivals() -> Iterator[list[WholeShard]]:
-        for number in range(COMMIT_THREADS + 5):
+        for number in range(n_threads + 5):
             taken.append(number)
             yield [whole(str(number))]
 
@@ -159,12 +159,12 @@ def test_no_more_shards_are_taken_than_there_are_threads_to_write_them(run: Run)
     thread = threading.Thread(target=committer.commit_all, args=(arrivals(),))
     thread.start()
     # One more than there are threads is taken, and waits.
-    wait_until(lambda: len(taken) == COMMIT_THREADS + 1)
+    wait_until(lambda: len(taken) == n_threads + 1)
     time.sleep(0.2)
     n_taken = len(taken)
     may_go_on.set()
     thread.join()
-    assert (n_taken, len(taken)) == (COMMIT_THREADS + 1, COMMIT_THREADS + 5)
+    assert (n_taken, len(taken)) == (n_threads + 1, n_threads + 5)
 
 
 def test_the_first_failure_is_raised_though_no_more_shards_become_whole(run: Run) -> None:

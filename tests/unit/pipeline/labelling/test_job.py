@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.dataflow import actor_pool
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.dataflow.waves import Wave
 from pipeline.errors import (
     ClusterError,
     ModelError,
@@ -61,10 +62,25 @@ def label_here(shards: list[Shard], pool: PoolPlan, config: LabelerConfig, *_: A
         yield from (labeler(batch) for batch in read_batches_or_failure(shard, pool.batch_size))
 
 
+def labelling_by(label: Callable[..., Iterator[pa.Table]]) -> Any:
+    """In the place of `open_labelers`: waves of shards are labelled by this function."""
+
+    @contextlib.contextmanager
+    def opened(*arguments: Any) -> Iterator[Any]:
+        def stream(waves: Iterable[Wave]) -> Iterator[pa.Table]:
+            for wave in waves:
+                with contextlib.closing(label(wave.shards, *arguments)) as rows:  # type: ignore[type-var]
+                    yield from rows
+
+        yield stream
+
+    return opened
+
+
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_module, "joined_ray", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(job_module, "stream_labels", label_here)
+    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_here))
 
 
 @pytest.fixture
@@ -116,7 +132,7 @@ def test_the_record_says_running_while_shards_are_labelled(
         seen.extend(record.outcome for record in records(label_request))
         yield from label_here(*arguments)
 
-    monkeypatch.setattr(job_module, "stream_labels", label)
+    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
     LabelJob(label_request).run()
     assert (seen, [record.outcome for record in records(label_request)]) == (["running"], ["done"])
 
@@ -124,7 +140,7 @@ def test_the_record_says_running_while_shards_are_labelled(
 def test_shards_of_which_nothing_came_back_fail_the_job(
     label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_module, "stream_labels", lambda *_: (row for row in ()))
+    monkeypatch.setattr(job_module, "open_labelers", labelling_by(lambda *_: (row for row in ())))
     with pytest.raises(TagstreamError, match="3 of 3 shards came back incomplete; run the command again"):
         LabelJob(label_request).run()
     (record,) = records(label_request)
@@ -138,10 +154,10 @@ def test_a_job_that_is_stopped_is_interrupted_and_the_next_one_labels_the_rest(
         yield from label_here(shards[:1], *arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job_module, "stream_labels", stop)
+    monkeypatch.setattr(job_module, "open_labelers", labelling_by(stop))
     with pytest.raises(KeyboardInterrupt):
         LabelJob(label_request).run()
-    monkeypatch.setattr(job_module, "stream_labels", label_here)
+    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_here))
     LabelJob(label_request).run()
     assert [(record.outcome, record.n_images, record.message) for record in records(label_request)] == [
         ("interrupted", 2, ""),
@@ -158,7 +174,7 @@ def test_an_error_is_not_hidden_by_a_store_that_cannot_keep_the_record_of_it(
         raise TagstreamError("an actor died")
         yield
 
-    monkeypatch.setattr(job_module, "stream_labels", fail)
+    monkeypatch.setattr(job_module, "open_labelers", labelling_by(fail))
     with pytest.raises(TagstreamError, match=r"^an actor died$"):
         LabelJob(label_request).run()
 
@@ -178,7 +194,7 @@ def test_rows_are_labelled_no_more_once_the_job_has_failed(
         finally:
             closed.append(True)
 
-    monkeypatch.setattr(job_module, "stream_labels", label)
+    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
     with pytest.raises(TagstreamError, match="no more"):
         LabelJob(label_request, Failing()).run()
     assert closed == [True]
@@ -230,7 +246,7 @@ def test_a_run_that_another_job_holds_is_left_alone(
         outcomes.append("locked")
         yield from label_here(*arguments)
 
-    monkeypatch.setattr(job_module, "stream_labels", label)
+    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
     assert LabelJob(locked).run().record.outcome == "done"
     assert (outcomes, LabelJob(locked).run().record.outcome) == (["locked"], "done")
 
@@ -307,7 +323,7 @@ class TestSources:
         assert (record.addresses, [tuple(job.sources) for job in jobs]) == (tuple(files[:2]), [(), *[tuple(files)] * 2])
         assert [job.n_shards_committed for job in jobs] == [2, 1, 0]
         Path(files[0]).unlink()
-        status = compare_with_source(run, record)
+        status = compare_with_source(run, record, run.committed())
         assert (status.open, status.missing, status.n_source) == ([], ["00000"], 2)
 
     def test_a_part_of_the_source_by_its_name_makes_nothing_of_the_rest_missing(
@@ -318,7 +334,7 @@ class TestSources:
         run = Store(label_request.store).run("r")
         record = run.read_record()
         assert record is not None
-        status = compare_with_source(run, record)
+        status = compare_with_source(run, record, run.committed())
         assert (status.n_source, status.open, status.missing) == (3, [], [])
 
     def test_a_link_whose_signature_was_concealed_is_not_said_to_be_gone(self, label_request: LabelRequest) -> None:
@@ -338,7 +354,7 @@ class TestShardsThatCannotBeRead:
                 (Path(str(request.source)) / name).unlink()
             yield from label_here(*arguments)
 
-        monkeypatch.setattr(job_module, "stream_labels", label)
+        monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
 
     def test_one_costs_itself_alone(self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gone(label_request, monkeypatch, "00001.tar")
@@ -353,7 +369,7 @@ class TestShardsThatCannotBeRead:
             "cannot read shard 00001",
         )
         write_tars(Path(str(label_request.source)), 1, 2, first=1)
-        monkeypatch.setattr(job_module, "stream_labels", label_here)
+        monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_here))
         assert LabelJob(label_request).run().record.n_shards_committed == 1
 
     def test_several_are_counted(self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,7 +404,7 @@ class TestModelsOfTheHub:
             given.append(config.model)
             return label_here(shards, pool, config)
 
-        monkeypatch.setattr(job_module, "stream_labels", label_and_keep)
+        monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_and_keep))
         # The hub's model has no processor.
         monkeypatch.setattr(Labeler, "measure_image_cost", staticmethod(lambda *_: ImageCost({"size": 56}, 600)))
         outcome = LabelJob(replace(label_request, model="org/tiny", run=None)).run()
@@ -482,7 +498,7 @@ class TestParquet:
         former = self.images(of_parquet)
         monkeypatch.undo()
         monkeypatch.setattr(job_module, "joined_ray", lambda *_: contextlib.nullcontext())
-        monkeypatch.setattr(job_module, "stream_labels", label_here)
+        monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_here))
         RetryJob(RetryRequest(store=of_parquet.store, error="DuplicateKey", labeler_class=InstantLabeler)).run()
         images = self.images(of_parquet)
 
@@ -568,7 +584,7 @@ class TestLists:
 
         listed = replace(label_request, lists=(self.ANIMALS,))
         with monkeypatch.context() as patched:
-            patched.setattr(job_module, "stream_labels", stop)
+            patched.setattr(job_module, "open_labelers", labelling_by(stop))
             with pytest.raises(KeyboardInterrupt):
                 LabelJob(listed).run()
         assert LabelJob(listed).run().record.n_shards_listed == 2
@@ -680,7 +696,7 @@ class TestBatchSize:
 
         request = replace(label_request, settings=LabelSettings(top_k=5))
         with monkeypatch.context() as stopped:
-            stopped.setattr(job_module, "stream_labels", label)
+            stopped.setattr(job_module, "open_labelers", labelling_by(label))
             for _ in range(2):
                 with pytest.raises(KeyboardInterrupt):
                     LabelJob(request).run()

@@ -14,6 +14,7 @@ from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves, find_
 from pipeline.sources.image_folder import folder_shard
 from pipeline.sources.listing import find_source
 from pipeline.sources.shard import FileVersion, ImageFile, Shard
+from pipeline.store.ledger import LedgerWriter
 from pipeline.store.ownership import CommittedShard, CommittedShards, file_name
 from pipeline.store.run import Run
 from pipeline.store.store import Store
@@ -129,6 +130,21 @@ class TestShards:
         )
         plan(store, folder)
         assert looked_at == ["2.parquet"]
+
+    def test_of_many_shards_the_ledger_tells_which_changed_and_no_file_is_opened(
+        self, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pipeline.labelling.pending._MANY_SUSPECTS", 1)
+        for number in range(3):
+            write(folder / f"{number}.tar")
+        run, ledger = store.run(RUN), LedgerWriter(store.filesystem, store.layout.run(RUN))
+        for shard in plan(store, folder).pending:
+            commit_shard(store, RUN, shard.name, size=shard.size, etag=shard.etag, ledger=ledger)
+        ledger.flush()
+        write(folder / "1.tar", b"other")
+        monkeypatch.setattr(Run, "read_version", lambda *_: pytest.fail("a footer was read"))
+        assert names(plan(store, folder).changed) == ["1"]
+        assert run.noted_versions(run.committed()).keys() == {"0.parquet", "1.parquet", "2.parquet"}
 
     def test_a_copied_source_is_not_taken_for_changed(self, store: Store, folder: Path, tmp_path: Path) -> None:
         for path in folder.iterdir():

@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> Path:
 def compare(store: Store) -> SourceStatus:
     record = store.run(RUN).read_record()
     assert record is not None
-    return compare_with_source(store.run(RUN), record)
+    return compare_with_source(store.run(RUN), record, store.run(RUN).committed())
 
 
 def test_a_run_that_is_done_has_nothing_open(store: Store, source: Path) -> None:
