@@ -44,6 +44,8 @@ def measures(chosen: Sequence[str]) -> list[Measure]:
         Measure("way eager", WAY_S),
         Measure("way fused, compiled, graphs", COMPILED_WAY_S),
         Measure("way fused, compiled, graphs, float8 decoder", COMPILED_WAY_S),
+        Measure("way a quarter of the tokens", WAY_S),
+        Measure("way a quarter of the tokens, fused, compiled, graphs", COMPILED_WAY_S),
         Measure("tests", TESTS_S),
         Measure("way graphs", WAY_S),
         Measure("sweep eager 20", SWEEP_S),

@@ -17,7 +17,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, rotate_h
 from tests.benchmarks.acceleration.projections import MakeLinear, PlainLinear, Projections
 from tests.benchmarks.acceleration.static_attention import RowPlaces, attend_from_rows
 
-# Cosines and sines of positions, [positions, E] each, in the decoder's dtype.
+# Cosines and sines of positions, in the decoder's dtype: of a prefix [B or 1, S, E] each, of a step [1, E].
 Rotary = tuple[Tensor, Tensor]
 
 
@@ -30,6 +30,7 @@ class StepInputs(NamedTuple):
         step may be replayed at another one. (Indexing by a tensor without dimensions would fetch its value.)
     seen_T: which own tokens there are, booleans: those up to `token_1`, of as many as are attended to.
     n_places: places of an image.
+    bias_BS: what is added to the scores of each prefix token where image tokens are merged.
     """
 
     row_M: Tensor
@@ -37,6 +38,7 @@ class StepInputs(NamedTuple):
     token_1: Tensor
     seen_T: Tensor
     n_places: int
+    bias_BS: Tensor | None = None
 
 
 class DecoderBlock(nn.Module):
@@ -61,26 +63,38 @@ class DecoderBlock(nn.Module):
         self._down = make(mlp.down_proj.weight, mlp.down_proj.bias)
         self._attention_norm, self._mlp_norm = layer.input_layernorm, layer.post_attention_layernorm
 
-    def prefill(self, hidden_BSD: Tensor, rotary: Rotary, n_image_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    def prefill(
+        self, hidden_BSD: Tensor, rotary: Rotary, n_image_tokens: int, bias_BS: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The next hidden states ([B, S, D]; of the last block those of the answer position, [B, 1, D]), keys, values.
 
         Image tokens attend to image tokens without a mask, so that the fastest kernels can take them. Only the few
         tokens of the prompt need one.
+
+        Args:
+            bias_BS: what is added to the scores of each token where image tokens are merged, in the dtype of the hidden
+                states.
         """
+        rotary = (rotary[0][:, None], rotary[1][:, None])
+        bias_B11S = None if bias_BS is None else bias_BS[:, None, None]
         normed_BSD = _normed(self._attention_norm, hidden_BSD)
         if self._is_last:
             query = self._heads(self._query(normed_BSD[:, -1:]))
             key, value = (self._heads(part) for part in self._key_value(normed_BSD))
-            query, key = _rotated(query, (rotary[0][-1:], rotary[1][-1:])), _rotated(key, rotary)
-            attended = self._attend(query, key, value)
+            query, key = _rotated(query, (rotary[0][..., -1:, :], rotary[1][..., -1:, :])), _rotated(key, rotary)
+            attended = self._attend(query, key, value, bias_B11S)
             hidden_BSD = hidden_BSD[:, -1:]
         else:
             query, key, value = (self._heads(part) for part in self._qkv(normed_BSD))
             query, key = _rotated(query, rotary), _rotated(key, rotary)
             image = slice(None, n_image_tokens)
-            of_image = self._attend(query[:, :, image], key[:, :, image], value[:, :, image])
+            image_bias = None if bias_B11S is None else bias_B11S[..., image]
+            of_image = self._attend(query[:, :, image], key[:, :, image], value[:, :, image], image_bias)
             text_query = query[:, :, n_image_tokens:]
-            attended = torch.cat((of_image, self._attend(text_query, key, value, _causal(text_query, key))), dim=2)
+            mask = _causal(text_query, key)
+            if bias_B11S is not None:
+                mask = bias_B11S.masked_fill(~mask, -torch.inf)
+            attended = torch.cat((of_image, self._attend(text_query, key, value, mask)), dim=2)
         return self._finished(hidden_BSD, attended.transpose(1, 2).flatten(2)), key.contiguous(), value.contiguous()
 
     def step(
@@ -110,6 +124,7 @@ class DecoderBlock(nn.Module):
             inputs.seen_T,
             *prefix,
             RowPlaces(inputs.place_M, len(prefix[0]), inputs.n_places),
+            inputs.bias_BS,
         )
         return self._finished(hidden_MD, attended_MHE.flatten(1))
 

@@ -21,7 +21,14 @@ from tests.benchmarks.acceleration.decoder_block import DecoderBlock
 from tests.benchmarks.acceleration.encoder_block import EncoderBlock
 from tests.benchmarks.acceleration.fp8 import Float8Linear
 from tests.benchmarks.acceleration.projections import MakeLinear, PlainLinear
-from tests.benchmarks.acceleration.static_branches import RunStep, StaticBranches, StaticSteps, StepBlock, run_directly
+from tests.benchmarks.acceleration.static_branches import (
+    RunStep,
+    StaticBranches,
+    StaticSteps,
+    StepBlock,
+    StepSizes,
+    run_directly,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +87,7 @@ class FastModel:
             if recipe.compile_step:
                 # Shapes of steps are many.
                 self._step_block = torch.compile(DecoderBlock.step, dynamic=True, **options)
-        self._sizes: tuple[int, int, int] | None = None
+        self._sizes: StepSizes | None = None
 
     def encode(self, pixel_values_BCHW: Tensor) -> Tensor:
         """Image tokens, [B, N, D]: as `RecognizerModel.encode_images`."""
@@ -90,19 +97,22 @@ class FastModel:
             hidden_BXW = self._encode_block(block, hidden_BXW)
         return self._module.projector(encoder.post_layernorm(hidden_BXW)[:, 1:])
 
-    def prefill(self, image_embeds_BND: Tensor) -> Prefix:
+    def prefill(self, image_embeds_BND: Tensor, image_tokens: int = 0) -> Prefix:
         """As `RecognizerModel.prefill_image_tokens`."""
         model, config = self._module.decoder.model, self._module.config
-        prompt_ids = torch.tensor(config.prompt_ids, device=image_embeds_BND.device)
-        prompt_BPD = model.embed_tokens(prompt_ids).expand(len(image_embeds_BND), -1, -1)
-        hidden_BSD = torch.cat((image_embeds_BND, prompt_BPD.to(image_embeds_BND.dtype)), dim=1)
-        positions_1S = torch.arange(hidden_BSD.shape[1], device=hidden_BSD.device)[None]
-        cos_1SE, sin_1SE = model.rotary_emb(hidden_BSD, positions_1S)
-        cache = PrefixCache([], [])
+        merged = self._module.merge_image_tokens(image_embeds_BND, image_tokens)
+        read_BND = merged.embeds_BND if merged else image_embeds_BND
+        prompt_ids = torch.tensor(config.prompt_ids, device=read_BND.device)
+        prompt_BPD = model.embed_tokens(prompt_ids).expand(len(read_BND), -1, -1)
+        hidden_BSD = torch.cat((read_BND, prompt_BPD.to(read_BND.dtype)), dim=1)
+        places = merged.places(len(prompt_ids)) if merged else None
+        positions_BS = torch.arange(hidden_BSD.shape[1], device=hidden_BSD.device)[None]
+        positions_BS = places.positions_BS if places else positions_BS
+        bias_BS = places.bias_BS.to(hidden_BSD.dtype) if places else None
+        rotary = model.rotary_emb(hidden_BSD, positions_BS)
+        cache = PrefixCache([], [], places)
         for block in self._blocks:
-            hidden_BSD, key, value = self._prefill_block(
-                block, hidden_BSD, (cos_1SE[0], sin_1SE[0]), config.n_image_tokens
-            )
+            hidden_BSD, key, value = self._prefill_block(block, hidden_BSD, rotary, read_BND.shape[1], bias_BS)
             cache.keys.append(key)
             cache.values.append(value)
         return Prefix(image_embeds_BND, model.norm(hidden_BSD[:, -1]), cache)
@@ -110,7 +120,7 @@ class FastModel:
     def sample(self, prefix: Prefix, top_k: int, max_label_tokens: int) -> Branches:
         """As `sample_one_shot`."""
         config, answer_BD = self._module.config, prefix.answer_BD
-        sizes = (len(answer_BD), top_k, max_label_tokens)
+        sizes = StepSizes(len(answer_BD), top_k, max_label_tokens, prefix.cache.n_tokens)
         if sizes != self._sizes:
             # Buffers of one size at a time: they are large, and what was recorded over others is of no use.
             self._sizes, self._steps = (

@@ -93,7 +93,7 @@ class Session:
     def speed_cells(self, timing_: Timing) -> tuple[str, ...]:
         """Images/s, TFLOP/s, share of the matmul rate, ms an image of each part, GiB."""
         n_images = len(timing_.branches.n_tokens_BK)
-        flops_per_s = flops_of(self.recognizer.config, timing_.branches) / timing_.batch_s
+        flops_per_s = flops_of(self.recognizer.config, timing_.branches, timing_.image_tokens) / timing_.batch_s
         parts_ms = (f"{1e3 * seconds / n_images:.3f}" for seconds in timing_.part_s.values())
         return (
             f"{n_images / timing_.batch_s:.1f}",

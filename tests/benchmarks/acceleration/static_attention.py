@@ -45,6 +45,7 @@ def attend_from_rows(
     prefix_keys_BKSE: Tensor,
     prefix_values_BKSE: Tensor,
     places: RowPlaces,
+    bias_BS: Tensor | None = None,
 ) -> Tensor:
     """Attention of each row's one (scaled) query to its image's prefix and its own tokens, [M, H, E].
 
@@ -52,6 +53,7 @@ def attend_from_rows(
 
     Args:
         seen_T: which of the own tokens are there yet, booleans.
+        bias_BS: is added to the scores of each image's prefix, where given.
     """
     n_rows, n_heads, width = query_MHE.shape
     n_kv_heads, n_prefix = prefix_keys_BKSE.shape[1:3]
@@ -63,7 +65,10 @@ def attend_from_rows(
 
     query_BKQE = places.side_by_side(query_MKGE).transpose(1, 2).flatten(2, 3)
     own_scores_BKQT = places.side_by_side(own_scores_MKGT).transpose(1, 2).flatten(2, 3)
-    scores_BKQX = torch.cat((query_BKQE @ prefix_keys_BKSE.transpose(2, 3), own_scores_BKQT), dim=-1)
+    scores_BKQS = query_BKQE @ prefix_keys_BKSE.transpose(2, 3)
+    if bias_BS is not None:
+        scores_BKQS = scores_BKQS + bias_BS[:, None, None]
+    scores_BKQX = torch.cat((scores_BKQS, own_scores_BKQT), dim=-1)
     weights_BKQX = scores_BKQX.softmax(dim=-1, dtype=torch.float32).to(query_MHE.dtype)
     from_prefix_BKQE = weights_BKQX[..., :n_prefix] @ prefix_values_BKSE
 

@@ -29,6 +29,15 @@ class StepShape(NamedTuple):
     n_tokens: int
 
 
+class StepSizes(NamedTuple):
+    """What is the same in all steps of a batch: images, branches an image, tokens a branch can feed, prefix tokens."""
+
+    n_images: int
+    top_k: int
+    max_tokens: int
+    n_prefix: int
+
+
 # Runs a step, or replays what it recorded when it ran a step of this shape before.
 RunStep = Callable[[StepShape, Callable[[], None]], None]
 # A block's part of a step: `DecoderBlock.step`, or what a compiler made of it.
@@ -50,16 +59,12 @@ class StaticSteps:
         self,
         module: RecognizerModel,
         blocks: Sequence[DecoderBlock],
-        sizes: tuple[int, int, int],
+        sizes: StepSizes,
         run: RunStep = run_directly,
         step_block: StepBlock = DecoderBlock.step,
     ) -> None:
-        """
-        Args:
-            sizes: images of a batch, branches an image, tokens that a branch can feed.
-        """
         self._module, self._blocks, self._run, self._step_block = module, blocks, run, step_block
-        self._n_images, self._top_k, self._max_tokens = sizes
+        self._n_images, self._top_k, self._max_tokens, n_prefix = sizes
         self._limit = self._n_images * self._top_k
         text, device = module.config.text_config, module.device
         first = module.decoder.model.layers[0].self_attn
@@ -70,31 +75,25 @@ class StaticSteps:
 
         # The last row is the padding's.
         self._own_keys, self._own_values = (buffers(self._limit + 1, self._max_tokens, n_kv_heads, width) for _ in "kv")
-        n_prefix = module.config.n_prefix_tokens
+        # Labels begin behind all of the image's tokens, also where fewer, merged ones are read.
+        self._next_position = module.config.n_prefix_tokens
+        self._bias_BS = None
+        if n_prefix < self._next_position:
+            self._bias_BS = torch.zeros(self._n_images, n_prefix, device=device, dtype=module.dtype)
         self._prefix = PrefixCache(*(buffers(self._n_images, n_kv_heads, n_prefix, width) for _ in "kv"))
         self._token_ids_M, self._row_M, self._place_M = torch.zeros(
             3, self._limit, device=device, dtype=torch.long
         ).unbind()
         self._token_1 = torch.zeros(1, device=device, dtype=torch.long)
         self._logits_MV = torch.zeros(self._limit, text.vocab_size, device=device)
-        self._n_prefix = n_prefix
-
-    @property
-    def limit(self) -> int:
-        """Branches of a batch, all of them live."""
-        return self._limit
-
-    @property
-    def prefix(self) -> PrefixCache:
-        """Where steps read the prefixes. A prefill may write into it."""
-        return self._prefix
 
     def take_prefix(self, cache: PrefixCache) -> None:
-        """Copies the prefixes of a batch to where steps read them, unless they are there."""
-        if cache is self._prefix:
-            return
+        """Copies the prefixes of a batch to where steps read them."""
         for ours, theirs in zip(self._prefix.keys + self._prefix.values, cache.keys + cache.values, strict=True):
             ours.copy_(theirs)
+        if self._bias_BS is not None:
+            assert cache.places is not None
+            self._bias_BS.copy_(cache.places.bias_BS)
 
     def __call__(self, token_ids_M: Tensor, row_M: Tensor, image_M: Tensor, n_tokens: int) -> Tensor:
         """Feeds branches a token each, and returns the logits behind it, float32 [M, V], until the next call.
@@ -126,9 +125,11 @@ class StaticSteps:
         decoder = self._module.decoder
         rows = slice(shape.n_rows)
         seen_T = torch.arange(shape.n_tokens, device=self._token_1.device) <= self._token_1
-        inputs = StepInputs(self._row_M[rows], self._place_M[rows], self._token_1, seen_T, shape.n_places)
+        inputs = StepInputs(
+            self._row_M[rows], self._place_M[rows], self._token_1, seen_T, shape.n_places, self._bias_BS
+        )
         hidden_RD = decoder.model.embed_tokens(self._token_ids_M[rows])
-        cos_11E, sin_11E = decoder.model.rotary_emb(hidden_RD, (self._n_prefix + self._token_1).view(1, 1))
+        cos_11E, sin_11E = decoder.model.rotary_emb(hidden_RD, (self._next_position + self._token_1).view(1, 1))
         for index, block in enumerate(self._blocks):
             own = (self._own_keys[index], self._own_values[index])
             prefix = (self._prefix.keys[index], self._prefix.values[index])

@@ -25,11 +25,15 @@ _MAX_REPEATS, _MIN_REPEATS, _REPEAT_S = 9, 3, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to label images: the three parts of one-shot sampling."""
+    """A way to label images: the three parts of one-shot sampling.
+
+    image_tokens: what the image tokens are merged into; 0 is all of them.
+    """
 
     encode: Callable[[Tensor], Tensor]
     prefill: Callable[[Tensor], Prefix]
     sample: Callable[[Prefix, int, int], Branches]
+    image_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Timing:
     batch_s: median seconds of a batch.
     first_s: seconds of the first batch, with all that is compiled and recorded then.
     peak_bytes: memory that the process held at most, 0 on a CPU.
+    image_tokens: the way's.
     """
 
     branches: Branches
@@ -48,6 +53,7 @@ class Timing:
     batch_s: float
     first_s: float
     peak_bytes: int
+    image_tokens: int
 
 
 @torch.inference_mode()
@@ -77,6 +83,7 @@ def measure(way: Way, batches: Sequence[Tensor], top_k: int, max_label_tokens: i
         batch_s=statistics.median(sum(run.values()) for run in runs),
         first_s=first_s,
         peak_bytes=torch.cuda.max_memory_reserved() if on_gpu else 0,
+        image_tokens=way.image_tokens,
     )
 
 
@@ -87,15 +94,24 @@ def label(way: Way, pixels: Tensor, top_k: int, max_label_tokens: int) -> tuple[
     clock.mark("encode")
     prefix = way.prefill(embeds)
     clock.mark("prefill")
-    branches = way.sample(prefix, top_k, max_label_tokens).cpu()
+    branches = fetch(way.sample(prefix, top_k, max_label_tokens))
     clock.mark("branches")
     return branches, clock.seconds()
 
 
-def flops_of(config: RecognizerConfig, branches: Branches) -> int:
-    """Operations that a batch needs, with all image tokens and nothing computed in vain."""
-    n_images = len(branches.n_tokens_BK)
-    return n_images * (encode_flops(config) + prefill_flops(config)) + branch_flops(config, branches)
+def fetch(branches: Branches) -> Branches:
+    """The branches in the CPU's memory, once they are computed."""
+    return Branches(*(column.cpu() for column in branches.columns()))
+
+
+def flops_of(config: RecognizerConfig, branches: Branches, image_tokens: int) -> int:
+    """Operations that a batch needs, nothing computed in vain.
+
+    Args:
+        image_tokens: what the image tokens are merged into; 0 is all of them.
+    """
+    prefixes = len(branches.n_tokens_BK) * (encode_flops(config) + prefill_flops(config, image_tokens))
+    return prefixes + branch_flops(config, branches, image_tokens)
 
 
 def agreement(reference: Branches, other: Branches) -> float:

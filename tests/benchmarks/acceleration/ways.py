@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,6 +40,17 @@ class Maker:
             lambda prefix, top_k, max_label_tokens: sample_one_shot(module, prefix, top_k, max_label_tokens),
         )
 
+    @property
+    def a_quarter(self) -> int:
+        """Of the image tokens."""
+        return self.module.config.n_image_tokens // 4
+
+    def merged(self) -> Way:
+        """As the product labels with a quarter of the image tokens."""
+        product, n_kept = self.product(), self.a_quarter
+        prefill = partial(self.module.prefill_image_tokens, image_tokens=n_kept)
+        return Way(product.encode, prefill, product.sample, n_kept)
+
     def encoder_attention(self, backend: SDPBackend) -> Way:
         """The product, with this kernel of attention for the encoder and no other."""
         product = self.product()
@@ -59,8 +71,14 @@ class Maker:
         float8_encoder: bool = False,
         float8_decoder: bool = False,
         mode: str | None = None,
+        merged: bool = False,
     ) -> Way:
-        """All parts rebuilt. Branches always run in steps of few shapes, recorded where `graphs` says so."""
+        """All parts rebuilt. Branches always run in steps of few shapes, recorded where `graphs` says so.
+
+        Args:
+            mode: how far the compiler searches; default its own default.
+            merged: merges the image tokens into a quarter.
+        """
         recipe = Recipe(
             fused=fused,
             compile_backend=("inductor" if self.on_gpu else "eager") if compiled else None,
@@ -70,7 +88,8 @@ class Maker:
             float8_decoder=float8_decoder,
         )
         model = FastModel(self.module, recipe, GraphReplay if graphs and self.on_gpu else lambda: run_directly)
-        return Way(model.encode, model.prefill, model.sample)
+        image_tokens = self.a_quarter if merged else 0
+        return Way(model.encode, partial(model.prefill, image_tokens=image_tokens), model.sample, image_tokens)
 
     def graphs_alone(self) -> Way:
         """The product's encoder and prefill, and branches in recorded steps."""
@@ -84,6 +103,10 @@ WAYS: dict[str, Callable[[Maker], Way]] = {
     "fused, compiled, graphs": lambda maker: maker.fast(fused=True, compiled=True, graphs=True),
     "fused, compiled, graphs, float8 decoder": lambda maker: maker.fast(
         fused=True, compiled=True, graphs=True, float8_decoder=True
+    ),
+    "a quarter of the tokens": Maker.merged,
+    "a quarter of the tokens, fused, compiled, graphs": lambda maker: maker.fast(
+        fused=True, compiled=True, graphs=True, merged=True
     ),
     "graphs": Maker.graphs_alone,
     "rebuilt": Maker.fast,

@@ -34,7 +34,12 @@ def test_a_branch_found_twice_counts_once():
 def test_a_batch_needs_the_operations_of_all_its_images_and_branches(recognizer):
     found, config = branches([(1, 9), (2, 9)], [(3, 9), (4, 5, 9)]), recognizer.config
     expected = 2 * encode_flops(config) + 2 * prefill_flops(config) + branch_flops(config, found)
-    assert flops_of(config, found) == expected
+    assert flops_of(config, found, image_tokens=0) == expected
+
+
+def test_merged_tokens_need_fewer_operations(recognizer):
+    found, config = branches([(1, 9), (2, 9)]), recognizer.config
+    assert flops_of(config, found, image_tokens=1) < flops_of(config, found, image_tokens=0)
 
 
 def test_a_rate_is_operations_by_the_median_second(monkeypatch):
