@@ -30,6 +30,7 @@ from model.ending import Ending
 from model.hub.branches import HubBranches, share_prefixes
 from model.hub.prefill import prefill
 from model.sampling import Branches, sample_branches
+from tests.benchmarks.acceleration.timing import fetch
 from tests.fixtures.recognizers.tiny_vlms import IMAGE, Inputs, build_vlm, merge
 
 # Random weights end no label by themselves: every one gets as many tokens as are allowed.
@@ -137,7 +138,7 @@ def run(model: tf.PreTrainedModel, inputs: Inputs, ending: Ending) -> tuple[Bran
     clock.mark()
     prefix = prefill(model, inputs)
     clock.mark()
-    branches = sample_branches(HubBranches(model, prefix), ending, TOP_K, LABEL_TOKENS).cpu()
+    branches = fetch(sample_branches(HubBranches(model, prefix), ending, TOP_K, LABEL_TOKENS))
     clock.mark()
     return branches, clock.intervals_s()
 

@@ -29,6 +29,7 @@ from record import environment, markdown_table
 
 from model import Recognizer
 from model.sampling import Branches, sample_one_shot
+from tests.benchmarks.acceleration.timing import fetch
 from tests.fixtures.recognizers.random_recognizer import random_recognizer
 
 SPEED_UP_GOALS = {20: 60, 100: 200}
@@ -130,7 +131,7 @@ def run_stages(
         clock.mark()
         prefix = recognizer.module.prefill(pixels)
         clock.mark()
-        branches = sample_one_shot(recognizer.module, prefix, top_k, max_label_tokens).cpu()
+        branches = fetch(sample_one_shot(recognizer.module, prefix, top_k, max_label_tokens))
         clock.mark()
     finally:
         handle.remove()

@@ -74,6 +74,34 @@ def test_the_sweep_has_a_row_for_each_batch_size_and_number_of_branches():
     assert [row[:2] for row in rows] == [["1", "2"], ["2", "2"], ["1", "5"], ["2", "5"]]
 
 
+def test_the_benchmark_of_a_gpu_runs_in_small_and_says_what_failed_and_what_had_no_time(tmp_path):
+    path = tmp_path / "record.md"
+    chosen = ["rate", "way eager", "way fused, compiled, graphs, float8 decoder", "way encoder by cuDNN attention"]
+    finished = run_script("gpu", "--tiny", "--out", str(path), "--only", *chosen, "sweep eager 10", "tests")
+    assert finished.returncode == 0, finished.stderr
+    record = path.read_text()
+    assert record in finished.stdout
+    _, ways, sweep, _, tests = (table_rows(part) for part in record.split("\n## ")[1:])
+    speed, same = ways[0].index("images/s"), ways[0].index("branches as eager")
+    eager, fast, cudnn = ways[2:]
+    assert float(eager[speed]) > 0
+    assert eager[same] == "100.0%"
+    assert float(fast[speed]) > 0
+    assert cudnn[speed].startswith("failed: RuntimeError: No viable backend")
+    assert [row[0] for row in sweep[2:]] == ["eager, k = 10, batch 1", "eager, k = 10, batch 2"]
+    assert tests[-1][0] == "pytest, exit code 0"
+
+
+def test_the_benchmark_of_a_gpu_has_a_limit_for_every_measure(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "benchmarks")
+    from tests.benchmarks.acceleration.measures import MEASURES
+    from tests.benchmarks.gpu import measures
+
+    assert {measure.name for measure in measures([])} == set(MEASURES)
+    with pytest.raises(SystemExit, match="no measure is called nonsense; expected some of: rate; way eager;"):
+        measures(["nonsense"])
+
+
 def test_the_training_benchmark_sets_the_job_against_the_bare_step():
     finished = run_script("training", "--small", "--steps", "20")
     assert finished.returncode == 0, finished.stderr

@@ -339,3 +339,22 @@ def test_every_image_has_a_score_for_every_name(recognizer, make_image, n_images
 def test_a_name_that_cannot_be_a_label_is_refused_by_name(recognizer, make_image, name):
     with pytest.raises(ValueError, match=f"the name '{name}' is read as .*; expected words of the model's vocabulary"):
         recognizer.score([make_image(40, 30)], [name])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("image_tokens", [0, 4])
+def test_on_cuda_an_image_has_the_labels_that_it_has_on_the_cpu(
+    build_recognizer, make_image, image_tokens, monkeypatch
+):
+    # Convolutions are rounded to ten bits otherwise.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    recognizer, images = build_recognizer(image_size=56), [make_image(70, 60, seed=seed) for seed in range(3)]
+    expected = recognizer.label(images, top_k=20, image_tokens=image_tokens)
+    recognizer.module.to("cuda")
+    found = recognizer.label(images, top_k=20, image_tokens=image_tokens)
+    assert [[label.text for label in labels] for labels in found] == [
+        [label.text for label in labels] for labels in expected
+    ]
+    scores = [label.score for labels in expected for label in labels]
+    assert [label.score for labels in found for label in labels] == pytest.approx(scores, rel=1e-3)

@@ -87,6 +87,22 @@ def test_branches_equal_decoding_each_alone_without_a_cache(architecture):
     assert_same_branches(sample(vlm, pictures(vlm)), expected)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("architecture", sorted(FIRST))
+def test_on_cuda_branches_are_those_of_the_cpu(architecture, monkeypatch):
+    # Convolutions are rounded to ten bits otherwise.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    vlm = build_vlm(architecture)
+    share_prefixes(vlm.model.to("cuda"))
+    inputs = {name: value.cuda() for name, value in merge(pictures(vlm)).items()}
+    with torch.inference_mode():
+        decoder = HubBranches(vlm.model, prefill(vlm.model, inputs))
+        branches = sample_branches(decoder, Ending(sorted(CLOSING), "cuda"), TOP_K, MAX_LABEL_TOKENS)
+    found, expected = branches.to_lists(), sample(vlm_of(architecture), pictures(vlm)).to_lists()
+    assert [[ids for ids, _, _ in image] for image in found] == [[ids for ids, _, _ in image] for image in expected]
+
+
 @pytest.mark.parametrize("architecture", cases(ARCHITECTURES))
 def test_the_first_branch_is_what_the_model_generates(architecture):
     vlm = vlm_of(architecture)

@@ -1,0 +1,60 @@
+"""What the tables are computed from."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from model.sampling import Branches
+from tests.benchmarks.acceleration import timing
+from tests.benchmarks.acceleration.timing import agreement, flops_of, matmul_rate, measure
+from tests.benchmarks.acceleration.ways import Maker
+from tests.benchmarks.one_shot_flops import branch_flops, encode_flops, prefill_flops
+
+
+def branches(*images: list[tuple[int, ...]]) -> Branches:
+    """Finished branches of these tokens, up to three."""
+    ids = torch.tensor([[(*ids, *(0,) * (3 - len(ids))) for ids in image] for image in images])
+    n_tokens = torch.tensor([[len(ids) for ids in image] for image in images])
+    return Branches(ids, torch.zeros(ids.shape), n_tokens, torch.ones_like(n_tokens, dtype=torch.bool))
+
+
+def test_branches_agree_where_the_same_image_has_the_same_tokens_in_any_order():
+    reference = branches([(1, 9), (2, 9)], [(3, 9), (4, 5, 9)])
+    assert agreement(reference, branches([(2, 9), (1, 9)], [(3, 9), (4, 5, 9)])) == 1
+    assert agreement(reference, branches([(1, 9), (3, 9)], [(2, 9), (4, 6, 9)])) == 0.25
+
+
+def test_a_branch_found_twice_counts_once():
+    assert agreement(branches([(1, 9), (2, 9)]), branches([(1, 9), (1, 9)])) == 0.5
+
+
+def test_a_batch_needs_the_operations_of_all_its_images_and_branches(recognizer):
+    found, config = branches([(1, 9), (2, 9)], [(3, 9), (4, 5, 9)]), recognizer.config
+    expected = 2 * encode_flops(config) + 2 * prefill_flops(config) + branch_flops(config, found)
+    assert flops_of(config, found, image_tokens=0) == expected
+
+
+def test_merged_tokens_need_fewer_operations(recognizer):
+    found, config = branches([(1, 9), (2, 9)]), recognizer.config
+    assert flops_of(config, found, image_tokens=1) < flops_of(config, found, image_tokens=0)
+
+
+def test_a_rate_is_operations_by_the_median_second(monkeypatch):
+    # A product takes a second, two in three of the last ten; the first three do not count.
+    seconds = [50.0, 50.0, 50.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0]
+    times = iter([moment for spent in seconds for moment in (0.0, spent)])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    assert matmul_rate(lambda: None, 8e12, "cpu") == 8e12
+
+
+def test_a_way_is_measured_part_by_part(recognizer, make_pixels, monkeypatch):
+    monkeypatch.setattr(timing, "_REPEAT_S", 0.0)
+    way = Maker(recognizer.module).product()
+    result = measure(way, (make_pixels(2), make_pixels(2, seed=1)), top_k=5, max_label_tokens=4)
+    assert list(result.part_s) == ["encode", "prefill", "branches"]
+    assert all(seconds > 0 for seconds in result.part_s.values())
+    assert result.batch_s == pytest.approx(sum(result.part_s.values()), rel=0.5)
+    assert result.branches.n_tokens_BK.shape == (2, 5)
