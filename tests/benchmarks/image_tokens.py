@@ -232,8 +232,8 @@ def report(
 ## Recall against time, demo model
 
 {options.scenes:,} scenes of seed {options.seed}, k = {_TOP_K}, batches of {_BATCH}, each labelled with every number
-of tokens in turn. Differences are to the first row, in thousandths, with 95 % intervals of a bootstrap over scenes. Times are
-CPU time of one thread, medians of the batches; merging belongs to the prefill.
+of tokens in turn. Differences are to the first row, in thousandths, with 95 % intervals of a bootstrap over scenes.
+Times are CPU time of one thread, medians of the batches; merging belongs to the prefill.
 
 {markdown_table(("model", "image tokens", *measures, *parts), recall_rows(found))}
 
