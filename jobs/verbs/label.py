@@ -33,6 +33,7 @@ from jobs.console.options import (
 )
 from jobs.console.paste import to_paste
 from jobs.console.process import command_line, job_process
+from jobs.console.time_limits import time_limit_options
 from model.folder import DEMO_MODEL
 from pipeline.forecast.forecast import Forecast
 from pipeline.labelling.progress import LABELLING, LOADING_MODEL, STARTING_RAY, STARTING_WORKERS
@@ -69,6 +70,8 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @click.option("--run", help="Name of the run.  [default: model, fingerprint]")
 @names_options
 @click.option("--limit", type=int, metavar="N", help="Label N images; tars and Parquet files whole.")
+@time_limit_options
+@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="All machines, USD an hour.")
 @click.option(
     "--changed",
     type=click.Choice(["keep", "relabel", "fail"]),
@@ -119,6 +122,8 @@ def label(
     # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
 
+    # What `--max-cost` is reckoned by, and nothing else.
+    flags.pop("usd_per_hour")
     pending = PendingJob("label", source_name(source), store)
     with closing(pending.summarize, summary, notify) as outcome:
         pending.job = LabelJob(_request(source, store, **flags))
@@ -128,6 +133,7 @@ def label(
             propose_next(store)
         outcome.alarms = judge(result, max_reject_rate, count_skipped)
         outcome.exit_code = EXIT_TOO_MANY_REJECTS if outcome.alarms else 0
+        outcome.alarms += [result.alarm] if result.alarm else []
     return outcome.exit_code
 
 

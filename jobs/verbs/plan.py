@@ -23,10 +23,12 @@ from jobs.console.options import (
 )
 from jobs.console.output import print_rows
 from jobs.console.process import NOTHING_KEPT, job_process
+from jobs.console.time_limits import time_limit_options
 from jobs.verbs.label import label_settings
 from pipeline.estimate import Estimate
 from pipeline.forecast.forecast import Forecast
 from pipeline.labelling.request import LabelRequest
+from pipeline.labelling.time_limit import TimeLimit
 
 _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 
@@ -44,6 +46,7 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice of shards.")
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
+@time_limit_options
 @click.option("--gpus", "n_gpus", type=WholeRange(1), help="Predict for this many GPUs from the one here.")
 @top_k_option
 @column_options
@@ -53,7 +56,9 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @config_option("TOML with further settings of `label`.")
 @format_option("table", "csv", "json")
 @verbose_option
-def plan(source: tuple[str, ...], model: str, config: str | None, output: str, **options: Any) -> None:
+def plan(
+    source: tuple[str, ...], model: str, config: str | None, output: str, time_limit: TimeLimit | None, **options: Any
+) -> None:
     """Label a sample of SOURCE and predict what `tagstream label` will take for all of it: time, cost, size of the
     store, and which stage is the bottleneck. The labels of the sample are not kept.
 
@@ -88,7 +93,7 @@ def plan(source: tuple[str, ...], model: str, config: str | None, output: str, *
     elif output == "csv":
         print_rows(("what", "value", "low", "high"), estimate_rows(made), output)
     else:
-        print_forecast(made)
+        print_forecast(made, time_limit)
 
 
 def estimate_rows(made: Forecast) -> list[tuple[object, ...]]:
@@ -104,8 +109,12 @@ def estimate_rows(made: Forecast) -> list[tuple[object, ...]]:
     return [(name, found.value, found.low, found.high) for name, found in estimates.items() if found is not None]
 
 
-def print_forecast(made: Forecast) -> None:
-    """Prints a prediction as a table."""
+def print_forecast(made: Forecast, time_limit: TimeLimit | None = None) -> None:
+    """Prints a prediction as a table.
+
+    Args:
+        time_limit: how long the job may take; the table says what it labels within it.
+    """
     click.echo(
         f"From {made.n_sampled:,} images of {made.n_shards_sampled:,} of {made.n_shards:,} shards, "
         f"{made.n_rejected:,} of them rejected; {made.workers.n_actors} actors on {made.workers.device}\n"
@@ -123,6 +132,7 @@ def print_forecast(made: Forecast) -> None:
             f"{made.output.compacted_label_bytes_an_image:,.0f}; images {made.output.image_bytes_an_image:,.0f} B",
         ),
         ("bottleneck", made.bottleneck),
+        *([("covered", _covered(made, time_limit))] if time_limit else []),
         *([("image", f"{made.n_image_tokens:,} tokens a photograph")] if made.n_image_tokens else []),
     ]
     for name, text in lines:
@@ -138,6 +148,15 @@ def print_forecast(made: Forecast) -> None:
     )
     for note in made.notes:
         click.echo(f"Note: {note}.")
+
+
+def _covered(made: Forecast, limit: TimeLimit) -> str:
+    """What a job labels within a limit of time, of all that there is."""
+    n_images = limit.n_images(made.images_per_s.value, made.start_up_s)
+    if n_images >= made.n_images.value:
+        return f"all images, within {clock(limit.seconds)}"
+    share = n_images / made.n_images.value
+    return f"{n_images:,.0f} images ({share:.0%}) within {clock(limit.seconds)}; the same command goes on later"
 
 
 def _range(estimate: Estimate, show: Any) -> str:

@@ -90,6 +90,8 @@ class LabelJob:
         """Tokens that a photograph costs a model of the hub; 0 until they are known, and for other recognizers."""
         self._assignment = assignment or Assignment()
         self._tally = Tally()
+        self._is_stopped = False
+        """Whether the limit of time has ended the labelling."""
         self._failures: dict[str, str] = {}
         """Why shards cannot be read, by their names."""
 
@@ -142,13 +144,21 @@ class LabelJob:
                     with _said_how_to_go_on():
                         if pending:
                             self._label(job, plan, pending)
-                        if plan.lists.shards:
+                        if plan.lists.shards and not self._is_stopped:
                             self._add_lists(job, plan.lists)
                         self._check_failures()
             record = make_record("done")
             job.run.write_job(record)
             self.notes += _notes_of(record, self.request.settings.limit)
-            return LabelOutcome(record, self.notes, job.source.skipped)
+            limit = self.request.time_limit
+            if limit is None or not self._is_stopped:
+                return LabelOutcome(record, self.notes, job.source.skipped)
+            n_left = len(pending) + len(plan.lists.shards) - self.progress.n_shards_done
+            self.notes.append(
+                f"the limit of time ended the job ({limit.alarm}); {n_left:,} shards are left, and the same command "
+                "goes on"
+            )
+            return LabelOutcome(record, self.notes, job.source.skipped, limit.alarm)
 
     def _open(self, held: contextlib.ExitStack) -> OpenJob:
         """Finds the source and opens the run. Ray, where it is joined, and the run's lock are held by `held`."""
@@ -285,6 +295,8 @@ class LabelJob:
             # How large the next wave of a limited job is, its commits tell.
             for together in ([wave] for wave in waves) if limit else [waves]:
                 self._label_waves(job, together, stream, committer, place, metrics)
+                if self._is_stopped:
+                    break
 
     def _placed(self, waves: Iterable[list[Shard]], place: PlaceOfDecoding) -> Iterator[Wave]:
         for shards in waves:
@@ -312,7 +324,7 @@ class LabelJob:
         with contextlib.closing(stream(counted())) as rows:
             n_whole = committer.commit_all(self._assembled(assembler, place.watch(rows), metrics))
         self._failures |= assembler.failures
-        if (n_lost := n_shards[0] - n_whole - len(assembler.failures)) > 0:
+        if not self._is_stopped and (n_lost := n_shards[0] - n_whole - len(assembler.failures)) > 0:
             missing = f"{n_lost} of {n_shards[0]} shards came back incomplete"
             raise TagstreamError(f"{missing}; run the command again, it labels them anew")
 
@@ -336,8 +348,12 @@ class LabelJob:
     def _assembled(
         self, assembler: ShardAssembler, arriving: Iterable[pa.Table], metrics: JobMetrics
     ) -> Iterator[list[WholeShard]]:
-        """The shards that became whole with each table of rows, often none. Counts the rows."""
+        """The shards that became whole with each table of rows, often none. Counts the rows. Ends at the time limit."""
+        limit = self.request.time_limit
         for rows in arriving:
+            if limit is not None and limit.is_over(self.elapsed_s):
+                self._is_stopped = True
+                return
             table = assembler.without_failed(rows)
             if not table.num_rows:
                 yield []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.dataflow.labeler import Labeler
 from pipeline.labelling.pending import ShardPlan
+from pipeline.labelling.time_limit import TimeLimit
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.shard import ColumnNames
@@ -39,6 +40,8 @@ class LabelRequest:
     """Lists of names that every image gets scores for, beside its labels."""
     lock: bool = False
     """Hold the run's lock, and end at once where another job holds it; by default jobs may share a run."""
+    time_limit: TimeLimit | None = None
+    """When the job ends though not all is labelled. It is looked at with every batch that comes back."""
     labeler_class: type[Labeler] = Labeler
     """Class of the labelling actors."""
     predict: Callable[[RunRecord, ShardPlan, int], float] | None = None
@@ -61,3 +64,5 @@ class LabelOutcome:
     """Sentences for the user."""
     skipped: dict[str, int] = field(default_factory=dict)
     """How many files of the source were left out, by kind; most first."""
+    alarm: str = ""
+    """The limit of time that ended the job before all was labelled; empty where none did."""

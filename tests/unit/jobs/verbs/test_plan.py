@@ -11,6 +11,7 @@ from jobs.verbs.plan import estimate_rows, print_forecast
 from pipeline.estimate import Estimate
 from pipeline.forecast.forecast import Forecast, OutputSizes
 from pipeline.forecast.pace import StageForecast, Workers
+from pipeline.labelling.time_limit import TimeLimit
 
 MADE = Forecast(
     run="r",
@@ -66,6 +67,13 @@ def test_what_is_known_has_no_range(capsys: pytest.CaptureFixture[str]) -> None:
 def test_how_many_tokens_a_photograph_costs_is_told_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert "tokens" not in printed(MADE, capsys)
     assert "image       1,326 tokens a photograph\n" in printed(replace(MADE, n_image_tokens=1326), capsys)
+
+
+def test_a_limit_of_time_tells_how_many_images_it_covers(capsys: pytest.CaptureFixture[str]) -> None:
+    print_forecast(MADE, TimeLimit(5 + 20 + 1000, "deadline"))
+    assert "covered     100,000 images (10%) within 17:05; the same command goes on later\n" in capsys.readouterr().out
+    print_forecast(MADE, TimeLimit(36_000, "deadline"))
+    assert "covered     all images, within 10:00:00\n" in capsys.readouterr().out
 
 
 def test_csv_has_one_row_an_estimate() -> None:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +40,7 @@ from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.retry import RetryJob, RetryRequest
 from pipeline.labelling.source_status import compare_with_source
+from pipeline.labelling.time_limit import TimeLimit
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import ComingNodes, LabelSettings
 from pipeline.sources import parquet_reader
@@ -707,3 +708,33 @@ class TestBatchSize:
     def test_that_is_set_is_taken_without_a_search(self, label_request: LabelRequest, found: list[int]) -> None:
         del found[:]
         LabelJob(label_request).run()
+
+
+class TestTimeLimits:
+    """Jobs that are to end before all is labelled."""
+
+    class AfterTwo(TimeLimit):
+        """Over when the third batch comes."""
+
+        n_asked: ClassVar[list[float]] = []
+
+        def is_over(self, elapsed_s: float) -> bool:
+            self.n_asked.append(elapsed_s)
+            return len(self.n_asked) > 2
+
+    def test_it_ends_the_job_with_what_is_whole_committed_and_the_next_one_goes_on(
+        self, label_request: LabelRequest
+    ) -> None:
+        self.AfterTwo.n_asked.clear()
+        stopped = LabelJob(replace(label_request, time_limit=self.AfterTwo(60, "deadline D"))).run()
+        assert (stopped.record.outcome, stopped.record.n_shards_committed, stopped.alarm) == ("done", 2, "deadline D")
+        (note,) = stopped.notes
+        assert note == "the limit of time ended the job (deadline D); 1 shards are left, and the same command goes on"
+        rest = LabelJob(replace(label_request, time_limit=TimeLimit(3600, "cost > 1"))).run()
+        assert (rest.record.n_shards_committed, rest.alarm, rest.notes) == (1, "", [])
+
+    def test_a_limit_keeps_time_to_close(self) -> None:
+        limit = TimeLimit(100, "")
+        assert [limit.is_over(elapsed_s) for elapsed_s in (94.9, 95.0)] == [False, True]
+        assert limit.n_images(images_per_s=2, start_up_s=15) == 160
+        assert limit.n_images(images_per_s=2, start_up_s=200) == 0
