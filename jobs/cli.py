@@ -113,6 +113,8 @@ def main() -> NoReturn:
         say(str(error), level=logging.WARNING, prefix="Skipped: ")
         code = exit_code_of(error)
     except TagstreamError as error:
+        if error.__cause__ and "--verbose" in sys.argv and not is_json():
+            _show_trace(error)
         say(str(error), level=logging.ERROR, prefix="Error: ")
         code = exit_code_of(error)
     except (click.Abort, KeyboardInterrupt) as stop:
@@ -149,14 +151,22 @@ def _tell_of_fault(error: Exception) -> None:
     if is_json():
         say_trouble(one_line(error), error)
         return
-    trace = conceal("".join(traceback.format_exception(error)))
     if "--verbose" in sys.argv:
-        click.echo(trace, err=True, nl=False)
+        _show_trace(error)
         return
+    trace = _trace(error)
     with tempfile.NamedTemporaryFile("w", prefix="tagstream-error-", suffix=".txt", delete=False) as file:
         file.write(f"{command_line()}\n\n{trace}")
     what = f"{type(error).__name__}: {one_line(error)}"
     say(f"this is a fault of tagstream: {what}; its traceback is in {file.name}", level=logging.ERROR, prefix="Error: ")
+
+
+def _show_trace(error: Exception) -> None:
+    click.echo(_trace(error), err=True, nl=False)
+
+
+def _trace(error: Exception) -> str:
+    return conceal("".join(traceback.format_exception(error)))
 
 
 if __name__ == "__main__":

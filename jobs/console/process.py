@@ -25,8 +25,8 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 _EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
 _LAST_WORDS = (
-    "the job's process was ended from outside: killed, perhaps because the machine is out of memory, or Ray "
-    "lost its head process (logs: {logs})."
+    "the job's process was ended from outside: killed, perhaps because the machine is out of memory, or by a crash of "
+    "native code; or Ray lost its head process (logs: {logs})."
 )
 # What `job_process` says of a job that only measures.
 NOTHING_KEPT = {"kept": "nothing is kept", "again": "run the same command to begin anew"}

@@ -87,3 +87,22 @@ def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path: Path) -> Non
     )
     assert done.returncode == 1
     assert done.stderr == "Error: the working directory does not exist any more; change to one that does\n"
+
+
+def test_the_command_waits_for_no_thread_that_was_left_behind_and_tells_a_workers_story_if_asked() -> None:
+    program = (
+        "import sys, threading, time, jobs.cli, jobs.verbs.label\n"
+        "from pipeline.background import abandon_threads\n"
+        "from pipeline.errors import worker_failed\n"
+        "def fail(**_):\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    abandon_threads()\n"
+        "    raise worker_failed('KeyError: 7') from KeyError(7)\n"
+        "jobs.verbs.label.label.callback = fail\n"
+        "sys.argv = ['tagstream', 'label', 'photos', '--store', 'tags', '--verbose']\n"
+        "jobs.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert done.stderr.startswith("KeyError: 7\n")
+    assert done.stderr.endswith("Error: a worker failed: KeyError: 7; run with --verbose for its whole story\n")

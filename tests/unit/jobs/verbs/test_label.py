@@ -203,6 +203,8 @@ def test_what_was_done_is_told_with_the_seconds_of_each_phase_and_a_rate_where_t
     assert time == "Time: starting Ray 4.0 s, starting workers and loading the model 8.0 s, labelling 1.5 s"
     assert rated == f"{time} at 2.5 images/s"
     assert run == "Run r in tags"
+    report(LabelOutcome(record(**{**phases, "ray_start_s": 0.0}, images_per_s=0.0), []), "tags")
+    assert "\nTime: loading the model 8.0 s, labelling 1.5 s\n" in capsys.readouterr().out
 
 
 def test_what_may_come_next_can_be_pasted(

@@ -28,6 +28,7 @@ class TestAddress:
         monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
         assert cluster_address(None) == "10.0.0.1:6379"
         assert cluster_address("10.0.0.2:6379") == "10.0.0.2:6379"
+        assert cluster_address("local") is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import itertools
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from model.tagger import ImageCost
 from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
+from pipeline.cluster.environment import LOCAL_RAY
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.dataflow import actor_pool
@@ -50,6 +53,7 @@ from pipeline.sources.sample import Sample, fault
 from pipeline.sources.shard import ColumnNames, Shard
 from pipeline.store.store import Store
 from schemas import JobRecord, content_hash
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import jpeg, sample_members, shard_bytes, tar_bytes, write_tars
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler, InstantRecognizer
 from tests.fixtures.servers.fake_hub import FakeHub
@@ -117,11 +121,51 @@ def test_all_shards_are_committed_and_the_record_says_so(label_request: LabelReq
 
 
 def test_a_job_with_nothing_to_do_starts_no_ray(label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    LabelJob(label_request).run()
+    on_ray = replace(label_request, address=LOCAL_RAY)
+    LabelJob(on_ray).run()
     monkeypatch.setattr(job_module, "joined_ray", lambda *_: pytest.fail("Ray was started"))
-    record = LabelJob(label_request).run().record
+    record = LabelJob(on_ray).run().record
     assert (record.outcome, record.n_shards_done_before, record.n_shards_committed) == ("done", 3, 0)
     assert [kept.n_shards_committed for kept in records(label_request)] == [3, 0]
+
+
+def test_a_small_job_joins_no_ray_and_tells_that_it_loaded_the_model_itself(
+    label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined, seen = [], []
+
+    @contextlib.contextmanager
+    def join(*_: Any) -> Iterator[None]:
+        joined.append(job.request.address)
+        yield
+
+    def label(shards: list[Shard], pool: PoolPlan, *arguments: Any) -> Iterator[pa.Table]:
+        seen.append((pool.in_process, job.progress.snapshot().phase))
+        yield from label_here(shards, pool, *arguments)
+
+    monkeypatch.setattr(job_module, "joined_ray", join)
+    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
+    for run, address in (("a", None), ("b", LOCAL_RAY)):
+        job = LabelJob(replace(label_request, run=run, address=address))
+        record = job.run().record
+        assert record.workers_start_s > 0
+        assert record.ray_start_s == 0 or address
+    assert joined == [LOCAL_RAY]
+    assert seen == [(True, "loading the model"), (False, "starting workers and loading the model")]
+
+
+def test_a_small_job_imports_no_ray(tmp_path: Path) -> None:
+    write_tars(tmp_path / "source", 2, 3)
+    program = (
+        "import sys\n"
+        "from tests.fixtures.labelling import label_with\n"
+        "from tests.fixtures.recognizers.instant_labeler import InstantLabeler\n"
+        "outcome = label_with('demo', *sys.argv[1:], labeler_class=InstantLabeler)\n"
+        "print(outcome.record.n_labelled, *sorted({'ray', 'torch', 'transformers'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "source"), str(tmp_path / "store")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "6\n", done.stderr
 
 
 def test_the_record_says_running_while_shards_are_labelled(
