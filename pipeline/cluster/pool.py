@@ -26,8 +26,8 @@ class ReadTasks:
 
     n_cpus: int
     """CPUs that each task reserves."""
-    most: int | None = None
-    """How many run at once, at most; None leaves it to Ray."""
+    most: int
+    """How many run at once, at most. More would wait, and take the CPUs of an actor that dies before it is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +41,15 @@ class FreeCpus:
     n_elsewhere: int
     """How many of them are on nodes that have no actors."""
 
-    def read_tasks(self, n_shards: int) -> ReadTasks:
-        """Tasks that decode this many shards and keep the free CPUs busy.
+    def read_tasks(self, n_shards: int, *, decode: bool) -> ReadTasks:
+        """Tasks for this many shards. Those that decode keep the free CPUs busy.
 
-        One of them fits a node at any time: Ray would wait for ever without a word (ray-project/ray#44687). And no task
-        waits for a node with CPUs enough, where it would take those of an actor that died and comes back.
+        One of them fits a node at any time: Ray would wait for ever without a word (ray-project/ray#44687).
         """
+        if not decode:
+            return ReadTasks(1, self.n_all)
         on_one_node = max(*self.on_nodes, -(-self.n_all // len(self.on_nodes)))
         n_cpus = max(1, min(_MAX_CPUS_PER_READ_TASK, -(-self.n_all // n_shards), on_one_node))
-        if n_cpus == 1:
-            return ReadTasks(1)
         n_wasted = len(self.on_nodes) * (n_cpus - 1)
         surely = sum(n_free // n_cpus for n_free in self.on_nodes)
         return ReadTasks(n_cpus, max(1, surely, -(-(self.n_all - n_wasted) // n_cpus)))

@@ -11,7 +11,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.exceptions import GetTimeoutError, RayError
 
-from pipeline.cluster.pool import PoolPlan, ReadTasks
+from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.datasource import ShardDatasource, group_shards
 from pipeline.dataflow.kept_actors import CALLS_PER_ACTOR, KeptActors
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
@@ -58,10 +58,9 @@ def _read(
     """
     most = min(_MOST_SHARDS_A_TASK, len(wave.shards) // (_TASKS_PER_ACTOR * pool.n_actors))
     groups = group_shards(wave.shards, _BLOCK_BYTES[pool.device], most)
-    tasks, read = ReadTasks(1), read_batches_or_failure
-    if wave.decode_in == "read":
-        tasks = pool.free.read_tasks(len(groups))
-        read = labeler_class.decoding_read(config, tasks.n_cpus)
+    decode = wave.decode_in == "read"
+    tasks = pool.free.read_tasks(len(groups), decode=decode)
+    read = labeler_class.decoding_read(config, tasks.n_cpus) if decode else read_batches_or_failure
     source = ShardDatasource(wave.shards, pool.batch_size, settings.max_sample_bytes, read, groups)
     return ray.data.read_datasource(
         source, num_cpus=tasks.n_cpus, compute=TaskPoolStrategy(tasks.most), override_num_blocks=len(groups)

@@ -6,6 +6,8 @@ and hand views on, which are smaller than photographs and larger than thumbnails
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +24,10 @@ from pipeline.settings.labelling import DECODE_PLACES, DecodePlace
 # An actor's CPUs do more than decode. With fewer to spare than this its device waits.
 ROOM = 1.2
 _LATEST_RESULTS = 200
+# Of each actor; of fewer its first, slow ones would be too large a part.
+_FEWEST_RESULTS = 5
+# Of each actor, before there are so many results.
+_FIRST_SHARDS = 16
 _SUMMED = ("read_s", "decode_s", "n_bytes", "view_bytes")
 
 
@@ -46,6 +52,11 @@ class DecodeCpus:
             n_free=pool.free.n_all,
             n_elsewhere=pool.free.n_elsewhere,
         )
+
+    @property
+    def n_first_shards(self) -> int:
+        """How many shards a job reads at first, to learn what its images take."""
+        return _FIRST_SHARDS * self.n_actors
 
     @property
     def are_more_free(self) -> bool:
@@ -120,7 +131,7 @@ def first_place(cpus: DecodeCpus, has_small_views: bool) -> Choice:
 
 
 class PlaceOfDecoding:
-    """Where a job decodes, chosen for each wave of shards from what the wave before it took.
+    """Where a job decodes, chosen for each wave of shards from what was labelled before.
 
     Args:
         decode_in: actor, read or auto.
@@ -128,39 +139,56 @@ class PlaceOfDecoding:
     """
 
     def __init__(self, decode_in: str, pool: PoolPlan, has_small_views: bool) -> None:
-        self._fixed = Choice(cast(DecodePlace, decode_in), "") if decode_in in DECODE_PLACES else None
-        if pool.in_process:
-            self._fixed = Choice("actor", "the job labels in its own process")
         self._cpus = DecodeCpus.of(pool)
-        self._has_small_views = has_small_views
+        self._chosen = first_place(self._cpus, has_small_views)
+        # Where actors have more CPUs, nothing that could be measured speaks for read tasks.
+        self._is_fixed = not self._cpus.are_more_free
+        if decode_in in DECODE_PLACES:
+            self._chosen, self._is_fixed = Choice(cast(DecodePlace, decode_in), ""), True
+        if pool.in_process:
+            self._chosen, self._is_fixed = Choice("actor", "the job labels in its own process"), True
+        self._is_measured = False
         self._sums = dict.fromkeys(_SUMMED, 0.0)
         self._n_images = 0
         self._label_s: deque[float] = deque(maxlen=_LATEST_RESULTS)
+        # A wave is chosen for in the thread that reads, while rows of the former arrive.
+        self._lock = threading.Lock()
+
+    def most_shards(self) -> int:
+        """How many shards the next wave has, at most: few as long as nothing is known of the images."""
+        return sys.maxsize if self._is_fixed or self._is_measured else self._cpus.n_first_shards
 
     def choose(self) -> Choice:
-        """Where the next wave is decoded. What was watched until now is forgotten."""
-        if self._fixed is not None:
-            return self._fixed
-        work = self._work()
-        self._sums, self._n_images = dict.fromkeys(_SUMMED, 0.0), 0
-        return first_place(self._cpus, self._has_small_views) if work is None else choose_place(work, self._cpus)
+        """Where the next wave is decoded."""
+        if self._is_fixed:
+            return self._chosen
+        with self._lock:
+            work = self._work()
+            if work is not None:
+                self._chosen, self._is_measured = choose_place(work, self._cpus), True
+                self._sums, self._n_images = dict.fromkeys(_SUMMED, 0.0), 0
+                self._label_s.clear()
+        return self._chosen
 
     def watch(self, arriving: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Tables of `LABELLED_ROWS` as they are, with a look at what they took."""
         for rows in arriving:
             n_images = pc.sum(pc.not_equal(rows.column("index"), FAILED_SHARD)).as_py()
             if n_images:
-                self._n_images += n_images
-                for name in _SUMMED:
-                    self._sums[name] += pc.sum(rows.column(name)).as_py() or 0
-                self._label_s.append((pc.sum(rows.column("infer_s")).as_py() or 0) / n_images)
+                with self._lock:
+                    self._count(rows, n_images)
             yield rows
 
+    def _count(self, rows: pa.Table, n_images: int) -> None:
+        self._n_images += n_images
+        for name in _SUMMED:
+            self._sums[name] += pc.sum(rows.column(name)).as_py() or 0
+        self._label_s.append((pc.sum(rows.column("infer_s")).as_py() or 0) / n_images)
+
     def _work(self) -> ImageWork | None:
-        """What an image took; None where nothing was decoded."""
-        # A model does much only once: the median leaves it out.
-        label_s = median(self._label_s) if self._label_s else 0
-        if not label_s or not self._sums["decode_s"]:
+        """What an image took; None as long as there are few results, or none with an image."""
+        if len(self._label_s) < _FEWEST_RESULTS * self._cpus.n_actors or not self._sums["decode_s"]:
             return None
         of_image = {name: total / self._n_images for name, total in self._sums.items()}
-        return ImageWork(label_s=label_s, **of_image)
+        # Each actor's model does much only once: the median leaves it out.
+        return ImageWork(label_s=max(median(self._label_s), 1e-9), **of_image)

@@ -151,7 +151,7 @@ def forecast(
     Raises TagstreamError where the sample is too small to predict from.
     """
     measured = steady_rate(costs, extent)
-    scaled, notes = scale(workers, n_gpus, costs, decode_in)
+    scaled, notes = scale(workers, n_gpus, costs, decode_in, extent.n_shards)
     pace = find_pace(measured, costs, workers, scaled)
     seconds = _plus(_over_rate(extent.n_images, pace.images_per_s), costs.start_up_s)
     return Forecast(

@@ -77,6 +77,8 @@ class Sample:
     """The workers that label the sample."""
     free: FreeCpus
     """The CPUs that read it."""
+    decode_in: str
+    """Where the job to predict decodes: actor, read or auto."""
     looking_s: float
     """Seconds that looking into shards took."""
 
@@ -124,7 +126,8 @@ class SampleAssignment(Assignment):
         # There are no more results than batches.
         check_results(sum(-(-head.n_samples // job.pool.batch_size) for head in extent.heads), extent)
         workers = _workers(pool, available_nodes(self._address), count_threads(job.run.filesystem))
-        self._sample = Sample(job.record, extent, workers, job.pool.free, looking_s)
+        decode_in = "actor" if pool.in_process else job.settings.decode_in
+        self._sample = Sample(job.record, extent, workers, job.pool.free, decode_in, looking_s)
         return ShardPlan([head.shard for head in extent.heads], len(shards), [], {})
 
     def n_bytes(self, plan: ShardPlan) -> int | None:
@@ -229,14 +232,14 @@ class ForecastJob:
             rows_a_shard = sample.extent.n_images.value / sample.extent.n_shards
             sized = Store(str(Path(self._folder.name) / "sized"))
             place = outcome.record.workers["decode_in"]
-            n_cpus = sample.free.read_tasks(len(sample.extent.heads)).n_cpus if place == "read" else 0
+            n_cpus = sample.free.read_tasks(len(sample.extent.heads), decode=True).n_cpus if place == "read" else 0
             return forecast(
                 sample.extent,
                 sample_costs(outcome.record, assignment.results, assignment.shards, sample.looking_s, n_cpus),
                 measure_output(assignment.shards, rows_a_shard, sized, sample.record),
                 replace(sample.workers, decode_in=place),
                 n_gpus=request.n_gpus,
-                decode_in=request.label.settings.decode_in,
+                decode_in=sample.decode_in,
                 usd_per_hour=request.usd_per_hour,
                 n_image_tokens=self._job.n_image_tokens,
                 run=sample.record.run,

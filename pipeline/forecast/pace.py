@@ -127,16 +127,22 @@ class Pace:
     notes: list[str]
 
 
-def scale(workers: Workers, n_gpus: int, costs: SampleCosts, decode_in: str) -> tuple[Workers, list[str]]:
+def scale(
+    workers: Workers, n_gpus: int, costs: SampleCosts, decode_in: str, n_shards: int
+) -> tuple[Workers, list[str]]:
     """The workers of a job on so many GPUs and the CPUs of now, and a note that says so.
 
     Args:
         n_gpus: 0 is for the workers that labelled the sample.
         decode_in: as in the settings: actor, read or auto.
+        n_shards: of the source. A job with few is done before it knows where to decode.
 
     Raises TagstreamError where nothing can be said of GPUs from these workers.
     """
     if not n_gpus:
+        cpus = workers.cpus
+        if decode_in == "auto" and cpus.are_more_free and n_shards > 2 * cpus.n_first_shards:
+            return replace(workers, decode_in=choose_place(costs.work, cpus).place), []
         return workers, []
     check_gpus(n_gpus, workers.device)
     n_cpus = workers.n_readers + workers.n_actors * workers.cpus_per_actor

@@ -287,7 +287,8 @@ class LabelJob:
         settings = self.request.settings
         place = PlaceOfDecoding(settings.decode_in, job.pool, has_small_views="hub" not in job.record.labelling)
         self.progress.begin(LOADING_MODEL if job.pool.in_process else STARTING_WORKERS)
-        waves = self._placed(cut_waves(shards, limit, lambda: self._tally.n_images_done), place)
+        cut = cut_waves(shards, limit, lambda: self._tally.n_images_done, most=place.most_shards)
+        waves = self._placed(cut, place)
         with (
             repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)),
             open_labelers(job.pool, config, self.request.labeler_class, settings) as stream,

@@ -140,7 +140,11 @@ def cut_to_limit(shards: list[Shard], limit: int) -> list[Shard]:
 
 
 def cut_waves(
-    shards: list[Shard], limit: int, count_images: Callable[[], int], size: int = _SHARDS_PER_WAVE
+    shards: list[Shard],
+    limit: int,
+    count_images: Callable[[], int],
+    size: int = _SHARDS_PER_WAVE,
+    most: Callable[[], int] = lambda: _SHARDS_PER_WAVE,
 ) -> Iterator[list[Shard]]:
     """Shards in waves, which are labelled one after the other.
 
@@ -149,6 +153,7 @@ def cut_waves(
             holds is known once one was labelled: the first wave is one shard.
         count_images: how many images are committed; asked before each wave.
         size: how many shards a wave has at most.
+        most: the same, asked before each wave.
     """
     done = 0
     while done < len(shards):
@@ -159,7 +164,7 @@ def cut_waves(
             if missing <= 0:
                 return
             wanted = max(1, round(missing * done / max(1, n_images))) if done else 1
-        wave = shards[done : done + min(wanted, size)]
+        wave = shards[done : done + min(wanted, size, most())]
         yield wave
         done += len(wave)
 

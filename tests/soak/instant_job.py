@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--address", help="Ray to label on")
     parser.add_argument("--decode-s", type=float, help="seconds that decoding an image takes, asleep")
+    parser.add_argument("--label-s", type=float, default=0.0, help="the same of labelling, with --decode-s")
     parser.add_argument("--decode-in", default="auto")
     parser.add_argument("--resource", help="Ray's resource that actors need one of")
     options = parser.parse_args()
@@ -45,7 +46,9 @@ def main() -> None:
             actor_resources={options.resource: 1} if options.resource else {},
         ),
         address=options.address,
-        labeler_class=paced(options.seconds_a_batch) if options.decode_s is None else timed(options.decode_s, 0),
+        labeler_class=paced(options.seconds_a_batch)
+        if options.decode_s is None
+        else timed(options.decode_s, options.label_s),
     )
     try:
         report(run_job(LabelJob(request)), options.store)

@@ -221,8 +221,8 @@ class TestReadTasks:
         ("nodes", "n_shards", "n_cpus", "most"),
         [
             # As many shards as free CPUs or more: a CPU each.
-            ([(16, 1)], 100, 1, None),
-            ([(16, 1), (64, 0)], 78, 1, None),
+            ([(16, 1)], 100, 1, 14),
+            ([(16, 1), (64, 0)], 78, 1, 78),
             # Few shards: several CPUs each, at most eight.
             ([(16, 1)], 7, 2, 7),
             ([(16, 1)], 2, 7, 2),
@@ -232,9 +232,12 @@ class TestReadTasks:
         ],
     )
     def test_they_keep_the_free_cpus_busy(
-        self, nodes: list[tuple[int, int]], n_shards: int, n_cpus: int, most: int | None
+        self, nodes: list[tuple[int, int]], n_shards: int, n_cpus: int, most: int
     ) -> None:
-        assert plan(*nodes, decode_in="read").free.read_tasks(n_shards) == ReadTasks(n_cpus, most)
+        assert plan(*nodes, decode_in="read").free.read_tasks(n_shards, decode=True) == ReadTasks(n_cpus, most)
+
+    def test_those_that_only_read_take_a_cpu_each_and_none_of_an_actor(self) -> None:
+        assert plan((16, 1)).free.read_tasks(2, decode=False) == ReadTasks(1, 9)
 
     def test_an_actor_that_does_not_decode_leaves_its_cpus_to_them(self) -> None:
         pools = [plan((16, 1), decode_in=place) for place in ("read", "actor", "auto")]
@@ -261,11 +264,10 @@ def test_one_that_runs_never_waits_for_cpus_wherever_ray_puts_the_actors(
         pool = plan(*nodes, actors=actors, decode_in="read")
     except ClusterError:
         return
-    tasks = pool.free.read_tasks(n_shards)
+    tasks = pool.free.read_tasks(n_shards, decode=True)
     free = _placed_at_random(nodes, pool, chance)
     assert pool.n_actors * pool.cpus_per_actor + tasks.n_cpus <= sum(n_cpus for n_cpus, _ in nodes)
-    # Ray places each task on any node with room: in the worst case the CPUs left over on every node are too few.
-    assert sum(n_cpus // tasks.n_cpus for n_cpus in free) >= (tasks.most or 1) >= 1
+    assert sum(n_cpus // tasks.n_cpus for n_cpus in free) >= tasks.most >= 1
 
 
 def _placed_at_random(nodes: list[tuple[int, int]], pool: PoolPlan, chance: random.Random) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -89,6 +90,9 @@ def result(n_images: int, infer_s: float, decode_s: float, **changed: Any) -> pa
     )
 
 
+CHEAP, DEAR = result(64, 0.1, 0.064), result(64, 0.1, 64 * 0.08)
+
+
 class TestWaves:
     """A choice for each wave of shards."""
 
@@ -97,28 +101,43 @@ class TestWaves:
     def test_what_the_settings_say_stands(self) -> None:
         for decode_in in ("actor", "read"):
             place = PlaceOfDecoding(decode_in, self.POOL, has_small_views=True)
-            list(place.watch([result(64, 0.1, 0.064)]))
+            list(place.watch([DEAR] * 5))
             assert place.choose() == Choice(decode_in, "")  # type: ignore[arg-type]
+            assert place.most_shards() == sys.maxsize
 
     def test_a_job_in_its_own_process_decodes_there(self) -> None:
         place = PlaceOfDecoding("read", replace(self.POOL, in_process=True), has_small_views=True)
         assert place.choose() == Choice("actor", "the job labels in its own process")
 
-    def test_it_is_chosen_anew_from_what_the_wave_before_took(self) -> None:
+    def test_where_actors_have_more_cpus_nothing_has_to_be_measured(self) -> None:
+        place = PlaceOfDecoding("auto", plan_pool([Node(8, 0)], LabelSettings()), has_small_views=True)
+        list(place.watch([DEAR] * 5))
+        assert (place.choose().place, place.most_shards()) == ("actor", sys.maxsize)
+
+    def test_it_is_chosen_anew_from_what_was_labelled_before(self) -> None:
         place = PlaceOfDecoding("auto", self.POOL, has_small_views=True)
         assert place.choose().reason == "9 CPUs are free, the actors have 7 CPUs to decode with"
-        cheap, dear = result(64, 0.1, 0.064), result(64, 0.1, 64 * 0.08)
-        assert list(place.watch([cheap])) == [cheap]
+        assert list(place.watch([CHEAP] * 5)) == [CHEAP] * 5
         assert place.choose().place == "actor"
-        list(place.watch([dear]))
+        list(place.watch([DEAR] * 5))
         assert place.choose().place == "read"
+        # Nothing new.
+        assert place.choose().place == "read"
+
+    def test_waves_are_short_until_so_much_is_known(self) -> None:
+        place = PlaceOfDecoding("auto", self.POOL, has_small_views=True)
+        list(place.watch([CHEAP] * 4))
+        assert (place.choose().place, place.most_shards()) == ("read", 16)
+        list(place.watch([CHEAP]))
+        assert (place.choose().place, place.most_shards()) == ("actor", sys.maxsize)
 
     def test_a_device_that_is_slow_only_at_first_is_not_taken_for_slow(self) -> None:
         place = PlaceOfDecoding("auto", self.POOL, has_small_views=True)
-        list(place.watch([result(64, 60.0, 64 * 0.08), *[result(64, 0.1, 64 * 0.08)] * 2]))
-        assert place.choose().place == "read"
+        list(place.watch([result(64, 60.0, 64 * 0.08), *[DEAR] * 4]))
+        assert (place.choose().place, place.most_shards()) == ("read", sys.maxsize)
 
     def test_shards_that_cannot_be_read_tell_nothing(self) -> None:
         place = PlaceOfDecoding("auto", self.POOL, has_small_views=True)
-        list(place.watch([result(1, None, None, index=[FAILED_SHARD], n_bytes=None, view_bytes=None)]))  # type: ignore[arg-type]
-        assert place.choose().place == "read"
+        failed = result(1, None, None, index=[FAILED_SHARD], n_bytes=None, view_bytes=None)  # type: ignore[arg-type]
+        list(place.watch([failed] * 9))
+        assert (place.choose().place, place.most_shards()) == ("read", 16)

@@ -52,9 +52,10 @@ def pace(
     n_gpus: int = 0,
     decode_in: str = "auto",
     images_per_s: float = 10,
+    n_shards: int = 1000,
 ) -> tuple[Pace, Workers]:
     """The pace of a job, and its workers, where the sample had so many images a second."""
-    scaled, _ = scale(workers, n_gpus, costs, decode_in)
+    scaled, _ = scale(workers, n_gpus, costs, decode_in, n_shards)
     return find_pace(Estimate(images_per_s, images_per_s, images_per_s), costs, workers, scaled), scaled
 
 
@@ -89,12 +90,18 @@ class TestOtherGpus:
         assert [pace(costs, n_gpus=4)[1].decode_in for costs in (PHOTOGRAPHS, cheap)] == ["read", "actor"]
         assert pace(PHOTOGRAPHS, n_gpus=4, decode_in="actor")[1].decode_in == "actor"
 
+    def test_so_it_is_without_more_gpus_unless_the_job_is_done_before_it_knows(self) -> None:
+        thumbnails = replace(COSTS, seconds_an_image={"read": 0.001, "decode": 0.001, "infer": 0.002, "write": 0.0})
+        begun = replace(GPU, decode_in="read")
+        places = [pace(thumbnails, begun, n_shards=n_shards, images_per_s=400)[1].decode_in for n_shards in (32, 33)]
+        assert places == ["read", "actor"]
+
     def test_from_cpus_nothing_is_said_of_gpus(self) -> None:
         with pytest.raises(TagstreamError, match=r"--gpus 8 predicts from what a GPU does, and the sample .* on cpu"):
             pace(workers=replace(GPU, device="cpu"), n_gpus=8)
 
     def test_the_note_tells_devices_from_cpus(self) -> None:
-        _, (note,) = scale(GPU, 4, COSTS, "auto")
+        _, (note,) = scale(GPU, 4, COSTS, "auto", 1000)
         assert note.endswith("each as fast as one of the 1 that were measured; the 16 CPUs of now read and decode")
 
 

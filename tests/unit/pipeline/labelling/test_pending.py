@@ -399,6 +399,11 @@ class TestWaves:
         assert [len(wave) for wave in waves] == [40, 40, 20]
         assert [shard for wave in waves for shard in wave] == self.SHARDS
 
+    def test_waves_may_begin_short(self) -> None:
+        most = iter([2, 2, 1000, 1000])
+        waves = cut_waves(self.SHARDS, 0, lambda: 0, size=60, most=lambda: next(most))
+        assert [len(wave) for wave in waves] == [2, 2, 60, 36]
+
     def test_a_limit_costs_one_shard_to_learn_its_size_and_then_what_is_missing(self) -> None:
         assert self.sizes(limit=95, images_per_shard=10) == [1, 8, 1]
 
