@@ -6,6 +6,7 @@ and hand views on, which are smaller than photographs and larger than thumbnails
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -136,13 +137,16 @@ class PlaceOfDecoding:
         self._sums = dict.fromkeys(_SUMMED, 0.0)
         self._n_images = 0
         self._label_s: deque[float] = deque(maxlen=_LATEST_RESULTS)
+        # A wave is chosen for in the thread that reads, while rows of the former arrive.
+        self._lock = threading.Lock()
 
     def choose(self) -> Choice:
         """Where the next wave is decoded. What was watched until now is forgotten."""
         if self._fixed is not None:
             return self._fixed
-        work = self._work()
-        self._sums, self._n_images = dict.fromkeys(_SUMMED, 0.0), 0
+        with self._lock:
+            work = self._work()
+            self._sums, self._n_images = dict.fromkeys(_SUMMED, 0.0), 0
         return first_place(self._cpus, self._has_small_views) if work is None else choose_place(work, self._cpus)
 
     def watch(self, arriving: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -150,11 +154,15 @@ class PlaceOfDecoding:
         for rows in arriving:
             n_images = pc.sum(pc.not_equal(rows.column("index"), FAILED_SHARD)).as_py()
             if n_images:
-                self._n_images += n_images
-                for name in _SUMMED:
-                    self._sums[name] += pc.sum(rows.column(name)).as_py() or 0
-                self._label_s.append((pc.sum(rows.column("infer_s")).as_py() or 0) / n_images)
+                with self._lock:
+                    self._count(rows, n_images)
             yield rows
+
+    def _count(self, rows: pa.Table, n_images: int) -> None:
+        self._n_images += n_images
+        for name in _SUMMED:
+            self._sums[name] += pc.sum(rows.column(name)).as_py() or 0
+        self._label_s.append((pc.sum(rows.column("infer_s")).as_py() or 0) / n_images)
 
     def _work(self) -> ImageWork | None:
         """What an image took; None where nothing was decoded."""
