@@ -142,7 +142,7 @@ def cut_to_limit(shards: list[Shard], limit: int) -> list[Shard]:
 def cut_waves(
     shards: list[Shard], limit: int, count_images: Callable[[], int], size: int = _SHARDS_PER_WAVE
 ) -> Iterator[list[Shard]]:
-    """Shards in waves, which are labelled one after the other.
+    """Shards in waves, which are read one after the other.
 
     Args:
         limit: how many images to label at least, 0 for all. No more waves come than it takes. How many images a shard
