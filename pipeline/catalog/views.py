@@ -107,6 +107,12 @@ def open_store(
     return connection
 
 
+def count_files(connection: Connection) -> int:
+    """How many files the labels lie in that recognizers wrote."""
+    ((n_files,),) = connection.execute("SELECT coalesce(len(getvariable('written_labels')), 0)").fetchall()
+    return int(n_files)
+
+
 def _connect(memory_limit: str | None) -> Connection:
     """A connection to a database in memory that shows no progress."""
     connection = duckdb.connect()

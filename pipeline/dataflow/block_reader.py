@@ -9,7 +9,7 @@ from typing import Any
 from ray.data import Dataset
 
 # A reader that is left waits for at most one more block before it ends.
-_GRACE_S = 5.0
+_GRACE_S = 2.0
 
 
 class BlockReader:

@@ -146,7 +146,7 @@ def cut_waves(
     size: int = _SHARDS_PER_WAVE,
     most: Callable[[], int] = lambda: _SHARDS_PER_WAVE,
 ) -> Iterator[list[Shard]]:
-    """Shards in waves, which are labelled one after the other.
+    """Shards in waves, which are read one after the other.
 
     Args:
         limit: how many images to label at least, 0 for all. No more waves come than it takes. How many images a shard

@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -155,20 +156,29 @@ _FIELD = pa.field(_WRITTEN, pa.float64())
 def _read_parts(filesystem: Filesystem, layout: RunLayout) -> list[pa.Table]:
     """The parts that can be read, each with the time when it was written."""
     infos = list_parts(filesystem, layout)
-
-    def read(path: str) -> pa.Table | None:
-        try:
-            rows, _ = read_file(filesystem, path)
-            rows = rows.select(LEDGER.names).replace_schema_metadata().cast(LEDGER)
-        except (StoreError, pa.ArrowException, KeyError) as error:
-            if isinstance(error, StorageError) and not isinstance(error.__cause__, FileNotFoundError):
-                raise
-            return None
-        written = pa.array([modified_s(infos[path])] * rows.num_rows, pa.float64())
-        return rows.append_column(_FIELD, written)
-
     with ThreadPoolExecutor(_N_READERS) as pool:
-        return [part for part in pool.map(read, infos) if part is not None]
+        parts = pool.map(partial(_read_part, filesystem), infos)
+        return [
+            rows.append_column(_FIELD, pa.array([modified_s(info)] * rows.num_rows, pa.float64()))
+            for rows, info in zip(parts, infos.values(), strict=True)
+            if rows is not None
+        ]
+
+
+def find_damaged_parts(filesystem: Filesystem, layout: RunLayout) -> list[str]:
+    """Paths of the parts that cannot be read."""
+    return [path for path in list_parts(filesystem, layout) if _read_part(filesystem, path) is None]
+
+
+def _read_part(filesystem: Filesystem, path: str) -> pa.Table | None:
+    """Rows of a part; None where it is damaged or gone."""
+    try:
+        rows, _ = read_file(filesystem, path)
+        return rows.select(LEDGER.names).replace_schema_metadata().cast(LEDGER)
+    except (StoreError, pa.ArrowException, KeyError) as error:
+        if isinstance(error, StorageError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        return None
 
 
 def list_parts(filesystem: Filesystem, layout: RunLayout) -> dict[str, Any]:

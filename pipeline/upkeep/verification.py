@@ -12,6 +12,7 @@ from model.choices import RANKINGS
 from pipeline.errors import StoreError
 from pipeline.storage.files import read_if_exists, storage_errors
 from pipeline.store.layout import RunLayout
+from pipeline.store.ledger import count_rows, counted_columns, find_damaged_parts, read_ledger
 from pipeline.store.ownership import is_compacted, read_held, shard_stem, split_file_name
 from pipeline.store.run import Run
 from pipeline.store.run_files import RunFiles, list_run_files
@@ -56,6 +57,7 @@ def verify_run(run: Run, on_progress: Callable[[int, int], None] = lambda done, 
     files = list_run_files(run)
     check = _FileCheck(run, record, files)
     names = [*files.committed.files, *files.unreadable]
+    result.findings += _damaged_parts(run)
     lists = ListsCheck(run, record.fingerprint if record else None, files.committed)
     n_files = len(names) + lists.n_files
     small = [name for name in names if files.size_bytes(name) <= _SMALL_BYTES]
@@ -116,12 +118,20 @@ def _check_records(run: Run, result: Verification) -> tuple[RunRecord | None, li
     return record, jobs
 
 
+def _damaged_parts(run: Run) -> Iterator[Finding]:
+    """Parts of the ledger that cannot be read: they are as if they were not there."""
+    for path in find_damaged_parts(run.filesystem, run.layout):
+        yield Finding("record", run.layout.below(path), "is no part of a ledger, or damaged", Mend.DELETE)
+
+
 class _FileCheck:
     """Checks one file of images with all that belongs to it."""
 
     def __init__(self, run: Run, record: RunRecord | None, files: RunFiles) -> None:
         self._run, self._files = run, files
         self._fingerprint = record.fingerprint if record else None
+        noted = read_ledger(run.filesystem, run.layout, files.committed.files)
+        self._noted, self._places = noted, {name: row for row, name in enumerate(noted["file"].to_pylist())}
         self._ranking = RANKINGS.get(str(record.labelling.get("ranking"))) if record else None
 
     def __call__(self, name: str) -> Verification:
@@ -169,6 +179,20 @@ class _FileCheck:
         for problem in check_rows(images[0], labels[0], shards, self._ranking):
             self._find(result, problem.table, name, problem.kind, problem.message)
         result.n_images, result.n_labels = images[0].num_rows, labels[0].num_rows
+        self._check_noted(name, images[0], labels[0].num_rows, result)
+
+    def _check_noted(self, name: str, images: pa.Table, n_labels: int, result: Verification) -> None:
+        """Checks what the ledger says of a file, by which `status` counts it."""
+        if name not in self._places:
+            return
+        plain = pa.schema([IMAGES.field(column) for column in counted_columns(images.column_names)])
+        counts = count_rows(images.select(plain.names).cast(plain), n_labels)
+        (noted,) = self._noted.slice(self._places[name], 1).to_pylist()
+        wrong = [f"{kind} {noted[kind]}" for kind in counts if noted[kind] != counts[kind]]
+        if wrong:
+            path = self._run.layout.below(self._run.layout.ledger)
+            message = f"says {', '.join(wrong)} of {name}, which holds something else"
+            result.findings.append(Finding("record", path, message, Mend.DELETE))
 
     def _check_spellings(self, name: str, labels: pa.Table, result: Verification) -> None:
         found = self._decode("spellings", name, result)

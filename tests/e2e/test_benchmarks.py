@@ -198,3 +198,18 @@ def test_images_come_faster_where_other_nodes_decode_them_and_are_the_same():
     assert rate["8", "read"] > 1.3 * rate["8", "actor"]
     assert rate["8", "read"] > 2 * rate["0", "read"]
     assert [row[2] for row in rows if row[1] == "auto"] == ["actor", "read"]
+
+
+def test_many_shards_are_listed_counted_and_asked(tmp_path):
+    path = tmp_path / "record.md"
+    finished = run_script("many_shards", "--shards", "60", "--images", "2", "--out", str(path), timeout_s=240)
+    assert finished.returncode == 0, finished.stderr
+    assert len(table_rows(path.read_text())[2:]) == 6
+
+
+def test_waves_are_labelled_by_models_that_are_loaded_once(tmp_path):
+    path = tmp_path / "record.md"
+    small = ("--shards", "6", "--wave", "2", "--actors", "2", "--load-s", "0.1", "--batch-s", "0.05")
+    finished = run_script("waves", *small, "--out", str(path), timeout_s=240)
+    assert finished.returncode == 0, finished.stderr
+    assert ["models loaded", "2"] in table_rows(path.read_text())

@@ -353,6 +353,12 @@ class TestStandardInput:
         assert "the query is no UTF-8 text" in refusal(store, "SELECT '\udcff'")
 
 
+def test_a_store_of_many_files_says_what_makes_queries_faster(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(store, "SELECT 1").stderr == ""
+    monkeypatch.setattr("jobs.verbs.sql._MANY_FILES", 0)
+    assert ask(store, "SELECT 1").stderr.startswith("the labels lie in 1 files; `tagstream compact ")
+
+
 def test_parquet_is_not_printed_on_a_terminal(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(click.UsageError, match="--format parquet is not for a terminal; give --out FILE"):

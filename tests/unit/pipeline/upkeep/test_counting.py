@@ -11,11 +11,14 @@ import pytest
 from pipeline.catalog.connection import query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import StoreError
-from pipeline.store.ledger import LedgerWriter, count_rows
+from pipeline.store.ledger import LedgerWriter, count_rows, list_parts
 from pipeline.store.ownership import ShardVersion
 from pipeline.store.run import Run
 from pipeline.store.store import Store
 from pipeline.upkeep.counting import count_run
+from pipeline.upkeep.findings import Mend
+from pipeline.upkeep.repair import repair_run
+from pipeline.upkeep.verification import verify_run
 from tests.fixtures.stored.tables import commit_shard
 from tests.fixtures.stored.verified import RUN
 
@@ -77,3 +80,30 @@ def test_labels_that_are_harmed_are_named(store: Store, harm: Callable[[Path], N
     harm(Path(store.layout.run(RUN).labels("00000.parquet")))
     with pytest.raises(StoreError, match=rf"00000\.parquet is {message}"):
         as_counted(store)
+
+
+def note_wrongly(run: Run) -> None:
+    """Notes one label too many of each file."""
+    committed, sizes, ledger = run.committed(), run.list_labels(), LedgerWriter(run.filesystem, run.layout)
+    for stem, commit in committed.by_stem.items():
+        images, labels = run.read_shard(stem, commit)
+        bytes_each = committed.files[commit.file].size or 0, sizes[commit.file]["size"]
+        ledger.note(commit.file, bytes_each, ShardVersion(None, None), count_rows(images, labels.num_rows + 1))
+    ledger.flush()
+
+
+def break_part(run: Run) -> None:
+    note_all(run)
+    (path,) = list_parts(run.filesystem, run.layout)
+    Path(path).write_bytes(b"PAR1")
+
+
+@pytest.mark.parametrize("harm", [note_wrongly, break_part])
+def test_a_ledger_that_is_wrong_is_found_and_repaired(store: Store, harm: Callable[[Run], None]) -> None:
+    run = store.run(RUN)
+    harm(run)
+    verification = verify_run(run)
+    assert {(finding.kind, finding.mend) for finding in verification.findings} == {("record", Mend.DELETE)}
+    list(repair_run(run, verification))
+    assert verify_run(run).findings == []
+    assert as_counted(store) == as_sql_counts(store)
