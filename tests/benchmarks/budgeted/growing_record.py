@@ -26,7 +26,7 @@ class Table:
         """Takes a row or a failure of one of its measures. Returns whether it did."""
         if event.measure not in self.measures or event.kind not in ("row", "failed"):
             return False
-        cells = event.cells
+        cells: Sequence[str] = [_one_cell(cell) for cell in event.cells]
         if event.kind == "failed":
             nothing = [""] * (len(self.header) - 2)
             cells = (self.measures[event.measure], "failed: " + _one_cell(event.text), *nothing)
