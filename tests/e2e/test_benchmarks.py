@@ -82,7 +82,7 @@ def test_the_benchmark_of_a_gpu_runs_in_small_and_says_what_failed_and_what_had_
     assert finished.returncode == 0, finished.stderr
     record = path.read_text()
     assert record in finished.stdout
-    _, ways, sweep, _, tests = (table_rows(part) for part in record.split("\n## ")[1:])
+    _, ways, sweep, tests = (table_rows(part) for part in record.split("\n## ")[1:])
     speed, same = ways[0].index("images/s"), ways[0].index("branches as eager")
     eager, fast, cudnn = ways[2:]
     assert float(eager[speed]) > 0

@@ -41,14 +41,15 @@ class Table:
 
 
 class GrowingRecord:
-    """Title, lines of where it was measured, and tables. Takes the events of measures."""
+    """Title, lines of where it was measured, and those tables that have measures. Takes the events of measures."""
 
     def __init__(self, title: str, tables: Sequence[Table], path: Path | None) -> None:
         """
         Args:
             path: the Markdown file that always has all that is known; None for none.
         """
-        self._title, self._tables, self._path = title, tables, path
+        self._title, self._path = title, path
+        self._tables = [table for table in tables if table.measures]
         self._head: list[str] = []
 
     def take(self, event: Event) -> str | None:
