@@ -15,8 +15,6 @@ The record is written anew after every row.
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,24 +22,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks.budgeted.budget import Budget
-from tests.benchmarks.budgeted.events import Event
+from tests.benchmarks.budgeted.command import add_options, supervise_command, work
 from tests.benchmarks.budgeted.growing_record import GrowingRecord, Table
-from tests.benchmarks.budgeted.supervision import Measure, ProcessWorker, supervise
-from tests.benchmarks.budgeted.work import print_event, run_measures
+from tests.benchmarks.budgeted.supervision import Measure
 
 SPEED = ("images/s", "TFLOP/s", "of bfloat16 matmul", "ms an image: encode", "prefill", "branches", "GiB")
-# A model's hub may be out of reach: nothing is asked of it.
-_OFFLINE = {"HF_HUB_OFFLINE": "1"}
 # Seconds. Compilation may take long: it has a limit of its own, so that a compiler that does not end costs one row.
-RATE_S, WAY_S, COMPILED_WAY_S, SWEEP_S, DEMO_S, TESTS_S = 60, 25, 75, 45, 40, 75
+RATE_S, FIRST_WAY_S, WAY_S, COMPILED_WAY_S, SWEEP_S, DEMO_S, TESTS_S = 60, 60, 40, 100, 45, 120, 80
 
 
 def measures(chosen: Sequence[str]) -> list[Measure]:
     """All measures in the order of what is to be known first, or the chosen ones."""
     ordered = [
         Measure("rate", RATE_S),
-        Measure("way eager", WAY_S),
+        Measure("way eager", FIRST_WAY_S),
         Measure("way fused, compiled, graphs", COMPILED_WAY_S),
         Measure("way fused, compiled, graphs, float8 decoder", COMPILED_WAY_S),
         Measure("way a quarter of the tokens", WAY_S),
@@ -103,48 +97,26 @@ def tables(names: Sequence[str]) -> list[Table]:
 def supervise_all(options: argparse.Namespace) -> None:
     chosen = measures(options.only)
     record = GrowingRecord("NXTP on an accelerator", tables([measure.name for measure in chosen]), options.out)
-
-    def tell(event: Event) -> None:
-        line = record.take(event)
-        if line is not None:
-            print(line, flush=True)
-
-    def start(left: Sequence[Measure]) -> ProcessWorker:
-        command = [sys.executable, __file__, "--device", options.device, *(["--tiny"] if options.tiny else [])]
-        if len(left) == len(chosen):
-            command += ["--head", shlex.join(["python", *sys.argv])]
-        return ProcessWorker([*command, "--worker", *(measure.name for measure in left)], {**os.environ, **_OFFLINE})
-
-    supervise(chosen, start, Budget(60 * options.minutes), tell)
-    print("\n" + record.markdown(), flush=True)
+    worker = [__file__, "--device", options.device, *(["--tiny"] if options.tiny else [])]
+    supervise_command(worker, chosen, record, options.minutes)
 
 
-def work(options: argparse.Namespace) -> None:
-    """Runs measures in this process and tells of them on stdout."""
-    import torch
-    from record import environment
-
+def measure_here(options: argparse.Namespace) -> None:
     from tests.benchmarks.acceleration.measures import MEASURES
     from tests.benchmarks.acceleration.session import Session
 
-    if options.head:
-        for line in environment(options.device, options.head).splitlines():
-            print_event(Event("text", text=line))
-    if options.device == "cpu":
-        torch.set_num_threads(1)
     session = Session(options.device, options.tiny)
-    run_measures(options.worker, {name: partial(rows, session) for name, rows in MEASURES.items()}, print_event)
+    rows = {name: partial(rows, session) for name, rows in MEASURES.items()}
+    work(options.worker, rows, options.head, options.device)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default cuda, with --tiny cpu")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to see that all of it runs")
-    parser.add_argument("--minutes", type=float, default=7.5, help="time for all measures together")
     parser.add_argument("--only", nargs="+", default=(), metavar="MEASURE", help="these measures")
     parser.add_argument("--out", type=Path, help="Markdown file of the record")
-    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--head", help=argparse.SUPPRESS)
+    add_options(parser, minutes=7.5)
     options = parser.parse_args()
     options.device = options.device or ("cpu" if options.tiny else "cuda")
     return options
@@ -153,7 +125,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     if options.worker:
-        work(options)
+        measure_here(options)
     else:
         supervise_all(options)
 

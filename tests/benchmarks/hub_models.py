@@ -5,16 +5,19 @@ torch counts in one pass over the same batch, padding included.
 
     python tests/benchmarks/hub_models.py --device cuda --out tests/benchmarks/results/hub_models-h200.md
     python tests/benchmarks/hub_models.py --small
+
+Each batch size of a model has a limit, and runs in a process that is ended when it takes longer. What failed is a row
+that says why. The record is written anew after every row.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -24,13 +27,15 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from one_shot import Clock, matmul_rate, mean_tokens
-from record import environment, markdown_table
 
 from model.ending import Ending
 from model.hub.branches import HubBranches, share_prefixes
 from model.hub.prefill import prefill
 from model.sampling import Branches, sample_branches
 from tests.benchmarks.acceleration.timing import fetch
+from tests.benchmarks.budgeted.command import add_options, supervise_command, work
+from tests.benchmarks.budgeted.growing_record import GrowingRecord, Table
+from tests.benchmarks.budgeted.supervision import Measure
 from tests.fixtures.recognizers.tiny_vlms import IMAGE, Inputs, build_vlm, merge
 
 # Random weights end no label by themselves: every one gets as many tokens as are allowed.
@@ -38,6 +43,10 @@ TOP_K, LABEL_TOKENS = 20, 3
 # 416 x 576 pixels: what 256 image tokens leave of a photograph of 4 to 3.
 GRID = (26, 36)
 PROMPT_WORDS = 30
+# In the order in which they are measured.
+SUBJECTS = ("qwen3_vl_2b", "llava", "qwen3_vl")
+# Seconds. A measure may have to make its model.
+RATE_S, MEASURE_S = 60, 60
 HEADER = (
     "model",
     "batch",
@@ -144,7 +153,7 @@ def run(model: tf.PreTrainedModel, inputs: Inputs, ending: Ending) -> tuple[Bran
 
 
 @torch.inference_mode()
-def measure(subject: Subject, n_images: int, n_repeats: int, matmul_flops_per_s: float) -> tuple[object, ...]:
+def measure(subject: Subject, n_images: int, n_repeats: int, matmul_flops_per_s: float) -> tuple[str, ...]:
     """A row of the table."""
     model, inputs = subject.model, batch_of(subject, n_images)
     ending = Ending([model.config.get_text_config().vocab_size - 1], model.device)
@@ -160,8 +169,8 @@ def measure(subject: Subject, n_images: int, n_repeats: int, matmul_flops_per_s:
     prefill_share = statistics.median(parts[0] for parts in seconds) / batch_s
     return (
         subject.name,
-        n_images,
-        inputs["input_ids"].shape[1],
+        str(n_images),
+        str(inputs["input_ids"].shape[1]),
         mean_tokens(branches),
         f"{n_images / batch_s:.1f}",
         f"{flops / n_images / 1e12:.3g}",
@@ -172,16 +181,57 @@ def measure(subject: Subject, n_images: int, n_repeats: int, matmul_flops_per_s:
     )
 
 
-def sweep(subjects: Sequence[Callable[[], Subject]], batch_sizes: Sequence[int], n_repeats: int, rate: float) -> str:
-    """Markdown of all models over all batch sizes. Models are made one after another."""
-    rows = []
-    for make in subjects:
-        subject = make()
-        share_prefixes(subject.model)
-        for n_images in batch_sizes:
-            rows.append(measure(subject, n_images, n_repeats, rate))
-            print(markdown_table(HEADER, rows[-1:]), file=sys.stderr, flush=True)
-    return markdown_table(HEADER, rows)
+class Session:
+    """The models, each made when it is first asked for and forgotten when the next one is, and the card's speed."""
+
+    def __init__(self, device: str, small: bool, n_repeats: int) -> None:
+        self._device, self._n_repeats = device, n_repeats
+        self._dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        self._makers: dict[str, Callable[[], Subject]] = {
+            "llava": lambda: tiny("llava", device, self._dtype),
+            "qwen3_vl": lambda: tiny("qwen3_vl", device, self._dtype),
+            "qwen3_vl_2b": lambda: qwen3_vl_2b(device, self._dtype, shrink=4 if small else 1),
+        }
+        self._made: tuple[str, Subject] | None = None
+        self._rate = cache(lambda: matmul_rate(8192 if device == "cuda" else 256, device, self._dtype))
+
+    def rate_rows(self) -> Iterator[tuple[str, ...]]:
+        yield (str(self._dtype), f"{self._rate() / 1e12:.4g}")
+
+    def rows(self, name: str, n_images: int) -> Iterator[tuple[str, ...]]:
+        if self._made is None or self._made[0] != name:
+            self._made = None
+            self._made = (name, self._makers[name]())
+            share_prefixes(self._made[1].model)
+        yield measure(self._made[1], n_images, self._n_repeats, self._rate())
+
+
+def all_measures(batch_sizes: Sequence[int]) -> dict[str, tuple[str, int]]:
+    """Model and batch size of each measure, by the measure's name; what is asked for most comes first."""
+    return {f"{model}, batch {size}": (model, size) for model in SUBJECTS for size in batch_sizes}
+
+
+def supervise_all(options: argparse.Namespace) -> None:
+    names = list(all_measures(options.batch_sizes))
+    described = (
+        f"{TOP_K} branches an image, labels of {LABEL_TOKENS} tokens. {options.repeats} repetitions after two warm-ups,"
+        " medians."
+    )
+    tables = [
+        Table("Matrix products", ("square product of noise", "TFLOP/s"), {"rate": "rate"}),
+        Table("One-shot sampling", HEADER, {name: name for name in names}, described),
+    ]
+    record = GrowingRecord("Models of the hub: throughput", tables, options.out)
+    measures = [Measure("rate", RATE_S), *(Measure(name, MEASURE_S) for name in names)]
+    worker = [__file__, "--device", options.device, "--repeats", str(options.repeats)]
+    worker += [*(["--small"] if options.small else []), "--batch-sizes", *map(str, options.batch_sizes)]
+    supervise_command(worker, measures, record, options.minutes)
+
+
+def measure_here(options: argparse.Namespace) -> None:
+    session = Session(options.device, options.small, options.repeats)
+    rows = {name: partial(session.rows, *of) for name, of in all_measures(options.batch_sizes).items()}
+    work(options.worker, {"rate": session.rate_rows, **rows}, options.head, options.device)
 
 
 def arguments() -> argparse.Namespace:
@@ -191,36 +241,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement; the median counts")
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="images; default 1 to 64 in powers of two")
     parser.add_argument("--out", type=Path, help="markdown file of the record")
-    return parser.parse_args()
+    add_options(parser, minutes=4)
+    options = parser.parse_args()
+    options.batch_sizes = options.batch_sizes or ((1, 2) if options.small else (64, 32, 16, 8, 4, 2, 1))
+    return options
 
 
 def main() -> int:
     options = arguments()
-    on_gpu = options.device == "cuda"
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    batch_sizes = options.batch_sizes or ((1, 2) if options.small else (1, 2, 4, 8, 16, 32, 64))
-    side = 8192 if on_gpu else 256
-    rate = matmul_rate(side, options.device, dtype)
-    subjects = [
-        lambda: tiny("llava", options.device, dtype),
-        lambda: tiny("qwen3_vl", options.device, dtype),
-        lambda: qwen3_vl_2b(options.device, dtype, shrink=4 if options.small else 1),
-    ]
-    table = sweep(subjects, batch_sizes, options.repeats, rate)
-    record = "\n".join(
-        [
-            "# Models of the hub: throughput\n",
-            environment(options.device, shlex.join(["python", *sys.argv])),
-            f"- {dtype}, {TOP_K} branches an image, labels of {LABEL_TOKENS} tokens; {options.repeats} repetitions"
-            " after two warm-ups, medians",
-            f"- a {side} x {side} x {side} product of noise runs at {rate / 1e12:.4g} TFLOP/s\n",
-            table,
-            "",
-        ]
-    )
-    print(record)
-    if options.out:
-        options.out.write_text(record)
+    if options.worker:
+        measure_here(options)
+    else:
+        supervise_all(options)
     return 0
 
 

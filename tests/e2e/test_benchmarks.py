@@ -59,9 +59,9 @@ def test_the_record_says_where_and_how_it_was_measured(comparison):
 
 
 def test_models_of_the_hub_have_a_row_for_each_model_and_batch_size():
-    finished = run_script("hub_models", "--small", "--repeats", "1")
+    finished = run_script("hub_models", "--small", "--repeats", "1", timeout_s=280)
     assert finished.returncode == 0, finished.stderr
-    header, _, *rows = table_rows(finished.stdout)
+    header, _, *rows = table_rows(finished.stdout.partition("## One-shot sampling")[2])
     assert header[:2] == ["model", "batch"]
     assert [row[1] for row in rows] == ["1", "2"] * 3
     assert all(float(row[header.index("images/s")]) > 0 for row in rows)
@@ -77,11 +77,12 @@ def test_the_sweep_has_a_row_for_each_batch_size_and_number_of_branches():
 def test_the_benchmark_of_a_gpu_runs_in_small_and_says_what_failed_and_what_had_no_time(tmp_path):
     path = tmp_path / "record.md"
     chosen = ["rate", "way eager", "way fused, compiled, graphs, float8 decoder", "way encoder by cuDNN attention"]
-    finished = run_script("gpu", "--tiny", "--out", str(path), "--only", *chosen, "sweep eager 10", "tests")
+    options = ["--tiny", "--out", str(path), "--only", *chosen, "sweep eager 10", "tests"]
+    finished = run_script("gpu", *options, timeout_s=280)
     assert finished.returncode == 0, finished.stderr
     record = path.read_text()
     assert record in finished.stdout
-    _, ways, sweep, _, tests = (table_rows(part) for part in record.split("\n## ")[1:])
+    _, ways, sweep, tests = (table_rows(part) for part in record.split("\n## ")[1:])
     speed, same = ways[0].index("images/s"), ways[0].index("branches as eager")
     eager, fast, cudnn = ways[2:]
     assert float(eager[speed]) > 0

@@ -26,7 +26,7 @@ class Table:
         """Takes a row or a failure of one of its measures. Returns whether it did."""
         if event.measure not in self.measures or event.kind not in ("row", "failed"):
             return False
-        cells = event.cells
+        cells: Sequence[str] = [_one_cell(cell) for cell in event.cells]
         if event.kind == "failed":
             nothing = [""] * (len(self.header) - 2)
             cells = (self.measures[event.measure], "failed: " + _one_cell(event.text), *nothing)
@@ -41,14 +41,15 @@ class Table:
 
 
 class GrowingRecord:
-    """Title, lines of where it was measured, and tables. Takes the events of measures."""
+    """Title, lines of where it was measured, and those tables that have measures. Takes the events of measures."""
 
     def __init__(self, title: str, tables: Sequence[Table], path: Path | None) -> None:
         """
         Args:
             path: the Markdown file that always has all that is known; None for none.
         """
-        self._title, self._tables, self._path = title, tables, path
+        self._title, self._path = title, path
+        self._tables = [table for table in tables if table.measures]
         self._head: list[str] = []
 
     def take(self, event: Event) -> str | None:

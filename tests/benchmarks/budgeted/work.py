@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tests.benchmarks.budgeted.events import Event
 
 Rows = Callable[[], Iterable[Sequence[str]]]
 
 
-def run_measures(names: Sequence[str], rows_of: dict[str, Rows], tell: Callable[[Event], None]) -> None:
+def run_measures(names: Sequence[str], rows_of: Mapping[str, Rows], tell: Callable[[Event], None]) -> None:
     """Runs these measures. What one of them raises is told, and the next one begins."""
     for name in names:
         tell(Event("begin", name))

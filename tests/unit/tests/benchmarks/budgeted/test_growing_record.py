@@ -33,6 +33,11 @@ def test_a_failure_is_a_row_that_says_why(record, tmp_path):
     assert rows(tmp_path / "record.md") == ["| b | failed: RuntimeError: no kernel / at all |  |"]
 
 
+def test_what_would_break_a_table_is_written_otherwise(record, tmp_path):
+    record.take(Event("row", "way a", ("a", "x | y", "1\n2")))
+    assert rows(tmp_path / "record.md") == ["| a | x / y | 1 2 |"]
+
+
 def test_rows_stand_in_the_order_of_the_table_whatever_came_first(record, tmp_path):
     record.take(Event("row", "way b", ("b", "1", "1")))
     record.take(Event("row", "way a", ("a", "2", "2")))
