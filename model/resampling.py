@@ -25,8 +25,10 @@ _MAX_RESIZED_PIXELS = 16_000_000
 # What Pillow holds in one block, so that it need not be copied.
 _MAX_PIXELS_AT_ONCE = 4_000_000
 _BAND_PIXELS = 1 << 20
-# Pillow resizes what is shrunk by less, or enlarged. Such images are small.
+# Pillow resizes what is shrunk by less, or enlarged: such images are small. It also resizes the smallest ones. Nobody
+# has to load torch for them.
 _LEAST_SHRINKING = 1.5
+_LEAST_PIXELS = 50_000
 # Axes of [C, H, W].
 _DOWN, _ACROSS = 1, 2
 # Whether a turn swaps rows and columns, and which way the image that it is given runs against the turned one.
@@ -94,7 +96,8 @@ def resample(
 ) -> np.ndarray:
     """The part of an image that a frame shows, uint8 [H, W, 3].
 
-    It runs in its caller's thread alone. The first call loads torch, which takes seconds where nothing has loaded it.
+    It runs in its caller's thread alone. The first call for an image that is not small loads torch, in seconds:
+    `load_torch` does it before.
 
     Args:
         image: RGB.
@@ -108,14 +111,17 @@ def resample(
     if frame.width * frame.height > _MAX_RESIZED_PIXELS:
         resized = image.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=_box_in(stored, size))
         return turn_pixels(np.asarray(resized), turn)
-    shrinking = min(size[0] / stored.width, size[1] / stored.height)
-    # torch takes a single row or column for another layout of memory.
-    if shrinking < _LEAST_SHRINKING or 1 in (stored.width, stored.height):
+    if not _is_for_torch(image, stored, size):
         part_HWC = _resize_by_pillow(image, stored, size, down_first=swaps_sides(turn))[top:bottom, left:right]
     else:
         shrunk_CHW = _shrink(image, stored, size, down_first=swaps_sides(turn))
         part_HWC = np.ascontiguousarray(shrunk_CHW[:, top:bottom, left:right].transpose(1, 2, 0))
     return turn_pixels(part_HWC, turn)
+
+
+def load_torch() -> None:
+    """Loads what `resample` uses, so that the first image does not wait for it."""
+    import torch  # noqa: F401
 
 
 def resample_by_former_rule(image: Image.Image, frame: Frame) -> np.ndarray:
@@ -137,6 +143,13 @@ def _box_in(frame: Frame, size: tuple[float, float]) -> tuple[float, float, floa
     scale_x, scale_y = size[0] / frame.width, size[1] / frame.height
     left, top, right, bottom = frame.box
     return left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
+
+
+def _is_for_torch(image: Image.Image, frame: Frame, size: tuple[float, float]) -> bool:
+    # torch takes a single row or column for another layout of memory.
+    is_line = 1 in (frame.width, frame.height)
+    is_large = image.width * image.height >= _LEAST_PIXELS
+    return is_large and not is_line and min(size[0] / frame.width, size[1] / frame.height) >= _LEAST_SHRINKING
 
 
 def _resize_by_pillow(image: Image.Image, frame: Frame, size: tuple[float, float], down_first: bool) -> np.ndarray:

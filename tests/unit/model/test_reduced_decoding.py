@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import ImageDecodeError, ImagePreprocessor, preprocessing
+from model import ImageDecodeError, ImagePreprocessor, preprocessing, resampling
 from model.preprocessing import SeenImage, open_image
 from model.reduced_decoding import reduce_decoding
 from tests.fixtures.corpus import STORED_AS
@@ -58,6 +58,13 @@ def is_reduced(preprocessor: ImagePreprocessor, data: bytes) -> bool:
     return opened.size != size
 
 
+@pytest.fixture(params=[0, 1 << 30], ids=["torch", "Pillow"])
+def resized_by(request, monkeypatch):
+    """What resizes small images, too."""
+    monkeypatch.setattr(resampling, "_LEAST_PIXELS", request.param)
+
+
+@pytest.mark.usefixtures("resized_by")
 @pytest.mark.parametrize("orientation", sorted(STORED_AS))
 @pytest.mark.parametrize("preprocessor", [FAST, FASTER], ids=["fast", "faster"])
 def test_photographs_in_all_orientations_look_as_if_decoded_in_full(preprocessor, orientation):
@@ -100,6 +107,7 @@ def test_other_formats_have_no_reduced_size_and_the_same_pixels(image_format, mo
     assert np.array_equal(FASTER.view(buffer.getvalue()), EXACT.view(buffer.getvalue()))
 
 
+@pytest.mark.usefixtures("resized_by")
 def test_without_the_true_scale_the_crop_is_wrong(monkeypatch):
     resample = preprocessing.resample
     monkeypatch.setattr(preprocessing, "resample", lambda *given: resample(*given[:3]))
@@ -108,6 +116,7 @@ def test_without_the_true_scale_the_crop_is_wrong(monkeypatch):
         check_alike(FASTER.view(data), slow_view(data))
 
 
+@pytest.mark.usefixtures("resized_by")
 @pytest.mark.parametrize("orientation", [2, 3, 4])
 def test_where_the_image_is_turned_and_not_the_crop_the_crop_is_wrong(monkeypatch, orientation):
     see = preprocessing._see

@@ -21,6 +21,12 @@ TURNS = (None, *Image.Transpose)
 ORACLE_LEVELS = 2
 
 
+@pytest.fixture(autouse=True)
+def torch_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that are fast to check are small."""
+    monkeypatch.setattr(resampling, "_LEAST_PIXELS", 0)
+
+
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
@@ -132,6 +138,21 @@ def test_an_extreme_strip_is_never_resized_in_full(monkeypatch, resize, size):
     monkeypatch.setattr(resampling, "_pass", recording_pass)
     assert resize(noise(*size), centre_frame(*size, 224)).shape == (224, 224, 3)
     assert max(n_pixels) <= 16_000_000
+
+
+@pytest.mark.parametrize(
+    ("least", "size", "is_pillows"),
+    [(6000, (60, 99), True), (6000, (60, 100), False), (0, (41, 60), True), (0, (42, 60), False), (0, (20, 30), True)],
+    ids=["small", "large enough", "shrunk by less", "shrunk enough", "enlarged"],
+)
+def test_small_images_and_those_that_are_hardly_shrunk_are_pillows(monkeypatch, least, size, is_pillows):
+    passes = []
+    resize = resampling._pass
+    monkeypatch.setattr(resampling, "_LEAST_PIXELS", least)
+    monkeypatch.setattr(resampling, "_pass", lambda *given: passes.append(given) or resize(*given))
+    image, frame = noise(*size), centre_frame(*size, SIZE)
+    assert difference(resample(image, frame), by_pillow(image, frame)) <= (0 if is_pillows else 1)
+    assert len(passes) == (0 if is_pillows else 2)
 
 
 def test_the_box_of_a_crop_is_in_the_images_own_pixels():
