@@ -22,8 +22,8 @@ from transformers import LlamaForCausalLM
 from model.decoder import PrefixCache, PrefixPlaces, finish_block, prefix_mask, project
 from model.modeling import RecognizerModel
 from model.notebook import explanation_html
-from model.preprocessing import crop_box
 from model.ranking import Label
+from model.resampling import crop_box
 from model.token_merging import MergedTokens
 
 _MAX_VIEW_PIXELS = 448

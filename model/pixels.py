@@ -1,10 +1,12 @@
 """What the pixels of a decoded image are in 8-bit RGB: rules, each with a number.
 
-Rule 2, of new runs, looks at what the image holds. Rule 1, of runs that were made before, did not, and made black
-squares of images that hold 10 or 12 bits, black on transparent, or a blank first frame. What both rules say alike:
-8-bit images stay as they are, and alpha is dropped, not blended, as in training.
+Rule 1, of the oldest runs, did not look at what the image holds, and made black squares of images that hold 10 or 12
+bits, black on transparent, or a blank first frame. Rule 2 looks. Rule 3, of new runs, is rule 2 for images that are
+resized by torch and not by Pillow, in which the model's view differs by one grey level at most, and that are turned by
+their EXIF orientation after that and not before. What all rules say alike: 8-bit images stay as they are, and alpha is
+dropped, not blended, as in training.
 
-Rule 2, where it differs:
+Rules 2 and 3, where they differ from rule 1:
 
 - Whole numbers of more than 8 bits are those of 8, 10, 12, 14 or 16 bits: of the fewest that hold them. Fractions
   range to 1 or to 255. Where an image uses less than a quarter of that range, is below 0 or above all ranges, its
@@ -15,7 +17,7 @@ Rule 2, where it differs:
 - Where dropping alpha leaves one colour, the image is laid on white, or on black where it is light.
 - Of pages the first counts that is no thumbnail or mask; of frames or pages the first that is not of one colour.
 
-Images that use their range, and opaque ones, have the same pixels under both rules, bit for bit.
+Before they are resized, images that use their range, and opaque ones, have the same pixels under all rules.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-PIXEL_RULE = 2
+PIXEL_RULE = 3
 """The rule of new runs."""
+TORCH_RULE = 3
+"""The first rule whose images torch resizes."""
 
 # Channels that vary by no more than this of 255 show nothing: an image of one colour, which JPEG may have roughened.
 _FLAT_LEVELS = 8

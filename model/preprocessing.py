@@ -1,9 +1,13 @@
 """From encoded images to pixel values, exactly as the recognizer was trained.
 
 RGB, bicubic with antialiasing to the short side, long side truncated, centre crop with Python's rounding (half to
-even), then CLIP's mean and standard deviation. torchvision and PIL agree with this to the last bit; transformers' CLIP
-processor floors the crop's offset and is one pixel off for some sizes. What 8-bit RGB is for images of more bits, with
-alpha or with several frames is `model.pixels`'s to say.
+even), then CLIP's mean and standard deviation. torchvision and PIL agree with this to one grey level; under rules 1 and
+2 of `model.pixels`, which resample by Pillow, to the last bit. transformers' CLIP processor floors the crop's offset
+and is one pixel off for some sizes. What 8-bit RGB is for images of more bits, with alpha or with several frames is
+`model.pixels`'s to say.
+
+A large JPEG need not be decoded in full: libjpeg gives a half, a quarter or an eighth of it in a fraction of the time.
+`decoding` says how far that may go. Only the scale of decoding differs: the crop shows the same part of the image.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,6 +28,7 @@ from model.folder import PREPROCESSOR_FILE
 from model.image_formats import explain_unreadable, format_of, readers_for
 from model.pixels import (
     PIXEL_RULE,
+    TORCH_RULE,
     has_16_bit_colours,
     is_flat,
     join_bytes,
@@ -31,6 +36,8 @@ from model.pixels import (
     to_rgb,
     uses_upper_bytes,
 )
+from model.reduced_decoding import DECODING, forget_reduction, reduce_decoding
+from model.resampling import Frame, centre_frame, resample, resample_by_former_rule, swaps_sides
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +60,6 @@ _TURNS = {
 _SUBFILE_TYPE, _NO_PAGE = 254, 0b101
 _OLD_SUBFILE_TYPE, _SMALLER_COPY = 255, 2
 _N_FRAMES_LOOKED_AT = 64
-# Above this the resized image would be far larger than its crop, so the crop is resampled straight from the source.
-_MAX_RESIZED_PIXELS = 16_000_000
 
 
 class ImageDecodeError(ValueError):
@@ -79,17 +84,59 @@ class ImageDecoding:
     """Larger images are refused before their pixels are decoded (a defence against decompression bombs)."""
     pixel_rule: int = PIXEL_RULE
     """Rule of `model.pixels`. It is the program's and no part of the folder: a recognizer does not change with it."""
+    decoding: str = DECODING
+    """How much of a JPEG is decoded: one of `model.reduced_decoding.DECODINGS`, and the program's as `pixel_rule` is.
+    Rules 1 and 2 decode all of it."""
 
-    def open_upright(self, image: Image.Image | bytes) -> Image.Image:
-        """The whole image as the model's view is cut from it: decoded, turned upright, in RGB.
+    def frame(self, width: int, height: int) -> Frame:
+        """Which part of an upright image of these pixels the model sees, and at which size."""
+        raise NotImplementedError
+
+    def view(self, image: Image.Image | bytes) -> np.ndarray:
+        """The model's view of one image, uint8 [H, W, 3].
+
+        Bytes are decoded as `decoding` says. An image of the caller's is decoded in full and stays as it is.
 
         Raises ImageDecodeError for bytes that are no readable image.
         """
-        rule = self.pixel_rule
-        opened = open_image(image, self.max_image_pixels, rule) if isinstance(image, bytes) else image
-        if 0 in opened.size:
-            raise ImageDecodeError(f"the image has no pixels ({opened.width} x {opened.height})")
-        return see_whole(opened, self.honour_exif, rule, self.max_image_pixels)
+        if isinstance(image, bytes):
+            return self.view_opened(self._open(image))
+        return self._view(image, "exact")
+
+    def view_opened(self, opened: Image.Image) -> np.ndarray:
+        """The view of an image that `open_image` gave and that nobody else needs: it may be decoded at a reduced size.
+
+        Raises ImageDecodeError where it cannot be decoded.
+        """
+        return self._view(opened, self.decoding)
+
+    def open_upright(self, image: Image.Image | bytes) -> Image.Image:
+        """The whole image as the model's view is cut from it: decoded in full, turned upright, in RGB.
+
+        Raises ImageDecodeError for bytes that are no readable image.
+        """
+        opened = self._open(image) if isinstance(image, bytes) else image
+        _check_not_empty(opened)
+        return see_whole(opened, self.honour_exif, self.pixel_rule, self.max_image_pixels)
+
+    def _open(self, data: bytes) -> Image.Image:
+        return open_image(data, self.max_image_pixels, self.pixel_rule)
+
+    def _view(self, opened: Image.Image, decoding: str) -> np.ndarray:
+        if self.pixel_rule < TORCH_RULE:
+            with decode_errors():
+                return self._view_by_former_rule(self.open_upright(opened))
+        _check_not_empty(opened)
+        size, resized = opened.size, self.frame(*opened.size)
+        reduction = reduce_decoding(opened, (resized.width, resized.height), decoding)
+        seen = _see(opened, self.honour_exif, self.pixel_rule, self.max_image_pixels)
+        if reduction > 1 and seen.is_first:
+            seen = seen._replace(reduction=reduction, size=size)
+        return seen.cut(self.frame(*seen.upright_size))
+
+    def _view_by_former_rule(self, whole: Image.Image) -> np.ndarray:
+        """The view of an upright image under rules 1 and 2."""
+        return resample_by_former_rule(whole, self.frame(*whole.size))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,14 +148,9 @@ class ImagePreprocessor(ImageDecoding):
     image_mean: tuple[float, float, float] = CLIP_MEAN
     image_std: tuple[float, float, float] = CLIP_STD
 
-    def view(self, image: Image.Image | bytes) -> np.ndarray:
-        """The model's view of one image, uint8 [image_size, image_size, 3].
-
-        Raises ImageDecodeError for bytes that are no readable image.
-        """
-        whole = self.open_upright(image)
-        with decode_errors():
-            return np.asarray(resize_and_crop(whole, self.image_size))
+    def frame(self, width: int, height: int) -> Frame:
+        """The centre crop, `image_size` a side."""
+        return centre_frame(width, height, self.image_size)
 
     def normalise(self, crops_BHWC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """uint8 crops [B, H, W, 3] to normalised pixel values [B, 3, H, W] on the crops' device, float32 by default."""
@@ -122,7 +164,7 @@ class ImagePreprocessor(ImageDecoding):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes preprocessor_config.json."""
-        fields = {name: value for name, value in asdict(self).items() if name != "pixel_rule"}
+        fields = {name: value for name, value in asdict(self).items() if name not in ("pixel_rule", "decoding")}
         Path(folder, PREPROCESSOR_FILE).write_text(json.dumps(fields, indent=2) + "\n")
 
     @classmethod
@@ -163,6 +205,11 @@ def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS, rule: int 
     return image
 
 
+def _check_not_empty(image: Image.Image) -> None:
+    if 0 in image.size:
+        raise ImageDecodeError(f"the image has no pixels ({image.width} x {image.height})")
+
+
 def _check_size(image: Image.Image, max_image_pixels: int) -> None:
     if image.width * image.height > max_image_pixels:
         message = (
@@ -198,38 +245,6 @@ def allow_image_pixels(max_image_pixels: int) -> None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_image_pixels)
 
 
-def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side to `size` (bicubic), then the centre `size` x `size`."""
-    width, height = image.size
-    new_width, new_height, left, top = _resized(width, height, size)
-    if new_width * new_height > _MAX_RESIZED_PIXELS:
-        scale_x, scale_y = width / new_width, height / new_height
-        box = (left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y)
-        return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    if (new_width, new_height) != image.size:
-        image = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
-    return image.crop((left, top, left + size, top + size))
-
-
-def crop_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """What `resize_and_crop` shows of an image of these pixels: left, top, right, bottom in its own pixels."""
-    new_width, new_height, left, top = _resized(width, height, size)
-    return (
-        left * width / new_width,
-        top * height / new_height,
-        (left + size) * width / new_width,
-        (top + size) * height / new_height,
-    )
-
-
-def _resized(width: int, height: int, size: int) -> tuple[int, int, int, int]:
-    """Width and height with the short side brought to `size`, and left and top of the centre crop in that."""
-    short, long = min(width, height), max(width, height)
-    new_long = int(size * long / short)
-    new_width, new_height = (size, new_long) if width <= height else (new_long, size)
-    return new_width, new_height, round((new_width - size) / 2), round((new_height - size) / 2)
-
-
 @contextmanager
 def decode_errors() -> Iterator[None]:
     """What Pillow raises for an image that it cannot convert or resample, as ImageDecodeError."""
@@ -258,17 +273,56 @@ def see_whole(
 
     Raises ImageDecodeError where it cannot be decoded.
     """
+    seen = _see(opened, honour_exif, rule, max_image_pixels)
+    return _turned(seen.rgb, seen.turn)
+
+
+class SeenImage(NamedTuple):
+    """An image that was decoded, maybe at a reduced size. Views are cut from it."""
+
+    rgb: Image.Image
+    """As it is stored, in RGB."""
+    size: tuple[int, int]
+    """Width and height of the image as it is stored, decoded in full."""
+    turn: Image.Transpose | None
+    """What turns it upright."""
+    reduction: int = 1
+    """1, 2, 4 or 8: `rgb` has so many times fewer pixels a side, rounded up."""
+    is_first: bool = True
+    """Whether it is the frame or page that the image stood at."""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height of the upright image, decoded in full."""
+        width, height = self.size
+        return (height, width) if swaps_sides(self.turn) else (width, height)
+
+    def cut(self, frame: Frame) -> np.ndarray:
+        """What a frame of the upright image shows, uint8 [H, W, 3].
+
+        Raises ImageDecodeError where it cannot be resampled.
+        """
+        true_size = self.size[0] / self.reduction, self.size[1] / self.reduction
+        with decode_errors():
+            return resample(self.rgb, frame, self.turn, true_size)
+
+
+def _see(opened: Image.Image, honour_exif: bool, rule: int, max_image_pixels: int) -> SeenImage:
     first = _see_frame(opened, honour_exif, rule)
-    if rule == 1 or not is_flat(first):
+    if rule == 1 or not is_flat(first.rgb):
         return first
     start = opened.tell()
     try:
         n_frames = getattr(opened, "n_frames", 1)
+        if n_frames > start + 1:
+            # The image itself goes on to other frames.
+            first = first._replace(rgb=first.rgb.copy())
+            forget_reduction(opened)
         for number in range(start + 1, min(n_frames, start + _N_FRAMES_LOOKED_AT)):
             opened.seek(number)
             _check_size(opened, max_image_pixels)
-            if not is_flat(frame := _see_frame(opened, honour_exif, rule)):
-                return frame
+            if not is_flat((frame := _see_frame(opened, honour_exif, rule)).rgb):
+                return frame._replace(is_first=False)
         opened.seek(start)
     # A damaged frame behind one that is whole. As in `load_pixels`: it may raise anything.
     except Exception:
@@ -276,19 +330,23 @@ def see_whole(
     return first
 
 
-def _see_frame(opened: Image.Image, honour_exif: bool, rule: int) -> Image.Image:
+def _see_frame(opened: Image.Image, honour_exif: bool, rule: int) -> SeenImage:
     # Pillow lets go of it once the pixels are decoded.
     stream, frame = getattr(opened, "fp", None), opened.tell()
     is_deep = rule > 1 and has_16_bit_colours(opened)
     load_pixels(opened)
-    turn = upright if honour_exif else _as_it_is
+    turn = _turn_upright(opened) if honour_exif else None
+    # Rules 1 and 2 look at values in the order that they have in the upright image.
+    turn_at_once, turn_later = (turn, None) if rule < TORCH_RULE else (None, turn)
     with decode_errors():
-        turned = turn(opened)
+        turned = _turned(opened, turn_at_once)
         rgb = to_rgb(turned, rule)
         if not is_deep or not isinstance(stream, io.BytesIO) or uses_upper_bytes(rgb):
-            return rgb
+            return SeenImage(rgb, rgb.size, turn_later)
         lower = _open_lower_bytes(stream, str(opened.format), frame)
-        return rgb if lower is None else join_bytes(turned, turn(lower))
+        if lower is not None:
+            rgb = join_bytes(turned, _turned(lower, turn_at_once))
+        return SeenImage(rgb, rgb.size, turn_later)
 
 
 def _open_lower_bytes(stream: io.BytesIO, image_format: str, frame: int) -> Image.Image | None:
@@ -304,20 +362,19 @@ def _open_lower_bytes(stream: io.BytesIO, image_format: str, frame: int) -> Imag
     return lower
 
 
-def _as_it_is(image: Image.Image) -> Image.Image:
-    return image
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation; a damaged EXIF block counts as none.
+def _turn_upright(image: Image.Image) -> Image.Transpose | None:
+    """What turns an image upright by its EXIF orientation; a damaged EXIF block counts as none.
 
     The image is decoded already: getexif() would decode a PNG by the way, where damage would pass for damaged EXIF; and
     Pillow turns a TIFF itself when it decodes it. ImageOps.exif_transpose also writes the other tags anew, and fails
     where one of them is damaged.
     """
     try:
-        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+        return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     # As in `load_pixels`: damaged numbers lead to errors of any kind.
     except Exception:
-        return image
+        return None
+
+
+def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return image if turn is None else image.transpose(turn)

@@ -25,7 +25,7 @@ from model.modeling import Prefix, RecognizerModel
 from model.name_tokens import NameTokens, Tokenizer
 from model.notebook import LabelLists, Labels, recognizer_html
 from model.part_clock import PartClock
-from model.preprocessing import ImagePreprocessor, resize_and_crop
+from model.preprocessing import ImagePreprocessor
 from model.ranking import Label, RankedLabels, Spelling, rank_branches, score_branches
 from model.sampling import SampledBatch, check_top_k, sample_one_shot
 from model.similarity import branch_distances
@@ -309,8 +309,9 @@ class Recognizer:
         Raises ImageDecodeError where bytes are no readable image.
         """
         find_ranking(ranking)
-        upright, size = self.preprocessor.open_upright(read_image(image)), self.preprocessor.image_size
-        pixel_values = self.prepare([np.asarray(resize_and_crop(upright, size))])
+        image = read_image(image)
+        upright, size = self.preprocessor.open_upright(image), self.preprocessor.image_size
+        pixel_values = self.prepare([self.preprocessor.view(image)])
         sampled = self.sample(pixel_values, top_k, max_label_tokens=max_label_tokens, image_tokens=image_tokens)
         (labels,) = self.rank(sampled, ranking)
         return explain_labels(self.module, sampled.image_embeds_BND, labels, upright, size, ranking, image_tokens)

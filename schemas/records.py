@@ -44,8 +44,8 @@ class RunRecord(_JsonRecord):
     """Hash of model_fingerprint, preprocessing and `labelling`: what decides the labels."""
     labelling: dict[str, Any]
     """The settings that decide the labels: top_k, ranking, sampling, max_label_tokens, dtype, honour_exif,
-    pixel_rule (the former one where it is left out), and where image tokens were merged image_tokens (how many were
-    kept) and token_merging (the method)."""
+    pixel_rule and decoding (the former ones where they are left out), and where image tokens were merged image_tokens
+    (how many were kept) and token_merging (the method)."""
     versions: dict[str, str]
     sources: list[str] = field(default_factory=list)
     """All arguments of a source that was given by several, as `source` has a single one."""

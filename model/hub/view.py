@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from model.preprocessing import ImageDecoding, decode_errors
+from model.preprocessing import ImageDecoding
+from model.resampling import Frame
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,15 +18,14 @@ class WholeImages(ImageDecoding):
     max_view_pixels: int
     """Larger pictures are made so small: nothing is won by handing a photograph of 50 megapixels to a processor."""
 
-    def view(self, image: Image.Image | bytes) -> np.ndarray:
-        """The whole picture, uint8 [H, W, 3].
+    def frame(self, width: int, height: int) -> Frame:
+        """The whole picture, of at most `max_view_pixels`."""
+        scale = min(1.0, (self.max_view_pixels / (width * height)) ** 0.5)
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        return Frame(width, height, (0, 0, width, height))
 
-        Raises ImageDecodeError for bytes that are no readable image.
-        """
-        whole = self.open_upright(image)
-        scale = (self.max_view_pixels / (whole.width * whole.height)) ** 0.5
-        with decode_errors():
-            if scale < 1:
-                size = max(1, round(whole.width * scale)), max(1, round(whole.height * scale))
-                whole = whole.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-            return np.asarray(whole)
+    def _view_by_former_rule(self, whole: Image.Image) -> np.ndarray:
+        frame = self.frame(*whole.size)
+        if (frame.width, frame.height) != whole.size:
+            whole = whole.resize((frame.width, frame.height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        return np.asarray(whole)

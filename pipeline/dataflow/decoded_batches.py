@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from model.preprocessing import allow_image_pixels
+from model.resampling import load_torch
 from pipeline.dataflow.decoding import DecodedImage, DecodePool
 from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.batches import BATCHES, SAMPLE, read_batches_or_failure
@@ -64,6 +65,8 @@ class DecodingRead:
         Memory holds two batches: one is read while the one before is decoded.
         """
         allow_image_pixels(self.max_image_pixels)
+        # Otherwise it would count as the first image's decoding.
+        load_torch()
         pool = DecodePool(self.decode_one, self.n_threads, self.limit_s)
         started = time.perf_counter()
         for batch in _read_ahead(read_batches_or_failure(shard, batch_size, max_sample_bytes)):

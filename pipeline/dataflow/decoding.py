@@ -64,7 +64,7 @@ def _decode(data: bytes, preprocessor: ImagePreprocessor, find_strange: bool) ->
     try:
         image = open_image(data, preprocessor.max_image_pixels, preprocessor.pixel_rule)
         width, height = image.size
-        view = preprocessor.view(image)
+        view = preprocessor.view_opened(image)
         is_strange = find_strange and not is_scene(view)
         return DecodedImage(view, width, height, digest, is_flat=is_flat(view), is_strange=is_strange)
     except ImageTooLargeError as error:

@@ -22,6 +22,7 @@ from model.hub.options import HubOptions
 from model.part_clock import PartClock
 from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
+from model.reduced_decoding import DECODING
 from pipeline.background import without_collector
 from pipeline.dataflow.batch_size import Trial, search_batch_size
 from pipeline.dataflow.decoded_batches import DecodingRead, read_images
@@ -70,6 +71,8 @@ class LabelerConfig:
     """Images that claim more pixels are rejected."""
     pixel_rule: int = PIXEL_RULE
     """Rule of `model.pixels` by which images become 8-bit RGB."""
+    decoding: str = DECODING
+    """How much of a JPEG is decoded: exact, fast or faster."""
     max_sample_s: float = MAX_SAMPLE_S
     """Seconds that decoding one image may take."""
     no_progress_timeout_s: float | None = None
@@ -316,6 +319,7 @@ def _fitted(preprocessor: Any, config: LabelerConfig) -> Any:
         honour_exif=config.honour_exif,
         max_image_pixels=config.max_image_pixels,
         pixel_rule=config.pixel_rule,
+        decoding=config.decoding,
     )
 
 

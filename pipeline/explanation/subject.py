@@ -115,6 +115,7 @@ def _load(model: str, settings: LabelSettings) -> Recognizer:
         honour_exif=settings.honour_exif,
         max_image_pixels=settings.max_image_pixels,
         pixel_rule=settings.pixel_rule,
+        decoding=settings.decoding,
     )
     return Recognizer(loaded.module, preprocessor, loaded.tokenizer)
 

@@ -43,7 +43,7 @@ from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
-from pipeline.settings.labelling import full_labelling
+from pipeline.settings.labelling import FORMER_PIXEL_RULE, full_labelling
 from pipeline.sources.folder_metadata import describe_shards
 from pipeline.sources.listing import find_source, source_name
 from pipeline.sources.parquet_reader import check_columns
@@ -185,7 +185,7 @@ class LabelJob:
             request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
         record = identity.open_run(store)
         self.run_name = record.run
-        rule = full_labelling(record.labelling)["pixel_rule"]
+        made_by = full_labelling(record.labelling)
         run = store.run(record.run)
         source = source.of_kind(is_folder=bool(record.folder_buckets)) or source
         self.notes += source.notes
@@ -199,7 +199,7 @@ class LabelJob:
             record=record,
             source=source,
             sources=identity.wanted.addresses,
-            settings=replace(request.settings, pixel_rule=rule),
+            settings=replace(request.settings, pixel_rule=made_by["pixel_rule"], decoding=made_by["decoding"]),
             pool=pool,
             progress=self.progress,
             lists=request.lists,
@@ -380,11 +380,13 @@ class LabelJob:
 def _former_rule_notes(job: OpenJob) -> list[str]:
     if job.settings.pixel_rule == PIXEL_RULE:
         return []
-    return [
-        f"run {job.run.name} goes on with the rule of pixels that it was made by: images of 10 to 16 bits, of "
-        "fractions, with a transparent ground or a blank first frame may be black squares to the model; a run of "
-        "another name (--run) sees them as they are meant"
-    ]
+    goes_on = f"run {job.run.name} goes on with the rule of pixels that it was made by"
+    if job.settings.pixel_rule == FORMER_PIXEL_RULE:
+        return [
+            f"{goes_on}: images of 10 to 16 bits, of fractions, with a transparent ground or a blank first frame may "
+            "be black squares to the model; a run of another name (--run) sees them as they are meant"
+        ]
+    return [f"{goes_on}, and decodes slowly; a run of another name (--run) decodes several times faster"]
 
 
 def _notes_of(record: JobRecord, limit: int) -> list[str]:

@@ -8,11 +8,13 @@ from typing import Self
 
 from model.fingerprint import fingerprint_folder
 from model.folder import is_hub_model
+from model.pixels import PIXEL_RULE
+from model.reduced_decoding import DECODING
 from pipeline.cluster.pool import PoolPlan
 from pipeline.errors import StoreError
 from pipeline.labelling.request import LabelRequest
 from pipeline.machine import installed_versions
-from pipeline.settings.labelling import FORMER_PIXEL_RULE, run_fingerprint
+from pipeline.settings.labelling import FORMER_DECODING, FORMER_LABELLING, FORMER_PIXEL_RULE, run_fingerprint
 from pipeline.sources.image_folder import count_buckets
 from pipeline.sources.listing import absolute_source, source_name
 from pipeline.sources.shard import Source
@@ -28,8 +30,9 @@ class RunIdentity:
 
     wanted: RunRecord
     """The record that the run gets if this job is its first."""
-    former: RunRecord | None = None
-    """The record that the run got if its first job knew the former rule of pixels alone. Such a run goes on by it."""
+    former: tuple[RunRecord, ...] = ()
+    """The records that the run got if its first job knew former rules of pixels alone, the newest first. Such a run
+    goes on by its rule. Empty where a decoding is asked for that those rules have not."""
     n_image_tokens: int = 0
     """Tokens that a photograph costs a model of the hub, or that those of any other model are merged into; 0 where such
     a model reads all of its own."""
@@ -76,11 +79,14 @@ class RunIdentity:
             sources=given if len(given) > 1 else [],
             columns=request.columns.given(),
         )
-        labelling = replace(settings, pixel_rule=FORMER_PIXEL_RULE).labelling(pool.dtype)
-        fingerprint = run_fingerprint(model_fingerprint, labelling)
-        name = request.run or f"{model_name(request.model)}-{fingerprint}"
-        former = replace(wanted, run=name, fingerprint=fingerprint, labelling=labelling)
-        return cls(wanted, former, n_image_tokens)
+        former = []
+        for rule in range(PIXEL_RULE - 1, FORMER_PIXEL_RULE - 1, -1):
+            labelling = replace(settings, pixel_rule=rule).labelling(pool.dtype, is_of_hub)
+            fingerprint = run_fingerprint(model_fingerprint, labelling)
+            name = request.run or f"{model_name(request.model)}-{fingerprint}"
+            former.append(replace(wanted, run=name, fingerprint=fingerprint, labelling=labelling))
+        is_chosen = settings.decoding not in (DECODING, FORMER_DECODING)
+        return cls(wanted, () if is_chosen else tuple(former), n_image_tokens)
 
     def open_run(self, store: Store) -> RunRecord:
         """The record of the run in a store; makes the run where there is none of this name, and none of before.
@@ -95,17 +101,18 @@ class RunIdentity:
         return stored
 
     def _find_former(self, store: Store) -> RunRecord | None:
-        """The run of this model, these settings and this source that was made by the former rule of pixels."""
-        if self.former is None or self.former.run == self.wanted.run:
-            return None
-        stored = store.run(self.former.run).read_record()
-        if stored is None:
-            return None
-        is_same = (stored.fingerprint, stored.source_root) == (self.former.fingerprint, self.former.source_root)
-        return stored if is_same and stored.schema_version in READABLE_VERSIONS else None
+        """The run of this model, these settings and this source that was made by a former rule of pixels."""
+        for former in self.former:
+            stored = None if former.run == self.wanted.run else store.run(former.run).read_record()
+            if stored is None or stored.schema_version not in READABLE_VERSIONS:
+                continue
+            if (stored.fingerprint, stored.source_root) == (former.fingerprint, former.source_root):
+                return stored
+        return None
 
     def _check_same(self, stored: RunRecord, store: str) -> None:
-        wanted = self.wanted if stored.tells_flat or self.former is None else self.former
+        rule = _pixel_rule(stored)
+        wanted = next((former for former in self.former if _pixel_rule(former) == rule), self.wanted)
         if stored.schema_version not in READABLE_VERSIONS:
             raise StoreError(
                 f"run {stored.run} in {store} has schema version {stored.schema_version}, this program knows "
@@ -129,6 +136,10 @@ class RunIdentity:
             )
 
 
+def _pixel_rule(record: RunRecord) -> int:
+    return record.labelling.get("pixel_rule", FORMER_PIXEL_RULE)
+
+
 def _columns(record: RunRecord) -> str:
     asked = ", ".join(f"{role} {name}" for role, name in record.columns.items())
     return f"the columns {asked}" if asked else "the columns that it finds"
@@ -136,10 +147,11 @@ def _columns(record: RunRecord) -> str:
 
 def _differences(stored: RunRecord, wanted: RunRecord) -> list[str]:
     """The model and the settings in which two runs differ, as `name stored -> wanted`."""
+    former, asked = {**FORMER_LABELLING, **stored.labelling}, {**FORMER_LABELLING, **wanted.labelling}
     differences = [
-        f"{name} {stored.labelling.get(name)} -> {wanted.labelling.get(name)}"
-        for name in sorted({*stored.labelling, *wanted.labelling})
-        if stored.labelling.get(name) != wanted.labelling.get(name)
+        f"{name} {former.get(name)} -> {asked.get(name)}"
+        for name in sorted({*former, *asked})
+        if former.get(name) != asked.get(name)
     ]
     if stored.model_fingerprint != wanted.model_fingerprint:
         differences.insert(0, f"model {stored.model} -> {wanted.model} (other weights or preprocessing)")

@@ -20,8 +20,9 @@ from model.choices import (
     check_merging,
 )
 from model.hub.options import IMAGE_BACKENDS, OPENS, HubOptions
-from model.pixels import PIXEL_RULE
+from model.pixels import PIXEL_RULE, TORCH_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS
+from model.reduced_decoding import DECODING, DECODINGS
 from pipeline.errors import TagstreamError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
 from pipeline.settings.toml_file import check_choice, check_range
@@ -30,6 +31,8 @@ ChangedPolicy = Literal["keep", "relabel", "fail"]
 DecodePlace = Literal["actor", "read"]
 # Of runs whose record names none.
 FORMER_PIXEL_RULE = 1
+FORMER_DECODING = "exact"
+FORMER_LABELLING: Mapping[str, Any] = {"pixel_rule": FORMER_PIXEL_RULE, "decoding": FORMER_DECODING}
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
 DECODE_PLACES: tuple[str, ...] = get_args(DecodePlace)
 
@@ -66,7 +69,11 @@ class LabelSettings:
     honour_exif: bool = True
     """Turn photographs upright by their EXIF orientation."""
     pixel_rule: int = PIXEL_RULE
-    """How images of more than 8 bits, with alpha or with several frames become 8-bit RGB: a rule of `model.pixels`."""
+    """How images of more than 8 bits, with alpha or with several frames become 8-bit RGB, and what resizes them: a rule
+    of `model.pixels`."""
+    decoding: str = DECODING
+    """How much of a large JPEG is decoded (`model.reduced_decoding`): exact, fast or faster. Pixel rules 1 and 2 decode
+    all of it."""
     dtype: str = "auto"
     """float32, bfloat16 or float16; auto is bfloat16 on GPUs and float32 on CPUs."""
     batch_size: int = 0
@@ -106,6 +113,7 @@ class LabelSettings:
         check_choice("ranking", self.ranking, tuple(RANKINGS))
         check_choice("sampling", self.sampling, SAMPLINGS)
         check_choice("dtype", self.dtype, ("auto", *DTYPES))
+        check_choice("decoding", self.decoding, tuple(DECODINGS))
         check_choice("changed", self.changed, CHANGED_POLICIES)
         check_choice("decode_in", self.decode_in, ("auto", *DECODE_PLACES))
         check_range("top_k", self.top_k, 1, 200)
@@ -148,8 +156,8 @@ class LabelSettings:
         """The settings that decide the labels, with the dtype as resolved.
 
         Limits of a sample are not among them: they decide which are rejected, and a run may go on with others. Nor are
-        the former rule of pixels and all image tokens: runs had these before there was another choice, and keep their
-        fingerprint.
+        the former rule of pixels, the former decoding and all image tokens: runs had these before there was another
+        choice, and keep their fingerprint.
 
         Args:
             is_hub_model: whether the model is a vision-language model of the hub, whose labels `hub` decides too.
@@ -163,6 +171,7 @@ class LabelSettings:
                 check_hub_image_tokens(self.image_tokens)
         merging = {"image_tokens": self.image_tokens, "token_merging": TOKEN_MERGING} if self.image_tokens else {}
         rule = {} if self.pixel_rule == FORMER_PIXEL_RULE else {"pixel_rule": self.pixel_rule}
+        is_exact = self.decoding == FORMER_DECODING or self.pixel_rule < TORCH_RULE
         return {
             "top_k": self.top_k,
             "ranking": self.ranking,
@@ -172,6 +181,7 @@ class LabelSettings:
             "dtype": dtype,
             **merging,
             **rule,
+            **({} if is_exact else {"decoding": self.decoding}),
             **({"hub": asdict(self.hub)} if is_hub_model else {}),
         }
 
@@ -181,7 +191,7 @@ def full_labelling(labelling: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises TagstreamError where the run's image tokens are merged by a method that this program does not have.
     """
-    settings = {"pixel_rule": FORMER_PIXEL_RULE, **labelling}
+    settings = {**FORMER_LABELLING, **labelling}
     method = settings.pop("token_merging", TOKEN_MERGING)
     if method != TOKEN_MERGING:
         raise TagstreamError(

@@ -165,6 +165,18 @@ def test_the_benchmark_of_image_tokens_has_a_row_for_each_number_and_model(tmp_p
     assert [row[0] for row in rows if row[0] in set("4321")] == ["4", "3", "2", "1"]
 
 
+def test_the_decoding_benchmark_sets_ways_to_decode_side_by_side():
+    finished = run_script("decoding", "--small", "--images", "2", "--scenes", "3")
+    assert finished.returncode == 0, finished.stderr
+    rows = table_rows(finished.stdout)
+    assert rows[0] == ["pictures", "MB", "before", "exact", "fast", "faster"]
+    changes = {tuple(row[:2]): row for row in rows if len(row) == 8}
+    # Torch's resize against Pillow's: one grey level, and no label.
+    assert all(int(row[4]) <= 1 for (_, way), row in changes.items() if way == "exact")
+    assert changes["2 MP PNG", "exact"][5:] == ["0.0%"] * 3
+    assert rows[-1][0] == "saved again, exact"
+
+
 def test_the_planning_benchmark_sets_each_prediction_against_what_came():
     options = ["--images", "240", "--shards", "5", "--sample", "80", "--corpora", "tars"]
     finished = run_script("plan", *options, timeout_s=280)

@@ -128,15 +128,17 @@ def read_preprocessing_cases() -> list[tuple[int, dict]]:
 
 
 @pytest.mark.parametrize(("number", "case"), read_preprocessing_cases())
-def test_crops_equal_the_recorded(number, case):
+def test_crops_equal_the_recorded_to_one_grey_level_and_under_former_rules_to_the_last_bit(number, case):
     image = (GOLDENS / "preproc" / case["file"]).read_bytes()
-    crop = ImagePreprocessor(image_size=case["size"]).view(image)
-    assert np.array_equal(crop, np.load(GOLDENS / "preproc" / "crops_uint8.npz")[str(number)])
+    expected = np.load(GOLDENS / "preproc" / "crops_uint8.npz")[str(number)]
+    # Recorded from Pillow's resampling, which former rules have.
+    assert np.array_equal(ImagePreprocessor(image_size=case["size"], pixel_rule=2).view(image), expected)
+    assert np.abs(ImagePreprocessor(image_size=case["size"]).view(image).astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(("number", "case"), read_preprocessing_cases())
 def test_normalised_pixels_sum_to_the_recorded(number, case):
-    preprocessor = ImagePreprocessor(image_size=case["size"])
+    preprocessor = ImagePreprocessor(image_size=case["size"], pixel_rule=2)
     crop = preprocessor.view((GOLDENS / "preproc" / case["file"]).read_bytes())
     pixels = preprocessor.normalise(torch.from_numpy(np.stack([crop]))).double()
     # Float32 pixels, summed in float64.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model.reduced_decoding import DECODING
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import plan_pool
 from pipeline.errors import StoreError, TagstreamError
@@ -144,11 +145,32 @@ class TestOpening:
             identify().open_run(store)
 
     @pytest.mark.parametrize("run", ["r", None], ids=["named", "called by its fingerprint"])
-    def test_a_run_of_the_former_rule_of_pixels_goes_on_by_it(self, store: Store, run: str | None) -> None:
-        made = identify(run=run, settings=LabelSettings(pixel_rule=1)).open_run(store)
-        assert not made.tells_flat
-        assert identify(run=run).open_run(store) == made
+    @pytest.mark.parametrize("rule", [1, 2])
+    @pytest.mark.parametrize("decoding", [DECODING, "exact"])
+    def test_a_run_of_a_former_rule_of_pixels_goes_on_by_it(
+        self, store: Store, run: str | None, rule: int, decoding: str
+    ) -> None:
+        made = identify(run=run, settings=LabelSettings(pixel_rule=rule)).open_run(store)
+        assert made.tells_flat == (rule > 1)
+        assert "decoding" not in made.labelling
+        assert identify(run=run, settings=LabelSettings(decoding=decoding)).open_run(store) == made
         assert store.run_names() == [made.run]
+
+    def test_of_two_former_runs_the_one_of_the_newer_rule_goes_on(self, store: Store) -> None:
+        rules = [LabelSettings(pixel_rule=rule) for rule in (1, 2)]
+        _, newer = [identify(run=None, settings=settings).open_run(store) for settings in rules]
+        assert identify(run=None).open_run(store) == newer
+
+    def test_a_decoding_that_former_rules_have_not_makes_a_new_run(self, store: Store) -> None:
+        former = identify(run=None, settings=LabelSettings(pixel_rule=2)).open_run(store)
+        made = identify(run=None, settings=LabelSettings(decoding="faster")).open_run(store)
+        assert made.labelling["decoding"] == "faster"
+        assert store.run_names() == sorted([former.run, made.run])
+
+    def test_another_decoding_than_a_runs_own_is_named(self, store: Store) -> None:
+        identify(settings=LabelSettings(decoding="exact")).open_run(store)
+        with pytest.raises(StoreError, match=r"made with other settings \(decoding exact -> faster\); leave"):
+            identify(settings=LabelSettings(decoding="faster")).open_run(store)
 
     def test_settings_that_differ_from_those_of_a_former_run_are_named_without_the_rule(self, store: Store) -> None:
         identify(settings=LabelSettings(pixel_rule=1)).open_run(store)

@@ -133,3 +133,13 @@ def test_an_original_that_is_gone_says_so(tmp_path: Path) -> None:
     record = run_record("run-1", source=str(tmp_path), source_root=str(tmp_path))
     row = {"image_id": 7, "shard": "gone", "index": 0, "key": "0", "content_hash": None}
     assert make_thumbnails(record, [row], 1000, lambda: None) == {7: Thumbnail(7, None, "the original is gone")}
+
+
+def test_a_photograph_of_several_frames_shows_the_first_that_is_not_blank(tmp_path: Path) -> None:
+    blank, picture, data = Image.new("RGB", (1500, 1100), "teal"), Image.new("RGB", (1500, 1100), "red"), io.BytesIO()
+    picture.paste("blue", (750, 0, 1500, 1100))
+    blank.save(data, "MPO", save_all=True, append_images=[picture])
+    (thumbnail,) = thumbnails_of(tmp_path, data.getvalue())
+    expected = np.asarray(picture.resize((256, 188)))
+    # JPEG and WebP blur the edge in the middle.
+    assert np.abs(np.asarray(opened(thumbnail)).astype(int) - expected).mean() < 4

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from model.reduced_decoding import DECODINGS
 from pipeline.errors import TagstreamError
 from pipeline.settings.labelling import LabelSettings, full_labelling, resolve_dtype, run_fingerprint
 from pipeline.settings.toml_file import read_settings
@@ -22,6 +23,7 @@ DECIDING = {
     "max_label_tokens": 3,
     "honour_exif": False,
     "pixel_rule": 1,
+    "decoding": "faster",
     "dtype": "float16",
 }
 OTHERS = {
@@ -86,6 +88,7 @@ class TestFromAFile:
             max_label_tokens = 3
             honour_exif = false
             pixel_rule = 1
+            decoding = "faster"
             dtype = "float16"
             batch_size = 7
             min_actors = 2
@@ -156,6 +159,7 @@ class TestRanges:
             ("sampling", "nucleus"),
             ("dtype", "int8"),
             ("changed", "maybe"),
+            ("decoding", "quick"),
             ("gpus_per_actor", 0),
             ("gpus_per_actor", -1.0),
             ("gpus_per_actor", 1.5),
@@ -199,6 +203,20 @@ class TestFingerprint:
 
     def test_it_is_twelve_hexadecimal_digits_that_do_not_change_between_versions(self) -> None:
         assert fingerprint(replace(DEFAULTS, pixel_rule=1)) == "56aa796c3e0f"
+        assert fingerprint(replace(DEFAULTS, pixel_rule=2)) == "8d599d9c7e14"
+
+    @pytest.mark.parametrize("rule", [1, 2])
+    def test_former_rules_of_pixels_know_one_decoding(self, rule: int) -> None:
+        made = [fingerprint(LabelSettings(pixel_rule=rule, decoding=decoding)) for decoding in DECODINGS]
+        assert len(set(made)) == 1
+
+    def test_a_record_without_a_rule_and_a_decoding_has_the_former_ones(self) -> None:
+        former = LabelSettings(pixel_rule=1, decoding="exact")
+        assert full_labelling(former.labelling("float32")) == {
+            **former.labelling("float32"),
+            "pixel_rule": 1,
+            "decoding": "exact",
+        }
 
     @pytest.mark.parametrize(("name", "value"), [*DECIDING.items(), *FEWER_TOKENS.items()])
     def test_a_setting_that_decides_the_labels_changes_it(self, name: str, value: Any) -> None:
@@ -206,7 +224,7 @@ class TestFingerprint:
 
     def test_all_image_tokens_leave_it_as_it_was_before_there_was_a_choice(self) -> None:
         assert "image_tokens" not in DEFAULTS.labelling("float32")
-        assert fingerprint(replace(DEFAULTS, image_tokens=0)) == "8d599d9c7e14"
+        assert fingerprint(replace(DEFAULTS, image_tokens=0, pixel_rule=2)) == "8d599d9c7e14"
 
     def test_fewer_image_tokens_are_recorded_with_the_method_and_read_back(self) -> None:
         settings = LabelSettings(image_tokens=64)
