@@ -34,6 +34,7 @@ def test_prefixes_are_the_products(build_recognizer, make_pixels, n_blocks, n_kv
     assert_same_prefix(recognizer, FastModel(recognizer.module, Recipe(fused=fused)), make_pixels(3))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("float8", [False, True])
 def test_one_compilation_serves_all_blocks_but_the_last(build_recognizer, make_pixels, float8):
     recognizer = build_recognizer(n_blocks=4, dtype=torch.bfloat16 if float8 else torch.float32)

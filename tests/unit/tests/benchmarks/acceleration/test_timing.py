@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
 import torch
 
 from model.sampling import Branches
@@ -50,11 +49,30 @@ def test_a_rate_is_operations_by_the_median_second(monkeypatch):
     assert matmul_rate(lambda: None, 8e12, "cpu") == 8e12
 
 
-def test_a_way_is_measured_part_by_part(recognizer, make_pixels, monkeypatch):
+def test_a_way_is_measured_part_by_part_over_runs_behind_those_that_warm_up(recognizer, make_pixels, monkeypatch):
+    # Two batches warm up, one run each; then come the runs that count.
+    spent = iter([9.0, 9.0, 1.0, 3.0, 2.0])
+    labelled = []
+
+    def label(way, pixels, top_k, max_label_tokens):
+        labelled.append(pixels)
+        seconds = next(spent)
+        found = branches([(len(labelled), 9)])
+        return found, {"encode": seconds, "prefill": 10 * seconds, "branches": 100 * seconds}
+
+    monkeypatch.setattr(timing, "label", label)
     monkeypatch.setattr(timing, "_REPEAT_S", 0.0)
-    way = Maker(recognizer.module).product()
-    result = measure(way, (make_pixels(2), make_pixels(2, seed=1)), top_k=5, max_label_tokens=4)
-    assert list(result.part_s) == ["encode", "prefill", "branches"]
-    assert all(seconds > 0 for seconds in result.part_s.values())
-    assert result.batch_s == pytest.approx(sum(result.part_s.values()), rel=0.5)
-    assert result.branches.n_tokens_BK.shape == (2, 5)
+    batches = (make_pixels(2), make_pixels(2, seed=1))
+    result = measure(Maker(recognizer.module).product(), batches, top_k=5, max_label_tokens=4)
+    assert result.part_s == {"encode": 2, "prefill": 20, "branches": 200}
+    assert result.batch_s == 222
+    assert result.branches.token_ids_BKT[0, 0, 0] == 1
+    assert [pixels is batches[0] for pixels in labelled] == [True, False, True, False, True]
+
+
+@torch.inference_mode()
+def test_the_parts_of_a_way_are_timed_one_behind_the_other(recognizer, make_pixels):
+    found, seconds = timing.label(Maker(recognizer.module).product(), make_pixels(2), 5, 4)
+    assert list(seconds) == ["encode", "prefill", "branches"]
+    assert all(second > 0 for second in seconds.values())
+    assert found.n_tokens_BK.shape == (2, 5)
