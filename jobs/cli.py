@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -135,6 +136,8 @@ def _end(code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    # Python would look for garbage among all objects of torch and transformers before it ends, for a second.
+    gc.freeze()
     sys.exit(code)
 
 

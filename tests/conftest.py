@@ -25,6 +25,8 @@ os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "240")
 os.environ.setdefault("RAY_health_check_failure_threshold", "20")
 # As the command has it, also for clusters that tests start.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# As `model` has it, also where a test imports torch first: several processes share the cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Metrics are shown after so long.
 os.environ.setdefault("RAY_metrics_report_interval_ms", "2000")
 # The same examples in every run: a failure is seen again by whoever runs the test again. No example fails for its time.

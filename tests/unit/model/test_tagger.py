@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from model.folder import resolve_folder
 from model.hub.options import HubOptions
 from model.hub.recognizer import HubRecognizer
 from model.tagger import load_name_tokens, load_tagger, measure_image_cost
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.recognizers.hub_folders import save_hub_folder, tokenizer
 
 
@@ -90,3 +94,16 @@ def test_a_name_that_a_hub_model_cannot_write_is_refused(llava: Path, name: str,
 def test_what_a_photograph_costs_is_known_without_weights(llava: Path) -> None:
     cost = measure_image_cost(llava, HubOptions())
     assert (cost.n_tokens, cost.image_options) == (16, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    ids=["nothing", "spins", "policy"],
+)
+def test_threads_of_torch_hardly_spin_where_nobody_says_how_they_wait(given: dict[str, str], spins: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    program = "import model, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env=environment | given, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{spins} False\n"
