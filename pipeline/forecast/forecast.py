@@ -135,6 +135,7 @@ def forecast(
     *,
     n_gpus: int = 0,
     decode_in: str = "auto",
+    decoding: str = "exact",
     usd_per_hour: float | None = None,
     n_image_tokens: int = 0,
     **described: str,
@@ -143,7 +144,7 @@ def forecast(
 
     Args:
         n_gpus: predict for so many GPUs and the CPUs of now; 0 is for the workers that labelled the sample.
-        decode_in: where the job decodes, as its settings say.
+        decode_in, decoding: where the job decodes and how much of JPEGs, as its settings say.
         usd_per_hour: price of all machines together; None leaves the cost out.
         n_image_tokens: as of `Forecast`.
         described: run, source and fingerprint.
@@ -152,7 +153,7 @@ def forecast(
     """
     measured = steady_rate(costs, extent)
     scaled, notes = scale(workers, n_gpus, costs, decode_in, extent.n_shards)
-    pace = find_pace(measured, costs, workers, scaled)
+    pace = find_pace(measured, costs, workers, scaled, decoding)
     seconds = _plus(_over_rate(extent.n_images, pace.images_per_s), costs.start_up_s)
     return Forecast(
         n_shards=extent.n_shards,

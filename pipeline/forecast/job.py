@@ -26,6 +26,7 @@ from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan, run_shards
 from pipeline.labelling.request import LabelRequest
 from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.settings.labelling import full_labelling
 from pipeline.sources.contents import describe_skipped
 from pipeline.sources.shard import add_sizes
 from pipeline.store.ownership import CommittedShard
@@ -240,6 +241,7 @@ class ForecastJob:
                 replace(sample.workers, decode_in=place),
                 n_gpus=request.n_gpus,
                 decode_in=sample.decode_in,
+                decoding=full_labelling(sample.record.labelling)["decoding"],
                 usd_per_hour=request.usd_per_hour,
                 n_image_tokens=self._job.n_image_tokens,
                 run=sample.record.run,

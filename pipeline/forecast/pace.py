@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from model.reduced_decoding import DECODINGS
 from pipeline.dataflow.decode_place import ROOM, DecodeCpus, ImageWork, choose_place
 from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import TagstreamError
@@ -208,12 +209,15 @@ def check_results(n_results: int, extent: Extent) -> None:
     )
 
 
-def find_pace(measured: Estimate, costs: SampleCosts, workers: Workers, scaled: Workers) -> Pace:
+def find_pace(
+    measured: Estimate, costs: SampleCosts, workers: Workers, scaled: Workers, decoding: str = "exact"
+) -> Pace:
     """The pace of a job.
 
     Args:
         measured: images a second of the sample, which `workers` labelled.
         scaled: the workers of the job.
+        decoding: how much of JPEGs is decoded, as in the settings.
     """
     seen, held_up = _seen(measured.value, costs, workers)
     limits = {stage: _carried_over(stage, seen[stage], costs, workers, scaled) for stage in JOB_STAGES}
@@ -233,7 +237,7 @@ def find_pace(measured: Estimate, costs: SampleCosts, workers: Workers, scaled: 
         )
         for stage in JOB_STAGES
     ]
-    notes = _advice(bottleneck, reached, costs, scaled)
+    notes = _advice(bottleneck, reached, costs, scaled, decoding)
     return Pace(measured.times(rate / measured.value), stages, bottleneck, notes)
 
 
@@ -269,7 +273,9 @@ def _carried_over(stage: str, seen: float, costs: SampleCosts, workers: Workers,
     return seen * scaled.at(stage) / workers.at(stage)
 
 
-def _advice(bottleneck: str, reached: Mapping[str, float], costs: SampleCosts, workers: Workers) -> list[str]:
+def _advice(
+    bottleneck: str, reached: Mapping[str, float], costs: SampleCosts, workers: Workers, decoding: str
+) -> list[str]:
     """What the job waits for, and what would help, where that is not the model."""
     if bottleneck == "infer":
         return []
@@ -286,8 +292,9 @@ def _advice(bottleneck: str, reached: Mapping[str, float], costs: SampleCosts, w
     else:
         n_cpus = math.ceil(missing * (_reader_s(costs) if workers.decode_in == "read" else costs.work.read_s))
         remedy = f"{n_cpus:,} more CPUs would keep them busy, {elsewhere}"
+    faster = next(iter(list(DECODINGS)[list(DECODINGS).index(decoding) + 1 :]), None)
     others = {
-        "decode": "or smaller images",
+        "decode": f'or decoding = "{faster}" where they are large JPEGs' if faster else "or smaller images",
         "read": "where images are files of their own, tagstream pack makes shards of them",
     }
     return [*notes, f"devices label {reached['infer']:,.0f} images/s: {remedy}; {others[bottleneck]}"]

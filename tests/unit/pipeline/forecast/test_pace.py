@@ -126,8 +126,17 @@ class TestReadTasks:
     def test_what_would_help_is_said_in_cpus(self) -> None:
         made, _ = pace(replace(PHOTOGRAPHS, reader_s=0.09), READERS, images_per_s=400)
         # 500 images/s by the device, 156 by the CPUs.
-        busy = "31 more CPUs would keep them busy, on nodes without GPUs too; or smaller images"
-        assert made.notes == ["decode does not keep up with 1 actors", f"devices label 500 images/s: {busy}"]
+        busy = "31 more CPUs would keep them busy, on nodes without GPUs too"
+        fast = 'or decoding = "fast" where they are large JPEGs'
+        assert made.notes == ["decode does not keep up with 1 actors", f"devices label 500 images/s: {busy}; {fast}"]
+
+    @pytest.mark.parametrize(
+        ("decoding", "hint"),
+        [("fast", 'or decoding = "faster" where they are large JPEGs'), ("faster", "or smaller images")],
+    )
+    def test_so_is_decoding_less_of_each(self, decoding: str, hint: str) -> None:
+        costs, measured = replace(PHOTOGRAPHS, reader_s=0.09), Estimate(400, 400, 400)
+        assert find_pace(measured, costs, READERS, READERS, decoding).notes[-1].endswith(hint)
 
     def test_small_files_are_packed(self) -> None:
         slow = replace(COSTS, seconds_an_image={"read": 0.2, "decode": 0.001, "infer": 0.002, "write": 0.0})
