@@ -136,8 +136,8 @@ def _end(code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    # Python would look for garbage among all objects of torch and transformers before it ends, for a second.
-    gc.freeze()
+    # Python looks for garbage once when modules are gone. To do so before as well takes most of a second after torch.
+    gc.disable()
     sys.exit(code)
 
 
