@@ -73,7 +73,7 @@ def test_photographs_in_all_orientations_look_as_if_decoded_in_full(preprocessor
     assert is_reduced(preprocessor, data)
 
 
-@pytest.mark.parametrize("size", [(449, 1800), (3001, 227), (459, 455), (1793, 1799)])
+@pytest.mark.parametrize("size", [(449, 1800), (2001, 227), (459, 455)])
 @pytest.mark.parametrize("preprocessor", [FAST, FASTER], ids=["fast", "faster"])
 def test_odd_and_narrow_photographs_look_so_too(preprocessor, size):
     data = jpeg(picture(size))
@@ -103,7 +103,7 @@ def test_jpegs_of_every_kind_look_so_too(mode, options):
 def test_other_formats_have_no_reduced_size_and_the_same_pixels(image_format, mode):
     grey = np.asarray(picture().convert("L"), dtype=np.uint16) * 256
     image, buffer = Image.fromarray(grey) if mode == "I;16" else picture().convert(mode), io.BytesIO()
-    image.save(buffer, image_format)
+    image.save(buffer, image_format, compress_level=1)
     assert np.array_equal(FASTER.view(buffer.getvalue()), EXACT.view(buffer.getvalue()))
 
 
