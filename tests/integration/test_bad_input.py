@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from jobs.cli import tagstream
 from jobs.verbs.label import judge
+from model.resampling import load_torch
+from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.labelling.request import LabelOutcome
 from pipeline.store.store import Store
 from pipeline.upkeep.verification import verify_run
@@ -25,6 +27,15 @@ from tests.fixtures.stored.queries import read_table, rows
 
 # Ample for what is huge but fine, on a machine that does other things besides.
 MAX_SAMPLE_S = 10.0
+
+
+class ReadyLabeler(InstantLabeler):
+    """Has loaded torch before it decodes, as labelers with a model have; on a busy machine that takes seconds."""
+
+    @staticmethod
+    def load_recognizer(config: LabelerConfig) -> Any:
+        load_torch()
+        return InstantLabeler.load_recognizer(config)
 
 
 @pytest.fixture(scope="module", params=[QUICK_KINDS, pytest.param(KINDS, marks=pytest.mark.long)], ids=["quick", "all"])
@@ -45,7 +56,7 @@ def expected(kinds: list[Kind], folder: Path) -> dict[str, list[Row]]:
 
 
 SETTINGS: dict[str, Any] = {
-    "labeler_class": InstantLabeler,
+    "labeler_class": ReadyLabeler,
     "top_k": 1,
     "batch_size": 64,
     "max_sample_bytes": MAX_SAMPLE_BYTES,
