@@ -12,7 +12,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from record import environment, markdown_table
 from jobs.demo.scenes import Scene, draw_scene, read_pictograms, scene_size
 from model import Label, Recognizer
 from model.choices import find_ranking
-from model.ranking import join_views
+from model.joined_views import join_views
 from model.views import count_squares, cut_batches, most_squares
 from tests.fixtures.recognizers.random_recognizer import random_recognizer
 
@@ -37,7 +37,7 @@ _BATCH = 32
 _N_RESAMPLED = 4000
 _SURE = 0.1
 _PROB = find_ranking("prob")
-Join = Callable[[Sequence[list[Label]]], list[tuple[str, float]]]
+Found = list[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,42 +66,41 @@ VARIANTS = (
 )
 
 
-def join_max(views: Sequence[list[Label]]) -> list[tuple[str, float]]:
-    return [(label.text, label.score) for label in join_views(views, _PROB, 10**6)]
-
-
-def join_mean(views: Sequence[list[Label]]) -> list[tuple[str, float]]:
+def join_mean(n_views: Sequence[int], found: dict[tuple[int, int], list[Label]]) -> list[Found]:
     """A view that lacks a label gives it 0."""
-    sums: dict[str, float] = {}
-    for label in (label for view in views for label in view):
-        sums[label.text] = sums.get(label.text, 0.0) + label.score / len(views)
-    return sorted(sums.items(), key=lambda scored: -scored[1])
+    images = []
+    for image, n in enumerate(n_views):
+        sums: dict[str, float] = {}
+        for label in (label for view in range(n) for label in found[image, view]):
+            sums[label.text] = sums.get(label.text, 0.0) + label.score / n
+        images.append(sorted(sums.items(), key=lambda scored: -scored[1]))
+    return images
 
 
-JOINS: dict[str, Join] = {"max": join_max, "mean": join_mean}
-
-
-def find_labels(
-    recognizer: Recognizer, variant: Variant, jpegs: Sequence[bytes], batch: int = _BATCH
-) -> list[list[tuple[str, float]]]:
+def find_labels(recognizer: Recognizer, variant: Variant, jpegs: Sequence[bytes], batch: int = _BATCH) -> list[Found]:
     """Labels of each picture with their scores, the best first."""
     seen = [recognizer.preprocessor.views(jpeg, most_squares(variant.views)) for jpeg in jpegs]
     n_views = [len(squares) for squares in seen]
-    found: dict[tuple[int, int], list[Label]] = {}
-    for places in cut_batches(n_views, batch):
-        n = n_views[places[0][0]]
+    places, ranked = cut_batches(n_views, batch), []
+    for of_batch in places:
+        n = n_views[of_batch[0][0]]
         n_tokens = round(recognizer.config.n_image_tokens * variant.token_share) if n > 1 else 0
-        options = {} if variant.token_share == 1 else {"image_tokens": n_tokens}
-        squares = recognizer.prepare([seen[image][view] for image, view in places])
-        sampled = recognizer.sample(squares, variant.branches(n), **options)
-        found.update(zip(places, recognizer.rank(sampled), strict=True))
-    join = JOINS[variant.join]
-    return [join([found[image, view] for view in range(n)]) for image, n in enumerate(n_views)]
+        squares = recognizer.prepare([seen[image][view] for image, view in of_batch])
+        sampled = recognizer.sample(squares, variant.branches(n), image_tokens=n_tokens)
+        ranked.append(recognizer.rank_batch(sampled, _PROB.name))
+    if variant.join == "max":
+        joined = join_views(ranked, places, len(jpegs), _PROB, 10**6)
+        return [[(label.text, label.score) for label in labels] for labels in joined.to_lists()]
+    found = {
+        place: labels
+        for of_batch, places_of in zip(ranked, places, strict=True)
+        for place, labels in zip(places_of, of_batch.to_lists(), strict=True)
+    }
+    return join_mean(n_views, found)
 
 
 def measure(labels: Sequence[tuple[str, float]], truth: Sequence[str]) -> list[float]:
-    """Recall@10, recall@1, precision@5, and of the labels that score 0.1 or more how many are true and how many there
-    are."""
+    """Recall@10, recall@1, precision@5, and of the labels that score 0.1 or more recall, true ones and number."""
     names = [name for name, _ in labels]
     sure = [name for name, score in labels if score >= _SURE]
     true = set(truth)
@@ -109,6 +108,7 @@ def measure(labels: Sequence[tuple[str, float]], truth: Sequence[str]) -> list[f
         len(true.intersection(names[:10])) / len(true),
         len(true.intersection(names[:1])) / len(true),
         len(true.intersection(names[:5])) / 5,
+        len(true.intersection(sure)) / len(true),
         len(true.intersection(sure)),
         len(sure),
     ]
@@ -121,9 +121,9 @@ def draws(n_scenes: int) -> np.ndarray:
 
 
 def figures(of_scenes: np.ndarray) -> np.ndarray:
-    """Recall@10, recall@1, precision@5 and precision of the sure labels, from sums or means over scenes, [..., 4]."""
-    precision = of_scenes[..., 3:4] / np.maximum(of_scenes[..., 4:5], 1e-9)
-    return np.concatenate([of_scenes[..., :3], precision], axis=-1)
+    """Recall@10, recall@1, precision@5, recall and precision of the sure labels, from means over scenes, [..., 5]."""
+    precision = of_scenes[..., 4:5] / np.maximum(of_scenes[..., 5:6], 1e-9)
+    return np.concatenate([of_scenes[..., :4], precision], axis=-1)
 
 
 def quality_rows(measured: dict[str, np.ndarray], n_squares: int, drawn: np.ndarray) -> list[list[str]]:
@@ -140,7 +140,7 @@ def quality_rows(measured: dict[str, np.ndarray], n_squares: int, drawn: np.ndar
                 f"{value:.3f} {1000 * (value - former):+.0f} [{1000 * lower:.0f}, {1000 * upper:.0f}]"
                 for value, former, lower, upper in zip(mean, mean_base, low, high, strict=True)
             ]
-        rows.append([name, str(1 if values is base else n_squares), *cells, f"{values[:, 4].mean():.2f}"])
+        rows.append([name, str(1 if values is base else n_squares), *cells])
     return rows
 
 
@@ -173,10 +173,6 @@ def cost_rows(
     return [[name, *of_variant] for name, of_variant in cells.items()]
 
 
-def takes_fewer_tokens(recognizer: Recognizer) -> bool:
-    return "image_tokens" in type(recognizer).sample.__code__.co_varnames
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--scenes", type=int, default=1000, help="of each shape")
@@ -188,13 +184,12 @@ def main() -> None:
     torch.set_num_threads(1)
     n_scenes, n_rounds = (12, 1) if options.small else (options.scenes, options.rounds)
     recognizer = Recognizer.from_pretrained("demo", device="cpu")
-    variants = [variant for variant in VARIANTS if variant.token_share == 1 or takes_fewer_tokens(recognizer)]
     plan = comparison_plan(options.small, None)
     benchmark_size = random_recognizer(vision=plan.vision, text=plan.text, end_share=plan.end_share)
     text = report(
         n_scenes,
-        quality_tables(recognizer, variants, n_scenes, options.seed),
-        cost_rows({"demo": recognizer, "benchmark size": benchmark_size}, variants, n_rounds, 32),
+        quality_tables(recognizer, VARIANTS, n_scenes, options.seed),
+        cost_rows({"demo": recognizer, "benchmark size": benchmark_size}, VARIANTS, n_rounds, 32),
     )
     print(text)
     if options.out:
@@ -225,15 +220,8 @@ def quality_tables(
 
 def report(n_scenes: int, tables: dict[str, list[list[str]]], costs: list[list[str]]) -> str:
     """The result as Markdown."""
-    header = [
-        "labels of",
-        "squares",
-        "recall@10",
-        "recall@1",
-        "precision@5",
-        f"precision from {_SURE} on",
-        "labels from it on",
-    ]
+    sure = [f"{what} from {_SURE} on" for what in ("recall", "precision")]
+    header = ["labels of", "squares", "recall@10", "recall@1", "precision@5", *sure]
     qualities = "\n\n".join(f"## {shape}\n\n{markdown_table(header, rows)}" for shape, rows in tables.items())
     cost_header = ["labels of", "demo, 1:1", "demo, 3:2", "benchmark size, 1:1", "benchmark size, 3:2"]
     return f"""# Views: whole pictures against their centre
