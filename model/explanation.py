@@ -3,9 +3,9 @@
 The labels are those of `Recognizer.label`. Their attention is computed anew: each label's tokens are fed over the keys
 and values of the same prefix, through the same modules, with the softmax written out in float32.
 
-Shape suffixes: B images (one here), S prefix tokens (image and prompt), N image tokens that the decoder reads, A all
-patches of an image, P patches a side (A = P * P), T tokens fed at once, X tokens that are attended to, L blocks, H
-query heads, K key/value heads, E head width, D decoder width.
+Shape suffixes: B images (one here), V views of an image, S prefix tokens (image and prompt), N image tokens that the
+decoder reads, A all patches of a view, P patches a side (A = P * P), T tokens fed at once, X tokens that are attended
+to, L blocks, H query heads, K key/value heads, E head width, D decoder width.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from model.decoder import PrefixCache, PrefixPlaces, finish_block, prefix_mask, 
 from model.modeling import RecognizerModel
 from model.notebook import explanation_html
 from model.ranking import Label
-from model.resampling import crop_box
 from model.token_merging import MergedTokens
 
 _MAX_VIEW_PIXELS = 448
@@ -46,27 +45,57 @@ class ExplainedLabel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SeenView:
+    """What the model saw of a photograph, and where it looked before any label.
+
+    image: upright, at most 448 px wide and high.
+    box: where that lies in the upright photograph: left, top, right, bottom, pixels.
+    answer_maps: attention at the answer position, the end of the prompt, from which the first token of every label is
+    read; [layers, heads, patches_h, patches_w]. answer_rollout: the rollout to there, [patches_h, patches_w].
+    """
+
+    image: Image.Image
+    box: tuple[float, float, float, float]
+    answer_maps: Tensor = field(repr=False)
+    answer_rollout: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
     """The labels of an image with what each looked at.
 
-    labels: best first, those of `Recognizer.label`.
-    answer_maps: attention at the answer position, the end of the prompt, from which the first token of every label is
-    read; [layers, heads, patches_h, patches_w]. answer_rollout: the rollout to there, [patches_h, patches_w].
-    view: what of the photograph the model saw, upright, at most 448 px wide and high.
-    box: where that lies in the upright photograph: left, top, right, bottom, pixels.
+    labels: best first, those of `Recognizer.label`. The maps of each are of the view that it is of, `label.view`.
+    views: what the model saw: one view, or several squares from the left or top.
+    photograph: the whole, upright, at most 448 px wide and high.
     ranking: what the labels' scores are.
+
+    `view`, `box`, `answer_maps` and `answer_rollout` are those of the first view.
     """
 
     labels: list[ExplainedLabel]
-    answer_maps: Tensor = field(repr=False)
-    answer_rollout: Tensor = field(repr=False)
-    view: Image.Image
-    box: tuple[float, float, float, float]
+    views: list[SeenView]
+    photograph: Image.Image = field(repr=False)
     ranking: str
+
+    @property
+    def view(self) -> Image.Image:
+        return self.views[0].image
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        return self.views[0].box
+
+    @property
+    def answer_maps(self) -> Tensor:
+        return self.views[0].answer_maps
+
+    @property
+    def answer_rollout(self) -> Tensor:
+        return self.views[0].answer_rollout
 
     def _repr_html_(self) -> str:
         labels = [(explained.label, explained.rollout) for explained in self.labels]
-        return explanation_html(self.view, self.answer_rollout, labels)
+        return explanation_html([(seen.image, seen.answer_rollout) for seen in self.views], labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,32 +126,36 @@ class _Prefix:
 @torch.no_grad()
 def explain_labels(
     module: RecognizerModel,
-    image_embeds_1AD: Tensor,
+    image_embeds_VAD: Tensor,
     labels: Sequence[Label],
     upright: Image.Image,
-    size: int,
+    boxes: Sequence[tuple[float, float, float, float]],
     ranking: str,
     image_tokens: int = 0,
 ) -> Explanation:
     """Looks up what each label of an image attended to.
 
     Args:
-        image_embeds_1AD: the image's tokens as the encoder gives them, from which the labels were sampled.
+        image_embeds_VAD: tokens of the image's views as the encoder gives them, from which the labels were sampled.
         labels: best first, as ranked by `ranking`.
         upright: the photograph, turned as its EXIF data say.
-        size: height and width in pixels of the crop that the encoder saw.
+        boxes: where the views lie in it.
         image_tokens: how many tokens the image's were merged into; 0 is all.
     """
-    prefix = _attend_from_prefix(module, image_embeds_1AD, image_tokens)
-    box = crop_box(*upright.size, size)
-    return Explanation(
-        labels=[_explain_label(module, prefix, label) for label in labels],
-        answer_maps=prefix.patch_maps(prefix.answer_maps_LHN),
-        answer_rollout=prefix.patch_maps(prefix.rollouts_SN[-1][-1]),
-        view=_cut(upright, box),
-        box=box,
-        ranking=ranking,
-    )
+    prefixes = [_attend_from_prefix(module, embeds_AD[None], image_tokens) for embeds_AD in image_embeds_VAD]
+    views = [
+        SeenView(
+            _cut(upright, box),
+            box,
+            answer_maps=prefix.patch_maps(prefix.answer_maps_LHN),
+            answer_rollout=prefix.patch_maps(prefix.rollouts_SN[-1][-1]),
+        )
+        for prefix, box in zip(prefixes, boxes, strict=True)
+    ]
+    photograph = upright.copy()
+    photograph.thumbnail((_MAX_VIEW_PIXELS, _MAX_VIEW_PIXELS))
+    explained = [_explain_label(module, prefixes[label.view], label) for label in labels]
+    return Explanation(explained, views, photograph, ranking)
 
 
 def attend_blocks(

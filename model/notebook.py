@@ -58,19 +58,22 @@ def recognizer_html(facts: Mapping[str, str]) -> str:
     return f"<div><strong>Recognizer</strong>{_table(rows)}</div>"
 
 
-def explanation_html(view: Image.Image, answer_rollout: Tensor, labels: Sequence[tuple[Label, Tensor]]) -> str:
-    """The view, and over it what the best labels looked at.
+def explanation_html(views: Sequence[tuple[Image.Image, Tensor]], labels: Sequence[tuple[Label, Tensor]]) -> str:
+    """The views, and over them what the best labels looked at.
 
     Args:
-        view: what of the photograph the model saw.
-        answer_rollout: attention rollout to the answer position, float32 [patches_h, patches_w].
+        views: what of the photograph the model saw, each with the attention rollout to the answer position, float32
+            [patches_h, patches_w].
         labels: each label with its rollout, best first; rollouts are shaped as the answer's.
     """
-    view = view.resize((_MAP_PIXELS, _MAP_PIXELS), Image.Resampling.BICUBIC)
-    before = draw_over(view, answer_rollout, _MAP_PIXELS)
-    figures = [_figure(view, "what the model saw"), _figure(before, "before any label")]
+    images = [view.resize((_MAP_PIXELS, _MAP_PIXELS), Image.Resampling.BICUBIC) for view, _ in views]
+    squares = [""] if len(views) == 1 else [f", square {number}" for number in range(1, len(views) + 1)]
+    figures = [_figure(image, f"what the model saw{square}") for image, square in zip(images, squares, strict=True)]
+    for image, (_, answer_rollout), square in zip(images, views, squares, strict=True):
+        figures.append(_figure(draw_over(image, answer_rollout, _MAP_PIXELS), f"before any label{square}"))
     for label, rollout in labels[:_MAX_MAPS]:
-        figures.append(_figure(draw_over(view, rollout, _MAP_PIXELS), f"{_text(label.text)} {label.score:.3f}"))
+        drawn = draw_over(images[label.view], rollout, _MAP_PIXELS)
+        figures.append(_figure(drawn, f"{_text(label.text)} {label.score:.3f}{squares[label.view]}"))
     n_shown = min(len(labels), _MAX_MAPS)
     note = f"{n_shown} of {len(labels)} labels; attention rollout, the brightest patch of each label counts most"
     return f'<div><div style="{_ROW}">{"".join(figures)}</div>{note if labels else "no labels"}</div>'

@@ -37,7 +37,16 @@ from model.pixels import (
     uses_upper_bytes,
 )
 from model.reduced_decoding import DECODING, forget_reduction, reduce_decoding
-from model.resampling import Frame, centre_frame, resample, resample_by_former_rule, swaps_sides
+from model.resampling import (
+    Frame,
+    centre_frame,
+    cut_frames,
+    resample,
+    resample_by_former_rule,
+    square_frames,
+    swaps_sides,
+)
+from model.views import count_squares
 
 if TYPE_CHECKING:
     import torch
@@ -92,23 +101,33 @@ class ImageDecoding:
         """Which part of an upright image of these pixels the model sees, and at which size."""
         raise NotImplementedError
 
+    def frames(self, width: int, height: int, most: int) -> list[Frame]:
+        """Squares of an upright image of these pixels, at most so many (`model.views`); one is the `frame`."""
+        frame, n_squares = self.frame(width, height), count_squares(width, height, most)
+        return [frame] if n_squares == 1 else square_frames(frame, n_squares)
+
     def view(self, image: Image.Image | bytes) -> np.ndarray:
-        """The model's view of one image, uint8 [H, W, 3].
+        """The model's view of one image, uint8 [H, W, 3]: its only one, as `views` has it."""
+        (view,) = self.views(image, 1)
+        return view
+
+    def views(self, image: Image.Image | bytes, most: int) -> list[np.ndarray]:
+        """What the model sees of one image where it sees at most so many squares, each uint8 [H, W, 3].
 
         Bytes are decoded as `decoding` says. An image of the caller's is decoded in full and stays as it is.
 
         Raises ImageDecodeError for bytes that are no readable image.
         """
         if isinstance(image, bytes):
-            return self.view_opened(self._open(image))
-        return self._view(image, "exact")
+            return self.views_opened(self._open(image), most)
+        return self._views(image, "exact", most)
 
-    def view_opened(self, opened: Image.Image) -> np.ndarray:
-        """The view of an image that `open_image` gave and that nobody else needs: it may be decoded at a reduced size.
+    def views_opened(self, opened: Image.Image, most: int) -> list[np.ndarray]:
+        """The views of an image that `open_image` gave and that nobody else needs: it may be decoded at a reduced size.
 
         Raises ImageDecodeError where it cannot be decoded.
         """
-        return self._view(opened, self.decoding)
+        return self._views(opened, self.decoding, most)
 
     def open_upright(self, image: Image.Image | bytes) -> Image.Image:
         """The whole image as the model's view is cut from it: decoded in full, turned upright, in RGB.
@@ -122,17 +141,21 @@ class ImageDecoding:
     def _open(self, data: bytes) -> Image.Image:
         return open_image(data, self.max_image_pixels, self.pixel_rule)
 
-    def _view(self, opened: Image.Image, decoding: str) -> np.ndarray:
+    def _views(self, opened: Image.Image, decoding: str, most: int) -> list[np.ndarray]:
         if self.pixel_rule < TORCH_RULE:
             with decode_errors():
-                return self._view_by_former_rule(self.open_upright(opened))
+                whole = self.open_upright(opened)
+                frames = self.frames(*whole.size, most)
+                if len(frames) == 1:
+                    return [self._view_by_former_rule(whole)]
+                return [resample_by_former_rule(whole, frame) for frame in frames]
         _check_not_empty(opened)
         size, resized = opened.size, self.frame(*opened.size)
         reduction = reduce_decoding(opened, (resized.width, resized.height), decoding)
         seen = _see(opened, self.honour_exif, self.pixel_rule, self.max_image_pixels)
         if reduction > 1 and seen.is_first:
             seen = seen._replace(reduction=reduction, size=size)
-        return seen.cut(self.frame(*seen.upright_size))
+        return cut_frames(seen.cut, self.frames(*seen.upright_size, most))
 
     def _view_by_former_rule(self, whole: Image.Image) -> np.ndarray:
         """The view of an upright image under rules 1 and 2."""

@@ -38,7 +38,7 @@ class Label:
 
     text: the label. score: the ranking's value. token_ids, token_probs: the branch's tokens and their probabilities,
     the delimiter's included; of the most probable branch where several spell the label. finished: False for a branch
-    cut off before it produced a delimiter.
+    cut off before it produced a delimiter. view: place of the view that the label is of, among those of its image.
     """
 
     text: str
@@ -46,6 +46,7 @@ class Label:
     token_ids: tuple[int, ...]
     token_probs: tuple[float, ...]
     finished: bool
+    view: int = 0
 
 
 @dataclass(frozen=True, slots=True)

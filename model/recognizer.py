@@ -19,6 +19,7 @@ from model.ending import Ending
 from model.explanation import Explanation, explain_labels
 from model.folder import PREPROCESSOR_FILE, resolve_folder
 from model.image_input import ImageInput, read_image, read_images
+from model.joined_views import join_views
 from model.list_decoding import decode_lists
 from model.listed_names import ListedNames, no_scores, score_names
 from model.modeling import Prefix, RecognizerModel
@@ -27,9 +28,11 @@ from model.notebook import LabelLists, Labels, recognizer_html
 from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor
 from model.ranking import Label, RankedLabels, Spelling, rank_branches, score_branches
+from model.resampling import box_in
 from model.sampling import SampledBatch, check_top_k, sample_one_shot
 from model.similarity import branch_distances
 from model.transfers import to_device
+from model.views import CENTRE, cut_batches, most_squares, share_branches
 
 # The logits of so many branches are held at once: 512 MiB with a vocabulary of 32,000.
 _MAX_SCORED_BRANCHES = 4096
@@ -108,18 +111,37 @@ class Recognizer:
         return self.module.dtype
 
     def label(
-        self, images: Sequence[ImageInput], top_k: int = 20, ranking: str = "prob", **options: Any
+        self,
+        images: Sequence[ImageInput],
+        top_k: int = 20,
+        ranking: str = "prob",
+        *,
+        views: str | int = CENTRE,
+        keep_unfinished: bool = False,
+        **options: Any,
     ) -> list[list[Label]]:
         """Labels of each image, best first.
 
         Args:
             images: paths, encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF) or PIL images, in any mixture.
-            top_k, ranking, options: as in `label_pixels`.
+            top_k, ranking, keep_unfinished, options: as in `label_pixels`. An image's views share its branches.
+            views: "centre" labels the centre of each image, "whole" up to four squares that cover it, a number at most
+                so many. Their labels are joined by `model.joined_views`.
 
         Raises ImageDecodeError where a file or bytes are no readable image, TypeError for what is none of these.
         """
-        views = [self.preprocessor.view(image) for image in read_images(images)]
-        return self.label_pixels(self.prepare(views), top_k, ranking, **options)
+        # Before the device is kept busy for a ranking that there is none of.
+        by, most = find_ranking(ranking), most_squares(views)
+        seen = [self.preprocessor.views(image, most) for image in read_images(images)]
+        n_views = [len(squares) for squares in seen]
+        places = cut_batches(n_views, max(1, sum(n_views))) or [[]]
+        ranked = []
+        for of_batch in places:
+            n_branches = share_branches(top_k, n_views[of_batch[0][0]] if of_batch else 1)
+            squares = self.prepare([seen[image][view] for image, view in of_batch])
+            ranked.append(self.rank_batch(self.sample(squares, n_branches, **options), ranking))
+        joined = join_views(ranked, places, len(seen), by, top_k)
+        return LabelLists(Labels(labels, ranking) for labels in joined.to_lists(keep_unfinished))
 
     def label_pixels(
         self,
@@ -298,6 +320,7 @@ class Recognizer:
         *,
         max_label_tokens: int | None = None,
         image_tokens: int = 0,
+        views: str | int = CENTRE,
     ) -> Explanation:
         """The labels that `label` gives this image (by one-shot sampling), and which patches each one looked at.
 
@@ -305,16 +328,23 @@ class Recognizer:
             image: a path, encoded bytes or a PIL image.
             top_k, ranking, max_label_tokens, image_tokens: as in `label_pixels`. The attention that a merged token gets
                 is spread evenly over its patches.
+            views: as in `label`.
 
         Raises ImageDecodeError where bytes are no readable image.
         """
-        find_ranking(ranking)
+        by, most = find_ranking(ranking), most_squares(views)
         image = read_image(image)
-        upright, size = self.preprocessor.open_upright(image), self.preprocessor.image_size
-        pixel_values = self.prepare([self.preprocessor.view(image)])
-        sampled = self.sample(pixel_values, top_k, max_label_tokens=max_label_tokens, image_tokens=image_tokens)
-        (labels,) = self.rank(sampled, ranking)
-        return explain_labels(self.module, sampled.image_embeds_BND, labels, upright, size, ranking, image_tokens)
+        upright, squares = self.preprocessor.open_upright(image), self.preprocessor.views(image, most)
+        sampled = self.sample(
+            self.prepare(squares),
+            share_branches(top_k, len(squares)),
+            max_label_tokens=max_label_tokens,
+            image_tokens=image_tokens,
+        )
+        places = [[(0, view) for view in range(len(squares))]]
+        (labels,) = join_views([self.rank_batch(sampled, ranking)], places, 1, by, top_k).to_lists()
+        boxes = [box_in(frame, upright.size) for frame in self.preprocessor.frames(*upright.size, most)]
+        return explain_labels(self.module, sampled.image_embeds_BND, labels, upright, boxes, ranking, image_tokens)
 
     def facts(self) -> dict[str, str]:
         """What this recognizer is, for people: model, prompt, image, encoder, decoder, vocabulary, parameters."""

@@ -11,7 +11,7 @@ Shape suffixes: H, W an image's rows and columns; C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from model.image_memory import shared_pixels
+from model.views import place_squares
 
 # Above this the resized image would be far larger than its crop, so the crop is resampled straight from the source.
 _MAX_RESIZED_PIXELS = 16_000_000
@@ -83,9 +84,27 @@ def centre_frame(width: int, height: int, size: int) -> Frame:
     return Frame(new_width, new_height, (left, top, left + size, top + size))
 
 
-def crop_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """What `centre_frame` shows of an image of these pixels: left, top, right, bottom in its own pixels."""
-    return _box_in(centre_frame(width, height, size), (width, height))
+def square_frames(frame: Frame, n_squares: int) -> list[Frame]:
+    """Squares of the short side along the long side of the image that a frame is a part of (`model.views`)."""
+    width, height = frame.width, frame.height
+    side = min(width, height)
+    places = place_squares(max(width, height), side, n_squares)
+    corners = [(0, place) for place in places] if width <= height else [(place, 0) for place in places]
+    return [Frame(width, height, (left, top, left + side, top + side)) for left, top in corners]
+
+
+def cut_frames(cut: Callable[[Frame], np.ndarray], frames: Sequence[Frame]) -> list[np.ndarray]:
+    """What frames of one resized image show, uint8 [H, W, 3] each. The image is resized once, unless it would be huge.
+
+    Args:
+        cut: what one frame shows.
+    """
+    width, height = frames[0].width, frames[0].height
+    if len(frames) == 1 or width * height > _MAX_RESIZED_PIXELS:
+        return [cut(frame) for frame in frames]
+    whole_HWC = cut(Frame(width, height, (0, 0, width, height)))
+    boxes = [frame.box for frame in frames]
+    return [np.ascontiguousarray(whole_HWC[top:bottom, left:right]) for left, top, right, bottom in boxes]
 
 
 def resample(
@@ -109,7 +128,7 @@ def resample(
     stored, size = frame.before(turn), true_size or (float(image.width), float(image.height))
     left, top, right, bottom = stored.box
     if frame.width * frame.height > _MAX_RESIZED_PIXELS:
-        resized = image.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=_box_in(stored, size))
+        resized = image.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box_in(stored, size))
         return turn_pixels(np.asarray(resized), turn)
     if not _is_for_torch(image, stored, size):
         part_HWC = _resize_by_pillow(image, stored, size, down_first=swaps_sides(turn))[top:bottom, left:right]
@@ -138,7 +157,7 @@ def turn_pixels(pixels_HWC: np.ndarray, turn: Image.Transpose | None) -> np.ndar
     return pixels_HWC if turn is None else np.asarray(Image.fromarray(pixels_HWC).transpose(turn))
 
 
-def _box_in(frame: Frame, size: tuple[float, float]) -> tuple[float, float, float, float]:
+def box_in(frame: Frame, size: tuple[float, float]) -> tuple[float, float, float, float]:
     """The part that a frame shows, in pixels of the image before it is resized."""
     scale_x, scale_y = size[0] / frame.width, size[1] / frame.height
     left, top, right, bottom = frame.box

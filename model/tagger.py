@@ -25,11 +25,11 @@ _PHOTOGRAPH = (768, 1024)
 
 
 class Tagger(Protocol):
-    """Labels batches of images: `view` in any thread, `prepare`, then `sample` on the device, then `rank`."""
+    """Labels batches of images: `views` in any thread, `prepare`, then `sample` on the device, then `rank`."""
 
     @property
     def preprocessor(self) -> Any:
-        """What decodes images, a frozen `model.preprocessing.ImageDecoding` whose `view` gives uint8 [H, W, 3]."""
+        """What decodes images, a frozen `model.preprocessing.ImageDecoding`. Its `views` are uint8 [H, W, 3]."""
 
     @property
     def device(self) -> torch.device: ...
@@ -132,10 +132,12 @@ class ImageCost:
 
     image_options: of its image processor, those by default among them.
     n_tokens: tokens that a photograph of 1024 x 768 costs in front of every label.
+    sees_squares: whether every image is one square to the model, so that wide ones are better seen in several views.
     """
 
     image_options: dict[str, Any]
     n_tokens: int
+    sees_squares: bool = False
 
 
 def measure_image_cost(folder: str | Path, options: HubOptions) -> ImageCost:
@@ -145,14 +147,21 @@ def measure_image_cost(folder: str | Path, options: HubOptions) -> ImageCost:
     """
     from transformers import AutoConfig
 
-    from model.hub.inputs import image_token_count, image_token_of, make_inputs, resolve_image_options
+    from model.hub.inputs import (
+        image_token_count,
+        image_token_of,
+        make_inputs,
+        resolve_image_options,
+        sees_squares,
+    )
 
     prompt, processor = _read_prompt(folder, options)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     photograph = np.zeros((*_PHOTOGRAPH, 3), dtype=np.uint8)
     image_options = resolve_image_options(processor.image_processor, options)
     inputs = make_inputs(processor, prompt, [photograph], torch.float32, image_options)
-    return ImageCost(image_options, image_token_count(inputs, image_token_of(config)))
+    n_tokens = image_token_count(inputs, image_token_of(config))
+    return ImageCost(image_options, n_tokens, sees_squares(processor, prompt, image_options))
 
 
 def _read_prompt(folder: str | Path, options: HubOptions) -> tuple[Any, Any]:

@@ -44,8 +44,8 @@ class RunRecord(_JsonRecord):
     """Hash of model_fingerprint, preprocessing and `labelling`: what decides the labels."""
     labelling: dict[str, Any]
     """The settings that decide the labels: top_k, ranking, sampling, max_label_tokens, dtype, honour_exif,
-    pixel_rule and decoding (the former ones where they are left out), and where image tokens were merged image_tokens
-    (how many were kept) and token_merging (the method)."""
+    pixel_rule and decoding (the former ones where they are left out), views (1, the centre, where it is left out), and
+    where image tokens were merged image_tokens (how many were kept) and token_merging (the method)."""
     versions: dict[str, str]
     sources: list[str] = field(default_factory=list)
     """All arguments of a source that was given by several, as `source` has a single one."""
@@ -61,6 +61,11 @@ class RunRecord(_JsonRecord):
     def tells_flat(self) -> bool:
         """Whether the run's images have the column `flat`: those of runs with the former rule of pixels have not."""
         return "pixel_rule" in self.labelling
+
+    @property
+    def tells_views(self) -> bool:
+        """Whether the run's labels have the column `view`: those of runs that see the centre alone have not."""
+        return "views" in self.labelling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

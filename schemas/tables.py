@@ -49,6 +49,9 @@ LABELS = pa.schema(
     ]
 )
 
+# Of runs that label several views of an image. Others have the columns that they had before there were such runs.
+LABELS_OF_VIEWS = LABELS.append(pa.field("view", pa.int8(), nullable=False))
+
 # Labels of a list of names. Which list is told by the file's folder and metadata.
 LISTED = pa.schema(
     [

@@ -23,6 +23,8 @@ _MIN_COLOURS = 8
 _FONT_PX = 109  # the one size at which the font holds its bitmaps
 _MIN_VISIBLE_SHARE = 0.65
 _MAX_LAYOUTS = 50
+_MAX_ASPECT = 8
+_SQUARE = (SCENE_PX, SCENE_PX)
 _MAX_ROTATION_DEG = 30
 # Shortest and longest side of an object, as a share of the scene's, by the number of objects.
 _SIDE_SHARES = {1: (0.35, 0.8), 2: (0.3, 0.6), 3: (0.28, 0.5), 4: (0.26, 0.45), 5: (0.25, 0.4), 6: (0.25, 0.38)}
@@ -88,29 +90,51 @@ def read_pictograms(font: Path) -> dict[str, Image.Image]:
     return pictograms
 
 
-def draw_scene(pictograms: Pictograms, seed: Sequence[int], max_objects: int = MAX_OBJECTS) -> Scene:
+def scene_size(aspect: str) -> tuple[int, int]:
+    """Width and height of scenes of an aspect such as 3:2, pixels; the short side is that of square scenes.
+
+    Raises ValueError for what is no aspect, or one above 8:1.
+    """
+    width, _, height = aspect.partition(":")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise ValueError(f"the aspect is {aspect}; expected width and height, such as 3:2")
+    short, long = sorted((int(width), int(height)))
+    if not short or long > _MAX_ASPECT * short:
+        raise ValueError(
+            f"the aspect is {aspect}; expected sides above 0, the longer at most {_MAX_ASPECT} times the other"
+        )
+    return round(SCENE_PX * int(width) / short), round(SCENE_PX * int(height) / short)
+
+
+def draw_scene(
+    pictograms: Pictograms,
+    seed: Sequence[int],
+    max_objects: int = MAX_OBJECTS,
+    size: tuple[int, int] = _SQUARE,
+) -> Scene:
     """Composes a scene of one to `max_objects` different pictograms.
 
     Args:
         pictograms: RGBA images by name.
         seed: the corpus's seed and the scene's number; the same pair gives the same scene.
         max_objects: 1 to 6.
+        size: width and height, pixels. Objects are as large beside the short side as in a square scene.
     """
     rng = np.random.default_rng(seed)
     n_objects = int(rng.integers(1, max_objects + 1))
     names = [str(name) for name in rng.choice(sorted(pictograms), n_objects, replace=False)]
-    image = _background(rng)
-    for placed in _layout([pictograms[name] for name in names], rng):
+    image = _background(rng, size)
+    for placed in _layout([pictograms[name] for name in names], rng, size):
         image.paste(placed.pixels, (placed.left, placed.top), placed.pixels)
     buffer = io.BytesIO()
     _lit(image, rng).save(buffer, "JPEG", quality=int(rng.integers(55, 96)))
     return Scene(buffer.getvalue(), sorted(names), _caption(names, rng))
 
 
-def _background(rng: np.random.Generator) -> Image.Image:
+def _background(rng: np.random.Generator, size: tuple[int, int] = _SQUARE) -> Image.Image:
     """A background of two colours, mixed by a gradient, stripes, soft noise or patches."""
     low, high = rng.integers(0, 256, (2, 3)) * 0.75 + 32
-    down, right = np.mgrid[0:SCENE_PX, 0:SCENE_PX] / SCENE_PX
+    down, right = np.mgrid[0 : size[1], 0 : size[0]] / min(size)
     angle = rng.uniform(0, 2 * np.pi)
     along = np.cos(angle) * right + np.sin(angle) * down
     kind = rng.integers(4)
@@ -122,17 +146,17 @@ def _background(rng: np.random.Generator) -> Image.Image:
         coarse = rng.random((int(rng.integers(2, 16)),) * 2)
         coarse = coarse if kind == 2 else coarse.round()
         resampling = Image.Resampling.BICUBIC if kind == 2 else Image.Resampling.NEAREST
-        share = np.asarray(Image.fromarray(np.uint8(coarse * 255)).resize((SCENE_PX, SCENE_PX), resampling)) / 255
+        share = np.asarray(Image.fromarray(np.uint8(coarse * 255)).resize(size, resampling)) / 255
     mixed = low + (high - low) * share[:, :, None]
     return Image.fromarray(np.uint8(np.clip(mixed, 0, 255)))
 
 
-def _layout(pictograms: list[Image.Image], rng: np.random.Generator) -> list[_Placed]:
+def _layout(pictograms: list[Image.Image], rng: np.random.Generator, size: tuple[int, int] = _SQUARE) -> list[_Placed]:
     """Sizes, rotations and positions that leave enough of every object visible; the best of 50 tries if none does."""
     best: tuple[float, list[_Placed]] = (-1.0, [])
     for _ in range(_MAX_LAYOUTS):
-        placed = [_place(pictogram, len(pictograms), rng) for pictogram in pictograms]
-        visible = min(_visible_shares(placed))
+        placed = [_place(pictogram, len(pictograms), rng, size) for pictogram in pictograms]
+        visible = min(_visible_shares(placed, size))
         if visible > best[0]:
             best = (visible, placed)
         if visible >= _MIN_VISIBLE_SHARE:
@@ -140,8 +164,10 @@ def _layout(pictograms: list[Image.Image], rng: np.random.Generator) -> list[_Pl
     return best[1]
 
 
-def _place(pictogram: Image.Image, n_objects: int, rng: np.random.Generator) -> _Placed:
-    side = SCENE_PX * rng.uniform(*_SIDE_SHARES[n_objects])
+def _place(
+    pictogram: Image.Image, n_objects: int, rng: np.random.Generator, size: tuple[int, int] = _SQUARE
+) -> _Placed:
+    side = min(size) * rng.uniform(*_SIDE_SHARES[n_objects])
     scale = side / max(pictogram.size)
     width, height = (max(1, round(length * scale)) for length in pictogram.size)
     pixels = pictogram.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -150,19 +176,22 @@ def _place(pictogram: Image.Image, n_objects: int, rng: np.random.Generator) -> 
     turn = rng.uniform(-_MAX_ROTATION_DEG, _MAX_ROTATION_DEG)
     pixels = pixels.rotate(turn, Image.Resampling.BICUBIC, expand=True)
     # Up to a fifth of an object lies outside.
-    left, top = (int(rng.uniform(-0.2 * length, SCENE_PX - 0.8 * length)) for length in pixels.size)
+    left, top = (
+        int(rng.uniform(-0.2 * length, room - 0.8 * length)) for length, room in zip(pixels.size, size, strict=True)
+    )
     return _Placed(pixels, left, top)
 
 
-def _visible_shares(placed: list[_Placed]) -> list[float]:
+def _visible_shares(placed: list[_Placed], size: tuple[int, int] = _SQUARE) -> list[float]:
     """The share of each object's pixels that lies within the scene and is not covered by later objects."""
-    owner = np.full((SCENE_PX, SCENE_PX), -1)
+    width, height = size
+    owner = np.full((height, width), -1)
     n_pixels = []
     for number, thing in enumerate(placed):
         solid = np.asarray(thing.pixels.getchannel("A")) > 127
         n_pixels.append(max(1, int(solid.sum())))
         top, left = max(0, thing.top), max(0, thing.left)
-        inside = solid[top - thing.top :, left - thing.left :][: SCENE_PX - top, : SCENE_PX - left]
+        inside = solid[top - thing.top :, left - thing.left :][: height - top, : width - left]
         region = owner[top : top + inside.shape[0], left : left + inside.shape[1]]
         region[inside] = number
     return [float((owner == number).sum() / n) for number, n in enumerate(n_pixels)]

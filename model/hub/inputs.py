@@ -26,6 +26,8 @@ from model.hub.prompt import Prompt
 # every branch. By an attribute that image processors of a kind have.
 _TILES_OFF = ("do_image_splitting", "crop_to_patches", "do_pan_and_scan")
 _TOKENS_WANTED = 256
+# Pictures that a model with a square view makes the same of: heights and widths.
+_SHAPES = ((384, 384), (384, 768), (768, 384))
 
 
 class _NoVideos:
@@ -132,6 +134,20 @@ def make_inputs(
     )
     tensors = {name: value for name, value in made.items() if isinstance(value, Tensor) and name != "labels"}
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def sees_squares(processor: Any, prompt: Prompt, image_options: Mapping[str, Any]) -> bool:
+    """Whether the model sees every picture as one square of a fixed size, be it cut, squeezed or framed.
+
+    Others take pictures as they are, or in tiles: to them nothing is lost of a wide picture.
+    """
+    shapes = set()
+    for height, width in _SHAPES:
+        picture = np.zeros((height, width, 3), dtype=np.uint8)
+        made = make_inputs(processor, prompt, [picture], torch.float32, image_options)
+        shapes.add((tuple(made["pixel_values"].shape), tuple(made["input_ids"].shape)))
+    ((pixels, _), *others) = shapes
+    return not others and len(pixels) > 2 and pixels[-1] == pixels[-2]
 
 
 def image_token_of(config: Any) -> int:

@@ -35,6 +35,7 @@ from schemas import (
     FORMER_IMAGES,
     IMAGES,
     LABELS,
+    LABELS_OF_VIEWS,
     LISTED,
     REVIEWS,
     SPELLINGS,
@@ -172,13 +173,17 @@ def _create_file_views(
         add_table(connection, "superseded", pa.Table.from_pylist(superseded))
     owning = [(run, file) for run, shards in committed.items() for file in shards.files]
     compacted = [(run, file) for run, file in owning if is_compacted(file)]
-    uncompacted = [(run, file) for run, file in owning if not is_compacted(file)]
+    unnamed = [(run, file) for run, file in owning if not is_compacted(file)] if shows_open else []
     records = {run: store.run(run).read_record() for run in runs}
     telling_flat = {run for run, record in records.items() if record is not None and record.tells_flat}
+    telling_views = {run for run, record in records.items() if record is not None and record.tells_views}
     layout = Layout(_as_pattern(root))
 
     def paths(table: str, files: Sequence[tuple[str, str]]) -> list[str]:
         return [layout.run(run).file(table, file) for run, file in files]
+
+    def label_paths(files: Sequence[tuple[str, str]], *, of_views: bool) -> list[str]:
+        return paths("labels", [one for one in files if (one[0] in telling_views) is of_views])
 
     def listed_paths(*, only_chosen: bool) -> list[str]:
         return [
@@ -191,15 +196,18 @@ def _create_file_views(
     for view, found, schema in (
         ("todays_images", paths("images", [one for one in owning if one[0] in telling_flat]), IMAGES),
         ("former_images", paths("images", [one for one in owning if one[0] not in telling_flat]), FORMER_IMAGES),
-        ("written_labels", paths("labels", owning), LABELS),
+        ("centre_labels", label_paths(owning, of_views=False), LABELS),
+        ("view_labels", label_paths(owning, of_views=True), LABELS_OF_VIEWS),
         ("stored_spellings", paths("spellings", compacted) if shows_open else [], SPELLINGS),
-        ("unnamed_labels", paths("labels", uncompacted) if shows_open else [], LABELS),
+        ("unnamed_centre_labels", label_paths(unnamed, of_views=False), LABELS),
+        ("unnamed_view_labels", label_paths(unnamed, of_views=True), LABELS_OF_VIEWS),
         ("listed_labels", listed_paths(only_chosen=False), LISTED),
         ("chosen_listed_labels", listed_paths(only_chosen=True), LISTED),
     ):
         partitions = ("list", "run") if schema is LISTED else ("run",)
         _create_file_view(connection, view, found, schema, partitions, superseded=bool(superseded))
     connection.execute(read_sql("images"))
+    connection.execute(read_sql("written_labels"))
 
 
 def _create_review_views(connection: Connection, store: Store, runs: Sequence[str], root: str) -> None:

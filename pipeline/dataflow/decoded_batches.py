@@ -80,7 +80,7 @@ def read_images(images: pa.StructArray) -> list[DecodedImage]:
     told = {name: images.field(name).to_pylist() for name in _TOLD}
     views = images.field("views")
     return [
-        DecodedImage(next(iter(_read_views(views[place].values)), None), **dict(zip(told, values, strict=True)))
+        DecodedImage(tuple(_read_views(views[place].values)), **dict(zip(told, values, strict=True)))
         for place, values in enumerate(zip(*told.values(), strict=True))
     ]
 
@@ -125,10 +125,9 @@ def _as_one_row(values: pa.Array) -> pa.ListArray:
 
 
 def _image_array(images: Sequence[DecodedImage]) -> pa.StructArray:
-    views = [[] if image.view is None else [image.view] for image in images]
-    offsets = pa.array(np.cumsum([0, *map(len, views)]), pa.int32())
+    offsets = pa.array(np.cumsum([0, *(len(image.views) for image in images)]), pa.int32())
     arrays = [pa.array([getattr(image, name) for image in images], kind) for name, kind in _TOLD.items()]
-    of_images = pa.ListArray.from_arrays(offsets, _view_array([view for of_image in views for view in of_image]))
+    of_images = pa.ListArray.from_arrays(offsets, _view_array([view for image in images for view in image.views]))
     return pa.StructArray.from_arrays([*arrays, of_images], fields=list(IMAGE))
 
 

@@ -23,8 +23,8 @@ from schemas import content_hash
 class DecodedImage:
     """An image as the recognizer sees it, or why it cannot be seen."""
 
-    view: np.ndarray | None
-    """uint8 [H, W, 3]; None where the image cannot be decoded."""
+    views: tuple[np.ndarray, ...] = ()
+    """Each uint8 [H, W, 3]; none where the image cannot be decoded."""
     width: int | None = None
     """Width in pixels before cropping; None where it is not known."""
     height: int | None = None
@@ -45,33 +45,37 @@ class DecodedImage:
     """Seconds of a CPU that decoding took; what waited for a CPU does not count."""
 
 
-def decode(data: bytes | None, preprocessor: ImagePreprocessor, find_strange: bool = False) -> DecodedImage:
-    """Decodes one image to its view; damage becomes an error class and a message.
+def decode(
+    data: bytes | None, preprocessor: ImagePreprocessor, find_strange: bool = False, most_views: int = 1
+) -> DecodedImage:
+    """Decodes one image to its views; damage becomes an error class and a message.
 
     Args:
-        find_strange: look whether the image is one of the scenes that the demo model knows.
+        find_strange: look whether the image is one of the scenes that the demo model knows. One view that is suffices.
+        most_views: squares of the image, at most.
     """
     if data is None:
-        return DecodedImage(None)
+        return DecodedImage()
     started = time.thread_time()
-    decoded = _decode(data, preprocessor, find_strange)
+    decoded = _decode(data, preprocessor, find_strange, most_views)
     return replace(decoded, n_bytes=len(data), cpu_s=time.thread_time() - started)
 
 
-def _decode(data: bytes, preprocessor: ImagePreprocessor, find_strange: bool) -> DecodedImage:
+def _decode(data: bytes, preprocessor: ImagePreprocessor, find_strange: bool, most_views: int) -> DecodedImage:
     digest = content_hash(data)
     width = height = None
     try:
         image = open_image(data, preprocessor.max_image_pixels, preprocessor.pixel_rule)
         width, height = image.size
-        view = preprocessor.view_opened(image)
-        is_strange = find_strange and not is_scene(view)
-        return DecodedImage(view, width, height, digest, is_flat=is_flat(view), is_strange=is_strange)
+        views = tuple(preprocessor.views_opened(image, most_views))
+        is_strange = find_strange and not any(is_scene(view) for view in views)
+        are_flat = all(is_flat(view) for view in views)
+        return DecodedImage(views, width, height, digest, is_flat=are_flat, is_strange=is_strange)
     except ImageTooLargeError as error:
         message = plain(f"{one_line(error)} (setting max_image_pixels)")
-        return DecodedImage(None, error.width, error.height, digest, "ImageTooLarge", message)
+        return DecodedImage((), error.width, error.height, digest, "ImageTooLarge", message)
     except ImageDecodeError as error:
-        return DecodedImage(None, width, height, digest, "ImageUnreadable", plain(one_line(error)))
+        return DecodedImage((), width, height, digest, "ImageUnreadable", plain(one_line(error)))
 
 
 @dataclass(eq=False, slots=True)
@@ -161,7 +165,6 @@ class DecodePool:
 
     def _timeout(self, data: bytes | None) -> DecodedImage:
         return DecodedImage(
-            None,
             content_hash=None if data is None else content_hash(data),
             error="DecodeTimeout",
             message=f"decoding took longer than {self._limit_s:g} s (setting max_sample_s)",

@@ -18,17 +18,20 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa
 
+from model.choices import find_ranking
 from model.hub.options import HubOptions
 from model.part_clock import PartClock
 from model.pixels import PIXEL_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from model.reduced_decoding import DECODING
+from model.views import cut_batches, share_branches
 from pipeline.background import without_collector
 from pipeline.dataflow.batch_size import Trial, search_batch_size
 from pipeline.dataflow.decoded_batches import DecodingRead, read_images
 from pipeline.dataflow.decoding import DecodedImage, DecodePool, decode
 from pipeline.dataflow.device_thread import DeviceStuckError, DeviceThread
-from pipeline.dataflow.labelled_rows import FoundLabels, failure_row, labelled_rows, rank_listed
+from pipeline.dataflow.found_views import FoundViews, join_found
+from pipeline.dataflow.labelled_rows import FoundLabels, failure_row, labelled_rows
 from pipeline.dataflow.rows import READER
 from pipeline.errors import ClusterError
 from pipeline.naming.name_list import NameList
@@ -73,6 +76,8 @@ class LabelerConfig:
     """Rule of `model.pixels` by which images become 8-bit RGB."""
     decoding: str = DECODING
     """How much of a JPEG is decoded: exact, fast or faster."""
+    views: int = 1
+    """Squares of an image that are labelled, at most."""
     max_sample_s: float = MAX_SAMPLE_S
     """Seconds that decoding one image may take."""
     no_progress_timeout_s: float | None = None
@@ -82,7 +87,7 @@ class LabelerConfig:
     lists: tuple[NameList, ...] = ()
     """Lists of names that every image is scored for."""
     batch_size: int = 64
-    """Images that are scored at once, at most."""
+    """Views that are labelled or scored at once, at most; more where a batch has more images than these."""
     samples_labels: bool = True
     """Whether labels are sampled; otherwise the lists of names are scored, and nothing else."""
     run: str = ""
@@ -147,7 +152,7 @@ class Labeler:
         Args:
             preprocessor: the recognizer's, under the settings of `config`.
         """
-        return partial(decode, preprocessor=preprocessor, find_strange=config.is_demo)
+        return partial(decode, preprocessor=preprocessor, find_strange=config.is_demo, most_views=config.views)
 
     @classmethod
     def decoding_read(cls, config: LabelerConfig, n_threads: int) -> DecodingRead:
@@ -163,17 +168,17 @@ class Labeler:
         if batch["failure"] is not None:
             return failure_row(batch["shard"], batch["failure"])
         decoded = batch["images"] or self.decode_images(batch["data"])
-        views = [image.view for image in decoded if image.view is not None]
+        images = [image.views for image in decoded if image.views]
         try:
-            found = self.label_views(views)
+            found = self.label_images(images)
         except DeviceStuckError:
-            raise ClusterError(self._stuck_at(batch, len(views))) from None
+            raise ClusterError(self._stuck_at(batch, len(images))) from None
         except RuntimeError as error:
             # torch's error by its name: a labeler of the tests, whose recognizer costs nothing, loads no torch.
             if type(error).__name__ != "OutOfMemoryError":
                 raise
             raise ClusterError(
-                f"the device has too little memory to label {len(views)} images of shard {batch['shard']} at once; "
+                f"the device has too little memory to label {len(images)} images of shard {batch['shard']} at once; "
                 "make batch_size or top_k smaller"
             ) from None
         seconds = {
@@ -183,39 +188,54 @@ class Labeler:
         }
         return labelled_rows(batch, decoded, found, {**seconds, **found.seconds})
 
-    def label_views(self, views: Sequence[np.ndarray]) -> FoundLabels:
-        """Labels of decoded images.
+    def label_images(self, images: Sequence[Sequence[np.ndarray]]) -> FoundLabels:
+        """Labels of decoded images, each with its views.
 
-        Raises DeviceStuckError where the device takes longer than `no_progress_timeout_s`.
+        Raises DeviceStuckError where the device takes longer than `no_progress_timeout_s` for one of its batches.
         """
+        config, n_views = self.config, [len(views) for views in images]
+        places = cut_batches(n_views, max(len(images), config.batch_size))
+        found = []
+        for of_batch in places:
+            n_branches = share_branches(config.top_k, n_views[of_batch[0][0]])
+            found.append(self._label_views([images[image][view] for image, view in of_batch], n_branches))
+        ranking = find_ranking(config.ranking)
+        joined = join_found(places, found, len(images), ranking, config.top_k, config.lists)
+        return replace(joined, why_copied=self.recognizer.why_copied)
+
+    def _label_views(self, views: Sequence[np.ndarray], n_branches: int) -> FoundViews:
         config = self.config
-        work = self._sample if config.samples_labels else self._score
-        found, infer_s, clock = self._device.run(config.no_progress_timeout_s, work, self._send(views))
+        work = (
+            (self._sample, self._send(views), n_branches) if config.samples_labels else (self._score, self._send(views))
+        )
+        found, infer_s, clock = self._device.run(config.no_progress_timeout_s, *work)
         # Fetched and ranked here: the device samples the next batch meanwhile.
         seconds = {"infer": infer_s, **clock.seconds()}
         if not config.samples_labels:
-            return FoundLabels(None, rank_listed(config.lists, found, len(views)), seconds, self.recognizer.why_copied)
+            return FoundViews(None, found, seconds)
         labels = self.recognizer.rank_batch(found, config.ranking)
-        scores = found.listed if config.lists else ()
-        return FoundLabels(labels, rank_listed(config.lists, scores, len(views)), seconds, self.recognizer.why_copied)
+        return FoundViews(labels, found.listed if config.lists else (), seconds)
+
+    def label_single_views(self, views: Sequence[np.ndarray]) -> FoundLabels:
+        """Labels of decoded images that have one view each."""
+        return self.label_images([[view] for view in views])
 
     def find_batch_size(self, gpu_share: float) -> int:
-        """Images at once from which on more are hardly faster, or do not fit the GPU's memory, by trying.
+        """Views at once from which on more are hardly faster, or do not fit the GPU's memory, by trying.
 
         Args:
             gpu_share: share of the GPU's memory that is this labeler's.
 
-        Raises ClusterError where not even one image fits.
+        Raises ClusterError where not even one fits.
         """
         from pipeline.dataflow.batch_trials import device_memory_bytes, make_photograph, try_batches
 
         (photograph,) = self.decode_images([make_photograph()])
-        view = photograph.view
-        assert view is not None, "Pillow does not read its own JPEG"
+        assert photograph.views, "Pillow does not read its own JPEG"
 
         def attempt(size: int) -> Trial | None:
             self._names = self._list_names(size)
-            return try_batches(self.label_views, [view] * size)
+            return try_batches(self.label_single_views, [photograph.views[0]] * size)
 
         return search_batch_size(attempt, int(gpu_share * device_memory_bytes()))
 
@@ -260,13 +280,13 @@ class Labeler:
         prepare = partial(self.recognizer.prepare, views)
         return self._transfers.send(prepare) if self._transfers else prepare
 
-    def _sample(self, take: Callable[[], Any]) -> tuple[Any, float, PartClock]:
+    def _sample(self, take: Callable[[], Any], n_branches: int) -> tuple[Any, float, PartClock]:
         """What the device finds in a batch, the seconds it took, and the clock of its parts."""
         started = time.perf_counter()
         config, clock = self.config, PartClock(self.config.device)
         sampled = self.recognizer.sample(
             take(),
-            config.top_k,
+            n_branches,
             sampling=config.sampling,
             max_label_tokens=config.max_label_tokens,
             image_tokens=config.image_tokens,

@@ -16,7 +16,7 @@ from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
 from schemas import LABELLED, REJECTED
 
 if TYPE_CHECKING:
-    from model.ranking import RankedLabels
+    from model.joined_views import JoinedLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ListedLabels:
 class FoundLabels:
     """What was found in a batch's images."""
 
-    labels: RankedLabels | None
+    labels: JoinedLabels | None
     """Labels of each image; None where none were sampled."""
     listed: ListedLabels
     """Listed labels of each image."""
@@ -79,13 +79,13 @@ def labelled_rows(
         seconds: by stage and part.
     """
     n_rows = len(decoded)
-    seen = np.array([image.view is not None for image in decoded], bool)
+    seen = np.array([bool(image.views) for image in decoded], bool)
     faults = [_fault(*row) for row in zip(decoded, batch["error"], batch["message"], strict=True)]
     columns = {
         "shard": [batch["shard"]] * n_rows,
         "index": range(batch["first_index"], batch["first_index"] + n_rows),
         "key": batch["key"],
-        "status": [LABELLED if image.view is not None else REJECTED for image in decoded],
+        "status": [LABELLED if image.views else REJECTED for image in decoded],
         "stage": [stage for stage, _, _ in faults],
         "error": [error for _, error, _ in faults],
         "message": [message for _, _, message in faults],
@@ -104,7 +104,7 @@ def labelled_rows(
         "n_samples": [None] * (n_rows - 1) + [batch["n_samples"]],
         "source_size": [None] * (n_rows - 1) + [batch["source_size"]],
         "source_etag": [None] * (n_rows - 1) + [batch["source_etag"]],
-        "view_bytes": [0 if image.view is None else image.view.nbytes for image in decoded],
+        "view_bytes": [sum(view.nbytes for view in image.views) for image in decoded],
         **{f"{name}_s": _first_of(n_rows, seconds.get(name, 0.0)) for name in (*STAGES, *PARTS, READER)},
     }
     return pa.table([columns[name] for name in LABELLED_ROWS.names], schema=LABELLED_ROWS)
@@ -123,7 +123,7 @@ def _fault(image: DecodedImage, error: str | None, message: str | None) -> tuple
     return (READ_STAGE, error, message) if error else (None, None, None)
 
 
-def _label_lists(seen: np.ndarray, labels: RankedLabels | None) -> pa.ListArray:
+def _label_lists(seen: np.ndarray, labels: JoinedLabels | None) -> pa.ListArray:
     """The labels of every sample: of those that were seen in the order of the images that were labelled."""
     if labels is None:
         return pa.array([[]] * len(seen), pa.list_(LABEL))
@@ -132,6 +132,7 @@ def _label_lists(seen: np.ndarray, labels: RankedLabels | None) -> pa.ListArray:
         pa.array(labels.scores_L.astype(np.float32)),
         pa.array(labels.first_token_probs().astype(np.float32)),
         pa.array(labels.n_tokens().astype(np.int16)),
+        pa.array(labels.view_L.astype(np.int8)),
     ]
     return _lists(seen, labels.n_labels_B, pa.StructArray.from_arrays(arrays, fields=list(LABEL)))
 

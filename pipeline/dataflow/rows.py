@@ -14,7 +14,13 @@ READER = "reader"
 # Of a whole job, whose driver writes.
 JOB_STAGES = (*STAGES, "write")
 LABEL = pa.struct(
-    [("label", pa.string()), ("score", pa.float32()), ("first_token_prob", pa.float32()), ("n_tokens", pa.int16())]
+    [
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("first_token_prob", pa.float32()),
+        ("n_tokens", pa.int16()),
+        ("view", pa.int8()),
+    ]
 )
 LISTED_LABEL = pa.struct([("list", pa.string()), ("label", pa.string()), ("score", pa.float32())])
 _IMAGE_FIELDS = [field for field in IMAGES if field.name not in ("image_id", "n_labels")]

@@ -28,6 +28,7 @@ _SMALL_GAP = 16
 _SMALL_TILE = (_WIDTH - 2 * _MARGIN - (_HEADS_IN_ROW - 1) * _SMALL_GAP) // _HEADS_IN_ROW
 _GROUND, _INK, _QUIET = "#ffffff", "#1c1e21", "#5a6068"
 _TITLE, _HEADING, _TEXT, _SMALL = 28, 22, 18, 14
+_OUTLINES = ("#f2b705", "#27a4f2")
 _MAX_CHARACTERS = 200
 _MAX_TILES = 50
 
@@ -57,11 +58,13 @@ def write_picture(explanation: Explanation, address: str, stream: IO[bytes]) -> 
         _text_strip(f"Attention rollout{f' (and {n_more} labels more)' if n_more else ''}", _HEADING, above=24)
     )
     strips += _grid(_rollout_tiles(explanation, shown), _TILES_IN_ROW, _GAP)
-    strips += _head_strips(
-        explanation.view, "Before any label, where all first tokens are read", explanation.answer_maps
-    )
+    for seen, square in zip(explanation.views, _squares(explanation), strict=True):
+        strips += _head_strips(
+            seen.image, f"Before any label{square}, where all first tokens are read", seen.answer_maps
+        )
     for best in shown[:1]:
-        strips += _head_strips(explanation.view, f'The tokens of "{best.label.text}"', best.maps)
+        view = explanation.views[best.label.view].image
+        strips += _head_strips(view, f'The tokens of "{best.label.text}"', best.maps)
     strips.append(_scale_strip())
     picture = Image.new("RGB", (_WIDTH, sum(strip.height for strip in strips) + _MARGIN), _GROUND)
     top = 0
@@ -72,13 +75,40 @@ def write_picture(explanation: Explanation, address: str, stream: IO[bytes]) -> 
 
 
 def _rollout_tiles(explanation: Explanation, shown: list[ExplainedLabel]) -> list[_Tile]:
-    view = explanation.view.resize((_TILE, _TILE), Image.Resampling.BICUBIC)
-    tiles = [_Tile(view, "what the model saw", "")]
-    tiles.append(_Tile(draw_over(view, explanation.answer_rollout, _TILE), "before any label", ""))
+    views = [seen.image.resize((_TILE, _TILE), Image.Resampling.BICUBIC) for seen in explanation.views]
+    squares = _squares(explanation)
+    tiles = [] if len(views) == 1 else [_Tile(_outlined(explanation), "the photograph", f"{len(views)} squares")]
+    tiles += [_Tile(view, f"what the model saw{square}", "") for view, square in zip(views, squares, strict=True)]
+    for view, seen, square in zip(views, explanation.views, squares, strict=True):
+        tiles.append(_Tile(draw_over(view, seen.answer_rollout, _TILE), f"before any label{square}", ""))
     for explained in shown:
-        drawn = draw_over(view, explained.rollout, _TILE)
-        tiles.append(_Tile(drawn, explained.label.text, f"{explained.label.score:.3f}"))
+        label = explained.label
+        drawn = draw_over(views[label.view], explained.rollout, _TILE)
+        tiles.append(_Tile(drawn, label.text, f"{label.score:.3f}{squares[label.view]}"))
     return tiles
+
+
+def _squares(explanation: Explanation) -> list[str]:
+    """What tells the views apart; nothing where there is one."""
+    n_views = len(explanation.views)
+    return [""] if n_views == 1 else [f", square {number}" for number in range(1, n_views + 1)]
+
+
+def _outlined(explanation: Explanation) -> Image.Image:
+    """The photograph in a tile, with the outlines of its views."""
+    # Boxes are in pixels of the photograph, and reach from end to end of it.
+    scale = _TILE / max(edge for seen in explanation.views for edge in seen.box)
+    width, height = (round(scale * max(seen.box[side] for seen in explanation.views)) for side in (2, 3))
+    photograph = explanation.photograph.resize((width, height), Image.Resampling.BICUBIC)
+    tile = Image.new("RGB", (_TILE, _TILE), _GROUND)
+    pen = ImageDraw.Draw(tile)
+    tile.paste(photograph, (0, 0))
+    for number, seen in enumerate(explanation.views):
+        left, top, right, bottom = (round(scale * edge) for edge in seen.box)
+        colour_name = _OUTLINES[number % len(_OUTLINES)]
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=colour_name, width=3)
+        pen.text((left + 8, top + 6), str(number + 1), colour_name, _font(_TEXT))
+    return tile
 
 
 def _head_strips(view: Image.Image, heading: str, maps_LHPP: Tensor) -> list[Image.Image]:

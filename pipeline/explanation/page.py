@@ -12,6 +12,7 @@ from model.heat_map import COLOURS, OPACITY, relative
 from pipeline.pages.render import render_page
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from model import Explanation
@@ -37,8 +38,15 @@ def _page_data(explanation: Explanation, subject: Subject) -> dict[str, Any]:
         "run": subject.run,
         "model": subject.model,
         "ranking": explanation.ranking,
-        "view": _jpeg_url(explanation),
-        "box": [round(edge) for edge in explanation.box],
+        "photograph": _jpeg_url(explanation.photograph) if len(explanation.views) > 1 else None,
+        "views": [
+            {
+                "picture": _jpeg_url(seen.image),
+                "box": [round(edge) for edge in seen.box],
+                "answer": _maps(seen.answer_maps, seen.answer_rollout),
+            }
+            for seen in explanation.views
+        ],
         "layers": n_layers,
         "heads": n_heads,
         "patches": patches,
@@ -49,11 +57,11 @@ def _page_data(explanation: Explanation, subject: Subject) -> dict[str, Any]:
                 "text": explained.label.text[:_MAX_CHARACTERS],
                 "score": explained.label.score if math.isfinite(explained.label.score) else None,
                 "bar": RANKINGS[explanation.ranking].bar_length(explained.label.score),
+                "view": explained.label.view,
                 **_maps(explained.maps, explained.rollout),
             }
             for explained in explanation.labels
         ],
-        "answer": _maps(explanation.answer_maps, explanation.answer_rollout),
     }
 
 
@@ -72,7 +80,7 @@ def _quantised(values_PP: Tensor) -> bytes:
     return (relative(values_PP) * 255).round().astype("uint8").tobytes()
 
 
-def _jpeg_url(explanation: Explanation) -> str:
+def _jpeg_url(image: Image.Image) -> str:
     encoded = io.BytesIO()
-    explanation.view.save(encoded, "JPEG", quality=90)
+    image.save(encoded, "JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()

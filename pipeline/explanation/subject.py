@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from model.demo_scenes import describe_strangers, is_demo_folder, is_scene
 from model.fingerprint import fingerprint_folder
 from model.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, ImagePreprocessor, allow_image_pixels
+from model.views import most_squares
 from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
@@ -87,6 +88,7 @@ def explain(subject: Subject) -> Explanation:
             settings.ranking,
             max_label_tokens=settings.max_label_tokens,
             image_tokens=settings.image_tokens,
+            views=settings.views,
         )
     except ImageDecodeError as error:
         raise TagstreamError(f"{subject.address} is no image that can be labelled: {error}") from error
@@ -100,7 +102,8 @@ def find_strangeness(subject: Subject) -> str | None:
     if not is_demo_folder(folder):
         return None
     preprocessor = replace(ImagePreprocessor.from_pretrained(folder), honour_exif=subject.settings.honour_exif)
-    return describe_strangers(int(not is_scene(preprocessor.view(subject.data))), 1)
+    views = preprocessor.views(subject.data, most_squares(subject.settings.views))
+    return describe_strangers(int(not any(is_scene(view) for view in views)), 1)
 
 
 def _load(model: str, settings: LabelSettings) -> Recognizer:

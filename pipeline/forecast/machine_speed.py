@@ -146,13 +146,13 @@ class SpeedJob:
         )
         labeler = Labeler(config)
         decoded = labeler.decode_images(images[: pool.batch_size])
-        crops = [image.view for image in decoded if image.view is not None]
+        seen = [image.views for image in decoded if image.views]
         self.phase = "labelling"
-        what = f"label, {pool.device}, batches of {len(crops)}, top {settings.top_k}"
+        what = f"label, {pool.device}, batches of {len(seen)}, top {settings.top_k}"
 
         def label() -> int:
-            labeler.label_views(crops)
-            return len(crops)
+            labeler.label_images(seen)
+            return len(seen)
 
         return [self._speed(what, "images/s", label)]
 

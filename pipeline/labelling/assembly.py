@@ -25,7 +25,7 @@ class WholeShard:
     images: pa.Table
     """One row an image, of schema `schemas.IMAGES`, in the order of `index`."""
     labels: pa.Table
-    """One row a label, of schema `schemas.LABELS`, in the order of `index` and `rank`."""
+    """One row a label, of schema `schemas.LABELS` or LABELS_OF_VIEWS, in the order of `index` and `rank`."""
     source_size: int | None
     """Bytes of the shard's file when it was read; None where the source does not say."""
     source_etag: str | None
@@ -65,11 +65,11 @@ class ShardAssembler:
     Rows are to be taken through `without_failed` first.
 
     Args:
-        images: the columns of the run's images.
+        images, labels: the columns of the run's images and of its labels.
     """
 
-    def __init__(self, images: pa.Schema = IMAGES) -> None:
-        self._images = images
+    def __init__(self, images: pa.Schema = IMAGES, labels: pa.Schema = LABELS) -> None:
+        self._images, self._labels = images, labels
         self._open: dict[str, _OpenShard] = {}
         self.failures: dict[str, str] = {}
         """Why shards cannot be read, by their names."""
@@ -90,7 +90,8 @@ class ShardAssembler:
             if (n_samples := pc.max(of_shard.column("n_samples")).as_py()) is not None:
                 shard.n_samples = n_samples
             if shard.n_rows == shard.n_samples:
-                whole.append(make_whole(name, pa.concat_tables(self._open.pop(name).tables), self._images))
+                tables = self._open.pop(name).tables
+                whole.append(make_whole(name, pa.concat_tables(tables), self._images, self._labels))
                 self._n_in_a_row = 0
         return whole
 
@@ -112,26 +113,26 @@ class ShardAssembler:
         return rows.filter(pc.invert(pc.is_in(rows.column("shard"), names)))
 
 
-def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES) -> WholeShard:
+def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES, labels: pa.Schema = LABELS) -> WholeShard:
     """The tables of a shard from all of its rows. Raises TagstreamError where a row is missing or there twice.
 
     Args:
-        images: the columns of the run's images.
+        images, labels: the columns of the run's images and of its labels.
     """
     rows = rows.sort_by("index").combine_chunks()
     if rows.column("index").to_pylist() != list(range(rows.num_rows)):
         raise TagstreamError(f"shard {name} came back with rows missing or repeated; this is a fault of tagstream")
     ids = pa.array(image_ids(name, rows.column("key").to_pylist()), pa.int64())
-    labels = rows.column("labels").combine_chunks()
+    found = rows.column("labels").combine_chunks()
     columns = {
         **{column: rows.column(column) for column in images.names if column in rows.column_names},
         "image_id": ids,
-        "n_labels": pc.list_value_length(labels).cast(pa.int16()),
+        "n_labels": pc.list_value_length(found).cast(pa.int16()),
     }
     return WholeShard(
         name,
         pa.table([columns[column] for column in images.names], schema=images),
-        _label_table(rows, ids, labels),
+        _ranked(rows, ids, pc.list_parent_indices(found), found.flatten(), labels),
         pc.max(rows.column("source_size")).as_py(),
         pc.max(rows.column("source_etag")).as_py(),
         {stage: pc.sum(rows.column(f"{stage}_s")).as_py() for stage in STAGES},
@@ -139,10 +140,6 @@ def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES) -> WholeSh
         pc.sum(rows.column("is_strange")).as_py() or 0,
         pc.max(rows.column("why_copied")).as_py(),
     )
-
-
-def _label_table(rows: pa.Table, ids: pa.Array, labels: pa.ListArray) -> pa.Table:
-    return _ranked(rows, ids, pc.list_parent_indices(labels), labels.flatten(), LABELS)
 
 
 def _listed_tables(rows: pa.Table, ids: pa.Array) -> dict[str, pa.Table]:

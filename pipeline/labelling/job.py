@@ -43,7 +43,7 @@ from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
-from pipeline.settings.labelling import FORMER_PIXEL_RULE, full_labelling
+from pipeline.settings.labelling import FORMER_PIXEL_RULE, LabelSettings, full_labelling
 from pipeline.sources.folder_metadata import describe_shards
 from pipeline.sources.listing import find_source, source_name
 from pipeline.sources.parquet_reader import check_columns
@@ -54,7 +54,7 @@ from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
 from pipeline.store.store import Store, check_run_name
 from pipeline.text import conceal
-from schemas import FORMER_IMAGES, IMAGES, REJECTED, JobRecord
+from schemas import FORMER_IMAGES, IMAGES, LABELS, LABELS_OF_VIEWS, REJECTED, JobRecord
 
 _LOG = logging.getLogger(__name__)
 
@@ -179,8 +179,7 @@ class LabelJob:
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
         self.n_image_tokens = identity.n_image_tokens
-        if not request.settings.image_tokens:
-            self._note_image_tokens(identity.n_image_tokens)
+        self.notes += _notes_of_model(identity, request.settings)
         if request.lists:
             request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
         record = identity.open_run(store)
@@ -199,7 +198,7 @@ class LabelJob:
             record=record,
             source=source,
             sources=identity.wanted.addresses,
-            settings=replace(request.settings, pixel_rule=made_by["pixel_rule"], decoding=made_by["decoding"]),
+            settings=replace(request.settings, **{name: made_by[name] for name in ("pixel_rule", "decoding", "views")}),
             pool=pool,
             progress=self.progress,
             lists=request.lists,
@@ -220,13 +219,6 @@ class LabelJob:
         found = find_batch_size(job.pool, self._labeler_config(job), self.request.labeler_class, timeout_s)
         self.progress.batch_size = found
         return replace(job.pool, batch_size=found)
-
-    def _note_image_tokens(self, n_tokens: int) -> None:
-        if n_tokens > _MANY_IMAGE_TOKENS:
-            self.notes.append(
-                f"a photograph costs this model {n_tokens:,} image tokens, and time grows with them; image_options in "
-                "the table [hub] of --config can make them fewer"
-            )
 
     def _started_job(self, job: OpenJob, plan: ShardPlan) -> StartedJob:
         predict, limit = self.request.predict, self.request.settings.limit
@@ -313,7 +305,10 @@ class LabelJob:
         place: PlaceOfDecoding,
         metrics: JobMetrics,
     ) -> None:
-        assembler = ShardAssembler(IMAGES if job.record.tells_flat else FORMER_IMAGES)
+        assembler = ShardAssembler(
+            IMAGES if job.record.tells_flat else FORMER_IMAGES,
+            LABELS_OF_VIEWS if job.record.tells_views else LABELS,
+        )
         n_shards = [0]
 
         def counted() -> Iterator[Wave]:
@@ -375,6 +370,21 @@ class LabelJob:
         result = done if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
+
+
+def _notes_of_model(identity: RunIdentity, settings: LabelSettings) -> list[str]:
+    """What the user should know of how the model takes images."""
+    notes = []
+    if not settings.image_tokens and identity.n_image_tokens > _MANY_IMAGE_TOKENS:
+        notes.append(
+            f"a photograph costs this model {identity.n_image_tokens:,} image tokens, and time grows with them; "
+            "image_options in the table [hub] of --config can make them fewer"
+        )
+    if identity.ignores_views:
+        notes.append(
+            "this model takes pictures of any shape and sees each of them whole; the setting views does nothing"
+        )
+    return notes
 
 
 def _former_rule_notes(job: OpenJob) -> list[str]:

@@ -32,7 +32,7 @@ from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.run_choice import choose_run_to_change
 from pipeline.store.store import Store
-from schemas import FORMER_IMAGES, IMAGES, LABELS, LISTED, JobRecord, RunRecord
+from schemas import FORMER_IMAGES, IMAGES, LABELS, LABELS_OF_VIEWS, LISTED, JobRecord, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +152,9 @@ def merge_rows(
     """
     former = _former_rows(stored[0], again[0], wanted)
     of_images = IMAGES if "flat" in stored[0].column_names else FORMER_IMAGES
+    of_labels = LABELS_OF_VIEWS if "view" in stored[1].column_names else LABELS
     images = _replace_rows(stored[0], again[0], former, of_images).sort_by([("index", "ascending")])
-    return images.combine_chunks(), _in_order(_replace_rows(stored[1], again[1], former, LABELS))
+    return images.combine_chunks(), _in_order(_replace_rows(stored[1], again[1], former, of_labels))
 
 
 def _in_order(labels: pa.Table) -> pa.Table:

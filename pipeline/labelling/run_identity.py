@@ -10,6 +10,7 @@ from model.fingerprint import fingerprint_folder
 from model.folder import is_hub_model
 from model.pixels import PIXEL_RULE
 from model.reduced_decoding import DECODING
+from model.views import CENTRE, most_squares
 from pipeline.cluster.pool import PoolPlan
 from pipeline.errors import StoreError
 from pipeline.labelling.request import LabelRequest
@@ -36,6 +37,8 @@ class RunIdentity:
     n_image_tokens: int = 0
     """Tokens that a photograph costs a model of the hub, or that those of any other model are merged into; 0 where such
     a model reads all of its own."""
+    ignores_views: bool = False
+    """Whether several views were asked for, and the model takes pictures of any shape."""
 
     @classmethod
     def of(cls, request: LabelRequest, source: Source, pool: PoolPlan) -> Self:
@@ -51,10 +54,14 @@ class RunIdentity:
         """
         folder = fetch_model(request.model)
         model_fingerprint = fingerprint_folder(folder)
-        settings, n_image_tokens, is_of_hub = request.settings, 0, is_hub_model(folder)
+        settings, n_image_tokens, ignores_views = request.settings, 0, False
+        is_of_hub = is_hub_model(folder)
         if is_of_hub:
             cost = request.labeler_class.measure_image_cost(request.model, settings.hub)
             n_image_tokens = cost.n_tokens
+            if not cost.sees_squares:
+                ignores_views = most_squares(settings.views) > 1
+                settings = replace(settings, views=CENTRE)
             # With those by default: another version of the program, with others, would label another run.
             settings = replace(settings, hub=replace(settings.hub, image_options=cost.image_options))
         elif settings.image_tokens:
@@ -86,7 +93,7 @@ class RunIdentity:
             name = request.run or f"{model_name(request.model)}-{fingerprint}"
             former.append(replace(wanted, run=name, fingerprint=fingerprint, labelling=labelling))
         is_chosen = settings.decoding not in (DECODING, FORMER_DECODING)
-        return cls(wanted, () if is_chosen else tuple(former), n_image_tokens)
+        return cls(wanted, () if is_chosen else tuple(former), n_image_tokens, ignores_views)
 
     def open_run(self, store: Store) -> RunRecord:
         """The record of the run in a store; makes the run where there is none of this name, and none of before.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from model.views import count_squares
 from pipeline.analysis.truth import NamedTruth
 from pipeline.catalog.scope import RunScope
 from pipeline.errors import TagstreamError
@@ -59,8 +60,12 @@ def draw_gallery(
     return Gallery(drawn, n_held[LABELLED], n_held[REJECTED])
 
 
-def image_data(image: Mapping[str, Any], thumbnail: Thumbnail | None) -> dict[str, Any]:
-    """An image as the page's scripts take it; what is empty is left out."""
+def image_data(image: Mapping[str, Any], thumbnail: Thumbnail | None, most_views: int = 1) -> dict[str, Any]:
+    """An image as the page's scripts take it; what is empty is left out.
+
+    Args:
+        most_views: squares of an image that the run labelled, at most.
+    """
     is_rejected = image["status"] == REJECTED
     data = {
         "key": image["key"],
@@ -75,6 +80,7 @@ def image_data(image: Mapping[str, Any], thumbnail: Thumbnail | None) -> dict[st
         "unfinished": image["n_unfinished"],
         "rejected": f"{image['stage']}: {image['error']}" if is_rejected else None,
         "message": image["message"],
+        "squares": _count_squares(image, most_views),
         "labels": [_plain(label) for label in image["labels"]],
         "otherRejected": image["other_rejection"],
         "truth": [_plain(name) for name in image["truth"]],
@@ -88,6 +94,14 @@ def image_data(image: Mapping[str, Any], thumbnail: Thumbnail | None) -> dict[st
     other = image["other_labels"]
     compared = {} if other is None else {"other": [_plain(label) for label in other]}
     return _plain(data) | compared
+
+
+def _count_squares(image: Mapping[str, Any], most_views: int) -> int | None:
+    """How many squares of an image were labelled; None where it was seen as a whole, or not at all."""
+    if image["status"] == REJECTED or not image["width"] or not image["height"]:
+        return None
+    n_squares = count_squares(image["width"], image["height"], most_views)
+    return n_squares if n_squares > 1 else None
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pipeline.report.charts import Chart, Commands, comparison_charts, run_chart
 from pipeline.report.gallery import Gallery, draw_gallery, image_data
 from pipeline.report.head import describe_run
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
+from pipeline.settings.labelling import full_labelling
 from pipeline.settings.toml_file import check_range
 from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store
@@ -147,8 +148,10 @@ class Report:
     def _with_pictures(self, record: RunRecord, data: dict[str, Any], gallery: Gallery) -> bytes:
         """The page, with as much for each picture as its size allows."""
 
+        most_views = full_labelling(record.labelling)["views"]
+
         def render(thumbnails: dict[int, Thumbnail]) -> bytes:
-            images = [image_data(image, thumbnails.get(image["image_id"])) for image in gallery.images]
+            images = [image_data(image, thumbnails.get(image["image_id"]), most_views) for image in gallery.images]
             page = render_page(
                 "report", f"{data['head']['title']} - tagstream", {**data, "images": images}, ["d3", "plot"]
             )

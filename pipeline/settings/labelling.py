@@ -23,6 +23,7 @@ from model.hub.options import IMAGE_BACKENDS, OPENS, HubOptions
 from model.pixels import PIXEL_RULE, TORCH_RULE
 from model.preprocessing import MAX_IMAGE_PIXELS
 from model.reduced_decoding import DECODING, DECODINGS
+from model.views import CENTRE, most_squares
 from pipeline.errors import TagstreamError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
 from pipeline.settings.toml_file import check_choice, check_range
@@ -32,7 +33,7 @@ DecodePlace = Literal["actor", "read"]
 # Of runs whose record names none.
 FORMER_PIXEL_RULE = 1
 FORMER_DECODING = "exact"
-FORMER_LABELLING: Mapping[str, Any] = {"pixel_rule": FORMER_PIXEL_RULE, "decoding": FORMER_DECODING}
+FORMER_LABELLING: Mapping[str, Any] = {"pixel_rule": FORMER_PIXEL_RULE, "decoding": FORMER_DECODING, "views": 1}
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
 DECODE_PLACES: tuple[str, ...] = get_args(DecodePlace)
 
@@ -74,6 +75,9 @@ class LabelSettings:
     decoding: str = DECODING
     """How much of a large JPEG is decoded (`model.reduced_decoding`): exact, fast or faster. Pixel rules 1 and 2 decode
     all of it."""
+    views: str | int = CENTRE
+    """What is seen of an image that is not square: centre, whole (up to four squares that cover it) or a number of
+    squares at most. The squares share `top_k`."""
     dtype: str = "auto"
     """float32, bfloat16 or float16; auto is bfloat16 on GPUs and float32 on CPUs."""
     batch_size: int = 0
@@ -118,6 +122,8 @@ class LabelSettings:
         check_choice("decode_in", self.decode_in, ("auto", *DECODE_PLACES))
         check_range("top_k", self.top_k, 1, 200)
         check_range("pixel_rule", self.pixel_rule, FORMER_PIXEL_RULE, PIXEL_RULE)
+        with _as_setting_error():
+            most_squares(self.views)
         check_range("max_label_tokens", self.max_label_tokens, 1, 256)
         check_range("image_tokens", self.image_tokens, 0)
         with _as_setting_error():
@@ -156,8 +162,8 @@ class LabelSettings:
         """The settings that decide the labels, with the dtype as resolved.
 
         Limits of a sample are not among them: they decide which are rejected, and a run may go on with others. Nor are
-        the former rule of pixels, the former decoding and all image tokens: runs had these before there was another
-        choice, and keep their fingerprint.
+        the former rule of pixels, the former decoding, all image tokens and the centre as the only view: runs had these
+        before there was another choice, and keep their fingerprint.
 
         Args:
             is_hub_model: whether the model is a vision-language model of the hub, whose labels `hub` decides too.
@@ -172,6 +178,8 @@ class LabelSettings:
         merging = {"image_tokens": self.image_tokens, "token_merging": TOKEN_MERGING} if self.image_tokens else {}
         rule = {} if self.pixel_rule == FORMER_PIXEL_RULE else {"pixel_rule": self.pixel_rule}
         is_exact = self.decoding == FORMER_DECODING or self.pixel_rule < TORCH_RULE
+        n_squares = most_squares(self.views)
+        views = {} if n_squares == 1 else {"views": n_squares}
         return {
             "top_k": self.top_k,
             "ranking": self.ranking,
@@ -182,6 +190,7 @@ class LabelSettings:
             **merging,
             **rule,
             **({} if is_exact else {"decoding": self.decoding}),
+            **views,
             **({"hub": asdict(self.hub)} if is_hub_model else {}),
         }
 

@@ -18,7 +18,7 @@ def read_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
 
     Args:
         cls: a dataclass whose fields all have defaults of type bool, int, float, str, tuple of str or dict, or are
-            such dataclasses themselves; both of the latter are tables in the file.
+            such dataclasses themselves; both of the latter are tables in the file. A field of `str | int` takes both.
         values: what the file holds.
         origin: the file, for messages.
 
@@ -33,7 +33,8 @@ def read_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
         if is_dataclass(hints[name]) and isinstance(value, Mapping):
             given[name] = read_settings(hints[name], value, f"{origin}, table {name}")
         else:
-            given[name] = _checked(name, value, _default(known[name]), origin)
+            expected = int if hints[name] == str | int and type(value) is int else type(_default(known[name]))
+            given[name] = _checked(name, value, expected, origin)
     return cls(**given)
 
 
@@ -41,8 +42,7 @@ def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
-    expected = type(default)
+def _checked(name: str, value: Any, expected: type[Any], origin: str) -> Any:
     if expected is tuple:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)

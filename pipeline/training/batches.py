@@ -81,9 +81,7 @@ class BatchMaker:
         """One step's batch. Images that cannot be decoded are left out and counted."""
         rng = np.random.default_rng([self._settings.seed, step, self._rank])
         decoded = self._labeler.decode_images(example.data for example in examples)
-        readable = [
-            (image.view, example) for image, example in zip(decoded, examples, strict=True) if image.view is not None
-        ]
+        readable = [(image.views[0], example) for image, example in zip(decoded, examples, strict=True) if image.views]
         size = self._settings.micro_batch_size or len(examples)
         micro_batches = [
             self._micro_batch(readable[start : start + size], rng) for start in range(0, len(readable), size)

@@ -79,7 +79,7 @@ class ReadingLabeler(DecodingLabeler):
     """Reads and commits only."""
 
     def _decode(self, data: bytes | None) -> DecodedImage:
-        return DecodedImage(np.zeros((1, 1, 3), np.uint8), 1, 1, "")
+        return DecodedImage((np.zeros((1, 1, 3), np.uint8),), 1, 1, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,12 +53,12 @@ def fuzz_parquet(data: bytes) -> None:
 def fuzz_image(data: bytes) -> None:
     """An image is a crop, or has an error class and a message."""
     decoded = decode(data, _PREPROCESSOR)
-    if decoded.view is None:
+    if not decoded.views:
         assert decoded.error
         assert decoded.message
     else:
-        assert decoded.view.shape == (16, 16, 3)
-        assert decoded.view.dtype == "uint8"
+        assert decoded.views[0].shape == (16, 16, 3)
+        assert decoded.views[0].dtype == "uint8"
 
 
 def fuzz_side_files(data: bytes) -> None:

@@ -6,6 +6,7 @@ WITH
 listed AS (
     SELECT
         image_id, shard, index, rank, label, score, NULL::FLOAT AS first_token_prob, NULL::SMALLINT AS n_tokens, run,
+        NULL::TINYINT AS "view",
         'listed' AS kind, list
     FROM chosen_listed_labels
 ),

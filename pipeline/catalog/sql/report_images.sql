@@ -17,6 +17,7 @@ listed AS (
                 'name': CASE WHEN name <> label THEN left(name, $n_label_characters) END,
                 'is_denied': name IS NULL,
                 'score': CASE WHEN isfinite(score) THEN score END,
+                'view': "view",
                 'is_hit': true_names.name IS NOT NULL
             }
             ORDER BY rank

@@ -8,11 +8,13 @@ const mapNames = ["rollout", "mean of all"];
 for (let layer = 0; layer < data.layers; layer++) {
   for (let head = 0; head < data.heads; head++) mapNames.push(`layer ${layer} head ${head}`);
 }
-const entries = [{ ...data.answer, text: null }, ...data.labels].map((entry) => ({
+const answers = data.views.map((seen, view) => ({ ...seen.answer, view, text: null }));
+const entries = [...answers, ...data.labels].map((entry) => ({
   ...entry,
   values: Uint8Array.from(atob(entry.maps), (character) => character.charCodeAt(0)),
 }));
 const palette = makePalette();
+const pictures = data.views.map(() => new Image());
 const photograph = new Image();
 let chosenEntry = entries[0];
 let chosenMap = 0;
@@ -48,9 +50,41 @@ function paint(canvas, entry, map) {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.globalAlpha = 1;
-  context.drawImage(photograph, 0, 0, canvas.width, canvas.height);
+  context.drawImage(pictures[entry.view], 0, 0, canvas.width, canvas.height);
   context.globalAlpha = document.getElementById("opacity").value / 100;
   context.drawImage(drawValues(mapValues(entry, map), patchColumns, patchRows), 0, 0, canvas.width, canvas.height);
+}
+
+/** The whole photograph with the squares that the model saw; that of the chosen entry stands out. */
+function paintOverview() {
+  if (data.views.length === 1) return;
+  const overview = document.getElementById("overview");
+  const [width, height] = [2, 3].map((side) => Math.max(...data.views.map((seen) => seen.box[side])));
+  overview.width = photograph.width;
+  overview.height = photograph.height;
+  const context = overview.getContext("2d");
+  context.drawImage(photograph, 0, 0);
+  data.views.forEach((seen, view) => {
+    const [left, top, right, bottom] = seen.box;
+    const isChosen = view === chosenEntry.view;
+    context.lineWidth = isChosen ? 6 : 2;
+    context.strokeStyle = isChosen ? "#f2b705" : "#ffffff";
+    const inset = context.lineWidth / 2;
+    const [scaleX, scaleY] = [photograph.width / width, photograph.height / height];
+    context.strokeRect(
+      left * scaleX + inset,
+      top * scaleY + inset,
+      (right - left) * scaleX - 2 * inset,
+      (bottom - top) * scaleY - 2 * inset,
+    );
+  });
+  overview.hidden = false;
+  overview.setAttribute("aria-label", `The photograph with its ${data.views.length} squares; shown is ${squareOf(chosenEntry)}`);
+}
+
+/** Which square of several an entry is of; empty where there is one. */
+function squareOf(entry) {
+  return data.views.length === 1 ? "" : `square ${entry.view + 1}`;
 }
 
 /** What a map shows, in words. */
@@ -65,7 +99,7 @@ function describe(entry, map) {
 }
 
 function nameOf(entry) {
-  return entry.text ?? answerName;
+  return entry.text ?? [answerName, squareOf(entry)].filter(Boolean).join(", ");
 }
 
 function paintStage() {
@@ -84,6 +118,7 @@ function paintTiles() {
 }
 
 function paintAll() {
+  paintOverview();
   paintStage();
   paintTiles();
 }
@@ -107,8 +142,8 @@ function labelChoice(entry, place) {
       paintAll();
     },
     isLabel
-      ? element("bdi", {}, entry.text)
-      : element("span", { class: "quiet" }, answerName),
+      ? element("span", {}, element("bdi", {}, entry.text), element("span", { class: "quiet square" }, squareOf(entry)))
+      : element("span", { class: "quiet" }, nameOf(entry)),
     isLabel ? element("div", { class: "track", "aria-hidden": "true" }, fill) : element("span"),
     element("span", { class: "score" }, isLabel ? formatScore(entry.score) : ""),
   );
@@ -128,14 +163,14 @@ function mapChoice(name, map) {
 }
 
 function start() {
-  const [left, top, right, bottom] = data.box;
+  const boxes = data.views.map(({ box: [left, top, right, bottom] }) => `${left}-${right} x ${top}-${bottom}`);
   document.getElementById("place").textContent = data.place;
   document.getElementById("facts").replaceChildren(
     "Model ",
     element("bdi", {}, data.model),
     data.run === null ? "" : ", run ",
     element("bdi", {}, data.run ?? ""),
-    `; ranked by ${data.ranking}; the model saw the pixels ${left}-${right} x ${top}-${bottom}`,
+    `; ranked by ${data.ranking}; the model saw the pixels ${boxes.join(", ")}`,
   );
   const note = document.getElementById("note");
   note.textContent = data.note ?? "";
@@ -152,5 +187,11 @@ function start() {
   paintAll();
 }
 
-photograph.addEventListener("load", start);
-photograph.src = data.view;
+const sources = [...data.views.map((seen) => seen.picture), ...(data.photograph ? [data.photograph] : [])];
+const images = [...pictures, photograph].slice(0, sources.length);
+Promise.all(
+  images.map((image, place) => {
+    image.src = sources[place];
+    return image.decode();
+  }),
+).then(start);

@@ -41,7 +41,7 @@ class Detail {
     end("detail-after", place === this.gallery.shown.length - 1);
     const body = document.getElementById("detail-body");
     body.replaceChildren(
-      element("div", { class: "detail-picture" }, frame(image), this.facts(image)),
+      element("div", { class: "detail-picture" }, outlined(frame(image), image.squares), this.facts(image)),
       element("div", { class: "detail-labels" }, this.lists(image)),
     );
     body.scrollTop = 0;
@@ -53,6 +53,7 @@ class Detail {
       Caption: image.caption && `${image.caption}${image.captionCut ? " ... (cut)" : ""}`,
       Shard: `${image.shard}, sample ${image.index}`,
       Image: [size, image.bytes && `${formatCount(image.bytes)} bytes`].filter(Boolean).join(", "),
+      Seen: image.squares && `${image.squares} squares`,
       Id: image.id,
       Unfinished: image.unfinished && `${image.unfinished} branches never closed`,
     };
@@ -66,7 +67,7 @@ class Detail {
 
   lists(image) {
     const { gained, lost } = changesOf(image);
-    const own = { title: image.other ? this.run : "Labels", ranking, changed: gained, change: "gained" };
+    const own = { title: image.other ? this.run : "Labels", ranking, changed: gained, change: "gained", squares: image.squares };
     const other = { title: compared?.run, ranking: compared?.ranking, changed: lost, change: "lost" };
     const isOtherScale = image.other && !image.rejected && compared.ranking !== ranking;
     return [
@@ -89,7 +90,12 @@ class Detail {
   /** Labels of a run; those of its names that the other has not are marked. */
   list(run, labels, image) {
     const rows = labels.map((label) =>
-      labelRow(label, run.ranking, run.changed.includes(nameOf(label)) ? run.change : null),
+      labelRow(
+        label,
+        run.ranking,
+        run.changed.includes(nameOf(label)) ? run.change : null,
+        run.squares && label.view !== undefined ? `square ${label.view + 1}` : "",
+      ),
     );
     const isCompared = image.other && !image.rejected;
     return element(
@@ -122,4 +128,27 @@ class Detail {
     }
     return element("section", {}, element("h3", {}, "Truth"), element("ul", { class: "truth" }, items));
   }
+}
+
+/** A frame whose picture has the outlines of the squares that were labelled, from the left or the top. */
+function outlined(holder, squares) {
+  const picture = holder.querySelector("img");
+  if (!picture || !squares) return holder;
+  picture.decode().then(() => {
+    const [width, height] = [picture.naturalWidth, picture.naturalHeight];
+    const side = Math.min(width, height);
+    const shape = (name, attributes) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+      Object.entries(attributes).forEach(([attribute, value]) => made.setAttribute(attribute, value));
+      return made;
+    };
+    const overlay = shape("svg", { class: "squares", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
+    for (let view = 0; view < squares; view += 1) {
+      const share = view / (squares - 1);
+      const [x, y] = [share * (width - side), share * (height - side)];
+      overlay.append(shape("rect", { x, y, width: side, height: side, "vector-effect": "non-scaling-stroke" }));
+    }
+    holder.append(overlay);
+  });
+  return holder;
 }

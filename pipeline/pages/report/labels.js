@@ -71,13 +71,18 @@ function bar(share) {
 const CHANGE_MARKS = { gained: ["+", "gained"], lost: ["\u2212", "lost"] };
 
 /** A label as a line with its score and a bar, by the ranking of its run. */
-function labelRow(label, scoredBy, change) {
+function labelRow(label, scoredBy, change, square) {
   const marks = [label.is_hit && ["\u2713", "true"], CHANGE_MARKS[change]].filter(Boolean);
   const [sign, spoken] = [0, 1].map((part) => marks.map((mark) => mark[part]).join(part ? ", " : " "));
   return element(
     "li",
     { class: `bar-row${label.is_hit ? " is-hit" : ""}${change ? ` is-${change}` : ""}` },
-    element("span", { class: "bar-text", dir: "auto" }, label.label),
+    element(
+      "span",
+      { class: "bar-text", dir: "auto" },
+      label.label,
+      square ? element("span", { class: "quiet square" }, square) : null,
+    ),
     sign && element("span", { class: "mark", role: "img", "aria-label": spoken }, sign),
     element("span", { class: "bar-score" }, label.score === undefined ? "" : formatScore(label.score)),
     bar(goodness(label.score, scoredBy)),

@@ -85,6 +85,20 @@ def test_the_slider_uncovers_the_photograph(open_page: OpenPage, tmp_path: Path,
     assert np.abs(stage_pixels(page) - photograph).mean() < 8 < np.abs(covered - photograph).mean()
 
 
+def test_of_several_squares_each_label_shows_its_own(open_page: OpenPage, tmp_path: Path, tiny_model: Path) -> None:
+    explanation = Recognizer.from_pretrained(tiny_model, device="cpu").explain(jpeg(1, 96, 64), top_k=12, views="whole")
+    of_second = next(explained.label for explained in explanation.labels if explained.label.view == 1)
+    page = open_page(write(tmp_path, explanation))
+    assert described(page).startswith("before any label, square 1, rollout:")
+    page.locator("#opacity").fill("0")
+    page.get_by_role("radio", name=f"{of_second.text}").first.check(force=True)
+    square = np.asarray(explanation.views[1].image.resize((896, 896))).astype(int)
+    assert np.abs(stage_pixels(page) - square).mean() < 8
+    assert (
+        page.locator("#overview").get_attribute("aria-label") == "The photograph with its 2 squares; shown is square 2"
+    )
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_fits_every_width(open_page: OpenPage, tmp_path: Path, explanation: Explanation, width: int) -> None:
     crowded = replace(explanation, labels=explanation.labels * 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -108,3 +108,20 @@ def _merge(known: Label, other: Label, ranking: Ranking) -> Label:
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
     return sum(listed) / len(listed)
+
+
+def join_slowly(
+    views: Sequence[Sequence[Label]], ranking: Ranking, most: int, fold: Callable[[str], str] = str
+) -> list[Label]:
+    """One image's labels from those of its views, and behind them the unfinished branches of all views."""
+    found: dict[str, list[tuple[float, int, int, Label]]] = {}
+    for view, labels in enumerate(views):
+        for place, label in enumerate(label for label in labels if label.finished):
+            own = replace(label, view=view)
+            key = (label.score if ranking.lowest_first else -label.score, view, place, own)
+            found.setdefault(fold(label.text), []).append(key if ranking.is_sorted else (place, view, 0, own))
+    best = sorted((min(alike, key=lambda key: key[:3]) for alike in found.values()), key=lambda key: key[:3])
+    unfinished = [
+        replace(label, view=view) for view, labels in enumerate(views) for label in labels if not label.finished
+    ]
+    return [label for *_, label in best][:most] + unfinished

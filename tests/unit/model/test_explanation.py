@@ -313,6 +313,22 @@ class TestView:
         difference = np.abs(np.asarray(view).astype(int) - crop.astype(int))
         assert difference.mean() < 6
 
+    def test_each_label_of_several_squares_has_the_maps_of_its_own(self, recognizer, make_image):
+        photo = make_image(84, 28)
+        explanation = recognizer.explain(photo, top_k=12, views="whole")
+        assert labels_of(explanation) == recognizer.label([photo], 12, views="whole")[0]
+        assert {explained.label.view for explained in explanation.labels} == {0, 1, 2}
+        assert [seen.box for seen in explanation.views] == [(0, 0, 28, 28), (28, 0, 56, 28), (56, 0, 84, 28)]
+        alone = [recognizer.explain(photo.crop(tuple(map(int, seen.box))), top_k=4) for seen in explanation.views]
+        for seen, own in zip(explanation.views, alone, strict=True):
+            torch.testing.assert_close(seen.answer_maps, own.answer_maps, atol=TOLERANCE, rtol=0)
+            torch.testing.assert_close(seen.answer_rollout, own.answer_rollout, atol=TOLERANCE, rtol=0)
+            assert np.array_equal(np.asarray(seen.image), np.asarray(own.view))
+        for explained in explanation.labels:
+            (own,) = [each for each in alone[explained.label.view].labels if each.label.text == explained.label.text]
+            torch.testing.assert_close(explained.maps, own.maps, atol=TOLERANCE, rtol=0)
+            torch.testing.assert_close(explained.rollout, own.rollout, atol=TOLERANCE, rtol=0)
+
     @pytest.mark.parametrize("orientation", list(STORED_AS))
     def test_a_turned_photograph_is_shown_upright(self, recognizer, make_image, orientation):
         upright = make_image(80, 50)

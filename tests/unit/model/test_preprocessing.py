@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model import ImageDecodeError, ImagePreprocessor
+from model.pixels import PIXEL_RULE
 from model.preprocessing import (
     CLIP_MEAN,
     CLIP_STD,
@@ -89,6 +90,47 @@ def test_a_crop_at_full_size_equals_the_plain_recipe_as_closely(size):
     former = ImagePreprocessor(image_size=224, pixel_rule=2)
     assert np.abs(ImagePreprocessor(image_size=224).view(image).astype(int) - plain_crop(image, 224)).max() <= 1
     assert np.array_equal(former.view(image), plain_crop(image, 224, in_one_call=True))
+
+
+def plain_squares(image: Image.Image, size: int, n: int) -> list[np.ndarray]:
+    """The training recipe's resizing, then n squares from end to end of the long side."""
+    width, height = image.size
+    is_upright = width <= height
+    new_size = (size, int(size * height / width)) if is_upright else (int(size * width / height), size)
+    resized = np.asarray(image.resize(new_size, Image.Resampling.BICUBIC))
+    places = [round(view * (max(new_size) - size) / (n - 1)) for view in range(n)]
+    return [(resized if is_upright else resized.swapaxes(0, 1))[place : place + size] for place in places]
+
+
+@pytest.mark.parametrize(
+    ("size", "n"), [((640, 427), 2), ((427, 640), 2), ((90, 45), 2), ((200, 70), 3), ((70, 300), 4)]
+)
+@pytest.mark.parametrize(("rule", "tolerance"), [(2, 0), (PIXEL_RULE, 2)])
+def test_squares_equal_the_plain_recipe_cut_along_the_long_side(size, n, rule, tolerance):
+    image = noise(*size)
+    squares = ImagePreprocessor(image_size=SIZE, pixel_rule=rule).views(image, 4)
+    seen = squares if size[0] <= size[1] else [square.swapaxes(0, 1) for square in squares]
+    expected = plain_squares(image, SIZE, n)
+    assert len(seen) == n
+    assert all(
+        np.abs(ours.astype(int) - theirs).max() <= tolerance for ours, theirs in zip(seen, expected, strict=True)
+    )
+    assert np.abs(seen[0].astype(int) - expected[-1]).max() > 10
+
+
+@pytest.mark.parametrize("size", [(28, 28), (60, 50), (640, 427)])
+def test_one_square_is_the_view_of_today(size):
+    image = noise(*size)
+    (square,) = PREPROCESSOR.views(image, 1)
+    assert np.array_equal(square, PREPROCESSOR.view(image))
+
+
+def test_squares_of_a_very_long_image_are_cut_from_the_source():
+    image = noise(4, 4_000)
+    top, *_, bottom = ImagePreprocessor(image_size=224).views(image, 4)
+    for view, part in ((top, image.crop((0, 0, 4, 4))), (bottom, image.crop((0, 3996, 4, 4000)))):
+        expected = np.asarray(part.resize((224, 224), Image.Resampling.BICUBIC))
+        assert np.abs(view[56:-56].astype(int) - expected[56:-56]).mean() < 12
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is():

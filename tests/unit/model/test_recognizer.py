@@ -185,6 +185,33 @@ def test_pixels_without_a_batch_dimension_are_refused(recognizer, make_pixels):
         recognizer.label_pixels(make_pixels(1)[0])
 
 
+class TestViews:
+    """Labels of whole pictures, from several squares each."""
+
+    def test_they_are_the_best_of_what_each_square_gets_as_a_picture_of_its_own(self, recognizer, make_image):
+        images = [make_image(56, 28, 1), make_image(28, 28, 2), make_image(28, 84, 3), make_image(56, 28, 4)]
+        squares = [
+            [image.crop((left, top, left + 28, top + 28)) for left in (0, 28)[: image.width // 28] for top in tops]
+            for image, tops in zip(images, [[0], [0], [0, 28, 56], [0]], strict=True)
+        ]
+        n_branches = {1: 12, 2: 6, 3: 4}
+        for labels, own_squares in zip(recognizer.label(images, 12, views="whole"), squares, strict=True):
+            alone = [recognizer.label([square], n_branches[len(own_squares)])[0] for square in own_squares]
+            scores: dict[str, float] = {}
+            for each in (each for of_square in alone for each in of_square):
+                scores[each.text] = max(each.score, scores.get(each.text, 0.0))
+            # Whether views of several pictures come in one batch moves a float32 by some units in its last place.
+            assert {each.text: each.score for each in labels} == pytest.approx(scores, rel=1e-5)
+            for each in labels:
+                assert each.text in [own.text for own in alone[each.view]]
+
+    def test_the_centre_is_one_of_three_squares(self, recognizer, make_image):
+        image = make_image(84, 28)
+        assert recognizer.label([image], views=1) == recognizer.label([image], views="centre")
+        assert recognizer.label([image], views=1) == recognizer.label([image.crop((28, 0, 56, 28))])
+        assert recognizer.label([image], views="whole") != recognizer.label([image])
+
+
 def test_no_images_give_no_labels(recognizer):
     assert recognizer.label([]) == []
 

@@ -54,7 +54,7 @@ def check_alike(seen: np.ndarray, expected: np.ndarray) -> None:
 def is_reduced(preprocessor: ImagePreprocessor, data: bytes) -> bool:
     opened = open_image(data)
     size = opened.size
-    preprocessor.view_opened(opened)
+    preprocessor.views_opened(opened, 1)
     return opened.size != size
 
 

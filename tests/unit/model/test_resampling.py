@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model import resampling
-from model.resampling import Frame, centre_frame, crop_box, resample, resample_by_former_rule, turn_pixels
+from model.resampling import Frame, box_in, centre_frame, resample, resample_by_former_rule, turn_pixels
 from tests.unit.model.resampling_oracle import slow_resample
 
 SIZE = 28
@@ -156,4 +156,4 @@ def test_small_images_and_those_that_are_hardly_shrunk_are_pillows(monkeypatch, 
 
 
 def test_the_box_of_a_crop_is_in_the_images_own_pixels():
-    assert crop_box(400, 200, SIZE) == (100, 0, 300, 200)
+    assert box_in(centre_frame(400, 200, SIZE), (400, 200)) == (100, 0, 300, 200)

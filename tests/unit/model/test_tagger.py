@@ -107,3 +107,11 @@ def test_threads_of_torch_hardly_spin_where_nobody_says_how_they_wait(given: dic
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, env=environment | given, capture_output=True, text=True, check=True)
     assert done.stdout == f"{spins} False\n"
+
+
+@pytest.mark.parametrize(("architecture", "expected"), [("llava", True), ("paligemma", True), ("qwen3_vl", False)])
+def test_models_with_a_square_view_are_told_from_those_that_take_any_shape(
+    tmp_path: Path, architecture: str, expected: bool
+) -> None:
+    folder = save_hub_folder(architecture, tmp_path / "model")
+    assert measure_image_cost(folder, HubOptions()).sees_squares is expected

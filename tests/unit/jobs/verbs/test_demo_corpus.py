@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,10 +94,10 @@ class TestScenes:
     def test_its_labels_are_what_was_placed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         layout, asked = scenes._layout, []
 
-        def recorded(pictograms: list[Image.Image], rng: np.random.Generator) -> list[scenes._Placed]:
+        def recorded(pictograms: list[Image.Image], *arguments: Any) -> list[scenes._Placed]:
             names = {id(image): name for name, image in PICTOGRAMS.items()}
             asked.append(sorted(names[id(image)] for image in pictograms))
-            return layout(pictograms, rng)
+            return layout(pictograms, *arguments)
 
         monkeypatch.setattr(scenes, "_layout", recorded)
         labels = [draw_scene(PICTOGRAMS, (0, number)).labels for number in range(10)]
@@ -111,6 +112,30 @@ class TestScenes:
             share = float(((red - green > 90) & (blue - green > 90)).mean())
             # A side of 0.35 to 0.8 of the scene's, of which at least 0.65 shows.
             assert 0.6 * 0.35**2 < share < 0.8**2 * 1.05
+
+    @pytest.mark.parametrize(
+        ("aspect", "size"),
+        [("1:1", (192, 192)), ("3:2", (288, 192)), ("4:3", (256, 192)), ("9:16", (192, 341)), ("8:1", (1536, 192))],
+    )
+    def test_the_short_side_is_that_of_a_square_scene_whatever_the_aspect(
+        self, aspect: str, size: tuple[int, int]
+    ) -> None:
+        scene = draw_scene(PICTOGRAMS, (0, 1), size=scenes.scene_size(aspect))
+        assert Image.open(io.BytesIO(scene.jpeg)).size == size
+
+    @pytest.mark.parametrize("aspect", ["3", "3x2", "0:1", "1:0", "-3:2", "1.5:1", "9:1", "1:9", ":", ""])
+    def test_what_is_no_aspect_is_refused_with_what_was_expected(self, aspect: str) -> None:
+        with pytest.raises(ValueError, match=rf"the aspect is {aspect}; expected "):
+            scenes.scene_size(aspect)
+
+    def test_objects_of_a_wide_scene_are_as_large_as_in_a_square_one_and_lie_all_over_it(self) -> None:
+        pictogram, wide = PICTOGRAMS["owl"], scenes.scene_size("4:1")
+        placed = [scenes._place(pictogram, 1, np.random.default_rng(seed), wide) for seed in range(60)]
+        square = [scenes._place(pictogram, 1, np.random.default_rng(seed)) for seed in range(60)]
+        assert [thing.pixels.size for thing in placed] == [thing.pixels.size for thing in square]
+        middles = [thing.left + thing.pixels.width / 2 for thing in placed]
+        assert np.histogram(middles, bins=4, range=(0, wide[0]))[0].min() > 5
+        assert all(min(scenes._visible_shares([thing], wide)) >= 0.6 for thing in placed)
 
     def test_labels_differ_and_stand_in_alphabetical_order(self, many_scenes: list[Scene]) -> None:
         assert all(scene.labels == sorted(set(scene.labels)) for scene in many_scenes)
@@ -283,7 +308,8 @@ class TestCommand:
         assert "there is no font" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
-        "arguments", [["--images", "0"], ["--shard-size", "0"], ["--max-objects", "0"], ["--max-objects", "7"]]
+        "arguments",
+        [["--images", "0"], ["--shard-size", "0"], ["--max-objects", "0"], ["--max-objects", "7"], ["--aspect", "3"]],
     )
-    def test_a_number_out_of_range_is_wrong_usage(self, tmp_path: Path, arguments: list[str]) -> None:
+    def test_a_number_or_aspect_out_of_range_is_wrong_usage(self, tmp_path: Path, arguments: list[str]) -> None:
         assert run("--out", tmp_path / "corpus", *arguments).exit_code == 2

@@ -161,6 +161,17 @@ def test_large_pictures_are_made_smaller_in_the_same_shape(hub_folder: FindFolde
     assert recognizer.preprocessor.view(picture(0, (80, 40))).shape == (40, 80, 3)
 
 
+def test_a_wide_picture_is_cut_into_squares_of_its_own_pixels_and_others_stay_whole(hub_folder: FindFolder):
+    preprocessor = HubRecognizer.from_pretrained(hub_folder("llava")).preprocessor
+    wide = picture(0, (80, 40))
+    assert [
+        np.array_equal(square, np.asarray(wide)[:, left : left + 40])
+        for square, left in zip(preprocessor.views(wide, 4), (0, 40), strict=True)
+    ] == [True, True]
+    assert [view.shape for view in preprocessor.views(wide, 1)] == [(40, 80, 3)]
+    assert [view.shape for view in preprocessor.views(picture(0, (44, 40)), 4)] == [(40, 44, 3)]
+
+
 def test_weights_that_are_pickled_are_refused(hub_folder: FindFolder, tmp_path: Path):
     folder = copied(hub_folder("llava"), tmp_path)
     (folder / "model.safetensors").unlink()

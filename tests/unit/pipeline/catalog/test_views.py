@@ -68,7 +68,7 @@ class TestViews:
         ("view", "columns"),
         [
             ("images", [*IMAGES.names, "run"]),
-            ("labels", [*LABELS.names, "run", "name", "kind", "list"]),
+            ("labels", [*LABELS.names, "run", "view", "name", "kind", "list"]),
             ("listed_labels", [*LISTED.names, "list", "run"]),
         ],
     )

@@ -67,10 +67,10 @@ class TestOnCuda:
         view = np.zeros((labeler.preprocessor.image_size,) * 2 + (3,), np.uint8)
         torch.cuda.set_per_process_memory_fraction(0.002)
         try:
-            assert try_batches(labeler.label_views, [view] * 512) is None
+            assert try_batches(labeler.label_single_views, [view] * 512) is None
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
-        assert try_batches(labeler.label_views, [view] * 4) is not None
+        assert try_batches(labeler.label_single_views, [view] * 4) is not None
 
     def test_the_memory_is_the_devices(self) -> None:
         assert device_memory_bytes() == torch.cuda.mem_get_info()[1]

@@ -90,11 +90,23 @@ def test_pixels_come_back_as_they_were_whatever_their_shapes(shard: Shard) -> No
     (batch,) = read(shard, 64)
     images = read_images(batch.column("images")[0].values)
     data = [sample["data"] for sample in next(read_batches(shard, 64))["samples"][0].as_py()]
-    seen = {place: image.view for place, image in enumerate(images) if image.view is not None}
+    seen = {place: image.views[0] for place, image in enumerate(images) if image.views}
     assert {pixels.shape for pixels in seen.values()} > {(39, 52, 3), (40, 30, 3)}
     for place, pixels in seen.items():
         np.testing.assert_array_equal(pixels, view(data[place]))
         assert not pixels.flags.owndata
+
+
+def test_all_squares_of_an_image_travel(shard: Shard) -> None:
+    preprocessor = ImagePreprocessor(image_size=8)
+    read = DecodingRead(partial(decode, preprocessor=preprocessor, most_views=4), 2, 9.0, 10_000_000)
+    (batch,) = read(shard, 64)
+    images = read_images(batch.column("images")[0].values)
+    data = [sample["data"] for sample in next(read_batches(shard, 64))["samples"][0].as_py()]
+    assert {len(image.views) for image in images} >= {0, 2}
+    for image, encoded in zip(images, data, strict=True):
+        if image.views:
+            np.testing.assert_array_equal(np.stack(image.views), np.stack(preprocessor.views(encoded, 4)))
 
 
 def test_a_shard_that_cannot_be_read_is_a_row_with_the_failure(tmp_path: Path) -> None:

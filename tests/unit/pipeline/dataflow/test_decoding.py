@@ -35,7 +35,7 @@ class Decoder:
             time.sleep(AMPLE_S / 4)
         if data == b"bug":
             raise ZeroDivisionError("a bug")
-        return DecodedImage(None, message=(data or b"").decode())
+        return DecodedImage(message=(data or b"").decode())
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_never_more_images_are_decoded_at_once_than_there_are_threads() -> None:
         time.sleep(0.002)
         with lock:
             at_work -= 1
-        return DecodedImage(None)
+        return DecodedImage()
 
     pool = DecodePool(decode, 3)
     with ThreadPoolExecutor(4) as callers:

@@ -16,11 +16,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from model.choices import find_ranking
 from model.part_clock import PartClock
 from model.preprocessing import ImagePreprocessor
 from model.ranking import Label, RankedLabels
+from model.views import cut_batches
 from pipeline.dataflow.decoding import DecodedImage, decode
 from pipeline.dataflow.device_metrics import DeviceMetrics
+from pipeline.dataflow.found_views import FoundViews, join_found
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.rows import LABELLED_ROWS
 from pipeline.errors import ClusterError
@@ -30,7 +33,9 @@ from pipeline.sources.batches import BATCHES
 from schemas import content_hash
 from tests.fixtures.corpus import encode, jpeg
 from tests.fixtures.recognizers.ranked import ranked
+from tests.fixtures.stored.lists import name_list
 
+PROB = find_ranking("prob")
 CONFIG = LabelerConfig(
     model="none",
     top_k=3,
@@ -139,8 +144,8 @@ class TestRows:
     def test_a_label_comes_with_score_first_probability_and_length(self, labeler: StubLabeler) -> None:
         (row,) = labeler(batch(shade(10))).to_pylist()
         assert row["labels"] == [
-            {"label": "shade 10", "score": 0.5, "first_token_prob": 0.75, "n_tokens": 2},
-            {"label": "again 10", "score": 0.25, "first_token_prob": 0.5, "n_tokens": 3},
+            {"label": "shade 10", "score": 0.5, "first_token_prob": 0.75, "n_tokens": 2, "view": 0},
+            {"label": "again 10", "score": 0.25, "first_token_prob": 0.5, "n_tokens": 3, "view": 0},
         ]
 
     def test_unfinished_branches_are_counted_and_left_out(self, labeler: StubLabeler) -> None:
@@ -270,8 +275,8 @@ class TestFaults:
                 for _ in range(generator.choice([1, 4, 20])):
                     damaged[generator.randrange(generator.choice([40, len(whole)]))] = generator.randrange(256)
                 image = decode(bytes(damaged[: generator.choice([len(whole), len(whole) // 2])]), preprocessor)
-                assert (image.view is None) == (image.message is not None)
-                n_unreadable += image.view is None
+                assert (not image.views) == (image.message is not None)
+                n_unreadable += not image.views
         assert 50 < n_unreadable < 235
 
 
@@ -338,6 +343,99 @@ def test_photographs_are_turned_upright_where_that_is_set(honour_exif: bool, cor
     assert abs(int(row["labels"][0]["label"].split()[1]) - corner) <= 5
 
 
+class TestViews:
+    """Images of which several squares are labelled."""
+
+    CONFIG = replace(CONFIG, top_k=4, views=4, batch_size=3)
+
+    @staticmethod
+    def label(*data: bytes, config: LabelerConfig = CONFIG) -> tuple[StubLabeler, list[dict[str, Any]]]:
+        labeler = StubLabeler(config)
+        return labeler, labeler(batch(*data)).to_pylist()
+
+    def test_a_wide_image_has_the_labels_of_all_its_squares(self) -> None:
+        _, (row,) = self.label(stripe(10, 20))
+        assert [(label["label"], label["view"]) for label in row["labels"]] == [
+            ("shade 10", 0),
+            ("shade 20", 1),
+            ("again 10", 0),
+            ("again 20", 1),
+        ]
+        assert (row["status"], row["width"], row["height"], row["n_unfinished"]) == ("labelled", 16, 8, 2)
+
+    def test_where_the_centre_alone_is_seen_nothing_is_asked_otherwise_than_before(self) -> None:
+        labeler, rows = self.label(stripe(10, 20, 30), shade(40), config=replace(self.CONFIG, views=1, batch_size=1))
+        assert [row["labels"][0]["label"] for row in rows] == ["shade 20", "shade 40"]
+        assert [(n_images, options["top_k"]) for n_images, options in labeler.recognizer.asked] == [(2, 4)]
+
+    def test_squares_of_an_image_share_its_branches_and_batches_of_the_device_are_bounded(self) -> None:
+        images = [stripe(10, 20), stripe(30), stripe(40, 50), stripe(60, 70), stripe(1, 2, 3, 4)]
+        labeler, rows = self.label(*images)
+        asked = [(n_images, options["top_k"]) for n_images, options in labeler.recognizer.asked]
+        # One square with 4 branches, six with 2, four with 1. A batch of five images has five squares at most.
+        assert asked == [(1, 4), (5, 2), (1, 2), (4, 1)]
+        assert [{label["label"].split()[1] for label in row["labels"]} for row in rows] == [
+            {"10", "20"},
+            {"30"},
+            {"40", "50"},
+            {"60", "70"},
+            {"1", "2", "3", "4"},
+        ]
+
+    def test_what_is_labelled_together_depends_on_the_batch_alone(self) -> None:
+        batches = [batch(stripe(10, 20), stripe(30)), batch(stripe(40, 50), b"damaged", stripe(60, 70), first_index=2)]
+        together, apart = StubLabeler(self.CONFIG), StubLabeler(self.CONFIG)
+        rows = together(pa.concat_tables(batches).combine_chunks())
+        assert texts(rows) == [of_image for one in batches for of_image in texts(apart(one))]
+        sizes = [
+            [(n_images, options["top_k"]) for n_images, options in each.recognizer.asked] for each in (together, apart)
+        ]
+        assert sizes[0] == sizes[1] == [(1, 4), (2, 2), (3, 2), (1, 2)]
+
+    def test_images_that_cannot_be_decoded_keep_their_places(self) -> None:
+        _, rows = self.label(b"damaged", stripe(10, 20), b"", stripe(30))
+        assert [[label["label"] for label in row["labels"]][:2] for row in rows] == [
+            [],
+            ["shade 10", "shade 20"],
+            [],
+            ["shade 30", "again 30"],
+        ]
+
+    def test_an_image_is_flat_where_all_its_squares_are(self) -> None:
+        half = Image.fromarray(np.hstack([np.zeros((8, 8)), np.arange(64).reshape(8, 8)]).astype(np.uint8))
+        _, rows = self.label(stripe(10, 20), encode(half.convert("RGB"), "PNG"))
+        assert [row["flat"] for row in rows] == [True, False]
+
+    def test_seconds_are_those_of_all_batches_of_the_device(self) -> None:
+        found = join_found(
+            [[(0, 0)], [(1, 0)]], [FoundViews(None, (), {"infer": 1.0, "encode": 0.5})] * 2, 2, PROB, 4, ()
+        )
+        assert found.seconds == {"infer": 2.0, "encode": 1.0}
+
+    def test_a_listed_name_scores_what_the_square_that_scores_it_best_gives_it(self) -> None:
+        animals = name_list("animals", "cat", "dog", top=2)
+        batches = cut_batches([2, 1, 2], 3)
+        scores = {(0, 0): [0.1, 0.2], (0, 1): [0.3, 0.1], (1, 0): [0.5, 0.4], (2, 0): [0.1, 0.1], (2, 1): [0.1, 0.6]}
+        found = [FoundViews(None, [np.log([scores[place] for place in places])], {}) for places in batches]
+        listed = join_found(batches, found, 3, PROB, 4, [animals]).listed
+        assert listed.n_labels.tolist() == [2, 2, 2]
+        assert [(label["label"], round(label["score"], 3)) for label in listed.labels.to_pylist()] == [
+            ("cat", 0.3),
+            ("dog", 0.2),
+            ("cat", 0.5),
+            ("dog", 0.4),
+            ("dog", 0.6),
+            ("cat", 0.1),
+        ]
+
+
+def stripe(*shades: int) -> bytes:
+    """Squares of 8 px side by side, each of one shade, encoded without loss."""
+    return encode(
+        Image.fromarray(np.repeat([shades], 8, axis=0).repeat(8, axis=1).astype(np.uint8)).convert("RGB"), "PNG"
+    )
+
+
 def test_threads_that_call_at_once_get_the_rows_of_their_own_images(labeler: StubLabeler) -> None:
     def label(number: int) -> list[list[str]]:
         return texts(labeler(batch(shade(number), None, shade(number + 100))))
@@ -392,7 +490,7 @@ def test_on_cuda_batches_in_flight_get_the_labels_that_the_recognizer_gives_them
     views = [np.random.default_rng(seed).integers(0, 256, (8, 56, 56, 3), dtype=np.uint8) for seed in range(40)]
     views = [[resized(image, labeler.preprocessor.image_size) for image in images] for images in views]
     with ThreadPoolExecutor(3) as callers:
-        found = list(callers.map(labeler.label_views, views))
+        found = list(callers.map(labeler.label_single_views, views))
     recognizer = labeler.recognizer
     for images, labels in zip(views, found, strict=True):
         sampled = recognizer.sample(recognizer.prepare(images), 10, max_label_tokens=CONFIG.max_label_tokens)

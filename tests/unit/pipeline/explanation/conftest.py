@@ -28,6 +28,14 @@ def explanation(tiny_model: Path) -> Explanation:
     return explanation
 
 
+@pytest.fixture(scope="session")
+def of_squares(tiny_model: Path) -> Explanation:
+    """An explanation of a wide photograph that was seen in two squares."""
+    explanation = Recognizer.from_pretrained(tiny_model, device="cpu").explain(jpeg(1, 96, 64), top_k=12, views="whole")
+    assert {explained.label.view for explained in explanation.labels} == {0, 1}
+    return explanation
+
+
 def called(explanation: Explanation, text: str, score: float = 0.5) -> Explanation:
     """The explanation with another text and score of its best label."""
     label = Label(text, score, (20, 8), (0.5, 0.9), True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from model import Explanation
 from pipeline.explanation import drawing
@@ -49,6 +49,26 @@ def tile(picture: Image.Image, left: int, top: int) -> Image.Image:
 
 def plain_view(explanation: Explanation) -> np.ndarray:
     return np.asarray(explanation.view.resize((drawing._TILE, drawing._TILE), Image.Resampling.BICUBIC))
+
+
+def test_several_squares_are_outlined_on_the_photograph_and_each_is_shown(of_squares: Explanation) -> None:
+    picture = drawn(of_squares)
+    side, step = drawing._TILE, drawing._TILE + drawing._GAP
+    squares = [np.asarray(seen.image.resize((side, side), Image.Resampling.BICUBIC)) for seen in of_squares.views]
+    tops = [
+        top for top in range(picture.height - side) if np.array_equal(np.asarray(tile(picture, step, top)), squares[0])
+    ]
+    assert len(tops) == 1
+    assert np.array_equal(np.asarray(tile(picture, 2 * step, tops[0])), squares[1])
+    # 96 x 64 in a tile: squares of two thirds of its width, at both ends.
+    photograph = np.asarray(tile(picture, 0, tops[0]))
+    height = round(side * 64 / 96)
+    middle = photograph[height // 2, :, :].astype(int)
+    for colour_name, edges in zip(drawing._OUTLINES, [(0, 2 * side // 3 - 1), (side // 3, side - 1)], strict=True):
+        colour = np.array(ImageColor.getrgb(colour_name))
+        is_outline = np.flatnonzero((middle == colour).all(axis=1))
+        assert np.abs(is_outline[[0, -1]] - edges).max() <= 1
+    assert (photograph[height + 1 :] == 255).all()
 
 
 def test_more_layers_make_it_higher_and_more_heads_than_a_row_holds_too(explanation: Explanation) -> None:

@@ -42,7 +42,7 @@ def test_maps_are_those_of_the_explanation(explanation: Explanation) -> None:
         (entry, explained.maps, explained.rollout)
         for entry, explained in zip(data["labels"], explanation.labels, strict=True)
     ]
-    pairs.append((data["answer"], explanation.answer_maps, explanation.answer_rollout))
+    pairs.append((data["views"][0]["answer"], explanation.answer_maps, explanation.answer_rollout))
     for entry, maps, rollout in pairs:
         expected = torch.stack([rollout, maps.mean(dim=(0, 1)), *maps.flatten(0, 1)])
         # Half a step of 255.
@@ -62,9 +62,20 @@ def test_what_readers_should_know_first_is_on_the_page(explanation: Explanation)
     assert page_data(explanation_page(explanation, SUBJECT))["note"] is None
 
 
+def test_of_several_squares_the_page_has_each_and_the_whole_photograph(
+    explanation: Explanation, of_squares: Explanation
+) -> None:
+    data = page_data(explanation_page(of_squares, SUBJECT))
+    assert [seen["box"] for seen in data["views"]] == [[0, 0, 64, 64], [32, 0, 96, 64]]
+    assert [label["view"] for label in data["labels"]] == [each.label.view for each in of_squares.labels]
+    encoded = data["photograph"].split(",")[1]
+    assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (96, 64)
+    assert page_data(explanation_page(explanation, SUBJECT))["photograph"] is None
+
+
 def test_the_view_is_embedded(explanation: Explanation) -> None:
     data = page_data(explanation_page(explanation, SUBJECT))
-    kind, encoded = data["view"].split(",")
+    kind, encoded = data["views"][0]["picture"].split(",")
     assert kind == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == explanation.view.size
 
@@ -78,7 +89,7 @@ def test_a_score_that_is_no_number_has_none(explanation: Explanation) -> None:
 def test_an_explanation_without_labels_has_the_answer(explanation: Explanation) -> None:
     data = page_data(explanation_page(replace(explanation, labels=[]), SUBJECT))
     assert data["labels"] == []
-    assert len(data["answer"]["maxima"]) == 6
+    assert len(data["views"][0]["answer"]["maxima"]) == 6
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -45,6 +45,7 @@ from pipeline.labelling.retry import RetryJob, RetryRequest
 from pipeline.labelling.source_status import compare_with_source
 from pipeline.labelling.time_limit import TimeLimit
 from pipeline.naming.name_list import NameList
+from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.settings.labelling import ComingNodes, LabelSettings
 from pipeline.sources import parquet_reader
 from pipeline.sources.batches import read_batches_or_failure
@@ -52,7 +53,9 @@ from pipeline.sources.originals import read_originals
 from pipeline.sources.sample import Sample, fault
 from pipeline.sources.shard import ColumnNames, Shard
 from pipeline.store.store import Store
-from schemas import JobRecord, content_hash
+from pipeline.upkeep.compaction import compact_run
+from pipeline.upkeep.verification import verify_run
+from schemas import LABELS, LABELS_OF_VIEWS, JobRecord, content_hash
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import jpeg, sample_members, shard_bytes, tar_bytes, write_tars
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler, InstantRecognizer
@@ -480,6 +483,19 @@ class TestModelsOfTheHub:
         (note,) = outcome.notes
         assert note.endswith("changed this model's labels: the rule of its mask is unknown")
 
+    @pytest.mark.parametrize("sees_squares", [True, False])
+    def test_one_that_takes_any_shape_ignores_views_and_says_so(
+        self, label_request: LabelRequest, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, sees_squares: bool
+    ) -> None:
+        cost = ImageCost({}, 16, sees_squares)
+        monkeypatch.setattr(Labeler, "measure_image_cost", staticmethod(lambda *_: cost))
+        settings = replace(label_request.settings, views="whole")
+        outcome = LabelJob(replace(label_request, model="org/tiny", run=None, settings=settings)).run()
+        run = Store(label_request.store).run(outcome.record.run).read_record()
+        assert run is not None
+        assert ("views" in run.labelling) is sees_squares
+        assert any("the setting views does nothing" in note for note in outcome.notes) is not sees_squares
+
     def test_one_that_cannot_label_stops_the_job_before_anything_is_listed_written_or_started(
         self, label_request: LabelRequest, hub: FakeHub
     ) -> None:
@@ -553,6 +569,54 @@ class TestParquet:
         assert [[image[name] for name in same] for image in images] == [
             [image[name] for name in same] for image in former
         ]
+
+
+class TestViews:
+    """Runs that label several squares of an image."""
+
+    @staticmethod
+    def shown(request: LabelRequest) -> list[tuple[Any, ...]]:
+        columns = 'run, shard, "index", rank, label, score, n_tokens, "view"'
+        return open_store(request.store).sql(f"SELECT {columns} FROM labels ORDER BY ALL").fetchall()
+
+    @pytest.fixture
+    def of_squares(self, label_request: LabelRequest) -> LabelRequest:
+        """Each of its images, which are 96 x 72, has two squares."""
+        return replace(label_request, settings=replace(label_request.settings, views="whole"))
+
+    def test_labels_tell_their_square_and_other_runs_of_the_store_have_none(
+        self, label_request: LabelRequest, of_squares: LabelRequest
+    ) -> None:
+        LabelJob(of_squares).run()
+        LabelJob(replace(label_request, run="centre")).run()
+        store = Store(label_request.store)
+        assert {(row[0], row[-1]) for row in self.shown(label_request)} == {("r", 0), ("r", 1), ("centre", None)}
+        names = {
+            run: pq.read_schema(next(Path(label_request.store, "labels", f"run={run}").glob("*.parquet"))).names
+            for run in store.run_names()
+        }
+        assert names == {"r": LABELS_OF_VIEWS.names, "centre": LABELS.names}
+
+    def test_they_are_compacted_verified_and_tried_again_as_others_are(self, of_squares: LabelRequest) -> None:
+        small = replace(of_squares, settings=replace(of_squares.settings, max_image_pixels=1))
+        LabelJob(small).run()
+        given = {"max_image_pixels": 1 << 20, "batch_size": 8}
+        RetryJob(RetryRequest(store=of_squares.store, given=given, labeler_class=InstantLabeler)).run()
+        rows, store = self.shown(of_squares), Store(of_squares.store)
+        assert {row[-1] for row in rows} == {0, 1}
+        fresh = replace(of_squares, store=f"{of_squares.store}-fresh")
+        LabelJob(fresh).run()
+        assert self.shown(fresh) == rows
+        compact_run(store.run("r"), read_vocabulary(None), lambda done, total: None)
+        assert self.shown(of_squares) == rows
+        assert verify_run(store.run("r")).findings == []
+
+    def test_a_job_in_two_parts_labels_as_one_does(self, of_squares: LabelRequest) -> None:
+        LabelJob(replace(of_squares, settings=replace(of_squares.settings, limit=1))).run()
+        LabelJob(of_squares).run()
+        fresh = replace(of_squares, store=f"{of_squares.store}-fresh")
+        LabelJob(fresh).run()
+        assert self.shown(fresh) == self.shown(of_squares)
 
 
 class TestLists:

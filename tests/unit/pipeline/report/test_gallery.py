@@ -125,6 +125,25 @@ class TestContent:
         assert "other" not in rejected
         assert not {"other", "otherRejected"} & set(absent)
 
+    @pytest.mark.parametrize(
+        ("size", "most", "squares"),
+        [
+            ((96, 72), 4, 2),
+            ((72, 96), 4, 2),
+            ((72, 72), 4, None),
+            ((96, 72), 1, None),
+            ((300, 72), 4, 4),
+            ((300, 72), 3, 3),
+        ],
+    )
+    def test_it_tells_how_many_squares_of_an_image_were_labelled(
+        self, tmp_path: Path, size: tuple[int, int], most: int, squares: int | None
+    ) -> None:
+        (drawn,) = draw(make_store(tmp_path, {"a": [{"labels": ["dog"]}]})).images
+        width, height = size
+        data = image_data({**drawn, "width": width, "height": height}, None, most)
+        assert data.get("squares") == squares
+
     def test_texts_of_any_length_are_cut(self, tmp_path: Path) -> None:
         image = {"labels": ["x" * 10_000], "caption": "y" * 10_000, "truth": ["z" * 10_000]}
         (drawn,) = draw(make_store(tmp_path, {"a": [image]})).images

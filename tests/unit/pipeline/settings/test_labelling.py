@@ -24,6 +24,7 @@ DECIDING = {
     "honour_exif": False,
     "pixel_rule": 1,
     "decoding": "faster",
+    "views": 2,
     "dtype": "float16",
 }
 OTHERS = {
@@ -89,6 +90,7 @@ class TestFromAFile:
             honour_exif = false
             pixel_rule = 1
             decoding = "faster"
+            views = 2
             dtype = "float16"
             batch_size = 7
             min_actors = 2
@@ -120,6 +122,15 @@ class TestFromAFile:
         rest = {"actors": 0, "image_tokens": 0, **BOUNDS, "hub": OF_THE_HUB}
         assert asdict(settings) == {**DECIDING, **OTHERS, **rest}
         assert read_settings(LabelSettings, FEWER_TOKENS, "label.toml").image_tokens == 64
+
+    @pytest.mark.parametrize("views", ["whole", 3])
+    def test_views_are_a_word_or_a_number(self, views: str | int) -> None:
+        assert read_settings(LabelSettings, {"views": views}, "label.toml").views == views
+
+    @pytest.mark.parametrize("views", [True, 2.0, ["whole"]])
+    def test_views_of_another_type_are_refused(self, views: Any) -> None:
+        with pytest.raises(TagstreamError, match=r"label\.toml: views is .*; expected"):
+            read_settings(LabelSettings, {"views": views}, "label.toml")
 
     def test_what_a_file_leaves_out_has_its_default(self) -> None:
         assert read_settings(LabelSettings, {}, "label.toml") == DEFAULTS
@@ -158,6 +169,9 @@ class TestRanges:
             ("ranking", "best"),
             ("sampling", "nucleus"),
             ("dtype", "int8"),
+            ("views", "center"),
+            ("views", 0),
+            ("views", 17),
             ("changed", "maybe"),
             ("decoding", "quick"),
             ("gpus_per_actor", 0),
@@ -216,6 +230,7 @@ class TestFingerprint:
             **former.labelling("float32"),
             "pixel_rule": 1,
             "decoding": "exact",
+            "views": 1,
         }
 
     @pytest.mark.parametrize(("name", "value"), [*DECIDING.items(), *FEWER_TOKENS.items()])
@@ -230,12 +245,22 @@ class TestFingerprint:
         settings = LabelSettings(image_tokens=64)
         recorded = settings.labelling("float32")
         assert (recorded["image_tokens"], recorded["token_merging"]) == (64, "kcentre-merge-1")
-        assert read_settings(LabelSettings, full_labelling(recorded), "record") == replace(settings, dtype="float32")
+        assert read_settings(LabelSettings, full_labelling(recorded), "record") == replace(
+            settings, dtype="float32", views=1
+        )
 
     def test_a_run_whose_tokens_were_merged_by_another_method_is_not_gone_on_with(self) -> None:
         recorded = {**LabelSettings(image_tokens=64).labelling("float32"), "token_merging": "kcentre-merge-2"}
         with pytest.raises(TagstreamError, match="merged by kcentre-merge-2, and this program merges by"):
             full_labelling(recorded)
+
+    @pytest.mark.parametrize("views", ["centre", 1])
+    def test_the_centre_alone_leaves_a_run_its_former_fingerprint(self, views: str | int) -> None:
+        assert "views" not in replace(DEFAULTS, views=views).labelling("float32")
+
+    def test_whole_is_the_run_of_four_squares(self) -> None:
+        whole, four, two = (fingerprint(replace(DEFAULTS, views=views)) for views in ("whole", 4, 2))
+        assert whole == four != two
 
     @pytest.mark.parametrize(("name", "value"), {**OTHERS, **BOUNDS}.items())
     def test_any_other_setting_leaves_it_alone(self, name: str, value: Any) -> None:

@@ -30,7 +30,7 @@ def read(path: Path) -> list[Sample]:
 
 
 def row_of(sample: Sample, image: DecodedImage) -> Row:
-    if sample.data is not None and image.view is None:
+    if sample.data is not None and not image.views:
         return Row(sample.key, REJECTED, "decode", image.error)
     return Row(sample.key, LABELLED if sample.data else REJECTED, "read" if sample.error else None, sample.error)
 
@@ -47,14 +47,14 @@ def test_a_kind_of_bad_input_becomes_the_rows_that_it_must(kind: Kind, tmp_path:
     images = [decode(sample.data, PREPROCESSOR) for sample in samples]
     assert [row_of(*pair) for pair in zip(samples, images, strict=True)] == kind.rows
     for sample, image in zip(samples, images, strict=True):
-        message = sample.message if sample.data is None or image.view is not None else image.message
+        message = sample.message if sample.data is None or image.views else image.message
         assert bool(message) == bool(sample.error or image.error)
         assert (message or "").isprintable()
     if kind.picture is not None:
         expected = PREPROCESSOR.view(kind.picture()).astype(float)
         (seen,) = [
-            image.view.astype(float)
+            image.views[0].astype(float)
             for sample, image in zip(samples, images, strict=True)
-            if image.view is not None and sample.data not in (BEFORE[1], AFTER[1])
+            if image.views and sample.data not in (BEFORE[1], AFTER[1])
         ]
         assert np.abs(seen - expected).mean() <= kind.tolerance

@@ -1,0 +1,126 @@
+"""Labels of images from those of their views, as columns.
+
+A label that several views have is that of the view which scores it best, with its score, tokens and probabilities:
+scores mean what they mean of an image with one view. Of equal scores the earlier view's counts. Where a ranking sorts
+nothing, all views' first labels come first, then their second ones.
+
+Shape suffixes: B images, L labels of all images together, C labels of all views together, batch behind batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from model.choices import Ranking
+from model.ranking import Label, RankedLabels
+
+Places = Sequence[Sequence[tuple[int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedLabels:
+    """Labels of images, best first, those of one image behind those of the one before; columns as in `RankedLabels`.
+
+    n_labels_B: labels of each image. texts, scores_L: of each label.
+    view_L: place of the view that each label is of, among those of its image, int64.
+    chosen_L: which of the labels of all views it is.
+    ranked, places: labels of the views, and the image and view of each, batch by batch.
+    """
+
+    n_labels_B: np.ndarray
+    texts: list[str]
+    scores_L: np.ndarray
+    view_L: np.ndarray
+    chosen_L: np.ndarray
+    ranked: Sequence[RankedLabels]
+    places: Places
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.n_labels_B)
+
+    def first_token_probs(self) -> np.ndarray:
+        """Probability of each label's first token, float64 [L]."""
+        return _concatenated([of_batch.first_token_probs() for of_batch in self.ranked])[self.chosen_L]
+
+    def n_tokens(self) -> np.ndarray:
+        """Tokens of each label, its delimiter included, int64 [L]."""
+        return _concatenated([of_batch.n_tokens() for of_batch in self.ranked]).astype(np.int64)[self.chosen_L]
+
+    def n_unfinished(self) -> np.ndarray:
+        """Branches of all views of each image that were cut off before they produced a delimiter, int64 [B]."""
+        n_unfinished_B = np.zeros(len(self), np.int64)
+        for of_batch, places in zip(self.ranked, self.places, strict=True):
+            np.add.at(n_unfinished_B, [image for image, _ in places], of_batch.n_unfinished())
+        return n_unfinished_B
+
+    def to_lists(self, keep_unfinished: bool = False) -> list[list[Label]]:
+        """The labels of each image, best first.
+
+        Args:
+            keep_unfinished: unfinished branches follow the labels, view behind view.
+        """
+        of_views = {
+            place: labels
+            for of_batch, places in zip(self.ranked, self.places, strict=True)
+            for place, labels in zip(places, of_batch.to_lists(keep_unfinished), strict=True)
+        }
+        flat = [label for labels in of_views.values() for label in labels if label.finished]
+        chosen = zip(self.chosen_L.tolist(), self.view_L.tolist(), strict=True)
+        joined = iter([replace(flat[place], view=view) for place, view in chosen])
+        images = [list(islice(joined, n_labels)) for n_labels in self.n_labels_B.tolist()]
+        for (image, view), labels in sorted(of_views.items()):
+            images[image] += [replace(label, view=view) for label in labels if not label.finished]
+        return images
+
+
+def join_views(
+    ranked: Sequence[RankedLabels], places: Places, n_images: int, ranking: Ranking, most: int
+) -> JoinedLabels:
+    """Puts the labels of each image's views together.
+
+    Args:
+        ranked: labels of the views of each batch.
+        places: image and view of each of them, as `model.views.cut_batches` gives them.
+        most: labels that an image keeps.
+    """
+    n_labels_V = _concatenated([of_batch.n_labels_B for of_batch in ranked]).astype(np.int64)
+    flat = np.array([place for of_batch in places for place in of_batch], np.int64).reshape(-1, 2)
+    image_C, view_C = np.repeat(flat, n_labels_V, axis=0).T
+    place_C = np.arange(n_labels_V.sum()) - np.repeat(n_labels_V.cumsum() - n_labels_V, n_labels_V)
+    scores_C = _concatenated([of_batch.scores_L for of_batch in ranked])
+    texts = [text for of_batch in ranked for text in of_batch.texts]
+    folded = [text for of_batch in ranked for text in of_batch.spelling.folded(of_batch.texts)]
+    if ranking.is_sorted:
+        order_C = np.lexsort((place_C, view_C, scores_C if ranking.lowest_first else -scores_C, image_C))
+    else:
+        order_C = np.lexsort((view_C, place_C, image_C))
+    first_L = order_C[_first_of_each(image_C[order_C], [folded[place] for place in order_C.tolist()])]
+    n_found_B = np.bincount(image_C[first_L], minlength=n_images)
+    rank_L = np.arange(len(first_L)) - np.repeat(n_found_B.cumsum() - n_found_B, n_found_B)
+    chosen_L = first_L[rank_L < most]
+    return JoinedLabels(
+        n_labels_B=np.minimum(n_found_B, most),
+        texts=[texts[place] for place in chosen_L.tolist()],
+        scores_L=scores_C[chosen_L],
+        view_L=view_C[chosen_L],
+        chosen_L=chosen_L,
+        ranked=ranked,
+        places=places,
+    )
+
+
+def _first_of_each(image_C: np.ndarray, folded: list[str]) -> np.ndarray:
+    """Where each label of each image stands first, ascending."""
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(folded))}
+    number_C = np.fromiter(map(numbers.__getitem__, folded), np.int64, len(folded))
+    _, first = np.unique(image_C * len(numbers) + number_C, return_index=True)
+    return np.sort(first)
+
+
+def _concatenated(columns: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(columns) if columns else np.empty(0)
