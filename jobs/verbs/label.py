@@ -71,7 +71,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 @names_options
 @click.option("--limit", type=int, metavar="N", help="Label N images; tars and Parquet files whole.")
 @time_limit_options
-@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="All machines, USD an hour.")
+@click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Machines, USD an hour.")
 @click.option(
     "--changed",
     type=click.Choice(["keep", "relabel", "fail"]),

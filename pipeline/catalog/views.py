@@ -110,8 +110,9 @@ def open_store(
 
 def count_files(connection: Connection) -> int:
     """How many files the labels lie in that recognizers wrote."""
-    ((n_files,),) = connection.execute("SELECT coalesce(len(getvariable('written_labels')), 0)").fetchall()
-    return int(n_files)
+    query = "SELECT coalesce(len(getvariable($view)), 0)"
+    views = ("centre_labels", "view_labels")
+    return sum(int(connection.execute(query, {"view": view}).fetchall()[0][0]) for view in views)
 
 
 def _connect(memory_limit: str | None) -> Connection:

@@ -8,6 +8,7 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from webdataset import WebDataset
 
@@ -101,7 +102,13 @@ def test_every_verb_is_on_a_page() -> None:
 
 
 def test_every_flag_is_a_flag() -> None:
-    known = {flag for command in tagstream.commands.values() for option in command.params for flag in option.opts}
+    commands = [
+        part
+        for command in tagstream.commands.values()
+        for part in (command.commands.values() if isinstance(command, click.Group) else [command])
+    ]
+    options = [option for command in commands for option in command.params]
+    known = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
     of_other_programs = {"--constraint", "--help", "--index-url", "--no-deps"}
     for page in PAGES:
         assert set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", TEXTS[page])) - of_other_programs - known == set(), page

@@ -38,6 +38,8 @@ def test_work_that_has_returned_before_is_not_waited_for() -> None:
 
 
 def test_the_collector_is_away_for_the_context_and_stays_away_where_it_was_before() -> None:
+    # A command that another test ran in this process may have ended with its collector off.
+    gc.enable()
     with without_collector():
         assert not gc.isenabled()
         with without_collector():

@@ -10,7 +10,7 @@ import pytest
 from schemas import (
     DRAWN,
     IMAGES,
-    LABELS,
+    LABELS_OF_VIEWS,
     LISTED,
     REVIEWS,
     SPELLINGS,
@@ -29,7 +29,7 @@ from tests.fixtures.checkout import ROOT
     ("title", "schema"),
     [
         ("images", IMAGES),
-        ("labels", LABELS),
+        ("labels", LABELS_OF_VIEWS),
         ("listed", LISTED),
         ("spellings", SPELLINGS),
         ("drawn", DRAWN),
