@@ -107,7 +107,7 @@ def column_options(command: Any) -> Any:
     for role, what in (
         ("label", "of given labels"),
         ("caption", "of captions"),
-        ("key", "of the images' names"),
+        ("key", "of image names"),
         ("image", "of the images"),
     ):
         option = click.option(f"--{role}-column", metavar="NAME", help=f"Parquet column {what}.  [default: found]")
