@@ -30,9 +30,9 @@ _SECONDS_A_BATCH = 0.6
 class SlowLabeler(Labeler):
     """Works long enough for what it shows of its device to be seen."""
 
-    def _sample(self, crops: Any) -> Any:
+    def _sample(self, *arguments: Any) -> Any:
         time.sleep(_SECONDS_A_BATCH)
-        return super()._sample(crops)
+        return super()._sample(*arguments)
 
 
 @dataclass(frozen=True, slots=True)
