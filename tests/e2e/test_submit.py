@@ -171,7 +171,7 @@ class TestEnds:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "working\n"
         follower.send_signal(signal.SIGINT)
-        _, errors = follower.communicate(timeout=30)
+        _, errors = follower.communicate(timeout=90)
 
         assert follower.returncode == 130
         assert "the job goes on" in errors
