@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.estimate import Estimate
 
-_N_RESAMPLES = 2000
-_INTERVAL = (2.5, 97.5)
+N_RESAMPLES = 2000
+INTERVAL = (2.5, 97.5)
 _SEED = 0
 Floats = NDArray[np.float64]
 
@@ -74,8 +74,8 @@ def estimate_difference(a: ImageCounts, b: ImageCounts) -> dict[str, Estimate]:
 def estimate_mean(values: Sequence[float]) -> Estimate:
     """The mean of some values, and how it scatters where as many of them are drawn with replacement."""
     values_N, rng = np.array(values, np.float64), np.random.default_rng(_SEED)
-    means_R = [values_N[rng.integers(len(values_N), size=len(values_N))].mean() for _ in range(_N_RESAMPLES)]
-    return Estimate(float(values_N.mean()), *map(float, np.percentile(means_R, _INTERVAL)))
+    means_R = [values_N[rng.integers(len(values_N), size=len(values_N))].mean() for _ in range(N_RESAMPLES)]
+    return Estimate(float(values_N.mean()), *map(float, np.percentile(means_R, INTERVAL)))
 
 
 def _estimate(counts: ImageCounts, measure: Callable[[Floats], dict[str, Floats]]) -> dict[str, Estimate]:
@@ -84,21 +84,21 @@ def _estimate(counts: ImageCounts, measure: Callable[[Floats], dict[str, Floats]
         return {}
     observed = measure(counts.n_images_G[None, :].astype(np.float64))
     draws_RG = np.random.default_rng(_SEED).multinomial(
-        counts.n_images, counts.n_images_G / counts.n_images, size=_N_RESAMPLES
+        counts.n_images, counts.n_images_G / counts.n_images, size=N_RESAMPLES
     )
     resampled = measure(draws_RG.astype(np.float64))
     return {
-        name: Estimate(float(value_1[0]), *map(float, np.percentile(resampled[name], _INTERVAL)))
+        name: Estimate(float(value_1[0]), *map(float, np.percentile(resampled[name], INTERVAL)))
         for name, value_1 in observed.items()
     }
 
 
 def _measures(counts: ImageCounts, weights_RG: Floats) -> dict[str, Floats]:
     """Each measure, [R], where images of a kind occur as often as the weights say."""
-    recall_G = _share(counts.n_found_G, counts.n_truth_G)
-    precision_G = _share(counts.n_hits_G, counts.n_listed_G)
-    micro_recall_R = _share(weights_RG @ counts.n_found_G, weights_RG @ counts.n_truth_G)
-    micro_precision_R = _share(weights_RG @ counts.n_hits_G, weights_RG @ counts.n_listed_G)
+    recall_G = share(counts.n_found_G, counts.n_truth_G)
+    precision_G = share(counts.n_hits_G, counts.n_listed_G)
+    micro_recall_R = share(weights_RG @ counts.n_found_G, weights_RG @ counts.n_truth_G)
+    micro_precision_R = share(weights_RG @ counts.n_hits_G, weights_RG @ counts.n_listed_G)
     n_images_R = weights_RG.sum(axis=1)
     return {
         "recall_macro": weights_RG @ recall_G / n_images_R,
@@ -111,10 +111,10 @@ def _measures(counts: ImageCounts, weights_RG: Floats) -> dict[str, Floats]:
     }
 
 
-def _share(part: NDArray[np.number], whole: NDArray[np.number]) -> Floats:
+def share(part: NDArray[np.number], whole: NDArray[np.number]) -> Floats:
     """part / whole, 0 where there is no whole."""
     return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
 
 
 def _f1(recall: Floats, precision: Floats) -> Floats:
-    return _share(2 * recall * precision, recall + precision)
+    return share(2 * recall * precision, recall + precision)

@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.analysis.measures import INTERVAL, N_RESAMPLES, Floats, share
 from pipeline.catalog.connection import Connection, query_rows, read_sql, run_record
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 
-_N_RESAMPLES = 2000
-_INTERVAL = (2.5, 97.5)
 _SEED = 0
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +92,26 @@ def estimate_reviewed(counts: ReviewedCounts) -> dict[str, Estimate]:
     that are among the first k. Micro is over all labels together, macro the mean over the images that have any. `hit`
     is the share of images with a true label among those with a judged one. A measure of nothing is left out.
 
-    Each image was drawn by itself. So each resample gives every image's weight a factor of its own, of mean 1 and
-    variance 1 - p, where p is how likely it was to be drawn: sums scatter as drawing again would let them.
+    Intervals are those of resampled weights.
     """
-    rng = np.random.default_rng(_SEED)
-    factor_RI = rng.poisson(1.0, (_N_RESAMPLES, len(counts.probability_I))) - 1.0
-    spread_I = np.sqrt(1 - counts.probability_I)
-    weights_RI = (1 + factor_RI * spread_I) / counts.probability_I
     observed = _measures(counts, 1 / counts.probability_I[None, :])
-    resampled = _measures(counts, weights_RI)
+    resampled = _measures(counts, resample_weights(counts.probability_I, N_RESAMPLES))
     return {
-        name: Estimate(float(value_1[0]), *map(float, np.nanpercentile(resampled[name], _INTERVAL)))
+        name: Estimate(float(value_1[0]), *map(float, np.nanpercentile(resampled[name], INTERVAL)))
         for name, value_1 in observed.items()
         if np.isfinite(value_1[0])
     }
+
+
+def resample_weights(probability_I: Floats, n_resamples: int) -> Floats:
+    """Weights of the drawn images in each resample, [R, I].
+
+    Each image was drawn by itself. So each weight gets a factor of its own, of mean 1 and variance 1 - p, where p is
+    how likely the image was to be drawn: weighted sums scatter as drawing again would let them.
+    """
+    shift_RI = np.random.default_rng(_SEED).poisson(1.0, (n_resamples, len(probability_I))) - 1.0
+    weights_RI: Floats = (1 + shift_RI * np.sqrt(1 - probability_I)) / probability_I
+    return weights_RI
 
 
 def _measures(counts: ReviewedCounts, weights_RI: Floats) -> dict[str, Floats]:
@@ -117,8 +120,8 @@ def _measures(counts: ReviewedCounts, weights_RI: Floats) -> dict[str, Floats]:
     recall = _ratio(weights_RI @ counts.n_hits_I, weights_RI @ counts.n_truth_I)
     precision = _ratio(weights_RI @ counts.n_hits_I, weights_RI @ counts.n_listed_I)
     return {
-        "recall_macro": _ratio(weights_RI @ _share(counts.n_hits_I, counts.n_truth_I), weights_RI @ has_truth_I),
-        "precision_macro": _ratio(weights_RI @ _share(counts.n_hits_I, counts.n_listed_I), weights_RI @ has_listed_I),
+        "recall_macro": _ratio(weights_RI @ share(counts.n_hits_I, counts.n_truth_I), weights_RI @ has_truth_I),
+        "precision_macro": _ratio(weights_RI @ share(counts.n_hits_I, counts.n_listed_I), weights_RI @ has_listed_I),
         "recall_micro": recall,
         "precision_micro": precision,
         "f1_micro": _ratio(2 * recall * precision, recall + precision),
@@ -129,8 +132,3 @@ def _measures(counts: ReviewedCounts, weights_RI: Floats) -> dict[str, Floats]:
 def _ratio(part_R: Floats, whole_R: Floats) -> Floats:
     """part / whole, not a number where there is no whole."""
     return np.divide(part_R, whole_R, out=np.full(np.shape(whole_R), np.nan), where=whole_R > 0)
-
-
-def _share(part_I: Floats, whole_I: Floats) -> Floats:
-    """part / whole, 0 where there is no whole."""
-    return np.divide(part_I, whole_I, out=np.zeros(np.shape(whole_I)), where=whole_I > 0)

@@ -89,12 +89,13 @@ def open_store(
         # With its default cache the filesystem would read whole files for the sake of one column.
         filesystem, _ = open_filesystem(url, default_cache_type="none")
         connection.register_filesystem(filesystem)
-    _create_records(connection, store, runs)
+    samples = [sample for run in runs for sample in RunReviews(store.run(run)).samples()]
+    _create_records(connection, store, runs, samples)
     chosen = create_lists(connection, store, runs, labels)
     try:
         with storage_errors(f"read the store {url}"):
             _create_file_views(connection, store, runs, root, chosen, shows_open=labels.shows_open)
-            _create_review_views(connection, store, runs, root)
+            _create_review_views(connection, store, runs, samples, root)
     except duckdb.Error as error:
         reason = without_traceback(str(error)).strip().splitlines()[0]
         raise StoreError(f"the store {url} cannot be read: {reason}") from error
@@ -211,10 +212,13 @@ def _create_file_views(
     connection.execute(read_sql("written_labels"))
 
 
-def _create_review_views(connection: Connection, store: Store, runs: Sequence[str], root: str) -> None:
+def _create_review_views(
+    connection: Connection, store: Store, runs: Sequence[str], samples: Sequence[SampleRecord], root: str
+) -> None:
     """Views of the images that were drawn for review, and of what people say of them."""
     layout = Layout(_as_pattern(root))
-    drawn = [layout.run(run).drawn_file(name) for run in runs for name in RunReviews(store.run(run)).drawn_files()]
+    held = [one for one in samples if store.filesystem.exists(store.run(one.run).layout.drawn(one.sample))]
+    drawn = [layout.run(sample.run).drawn(sample.sample) for sample in held]
     reviews = [layout.run(run).reviews_file(name) for run in runs for name in RunReviews(store.run(run)).review_files()]
     for view, paths, schema in (("drawn", drawn, DRAWN), ("stored_reviews", reviews, REVIEWS)):
         _create_file_view(connection, view, paths, schema, ("run",), superseded=False)
@@ -253,11 +257,12 @@ def _folder_pattern(name: str) -> str:
     return f"'/{name}=([^/]*)/(?:[^/=]+=[^/]*/)*[^/]*$'"
 
 
-def _create_records(connection: Connection, store: Store, names: Sequence[str]) -> None:
+def _create_records(
+    connection: Connection, store: Store, names: Sequence[str], samples: Sequence[SampleRecord]
+) -> None:
     """Tables of the json records; their nested objects are structs."""
     runs = [record for name in names if (record := store.run(name).read_record()) is not None]
     jobs = [job for run in runs for job in store.run(run.run).read_jobs()]
-    samples = [sample for run in runs for sample in RunReviews(store.run(run.run)).samples()]
     tables = (("runs", RunRecord, runs), ("jobs", JobRecord, jobs), ("samples", SampleRecord, samples))
     for name, kind, records in tables:
         types = {field.name: _RECORD_TYPES.get(str(field.type)) for field in fields(kind)}

@@ -13,10 +13,10 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.datasource import ShardDatasource, group_shards
-from pipeline.dataflow.kept_actors import CALLS_PER_ACTOR, KeptActors
+from pipeline.dataflow.kept_actors import KeptActors
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.ray_errors import as_sentence
-from pipeline.dataflow.waves import Stream, Wave
+from pipeline.dataflow.waves import CALLS_AT_ONCE, Stream, Wave, standstill_s
 from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
@@ -27,7 +27,6 @@ _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 16 << 20}
 # Of shards that are much smaller so many at most are read by one task, and no more than leave each actor some tasks.
 _MOST_SHARDS_A_TASK = 64
 _TASKS_PER_ACTOR = 16
-_SLACK, _SLACK_S = 2, 2
 
 
 @contextlib.contextmanager
@@ -43,8 +42,7 @@ def open_actors(
     context.target_max_block_size = _BLOCK_BYTES[pool.device]
     # Reading waits for labelling. Whether nothing moves is seen where both are.
     context.execution_no_progress_timeout_s = -1
-    # An actor that is stuck says so itself, with its name, and comes first.
-    timeout_s = _SLACK * settings.no_progress_timeout_s + _SLACK_S
+    timeout_s = standstill_s(settings.no_progress_timeout_s)
     with KeptActors(pool, config, labeler_class, timeout_s, settings.no_progress_timeout_s) as actors:
         yield lambda waves: actors.label(_read(wave, pool, config, labeler_class, settings) for wave in waves)
 
@@ -82,8 +80,8 @@ def map_on_pool(dataset: Dataset, labeler_class: type[Labeler], arguments: tuple
         compute=ActorPoolStrategy(
             min_size=pool.min_actors,
             max_size=pool.n_actors,
-            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
-            max_tasks_in_flight_per_actor=2 * CALLS_PER_ACTOR,
+            max_concurrent_calls_per_actor=CALLS_AT_ONCE,
+            max_tasks_in_flight_per_actor=2 * CALLS_AT_ONCE,
             enable_true_multi_threading=True,
         ),
     )

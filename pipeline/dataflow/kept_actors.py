@@ -18,11 +18,9 @@ from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.block_reader import BlockReader
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.ray_errors import as_sentence
+from pipeline.dataflow.waves import CALLS_AT_ONCE, MAX_IN_FLIGHT
 from pipeline.errors import stood_still
 
-# Two calls at a time: while one holds the device the other decodes. As many wait, so that the device does not.
-CALLS_PER_ACTOR = 2
-_MAX_IN_FLIGHT = 2 * CALLS_PER_ACTOR
 # A call is one batch; of a block of many small ones, so that calls do not cost more than their work, an eighth.
 _CALLS_A_BLOCK = 8
 Event = Callable[[], pa.Table | None]
@@ -54,7 +52,7 @@ class _Actor:
 
     @property
     def has_room(self) -> bool:
-        return bool(self.node) and self.n_left < _MAX_IN_FLIGHT
+        return bool(self.node) and self.n_left < MAX_IN_FLIGHT
 
 
 class KeptActors:
@@ -175,7 +173,7 @@ class KeptActors:
             self._feed(idle)
 
     def _feed(self, actor: _Actor) -> None:
-        while actor.node and actor.backlog and actor.n_in_flight < _MAX_IN_FLIGHT:
+        while actor.node and actor.backlog and actor.n_in_flight < MAX_IN_FLIGHT:
             part = actor.backlog.popleft()
             actor.n_in_flight += 1
             result = actor.handle.label.remote(part.block, part.first, part.n_rows)
@@ -223,7 +221,7 @@ def _actor_class(labeler_class: type[Labeler], pool: PoolPlan) -> Any:
         num_gpus=pool.gpus_per_actor or None,
         resources=dict(pool.resources) or None,
         label_selector=dict(pool.label_selector) or None,
-        max_concurrency=CALLS_PER_ACTOR,
+        max_concurrency=CALLS_AT_ONCE,
         max_restarts=-1,
         max_task_retries=-1,
         scheduling_strategy="SPREAD",

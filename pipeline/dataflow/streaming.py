@@ -19,20 +19,15 @@ import pyarrow as pa
 from pipeline.background import abandon_threads
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
-from pipeline.dataflow.waves import Stream, Wave
+from pipeline.dataflow.waves import CALLS_AT_ONCE, MAX_IN_FLIGHT, Stream, Wave, standstill_s
 from pipeline.errors import TagstreamError, stood_still, worker_failed
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.shard import Shard
 
 T = TypeVar("T")
-# Two calls at a time, as on an actor: while one holds the device the other decodes.
-_N_CALLS = 2
-# As many wait for their turn: the calls never wait for the reading.
-_MAX_IN_FLIGHT = 2 * _N_CALLS
 # A batch that is at work when the job is stopped may end meanwhile.
 _GRACE_S = 1.0
-_SLACK, _SLACK_S = 2, 2
 
 
 @contextlib.contextmanager
@@ -66,7 +61,7 @@ def _stream_in_process(
     while (batch := threads.result(next_batch)) is not None:
         in_flight.append(threads.call(labeler, batch))
         next_batch = threads.read(batches)
-        while in_flight and (len(in_flight) > _MAX_IN_FLIGHT or in_flight[0].done()):
+        while in_flight and (len(in_flight) > MAX_IN_FLIGHT or in_flight[0].done()):
             yield threads.result(in_flight.popleft())
     while in_flight:
         yield threads.result(in_flight.popleft())
@@ -87,7 +82,7 @@ class _Threads:
     def __init__(self, timeout_s: int) -> None:
         self._timeout_s = timeout_s
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._calling = ThreadPoolExecutor(_N_CALLS, thread_name_prefix="label")
+        self._calling = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="label")
         self._started: list[Future[object]] = []
 
     def read(self, batches: Iterator[pa.Table]) -> Future[pa.Table | None]:
@@ -100,8 +95,7 @@ class _Threads:
 
     def result(self, future: Future[T]) -> T:
         """What comes of the work. Raises TagstreamError with one clear sentence where nothing does."""
-        # A labeler that is stuck says so itself, with its name, and comes first.
-        if wait([future], _SLACK * self._timeout_s + _SLACK_S).not_done:
+        if wait([future], standstill_s(self._timeout_s)).not_done:
             raise stood_still("reading or labelling in this process", self._timeout_s)
         try:
             return future.result()

@@ -10,6 +10,17 @@ import pyarrow as pa
 from pipeline.settings.labelling import DecodePlace
 from pipeline.sources.shard import Shard
 
+# Two calls of a labeler at a time: while one holds the device the other decodes. As many wait, so that none waits for
+# the reading.
+CALLS_AT_ONCE = 2
+MAX_IN_FLIGHT = 2 * CALLS_AT_ONCE
+_SLACK, _SLACK_S = 2, 2
+
+
+def standstill_s(no_progress_timeout_s: float) -> float:
+    """How long nothing may happen before a job is stopped. A labeler that is stuck says so itself, and comes first."""
+    return _SLACK * no_progress_timeout_s + _SLACK_S
+
 
 class Wave(NamedTuple):
     """Shards that are read together."""

@@ -33,7 +33,7 @@ class RunReviews:
         filesystem, layout = self._run.filesystem, self._run.layout
         content = encode_file(drawn.cast(DRAWN), describe_file({"sample": record.sample}))
         with storage_errors(f"write to the store {self._run.store_url}"):
-            write_whole(filesystem, layout.drawn_file(f"{record.sample}{SUFFIX}"), content, if_absent=True)
+            write_whole(filesystem, layout.drawn(record.sample), content, if_absent=True)
             return write_whole(
                 filesystem, layout.sample_record(record.sample), record.to_json().encode(), if_absent=True
             )
@@ -43,7 +43,11 @@ class RunReviews:
         filesystem, layout = self._run.filesystem, self._run.layout
         records = []
         with storage_errors(f"read the samples of run {self._run.name} in the store {self._run.store_url}"):
-            for path in self._list(layout.samples, ".json"):
+            try:
+                paths = filesystem.ls(layout.samples, detail=False)
+            except FileNotFoundError:
+                return []
+            for path in sorted(path for path in paths if path.endswith(".json") and "/." not in path):
                 content = read_if_exists(filesystem, path)
                 try:
                     records += [] if content is None else [SampleRecord.from_json(content)]
@@ -67,22 +71,6 @@ class RunReviews:
                 if_absent=True,
             )
 
-    def drawn_files(self) -> list[str]:
-        """Names of the files with the images of the samples."""
-        known = {f"{record.sample}{SUFFIX}" for record in self.samples()}
-        return [name for name in self._names(self._run.layout.all_drawn) if name in known]
-
     def review_files(self) -> list[str]:
         """Names of the files of reviews."""
-        return self._names(self._run.layout.all_reviews)
-
-    def _names(self, folder: str) -> list[str]:
-        with storage_errors(f"read the store {self._run.store_url}"):
-            return [path.rsplit("/", 1)[-1] for path in self._list(folder, SUFFIX)]
-
-    def _list(self, folder: str, suffix: str) -> list[str]:
-        try:
-            paths = self._run.filesystem.ls(folder, detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(path for path in paths if path.endswith(suffix) and "/." not in path)
+        return sorted(self._run.list_files(self._run.layout.all_reviews))

@@ -15,7 +15,7 @@ import pytest
 from pipeline import background
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import PoolPlan, plan_pool
-from pipeline.dataflow import device_thread, streaming
+from pipeline.dataflow import device_thread, streaming, waves
 from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.streaming import open_labelers
 from pipeline.dataflow.waves import Wave
@@ -98,7 +98,7 @@ def test_two_batches_are_at_work_at_once_and_no_more_are_in_memory_than_a_few(
     for _ in stream(shards * 4, Counting):
         n_out += 1
         # One is read ahead, a few wait or are at work.
-        assert len(n_read) - n_out <= 2 + streaming._MAX_IN_FLIGHT
+        assert len(n_read) - n_out <= 2 + streaming.MAX_IN_FLIGHT
     assert (n_out, max(n_at_once)) == (4 * N_SHARDS * 3, 2)
 
 
@@ -134,7 +134,7 @@ def test_a_model_that_is_stuck_is_told_and_nobody_waits_for_its_thread(
     shards: list[Shard], abandoned: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_thread, "_LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr(streaming, "_SLACK_S", 60)
+    monkeypatch.setattr(waves, "_SLACK_S", 60)
     is_over = threading.Event()
 
     class Stuck(InstantRecognizer):
@@ -151,8 +151,8 @@ def test_a_model_that_is_stuck_is_told_and_nobody_waits_for_its_thread(
 def test_a_model_that_never_gets_loaded_is_a_standstill(
     shards: list[Shard], abandoned: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "_SLACK_S", 0)
-    monkeypatch.setattr(streaming, "_SLACK", 0.1)
+    monkeypatch.setattr(waves, "_SLACK_S", 0)
+    monkeypatch.setattr(waves, "_SLACK", 0.1)
     is_over = threading.Event()
     labeler = type("NeverReady", (InstantLabeler,), {"load_recognizer": staticmethod(lambda config: is_over.wait(60))})
     with pytest.raises(ClusterError, match=r"^no worker has finished anything for longer than the 1 s of"):

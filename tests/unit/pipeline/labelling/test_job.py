@@ -814,8 +814,8 @@ class TestBatchSize:
         assert [record.outcome for record in records(request)] == ["interrupted", "interrupted", "done"]
 
     def test_that_is_set_is_taken_without_a_search(self, label_request: LabelRequest, found: list[int]) -> None:
-        del found[:]
         LabelJob(label_request).run()
+        assert found == [7, 3]
 
 
 class TestTimeLimits:
