@@ -1,10 +1,10 @@
 """From encoded images to pixel values, exactly as the recognizer was trained.
 
 RGB, bicubic with antialiasing to the short side, long side truncated, centre crop with Python's rounding (half to
-even), then CLIP's mean and standard deviation. torchvision and PIL agree with this to one grey level; under rules 1 and
-2 of `model.pixels`, which resample by Pillow, to the last bit. transformers' CLIP processor floors the crop's offset
-and is one pixel off for some sizes. What 8-bit RGB is for images of more bits, with alpha or with several frames is
-`model.pixels`'s to say.
+even), then CLIP's mean and standard deviation. torchvision and PIL agree with this to one grey level, and to two in one
+of a million values; under rules 1 and 2 of `model.pixels`, which resample by Pillow, to the last bit. transformers'
+CLIP processor floors the crop's offset and is one pixel off for some sizes. What 8-bit RGB is for images of more bits,
+with alpha or with several frames is `model.pixels`'s to say.
 
 A large JPEG need not be decoded in full: libjpeg gives a half, a quarter or an eighth of it in a fraction of the time.
 `decoding` says how far that may go. Only the scale of decoding differs: the crop shows the same part of the image.

@@ -2,9 +2,9 @@
 
 Bicubic with antialiasing, across and then down, rounded to whole levels in between: as recognizers were trained.
 Pillow's passes do that, those of its `resize` in this order up to version 12; 13 goes down first for some tall images.
-torch's passes take a fifth of the time or less. Their weights have 15 bits and not 22: where they shrink an image 1.5
-times or more they are the same to one grey level (of noise, two levels in one of several million values). Of a large
-image they take band after band, which is bit for bit what torch makes of the whole, without a second copy of it.
+torch's passes take a fifth of the time of those where they shrink, half of it where they enlarge. Their weights have 15
+bits or 14 and not 22, so they differ by one grey level in a value of a hundred, and by two in one of a million. Of a
+large image they take band after band, which is bit for bit what torch makes of the whole, without a second copy of it.
 
 Shape suffixes: H, W an image's rows and columns; C channels.
 """
@@ -26,9 +26,7 @@ _MAX_RESIZED_PIXELS = 16_000_000
 # What Pillow holds in one block, so that it need not be copied.
 _MAX_PIXELS_AT_ONCE = 4_000_000
 _BAND_PIXELS = 1 << 20
-# Pillow resizes what is shrunk by less, or enlarged: such images are small. It also resizes the smallest ones. Nobody
-# has to load torch for them.
-_LEAST_SHRINKING = 1.5
+# Pillow resizes what has fewer pixels, before and after: that wins nothing, and nobody has to load torch for it.
 _LEAST_PIXELS = 50_000
 # Axes of [C, H, W].
 _DOWN, _ACROSS = 1, 2
@@ -130,11 +128,12 @@ def resample(
     if frame.width * frame.height > _MAX_RESIZED_PIXELS:
         resized = image.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box_in(stored, size))
         return turn_pixels(np.asarray(resized), turn)
-    if not _is_for_torch(image, stored, size):
+    if not _is_for_torch(image, stored):
         part_HWC = _resize_by_pillow(image, stored, size, down_first=swaps_sides(turn))[top:bottom, left:right]
     else:
         shrunk_CHW = _shrink(image, stored, size, down_first=swaps_sides(turn))
-        part_HWC = np.ascontiguousarray(shrunk_CHW[:, top:bottom, left:right].transpose(1, 2, 0))
+        # A quarter of the time that a transposed copy takes.
+        part_HWC = np.stack(list(shrunk_CHW[:, top:bottom, left:right]), axis=-1)
     return turn_pixels(part_HWC, turn)
 
 
@@ -164,11 +163,10 @@ def box_in(frame: Frame, size: tuple[float, float]) -> tuple[float, float, float
     return left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
 
 
-def _is_for_torch(image: Image.Image, frame: Frame, size: tuple[float, float]) -> bool:
+def _is_for_torch(image: Image.Image, frame: Frame) -> bool:
     # torch takes a single row or column for another layout of memory.
     is_line = 1 in (frame.width, frame.height)
-    is_large = image.width * image.height >= _LEAST_PIXELS
-    return is_large and not is_line and min(size[0] / frame.width, size[1] / frame.height) >= _LEAST_SHRINKING
+    return not is_line and max(image.width * image.height, frame.width * frame.height) >= _LEAST_PIXELS
 
 
 def _resize_by_pillow(image: Image.Image, frame: Frame, size: tuple[float, float], down_first: bool) -> np.ndarray:

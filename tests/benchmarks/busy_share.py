@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,10 @@ def make_batches(top_k: int, delimiter_id: int) -> list[Branches]:
 
 class SleepingLabeler(Labeler):
     """An actor whose device sleeps."""
+
+    def __init__(self, config: LabelerConfig) -> None:
+        # The job is told of the demo model, whose images are also looked at: whether they are such as it knows.
+        super().__init__(replace(config, is_demo=False))
 
     @staticmethod
     def load_recognizer(config: LabelerConfig) -> Any:
