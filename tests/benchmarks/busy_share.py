@@ -38,7 +38,6 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 import pipeline.cluster.environment
 from model.choices import find_ranking
-from model.joined_views import join_views
 from model.recognizer import Recognizer
 from model.sampling import Branches, SampledBatch
 from pipeline.cluster.ray_session import start_ray, stop_ray
@@ -174,7 +173,7 @@ def host_cost(jpegs: list[bytes], top_k: int, n_batches: int) -> dict[str, float
     labeler = _labeler_around(recognizer, top_k)
     data = [jpegs[number % len(jpegs)] for number in range(BATCH_SIZE)]
     decoded = labeler.decode_images(data)
-    crops = [image.views[0] for image in decoded]
+    crops = [image.views[0] if hasattr(image, "views") else image.view for image in decoded]
     batch = {
         **dict.fromkeys(("n_samples", "source_size", "source_etag")),
         **{"shard": "shard", "first_index": 0, "key": [f"{number:07d}" for number in range(BATCH_SIZE)], "data": data},
@@ -213,6 +212,8 @@ def _labeler_around(recognizer: SleepingRecognizer, top_k: int) -> Labeler:
 def rank_sampled(labeler: Labeler, sampled: SampledBatch) -> Any:
     """What the actor ranks of a sampled batch, by the code that is measured."""
     if hasattr(labeler.recognizer, "rank_batch"):
+        from model.joined_views import join_views
+
         ranked = labeler.recognizer.rank_batch(sampled, labeler.config.ranking)
         places = [(image, 0) for image in range(len(ranked))]
         return join_views([ranked], [places], len(ranked), find_ranking(labeler.config.ranking), labeler.config.top_k)
