@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from model.choices import DTYPES, RANKINGS, SAMPLINGS
 
 if TYPE_CHECKING:
-    from model.configuration import RecognizerConfig
-    from model.explanation import ExplainedLabel, Explanation
-    from model.modeling import RecognizerModel
-    from model.preprocessing import ImageDecodeError, ImagePreprocessor
+    from model.images.preprocessing import ImageDecodeError, ImagePreprocessor
+    from model.nxtp.configuration import RecognizerConfig
+    from model.nxtp.explanation import ExplainedLabel, Explanation
+    from model.nxtp.modeling import RecognizerModel
+    from model.nxtp.recognizer import Recognizer
     from model.ranking import Label
-    from model.recognizer import Recognizer
 
 __all__ = [
     "DTYPES",
@@ -41,14 +41,14 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _MODULES = {
-    "ExplainedLabel": "model.explanation",
-    "Explanation": "model.explanation",
-    "ImageDecodeError": "model.preprocessing",
-    "ImagePreprocessor": "model.preprocessing",
+    "ExplainedLabel": "model.nxtp.explanation",
+    "Explanation": "model.nxtp.explanation",
+    "ImageDecodeError": "model.images.preprocessing",
+    "ImagePreprocessor": "model.images.preprocessing",
     "Label": "model.ranking",
-    "Recognizer": "model.recognizer",
-    "RecognizerConfig": "model.configuration",
-    "RecognizerModel": "model.modeling",
+    "Recognizer": "model.nxtp.recognizer",
+    "RecognizerConfig": "model.nxtp.configuration",
+    "RecognizerModel": "model.nxtp.modeling",
 }
 
 

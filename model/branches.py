@@ -9,9 +9,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from model.decoder import BranchCache, BranchLayout, step_branches
-from model.modeling import Prefix, RecognizerModel
-
 
 class BranchDecoder(Protocol):
     """The prefilled prefixes of a batch of images, and the branches that are open over them.
@@ -43,29 +40,3 @@ class BranchDecoder(Protocol):
             places_N: int64 [N], places among the open branches. Their images must stay in ascending order. A place that
                 is named several times becomes as many branches with the same tokens.
         """
-
-
-class NxtpBranches:
-    """Branches of an NXTP recognizer. A `BranchDecoder`."""
-
-    def __init__(self, model: RecognizerModel, prefix: Prefix) -> None:
-        self._model = model
-        self._prefix = prefix
-        self.first_logits_BV = model.token_logits(prefix.answer_BD)
-
-    def open(self, image_M: Tensor) -> None:
-        self._image_M = image_M
-        self._cache = BranchCache()
-        self._n_tokens = 0
-
-    def step(self, token_ids_M: Tensor) -> Tensor:
-        prefix = self._prefix.cache
-        layout = BranchLayout.of(self._image_M, len(self.first_logits_BV))
-        position = prefix.next_position + self._n_tokens
-        hidden_MD = step_branches(self._model.decoder, token_ids_M, position, layout, prefix, self._cache)
-        self._n_tokens += 1
-        return self._model.token_logits(hidden_MD)
-
-    def keep(self, places_N: Tensor) -> None:
-        self._image_M = self._image_M[places_N]
-        self._cache.keep(places_N)

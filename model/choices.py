@@ -34,7 +34,7 @@ class Ranking:
     is_bounded: bool = True
     """Whether scores lie between 0 and 1. Otherwise they start at 1 and have no upper bound."""
     compares_with_image: bool = False
-    """Whether scores are distances to the image tokens (model.similarity) and not `score_branches`'."""
+    """Whether scores are distances to the image tokens (model.nxtp.similarity) and not `score_branches`'."""
 
 
 def _likelihoods(likelihoods: Any, n_tokens: Any, first_probs: Any) -> Any:
@@ -81,7 +81,7 @@ SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 # What vision-language models of the hub have of these. `sim` compares with image tokens in the space of words, which
 # they do not share, and lists are written by NXTP's decoder alone.
 _OF_THE_HUB = {"ranking": ("prob", "ppl", "none"), "sampling": ("one_shot",)}
-# The method of `model.token_merging`, as runs with fewer image tokens record it: its name and its version.
+# The method of `model.nxtp.token_merging`, as runs with fewer image tokens record it: its name and its version.
 TOKEN_MERGING = "kcentre-merge-1"
 # As torch names them.
 DTYPES = ("float32", "bfloat16", "float16")

@@ -85,7 +85,7 @@ def join_views(
 
     Args:
         ranked: labels of the views of each batch.
-        places: image and view of each of them, as `model.views.cut_batches` gives them.
+        places: image and view of each of them, as `model.images.views.cut_batches` gives them.
         most: labels that an image keeps.
     """
     n_labels_V = _concatenated([of_batch.n_labels_B for of_batch in ranked]).astype(np.int64)

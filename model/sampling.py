@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.branches import BranchDecoder, NxtpBranches
+from model.branches import BranchDecoder
 from model.ending import Ending
-from model.modeling import Prefix, RecognizerModel
 from model.ranking import FlatBranches, SampledLabel
 from model.transfers import Results
 
@@ -110,17 +109,6 @@ def top_k_tokens(logits_BV: Tensor, k: int, allowed_V: Tensor | None = None) -> 
         highest_B1 = logits_BV.amax(dim=-1, keepdim=True)
     total_B1 = (logits_BV - highest_B1).exp_().sum(dim=-1, keepdim=True)
     return (top_BK - highest_B1).exp() / total_B1, ids_BK
-
-
-def sample_one_shot(model: RecognizerModel, prefix: Prefix, top_k: int, max_label_tokens: int) -> Branches:
-    """Decodes the top-k labels of every image over the shared prefix, by an NXTP recognizer.
-
-    Args:
-        prefix: what `model.prefill` returned for the images.
-        top_k, max_label_tokens: as in `sample_branches`.
-    """
-    ending = Ending([model.config.delimiter_id], prefix.answer_BD.device)
-    return sample_branches(NxtpBranches(model, prefix), ending, top_k, max_label_tokens)
 
 
 def sample_branches(

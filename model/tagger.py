@@ -29,7 +29,7 @@ class Tagger(Protocol):
 
     @property
     def preprocessor(self) -> Any:
-        """What decodes images, a frozen `model.preprocessing.ImageDecoding`. Its `views` are uint8 [H, W, 3]."""
+        """What decodes images, a frozen `model.images.preprocessing.ImageDecoding`. Its `views` are uint8 [H, W, 3]."""
 
     @property
     def device(self) -> torch.device: ...
@@ -96,7 +96,7 @@ def load_tagger(
         from model.hub.recognizer import HubRecognizer
 
         return HubRecognizer.from_pretrained(folder, device, dtype, options)
-    from model.recognizer import Recognizer
+    from model.nxtp.recognizer import Recognizer
 
     return Recognizer.from_pretrained(folder, device, dtype)
 
@@ -109,7 +109,7 @@ def load_name_tokens(folder: str | Path, options: HubOptions) -> Callable[[str],
     if is_hub_model(folder):
         prompt, processor = _read_prompt(folder, options)
         return lambda name: prompt.label_ids(processor.tokenizer, name)
-    from model.name_tokens import NameTokens
+    from model.nxtp.name_tokens import NameTokens
 
     return NameTokens.from_pretrained(folder).ids
 
@@ -119,7 +119,7 @@ def resolve_image_tokens(folder: str | Path, image_tokens: int) -> int:
 
     No weights are loaded. Raises ValueError for more than the model has.
     """
-    from model.configuration import RecognizerConfig
+    from model.nxtp.configuration import RecognizerConfig
 
     config = RecognizerConfig.from_pretrained(folder)
     n_kept = config.n_kept_tokens(image_tokens)

@@ -21,7 +21,7 @@ _MODULES = {
     "LabelJob": "pipeline.labelling.job",
     "LabelRequest": "pipeline.labelling.request",
     "LabelSettings": "pipeline.settings.labelling",
-    "Recognizer": "model.recognizer",
+    "Recognizer": "model.nxtp.recognizer",
     "TagstreamError": "pipeline.errors",
     "open_store": "pipeline.catalog.views",
 }

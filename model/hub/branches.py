@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from model.decoder import BranchLayout
+from model.branch_attention import BranchLayout
 from model.hub.branch_cache import keep_branches, open_cache
 from model.hub.prefill import HubPrefix, cache_argument
 from model.hub.prefix_attention import PREFIX_ATTENTION, branch_step

@@ -24,7 +24,7 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from model.decoder import BranchLayout, apply_mask, attend_from_branches
+from model.branch_attention import BranchLayout, apply_mask, attend_from_branches
 from model.hub.branch_cache import BranchLayer
 
 PREFIX_ATTENTION = "shared_prefix"

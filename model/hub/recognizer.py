@@ -27,7 +27,7 @@ from model.hub.prefill import prefill
 from model.hub.prompt import write_prompt
 from model.hub.self_check import choose_branches
 from model.hub.view import WholeImages
-from model.image_input import ImageInput, read_images
+from model.images.image_input import ImageInput, read_images
 from model.listed_names import ListedNames, no_scores, score_names
 from model.notebook import LabelLists, Labels
 from model.part_clock import PartClock

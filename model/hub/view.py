@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from model.preprocessing import ImageDecoding
-from model.resampling import Frame
+from model.images.preprocessing import ImageDecoding
+from model.images.resampling import Frame
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

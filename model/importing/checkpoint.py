@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
-from model.configuration import RecognizerConfig
+from model.images.preprocessing import ImagePreprocessor
 from model.importing.llama_vocabulary import LlamaVocabulary
 from model.importing.reference import (
     VISION_PREFIX,
@@ -32,8 +32,8 @@ from model.importing.reference import (
     text_config_of,
     vision_config_of,
 )
-from model.preprocessing import ImagePreprocessor
-from model.recognizer import Recognizer
+from model.nxtp.configuration import RecognizerConfig
+from model.nxtp.recognizer import Recognizer
 
 DEFAULT_PROMPT = "The objects in the image are"
 DEFAULT_DELIMITER = ","

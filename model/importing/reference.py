@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from model.configuration import DEFAULT_MAX_LABEL_TOKENS, RecognizerConfig
-from model.modeling import RecognizerModel
-from model.name_tokens import Tokenizer
-from model.preprocessing import ImagePreprocessor
-from model.recognizer import Recognizer
+from model.images.preprocessing import ImagePreprocessor
+from model.nxtp.configuration import DEFAULT_MAX_LABEL_TOKENS, RecognizerConfig
+from model.nxtp.modeling import RecognizerModel
+from model.nxtp.name_tokens import Tokenizer
+from model.nxtp.recognizer import Recognizer
 
 VISION_PREFIX = "vision_encoder."
 DECODER_PREFIX = "language_decoder."

@@ -10,10 +10,10 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
-from model.configuration import RecognizerConfig
-from model.modeling import RecognizerModel
-from model.preprocessing import ImagePreprocessor
-from model.recognizer import Recognizer
+from model.images.preprocessing import ImagePreprocessor
+from model.nxtp.configuration import RecognizerConfig
+from model.nxtp.modeling import RecognizerModel
+from model.nxtp.recognizer import Recognizer
 from model.training.objective import PARAPHRASES, PROMPT_TEXT
 
 DELIMITER = ","

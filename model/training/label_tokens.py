@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from model.configuration import RecognizerConfig
+from model.nxtp.configuration import RecognizerConfig
 from model.training.objective import PROMPT_TEXT
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.modeling import RecognizerModel
+from model.nxtp.modeling import RecognizerModel
 
 PROMPT_TEXT = "The objects in the image are"
 PARAPHRASES = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.modeling import RecognizerModel
+from model.nxtp.modeling import RecognizerModel
 from model.training.denoising import Corruption, PatchDenoiser
 from model.training.objective import PackedLabels, decode_packed, label_log_probs
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 
-from model.modeling import RecognizerModel
-from model.recognizer import Recognizer
+from model.nxtp.modeling import RecognizerModel
+from model.nxtp.recognizer import Recognizer
 
 
 def truncate(recognizer: Recognizer, n_blocks: int) -> Recognizer:

@@ -1,1 +1,1 @@
-"""What labelling and training share of Ray Data: reading, decoding, the pool of labelers."""
+"""What labelling and training share of Ray Data: reading shards, and the pool of actors that label them."""

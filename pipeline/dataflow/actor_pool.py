@@ -11,10 +11,10 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.exceptions import GetTimeoutError, RayError
 
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.datasource import ShardDatasource, group_shards
 from pipeline.dataflow.kept_actors import KeptActors
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.ray_errors import as_sentence
 from pipeline.dataflow.waves import CALLS_AT_ONCE, Stream, Wave, standstill_s
 from pipeline.errors import ClusterError

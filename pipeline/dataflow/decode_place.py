@@ -17,8 +17,8 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.actor.rows import FAILED_SHARD
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.rows import FAILED_SHARD
 from pipeline.settings.labelling import DECODE_PLACES, DecodePlace
 
 # An actor's CPUs do more than decode. With fewer to spare than this its device waits.

@@ -14,9 +14,9 @@ import ray
 from ray.data import Dataset
 from ray.exceptions import RayError
 
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.block_reader import BlockReader
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.ray_errors import as_sentence
 from pipeline.dataflow.waves import CALLS_AT_ONCE, MAX_IN_FLIGHT
 from pipeline.errors import stood_still

@@ -16,9 +16,9 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.background import abandon_threads
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.waves import CALLS_AT_ONCE, MAX_IN_FLIGHT, Stream, Wave, standstill_s
 from pipeline.errors import TagstreamError, stood_still, worker_failed
 from pipeline.settings.labelling import LabelSettings

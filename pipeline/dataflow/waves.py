@@ -31,5 +31,5 @@ class Wave(NamedTuple):
 
 
 Stream = Callable[[Iterable[Wave]], Generator[pa.Table, None, None]]
-"""Reads and labels shards; yields tables of `pipeline.dataflow.rows.LABELLED_ROWS` in no particular order. The next
+"""Reads and labels shards; yields tables of `pipeline.actor.rows.LABELLED_ROWS` in no particular order. The next
 wave is asked for, perhaps in another thread, while the former is labelled: models and devices never wait for it."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.actor.rows import READER, STAGES
 from pipeline.cluster.nodes import Node, available_nodes
 from pipeline.cluster.pool import FreeCpus, PoolPlan
 from pipeline.cluster.small_jobs import fit_small_job
-from pipeline.dataflow.rows import READER, STAGES
 from pipeline.forecast.extent import Extent, measure_extent
 from pipeline.forecast.forecast import Forecast, OutputSizes, forecast
 from pipeline.forecast.pace import SampleCosts, Workers, check_gpus, check_results

@@ -24,11 +24,11 @@ import pyarrow as pa
 from PIL import Image
 
 from model.folder import is_hub_model
-from model.preprocessing import ImagePreprocessor
+from model.images.preprocessing import ImagePreprocessor
+from pipeline.actor.decoding import DecodePool, decode
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.nodes import local_node
 from pipeline.cluster.pool import plan_pool
-from pipeline.dataflow.decoding import DecodePool, decode
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.labelling.committing import count_threads
 from pipeline.machine import count_cores, describe_hardware, installed_versions
 from pipeline.settings.labelling import LabelSettings

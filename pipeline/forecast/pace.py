@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from model.reduced_decoding import DECODINGS
+from model.images.reduced_decoding import DECODINGS
+from pipeline.actor.rows import JOB_STAGES
 from pipeline.dataflow.decode_place import ROOM, DecodeCpus, ImageWork, choose_place
-from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.errors import TagstreamError
 from pipeline.estimate import Estimate
 from pipeline.forecast.extent import Extent

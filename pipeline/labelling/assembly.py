@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataflow.rows import FAILED_SHARD, STAGES
+from pipeline.actor.rows import FAILED_SHARD, STAGES
 from pipeline.errors import StorageError, TagstreamError
 from schemas import IMAGES, LABELLED, LABELS, LISTED
 from schemas.identity import image_ids
@@ -80,7 +80,7 @@ class ShardAssembler:
         return len(self._open)
 
     def add(self, rows: pa.Table) -> list[WholeShard]:
-        """Takes rows of `pipeline.dataflow.labeler.LABELLED_ROWS` and returns the shards that became whole."""
+        """Takes rows of `pipeline.actor.labeler.LABELLED_ROWS` and returns the shards that became whole."""
         whole = []
         for name in pc.unique(rows.column("shard")).to_pylist():
             of_shard = rows.filter(pc.equal(rows.column("shard"), name))

@@ -63,7 +63,7 @@ class Assignment:
         return add_sizes([*plan.pending, *plan.lists.shards])
 
     def on_rows(self, rows: pa.Table) -> None:
-        """Called with rows of `pipeline.dataflow.rows.LABELLED_ROWS` as soon as they come back from the pool."""
+        """Called with rows of `pipeline.actor.rows.LABELLED_ROWS` as soon as they come back from the pool."""
 
     def complete(self, job: OpenJob, shard: WholeShard, former: CommittedShard | None) -> WholeShard | None:
         """What is committed of a shard whose rows came back; None leaves the store as it is.

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from model.demo_scenes import describe_strangers, is_demo_model
-from model.pixels import PIXEL_RULE
+from model.images.pixels import PIXEL_RULE
+from pipeline.actor.batch_size import TO_BE_FOUND, batch_size_of_job
+from pipeline.actor.labeler import LabelerConfig
 from pipeline.cluster.environment import cluster_address
 from pipeline.cluster.nodes import available_nodes
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.cluster.ray_session import joined_ray
 from pipeline.cluster.small_jobs import fit_small_job
-from pipeline.dataflow.batch_size import TO_BE_FOUND, batch_size_of_job
 from pipeline.dataflow.decode_place import PlaceOfDecoding
-from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.dataflow.streaming import open_labelers
 from pipeline.dataflow.waves import Stream, Wave
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataflow.rows import PARTS
+from pipeline.actor.rows import PARTS
 from pipeline.labelling.progress import ProgressSnapshot
 from pipeline.metrics import (
     BATCH_SECONDS,
@@ -30,7 +30,7 @@ class JobMetrics:
         self._metrics = make_metrics(told, run, job)
 
     def count_rows(self, rows: pa.Table) -> None:
-        """Counts samples, rejects and seconds by stage of rows of `pipeline.dataflow.labeler.LABELLED_ROWS`."""
+        """Counts samples, rejects and seconds by stage of rows of `pipeline.actor.labeler.LABELLED_ROWS`."""
         self._metrics[IMAGES].inc(rows.num_rows)
         rejected = rows.select(["stage", "error"]).filter(pc.equal(rows.column("status"), REJECTED))
         for reject in rejected.group_by(["stage", "error"]).aggregate([([], "count_all")]).to_pylist():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.dataflow.labeler import Labeler
+from pipeline.actor.labeler import Labeler
 from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.time_limit import TimeLimit
 from pipeline.naming.name_list import NameList

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.actor.labeler import Labeler
 from pipeline.catalog.connection import query_rows
 from pipeline.catalog.views import open_store
-from pipeline.dataflow.labeler import Labeler
 from pipeline.labelling.assembly import WholeShard
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob

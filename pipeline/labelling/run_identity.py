@@ -8,9 +8,9 @@ from typing import Self
 
 from model.fingerprint import fingerprint_folder
 from model.folder import is_hub_model
-from model.pixels import PIXEL_RULE
-from model.reduced_decoding import DECODING
-from model.views import CENTRE, most_squares
+from model.images.pixels import PIXEL_RULE
+from model.images.reduced_decoding import DECODING
+from model.images.views import CENTRE, most_squares
 from pipeline.cluster.pool import PoolPlan
 from pipeline.errors import StoreError
 from pipeline.labelling.request import LabelRequest

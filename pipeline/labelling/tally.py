@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.actor.rows import JOB_STAGES
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.rows import JOB_STAGES
 from pipeline.labelling.committing import Commit
 from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.progress import LOADING_MODEL, STARTING_RAY, STARTING_WORKERS, Progress

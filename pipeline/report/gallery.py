@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from model.views import count_squares
+from model.images.views import count_squares
 from pipeline.analysis.truth import NamedTruth
 from pipeline.catalog.scope import RunScope
 from pipeline.errors import TagstreamError

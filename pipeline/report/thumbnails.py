@@ -12,7 +12,7 @@ from threading import Event
 
 from PIL import Image
 
-from model.preprocessing import (
+from model.images.preprocessing import (
     MAX_IMAGE_PIXELS,
     ImageDecodeError,
     allow_image_pixels,

@@ -20,10 +20,10 @@ from model.choices import (
     check_merging,
 )
 from model.hub.options import IMAGE_BACKENDS, OPENS, HubOptions
-from model.pixels import PIXEL_RULE, TORCH_RULE
-from model.preprocessing import MAX_IMAGE_PIXELS
-from model.reduced_decoding import DECODING, DECODINGS
-from model.views import CENTRE, most_squares
+from model.images.pixels import PIXEL_RULE, TORCH_RULE
+from model.images.preprocessing import MAX_IMAGE_PIXELS
+from model.images.reduced_decoding import DECODING, DECODINGS
+from model.images.views import CENTRE, most_squares
 from pipeline.errors import TagstreamError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES, MAX_SAMPLE_S
 from pipeline.settings.toml_file import check_choice, check_range
@@ -71,10 +71,10 @@ class LabelSettings:
     """Turn photographs upright by their EXIF orientation."""
     pixel_rule: int = PIXEL_RULE
     """How images of more than 8 bits, with alpha or with several frames become 8-bit RGB, and what resizes them: a rule
-    of `model.pixels`."""
+    of `model.images.pixels`."""
     decoding: str = DECODING
-    """How much of a large JPEG is decoded (`model.reduced_decoding`): exact, fast or faster. Pixel rules 1 and 2 decode
-    all of it."""
+    """How much of a large JPEG is decoded (`model.images.reduced_decoding`): exact, fast or faster. Pixel rules 1 and 2
+    decode all of it."""
     views: str | int = CENTRE
     """What is seen of an image that is not square: centre, whole (up to four squares that cover it) or a number of
     squares at most. The squares share `top_k`."""

@@ -14,7 +14,7 @@ from itertools import groupby, islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from model.image_formats import format_of
+from model.images.image_formats import format_of
 from pipeline.errors import SourceError, TagstreamError
 from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.image_folder import is_hidden, is_image_name, suffix_of

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from model.image_formats import SUFFIXES, format_of
+from model.images.image_formats import SUFFIXES, format_of
 from pipeline.errors import SourceError
 from pipeline.sources.shard import ColumnNames
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.image_formats import SUFFIXES, format_of
+from model.images.image_formats import SUFFIXES, format_of
 from pipeline.annotations.side_files import Described
 from pipeline.text import plain
 

@@ -23,13 +23,13 @@ from model.fetching.space import check_space
 from model.folder import is_hub_model
 from model.hub.options import HubOptions
 from model.hub.view import WholeImages
-from model.preprocessing import ImagePreprocessor
+from model.images.preprocessing import ImagePreprocessor
 from pipeline.errors import ModelError, TagstreamError
 from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.text import one_line
 
 if TYPE_CHECKING:
-    from model.recognizer import Recognizer
+    from model.nxtp.recognizer import Recognizer
     from model.tagger import ImageCost, Tagger
 
 _PAGE_OF_THE_HUB = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)")
@@ -88,7 +88,7 @@ def load_recognizer(model: str, device: str, dtype: str | None = None) -> Recogn
     """
     from transformers.utils import logging
 
-    from model.recognizer import Recognizer
+    from model.nxtp.recognizer import Recognizer
 
     logging.disable_progress_bar()
     return Recognizer.from_pretrained(fetch_recognizer(model), device=device, dtype=dtype)

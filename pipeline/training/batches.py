@@ -13,7 +13,7 @@ import numpy as np
 
 from model.training.label_tokens import label_token_ids, prompt_token_ids
 from model.training.objective import PARAPHRASES, PackedLabels, pack_published, pack_restarting
-from pipeline.dataflow.labeler import Labeler
+from pipeline.actor.labeler import Labeler
 from pipeline.errors import TagstreamError
 from pipeline.training.examples import Example, ExampleStream, Position
 from pipeline.training.settings import TrainSettings

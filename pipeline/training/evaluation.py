@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from pipeline.dataflow.labeler import Labeler
+from pipeline.actor.labeler import Labeler
 from pipeline.sources.shard import Shard
 from pipeline.training.examples import read_tables, target_labels
 from pipeline.training.recall_sum import RecallSum

@@ -17,10 +17,10 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
+from pipeline.actor.labeler import LabelerConfig
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.actor_pool import map_on_pool
 from pipeline.dataflow.datasource import ShardDatasource
-from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.dataflow.ray_errors import as_sentence
 from pipeline.errors import TagstreamError
 from pipeline.naming.nouns import nouns_of

@@ -15,10 +15,10 @@ from transformers.utils import logging as transformers_logging
 
 from model.folder import DEMO_MODEL
 from model.training.from_scratch import new_recognizer, train_tokenizer
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.nodes import available_nodes
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.cluster.ray_session import joined_ray
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.machine import installed_versions
 from pipeline.settings.labelling import LabelSettings

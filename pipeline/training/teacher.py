@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.sources.batches import BATCHES
 
 

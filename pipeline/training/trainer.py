@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from model.training.objective import pack_restarting
 from model.training.optimization import choose_trainable, learning_rate, make_optimizers, train_rows_only
 from model.training.training_module import Losses, TrainingModule
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.errors import TagstreamError
 from pipeline.settings.labelling import LabelSettings, resolve_dtype
 from pipeline.sources.shard import Shard

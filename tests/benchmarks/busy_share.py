@@ -38,10 +38,10 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 import pipeline.cluster.environment
 from model.choices import find_ranking
-from model.recognizer import Recognizer
+from model.nxtp.recognizer import Recognizer
 from model.sampling import Branches, SampledBatch
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.ray_session import start_ray, stop_ray
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
@@ -222,7 +222,7 @@ def rank_sampled(labeler: Labeler, sampled: SampledBatch) -> Any:
 
 def build_rows(batch: dict[str, Any], decoded: list[Any], labels: Any) -> pa.Table:
     """The actor's rows of a ranked batch."""
-    from pipeline.dataflow.labelled_rows import FoundLabels, labelled_rows, rank_listed
+    from pipeline.actor.labelled_rows import FoundLabels, labelled_rows, rank_listed
 
     return labelled_rows(batch, decoded, FoundLabels(labels, rank_listed([], [], len(decoded)), {}), {})
 

@@ -24,7 +24,7 @@ from record import environment, markdown_table
 from jobs.demo.scenes import draw_scene, read_pictograms
 from model.demo_scenes import is_scene, scene_figures
 from model.folder import DEMO_MODEL, resolve_folder
-from model.preprocessing import ImagePreprocessor
+from model.images.preprocessing import ImagePreprocessor
 
 _FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 _SHARE_OF_ALARMS = 0.007

@@ -28,7 +28,8 @@ from one_shot_flops import branch_flops, encode_flops, fed_tokens, prefill_flops
 from record import environment, markdown_table
 
 from model import Recognizer
-from model.sampling import Branches, sample_one_shot
+from model.nxtp.branches import sample_one_shot
+from model.sampling import Branches
 from tests.benchmarks.acceleration.timing import fetch
 from tests.fixtures.recognizers.random_recognizer import random_recognizer
 

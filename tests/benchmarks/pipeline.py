@@ -33,12 +33,12 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from model import ImagePreprocessor, Label, Recognizer
 from model.ranking import RankedLabels
+from pipeline.actor.decoding import DecodedImage
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.environment import LOCAL_RAY
 from pipeline.cluster.nodes import local_node
 from pipeline.cluster.pool import plan_pool
 from pipeline.cluster.ray_session import start_ray, stop_ray
-from pipeline.dataflow.decoding import DecodedImage
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings

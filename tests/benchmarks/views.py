@@ -26,8 +26,8 @@ from record import environment, markdown_table
 from jobs.demo.scenes import Scene, draw_scene, read_pictograms, scene_size
 from model import Label, Recognizer
 from model.choices import find_ranking
+from model.images.views import count_squares, cut_batches, most_squares
 from model.joined_views import join_views
-from model.views import count_squares, cut_batches, most_squares
 from tests.fixtures.recognizers.random_recognizer import random_recognizer
 
 _FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")

@@ -29,7 +29,7 @@ import numpy as np
 import ray
 from record import environment, markdown_table
 
-from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.actor.labeler import LabelerConfig
 from pipeline.labelling import job as job_module
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import cut_waves

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from model.preprocessing import ImagePreprocessor
+from model.images.preprocessing import ImagePreprocessor
+from pipeline.actor.decoding import decode
 from pipeline.annotations.side_files import read_side_files
-from pipeline.dataflow.decoding import decode
 from pipeline.errors import TagstreamError
 from pipeline.naming.thresholds import read_thresholds
 from pipeline.naming.vocabulary import read_vocabulary

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from jobs.cli import tagstream
 from jobs.verbs.label import judge
-from model.resampling import load_torch
-from pipeline.dataflow.labeler import LabelerConfig
+from model.images.resampling import load_torch
+from pipeline.actor.labeler import LabelerConfig
 from pipeline.labelling.request import LabelOutcome
 from pipeline.store.store import Store
 from pipeline.upkeep.verification import verify_run

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.actor.labeler import LabelerConfig
 from pipeline.errors import ClusterError
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.labelling import LabelFunction

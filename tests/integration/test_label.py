@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.actor.labeler import LabelerConfig
 from pipeline.cluster.nodes import local_node
 from pipeline.cluster.pool import plan_pool
 from pipeline.dataflow.actor_pool import find_batch_size
-from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.errors import ClusterError, ModelError, SourceError, StoreError, TagstreamError
 from pipeline.labelling.request import LabelOutcome
 from pipeline.settings.labelling import LabelSettings

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.dataflow.labeler import Labeler
+from pipeline.actor.labeler import Labeler
 from pipeline.metrics import JOB_TAGS, METRICS
 from schemas import JobRecord
 from tests.fixtures.corpus import jpeg, tar_bytes

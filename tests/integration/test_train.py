@@ -12,7 +12,7 @@ import pytest
 from ray import cloudpickle
 
 from model import Recognizer
-from pipeline.dataflow.labeler import Labeler
+from pipeline.actor.labeler import Labeler
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.job import TrainJob, TrainRequest, source_shards

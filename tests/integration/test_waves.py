@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.actor.labeler import LabelerConfig
 from pipeline.labelling import job as job_module
 from pipeline.labelling.pending import cut_waves
 from tests.fixtures.corpus import write_tars

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from model import Recognizer
-from model.image_input import read_images
+from model.images.image_input import read_images
 from model.ranking import Label
 from model.sampling import SampledBatch
 from tests.benchmarks.acceleration import timing

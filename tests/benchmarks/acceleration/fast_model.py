@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.decoder import PrefixCache
 from model.ending import Ending
-from model.modeling import Prefix, RecognizerModel
+from model.nxtp.decoder import PrefixCache
+from model.nxtp.modeling import Prefix, RecognizerModel
 from model.sampling import Branches, sample_branches
 from tests.benchmarks.acceleration.decoder_block import DecoderBlock
 from tests.benchmarks.acceleration.encoder_block import EncoderBlock

@@ -49,7 +49,7 @@ def attend_from_rows(
 ) -> Tensor:
     """Attention of each row's one (scaled) query to its image's prefix and its own tokens, [M, H, E].
 
-    As `model.decoder.attend_from_branches`, with own tokens that are hidden and with columns that fill up.
+    As `model.branch_attention.attend_from_branches`, with own tokens that are hidden and with columns that fill up.
 
     Args:
         seen_T: which of the own tokens are there yet, booleans.

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.decoder import PrefixCache
-from model.modeling import Prefix, RecognizerModel
+from model.nxtp.decoder import PrefixCache
+from model.nxtp.modeling import Prefix, RecognizerModel
 from tests.benchmarks.acceleration.buckets import doubling_bucket, row_bucket
 from tests.benchmarks.acceleration.decoder_block import DecoderBlock, StepInputs
 

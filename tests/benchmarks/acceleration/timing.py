@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.configuration import RecognizerConfig
-from model.modeling import Prefix
+from model.nxtp.configuration import RecognizerConfig
+from model.nxtp.modeling import Prefix
 from model.part_clock import PartClock
 from model.sampling import Branches
 from tests.benchmarks.one_shot_flops import branch_flops, encode_flops, prefill_flops

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from model.modeling import RecognizerModel
-from model.sampling import sample_one_shot
+from model.nxtp.branches import sample_one_shot
+from model.nxtp.modeling import RecognizerModel
 from tests.benchmarks.acceleration.fast_model import FastModel, Recipe
 from tests.benchmarks.acceleration.graphs import GraphReplay
 from tests.benchmarks.acceleration.static_branches import run_directly

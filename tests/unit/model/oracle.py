@@ -1,7 +1,7 @@
 """One-shot sampling done slowly, to compare the fast one with.
 
 Every branch is scored alone, and every step runs its whole sequence again through the stock `LlamaForCausalLM.forward`
-without any cache. Nothing of model.decoder or model.sampling is used.
+without any cache. Nothing of model.nxtp.decoder or model.sampling is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.modeling import RecognizerModel
+from model.nxtp.modeling import RecognizerModel
 from model.sampling import Branches
 
 # Two ways through the same float32 network differ by about 1e-6; a wrong mask or position by far more than this.

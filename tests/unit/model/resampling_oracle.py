@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from model.resampling import Frame
+from model.images.resampling import Frame
 
 
 def cubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Merging of image tokens done slowly, token by token in numpy, to compare `model.token_merging` with."""
+"""Merging of image tokens done slowly, token by token in numpy, to compare `model.nxtp.token_merging` with."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from model.choices import Ranking
+from model.nxtp.similarity import token_distances
 from model.ranking import Label, SampledLabel
-from model.similarity import token_distances
 
 
 def _perplexity(probs: tuple[float, ...]) -> float:

@@ -11,7 +11,7 @@ import pytest
 
 from model.demo_scenes import describe_strangers, is_demo_folder, is_scene
 from model.folder import DEMO_MODEL, resolve_folder
-from model.preprocessing import ImagePreprocessor
+from model.images.preprocessing import ImagePreprocessor
 from tests.fixtures.checkout import ROOT
 
 DEMO = resolve_folder(DEMO_MODEL)

@@ -11,7 +11,7 @@ import torch
 
 from model import ImagePreprocessor
 from model.importing.reference import recognizer_from_reference
-from model.sampling import sample_one_shot
+from model.nxtp.branches import sample_one_shot
 from tests.fixtures.recognizers.goldens import GOLDENS, StandInTokenizer
 from tests.unit.model.oracle import fast_branches
 

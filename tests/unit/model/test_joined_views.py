@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from model.choices import RANKINGS, Ranking
+from model.images.views import cut_batches
 from model.joined_views import JoinedLabels, join_views
 from model.ranking import FlatBranches, Label, Spelling, rank_branches, score_branches
-from model.views import cut_batches
 from tests.unit.model.slow_ranking import join_slowly, rank_slowly
 
 END = 99

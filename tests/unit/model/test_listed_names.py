@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.branches import NxtpBranches
 from model.ending import Ending
 from model.listed_names import ListedNames, score_names
+from model.nxtp.branches import NxtpBranches
 from model.scoring import score_labels
 
 # Two orders of the same float32 sums.

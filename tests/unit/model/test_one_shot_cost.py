@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.sampling import sample_one_shot
+from model.nxtp.branches import sample_one_shot
 from tests.unit.model.oracle import slow_branches
 
 TOP_K = 20

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from model.choices import RANKINGS, find_ranking
+from model.nxtp.similarity import branch_distances
 from model.ranking import FlatBranches, Label, Spelling, rank_branches, score_branches
 from model.sampling import Branches, SampledBatch
-from model.similarity import branch_distances
 from tests.unit.model.slow_ranking import rank_slowly
 
 DELIMITER = 9

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from model import Recognizer
-from model.sampling import Branches, sample_one_shot, top_k_tokens
+from model.nxtp.branches import sample_one_shot
+from model.sampling import Branches, top_k_tokens
 from tests.unit.model.oracle import SlowBranch, assert_same_branches, fast_branches, slow_branches
 
 # Batching changes the order of float32 sums, nothing else.

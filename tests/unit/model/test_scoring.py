@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from model.branches import NxtpBranches
 from model.ending import Ending
 from model.label_trie import ListedLabels
+from model.nxtp.branches import NxtpBranches
 from model.sampling import sample_branches
 from model.scoring import score_labels
 from tests.unit.model.oracle import next_token_probs

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from model.configuration import RecognizerConfig
 from model.fetching.architecture import NXTP_MODEL_TYPE, check_architecture
 from model.fetching.refusal import ModelUnusableError
+from model.nxtp.configuration import RecognizerConfig
 
 LISTED = "; `tagstream models` lists some that can be used"
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-from model.decoder import BranchLayout
+from model.branch_attention import BranchLayout
 from model.hub.branch_cache import BranchLayer
 from model.hub.branches import share_prefixes
 from model.hub.prefix_attention import attend, branch_step

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline.actor.rows import FAILED_SHARD
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import plan_pool
 from pipeline.dataflow.decode_place import (
@@ -21,7 +22,6 @@ from pipeline.dataflow.decode_place import (
     first_place,
     read_rate,
 )
-from pipeline.dataflow.rows import FAILED_SHARD
 from pipeline.settings.labelling import LabelSettings
 
 # A photograph of 12 MP for a GPU that labels 640 a second; a thumbnail.

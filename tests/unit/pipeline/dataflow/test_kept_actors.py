@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline.actor.labeler import LabelerConfig
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import plan_pool
 from pipeline.dataflow import kept_actors
 from pipeline.dataflow.kept_actors import KeptActors
-from pipeline.dataflow.labeler import LabelerConfig
 from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler

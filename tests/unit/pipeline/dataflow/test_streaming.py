@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline import background
+from pipeline.actor import device_thread
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import PoolPlan, plan_pool
-from pipeline.dataflow import device_thread, streaming, waves
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.dataflow import streaming, waves
 from pipeline.dataflow.streaming import open_labelers
 from pipeline.dataflow.waves import Wave
 from pipeline.errors import ClusterError, StorageError, TagstreamError

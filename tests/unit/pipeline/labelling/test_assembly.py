@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dataflow.rows import FAILED_SHARD, LABELLED_ROWS
+from pipeline.actor.rows import FAILED_SHARD, LABELLED_ROWS
 from pipeline.errors import TagstreamError
 from pipeline.labelling.assembly import ShardAssembler, WholeShard, make_whole
 from schemas import FORMER_IMAGES, IMAGES, LABELLED, LABELS, REJECTED, image_id

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from model.tagger import ImageCost
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
 from pipeline.cluster.environment import LOCAL_RAY
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.dataflow import actor_pool
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.dataflow.waves import Wave
 from pipeline.errors import (
     ClusterError,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.reduced_decoding import DECODING
+from model.images.reduced_decoding import DECODING
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import plan_pool
 from pipeline.errors import StoreError, TagstreamError

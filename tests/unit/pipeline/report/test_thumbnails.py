@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
+from model.images.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
 from schemas import content_hash
 from tests.fixtures.corpus import STORED_AS, encode, jpeg, tar_bytes

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model.reduced_decoding import DECODINGS
+from model.images.reduced_decoding import DECODINGS
 from pipeline.errors import TagstreamError
 from pipeline.settings.labelling import LabelSettings, full_labelling, resolve_dtype, run_fingerprint
 from pipeline.settings.toml_file import read_settings

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model import ImagePreprocessor
-from pipeline.dataflow.decoding import DecodedImage, decode
+from pipeline.actor.decoding import DecodedImage, decode
 from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source
 from pipeline.sources.sample import Sample

@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.training.label_tokens import label_token_ids
 from model.training.objective import PackedLabels, pack_published, pack_restarting
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.errors import TagstreamError
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.shard import Shard

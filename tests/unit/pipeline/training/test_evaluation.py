@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.dataflow.labeler import LabelerConfig
+from pipeline.actor.labeler import LabelerConfig
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches
 from pipeline.sources.listing import find_source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.decoder import BranchLayout, attend_from_branches
+from model.branch_attention import BranchLayout, attend_from_branches
 from tests.benchmarks.acceleration.static_attention import RowPlaces, attend_from_rows
 
 N_IMAGES, N_PLACES, N_KV_HEADS, WIDTH, N_PREFIX = 3, 4, 2, 8, 5

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from model.sampling import sample_one_shot
+from model.nxtp.branches import sample_one_shot
 from tests.benchmarks.acceleration.fast_model import FastModel, Recipe
 from tests.benchmarks.acceleration.graphs import GraphReplay
 from tests.benchmarks.acceleration.static_branches import slots_of

@@ -1,0 +1,173 @@
+"""Encoded images to what the recognizer sees, in threads, each image within a limit of time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from model.demo_scenes import is_scene
+from model.images.pixels import is_flat
+from model.images.preprocessing import ImageDecodeError, ImagePreprocessor, ImageTooLargeError, open_image
+from pipeline.settings.limits import MAX_SAMPLE_S
+from pipeline.text import one_line, plain
+from schemas import content_hash
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image as the recognizer sees it, or why it cannot be seen."""
+
+    views: tuple[np.ndarray, ...] = ()
+    """Each uint8 [H, W, 3]; none where the image cannot be decoded."""
+    width: int | None = None
+    """Width in pixels before cropping; None where it is not known."""
+    height: int | None = None
+    """Height in pixels before cropping; None where it is not known."""
+    content_hash: str | None = None
+    """Hash of the encoded bytes; None where there are none."""
+    error: str | None = None
+    """Class of the fault, such as ImageUnreadable; None where there is none."""
+    message: str | None = None
+    """The fault in a sentence; None where there is none."""
+    is_flat: bool | None = None
+    """Whether the recognizer sees one colour alone; None where the image cannot be decoded."""
+    is_strange: bool = False
+    """Whether the image is none of the scenes that the demo model knows; False where nobody looked."""
+    n_bytes: int | None = None
+    """Length of the encoded bytes; None where there are none."""
+    cpu_s: float = 0.0
+    """Seconds of a CPU that decoding took; what waited for a CPU does not count."""
+
+
+def decode(
+    data: bytes | None, preprocessor: ImagePreprocessor, find_strange: bool = False, most_views: int = 1
+) -> DecodedImage:
+    """Decodes one image to its views; damage becomes an error class and a message.
+
+    Args:
+        find_strange: look whether the image is one of the scenes that the demo model knows. One view that is suffices.
+        most_views: squares of the image, at most.
+    """
+    if data is None:
+        return DecodedImage()
+    started = time.thread_time()
+    decoded = _decode(data, preprocessor, find_strange, most_views)
+    return replace(decoded, n_bytes=len(data), cpu_s=time.thread_time() - started)
+
+
+def _decode(data: bytes, preprocessor: ImagePreprocessor, find_strange: bool, most_views: int) -> DecodedImage:
+    digest = content_hash(data)
+    width = height = None
+    try:
+        image = open_image(data, preprocessor.max_image_pixels, preprocessor.pixel_rule)
+        width, height = image.size
+        views = tuple(preprocessor.views_opened(image, most_views))
+        is_strange = find_strange and not any(is_scene(view) for view in views)
+        are_flat = all(is_flat(view) for view in views)
+        return DecodedImage(views, width, height, digest, is_flat=are_flat, is_strange=is_strange)
+    except ImageTooLargeError as error:
+        message = plain(f"{one_line(error)} (setting max_image_pixels)")
+        return DecodedImage((), error.width, error.height, digest, "ImageTooLarge", message)
+    except ImageDecodeError as error:
+        return DecodedImage((), width, height, digest, "ImageUnreadable", plain(one_line(error)))
+
+
+@dataclass(eq=False, slots=True)
+class _Task:
+    data: bytes | None
+    decoded: Future[DecodedImage] = field(default_factory=Future)
+    started: float = 0.0
+
+
+class DecodePool:
+    """Decodes images in threads, and gives up those that take too long.
+
+    A thread inside a decoder cannot be stopped. One that is over the limit is left behind, its result no longer wanted,
+    and another takes its place. Python's own executor would run out of threads so, and wait for them at its end: these
+    here are daemons, and live only while there is work.
+    """
+
+    def __init__(
+        self, decode_one: Callable[[bytes | None], DecodedImage], n_threads: int, limit_s: float = MAX_SAMPLE_S
+    ) -> None:
+        self._decode_one = decode_one
+        self._n_threads = n_threads
+        self._limit_s = limit_s
+        self._lock = threading.Lock()
+        self._waiting: deque[_Task] = deque()
+        self._running: set[_Task] = set()
+        self._n_working = 0
+        """Number of threads at work. Those that were left behind do not count."""
+
+    def decode(self, images: Iterable[bytes | None]) -> list[DecodedImage]:
+        """The images decoded, in their order; those over the limit are a `DecodeTimeout`."""
+        tasks = [_Task(data) for data in images]
+        with self._lock:
+            self._waiting.extend(tasks)
+            self._start_threads()
+        while wait([task.decoded for task in tasks], self._until_first_limit_s()).not_done:
+            self._give_up_late_ones()
+        return [task.decoded.result() for task in tasks]
+
+    def _start_threads(self) -> None:
+        for _ in range(min(self._n_threads - self._n_working, len(self._waiting))):
+            self._n_working += 1
+            threading.Thread(target=self._work, name="decode", daemon=True).start()
+
+    def _work(self) -> None:
+        while (task := self._next_task()) is not None:
+            decoded: DecodedImage | BaseException
+            try:
+                decoded = self._decode_one(task.data)
+            except BaseException as error:
+                decoded = error
+            with self._lock:
+                if task not in self._running:
+                    # Left behind: another thread has taken this one's place.
+                    return
+                self._running.remove(task)
+            if isinstance(decoded, BaseException):
+                task.decoded.set_exception(decoded)
+            else:
+                task.decoded.set_result(decoded)
+
+    def _next_task(self) -> _Task | None:
+        with self._lock:
+            if not self._waiting:
+                self._n_working -= 1
+                return None
+            task = self._waiting.popleft()
+            # Only now: waiting for a thread does not count.
+            task.started = time.monotonic()
+            self._running.add(task)
+            return task
+
+    def _until_first_limit_s(self) -> float:
+        with self._lock:
+            started = min((task.started for task in self._running), default=time.monotonic())
+        return max(0.0, started + self._limit_s - time.monotonic())
+
+    def _give_up_late_ones(self) -> None:
+        with self._lock:
+            latest_start = time.monotonic() - self._limit_s
+            late = [task for task in self._running if task.started <= latest_start]
+            self._running.difference_update(late)
+            self._n_working -= len(late)
+            self._start_threads()
+        for task in late:
+            task.decoded.set_result(self._timeout(task.data))
+
+    def _timeout(self, data: bytes | None) -> DecodedImage:
+        return DecodedImage(
+            content_hash=None if data is None else content_hash(data),
+            error="DecodeTimeout",
+            message=f"decoding took longer than {self._limit_s:g} s (setting max_sample_s)",
+            n_bytes=None if data is None else len(data),
+            cpu_s=self._limit_s,
+        )
