@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from model.choices import DTYPES, RANKINGS, SAMPLINGS
 
 if TYPE_CHECKING:
-    from model.images.preprocessing import ImageDecodeError, ImagePreprocessor
+    from model.images.opening import ImageDecodeError
+    from model.images.preprocessing import ImagePreprocessor
     from model.nxtp.configuration import RecognizerConfig
     from model.nxtp.explanation import ExplainedLabel, Explanation
     from model.nxtp.modeling import RecognizerModel
@@ -43,7 +44,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 _MODULES = {
     "ExplainedLabel": "model.nxtp.explanation",
     "Explanation": "model.nxtp.explanation",
-    "ImageDecodeError": "model.images.preprocessing",
+    "ImageDecodeError": "model.images.opening",
     "ImagePreprocessor": "model.images.preprocessing",
     "Label": "model.ranking",
     "Recognizer": "model.nxtp.recognizer",

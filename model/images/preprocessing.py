@@ -12,40 +12,20 @@ A large JPEG need not be decoded in full: libjpeg gives a half, a quarter or an 
 
 from __future__ import annotations
 
-import io
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from model.folder import PREPROCESSOR_FILE
-from model.images.image_formats import explain_unreadable, format_of, readers_for
-from model.images.pixels import (
-    PIXEL_RULE,
-    TORCH_RULE,
-    has_16_bit_colours,
-    is_flat,
-    join_bytes,
-    take_lower_bytes,
-    to_rgb,
-    uses_upper_bytes,
-)
-from model.images.reduced_decoding import DECODING, forget_reduction, reduce_decoding
-from model.images.resampling import (
-    Frame,
-    centre_frame,
-    cut_frames,
-    resample,
-    resample_by_former_rule,
-    square_frames,
-    swaps_sides,
-)
+from model.images.opening import MAX_IMAGE_PIXELS, ImageDecodeError, decode_errors, open_image
+from model.images.pixels import PIXEL_RULE, TORCH_RULE
+from model.images.reduced_decoding import DECODING, reduce_decoding
+from model.images.resampling import Frame, centre_frame, cut_frames, resample_by_former_rule, square_frames
+from model.images.seen_image import see, see_whole
 from model.images.views import count_squares
 
 if TYPE_CHECKING:
@@ -54,33 +34,6 @@ if TYPE_CHECKING:
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MAX_IMAGE_PIXELS = 178_956_970
-_EXIF_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# NewSubfileType of a TIFF's page: a smaller copy of another page, or a mask of one.
-_SUBFILE_TYPE, _NO_PAGE = 254, 0b101
-_OLD_SUBFILE_TYPE, _SMALLER_COPY = 255, 2
-_N_FRAMES_LOOKED_AT = 64
-
-
-class ImageDecodeError(ValueError):
-    """The bytes are no image that can be decoded."""
-
-
-class ImageTooLargeError(ImageDecodeError):
-    """The image claims more pixels than are allowed; `width` and `height` are what it claims, where that is known."""
-
-    def __init__(self, message: str, width: int | None = None, height: int | None = None) -> None:
-        super().__init__(message)
-        self.width, self.height = width, height
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +105,7 @@ class ImageDecoding:
         _check_not_empty(opened)
         size, resized = opened.size, self.frame(*opened.size)
         reduction = reduce_decoding(opened, (resized.width, resized.height), decoding)
-        seen = _see(opened, self.honour_exif, self.pixel_rule, self.max_image_pixels)
+        seen = see(opened, self.honour_exif, self.pixel_rule, self.max_image_pixels)
         if reduction > 1 and seen.is_first:
             seen = seen._replace(reduction=reduction, size=size)
         return cut_frames(seen.cut, self.frames(*seen.upright_size, most))
@@ -203,201 +156,6 @@ class ImagePreprocessor(ImageDecoding):
             raise ValueError(f"{path} does not describe this preprocessing: {error}") from error
 
 
-def open_image(data: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS, rule: int = PIXEL_RULE) -> Image.Image:
-    """The image in these bytes with its header read, pixels not yet decoded; of a TIFF the page that `rule` chooses.
-
-    Raises ImageDecodeError where the bytes are no image of a known format, and ImageTooLargeError where they claim more
-    than `max_image_pixels`.
-    """
-    if not data:
-        raise ImageDecodeError("the file is empty (0 bytes)")
-    kind = format_of(data)
-    try:
-        with warnings.catch_warnings():
-            # The limit is checked below; Pillow's own warning about large images says the same.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=readers_for(kind))
-            if rule > 1:
-                _choose_page(image)
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"{error}") from error
-    # As in `load_pixels`: damaged numbers lead to errors of any kind.
-    except Exception as error:
-        raise ImageDecodeError(explain_unreadable(data, kind, error)) from error
-    _check_size(image, max_image_pixels)
-    return image
-
-
 def _check_not_empty(image: Image.Image) -> None:
     if 0 in image.size:
         raise ImageDecodeError(f"the image has no pixels ({image.width} x {image.height})")
-
-
-def _check_size(image: Image.Image, max_image_pixels: int) -> None:
-    if image.width * image.height > max_image_pixels:
-        message = (
-            f"{image.width} x {image.height} pixels are {image.width * image.height}; the limit is {max_image_pixels}"
-        )
-        raise ImageTooLargeError(message, image.width, image.height)
-
-
-def _choose_page(image: Image.Image) -> None:
-    """Turns a TIFF to its first page that is no smaller copy or mask; to the first where there is none."""
-    if image.format != "TIFF" or not _is_no_page(image):
-        return
-    try:
-        for page in range(1, _N_FRAMES_LOOKED_AT):
-            image.seek(page)
-            if not _is_no_page(image):
-                return
-    # As in `load_pixels`: damaged numbers lead to errors of any kind.
-    except Exception:
-        pass
-    image.seek(0)
-
-
-def _is_no_page(image: Image.Image) -> bool:
-    tags = image.tag_v2  # type: ignore[attr-defined]
-    kind, old_kind = tags.get(_SUBFILE_TYPE, 0), tags.get(_OLD_SUBFILE_TYPE, 0)
-    return (isinstance(kind, int) and bool(kind & _NO_PAGE)) or old_kind == _SMALLER_COPY
-
-
-def allow_image_pixels(max_image_pixels: int) -> None:
-    """Lifts Pillow's own limit, which holds for the whole process, where it would stand below this one."""
-    if Image.MAX_IMAGE_PIXELS is not None:
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_image_pixels)
-
-
-@contextmanager
-def decode_errors() -> Iterator[None]:
-    """What Pillow raises for an image that it cannot convert or resample, as ImageDecodeError."""
-    try:
-        yield
-    except (OSError, ValueError, MemoryError) as error:
-        raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
-
-
-def load_pixels(image: Image.Image) -> None:
-    """Decodes the pixels.
-
-    Pillow's plug-ins reckon with what they read, and raise whatever damaged numbers lead to: a TypeError for an offset
-    that is a float, errors of struct and zlib, divisions by zero. Nothing but the image can be at fault here.
-    """
-    try:
-        image.load()
-    except Exception as error:
-        raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
-
-
-def see_whole(
-    opened: Image.Image, honour_exif: bool = True, rule: int = PIXEL_RULE, max_image_pixels: int = MAX_IMAGE_PIXELS
-) -> Image.Image:
-    """An opened image decoded, turned upright and in RGB; the image stands at the frame or page that is shown.
-
-    Raises ImageDecodeError where it cannot be decoded.
-    """
-    seen = _see(opened, honour_exif, rule, max_image_pixels)
-    return _turned(seen.rgb, seen.turn)
-
-
-class SeenImage(NamedTuple):
-    """An image that was decoded, maybe at a reduced size. Views are cut from it."""
-
-    rgb: Image.Image
-    """As it is stored, in RGB."""
-    size: tuple[int, int]
-    """Width and height of the image as it is stored, decoded in full."""
-    turn: Image.Transpose | None
-    """What turns it upright."""
-    reduction: int = 1
-    """1, 2, 4 or 8: `rgb` has so many times fewer pixels a side, rounded up."""
-    is_first: bool = True
-    """Whether it is the frame or page that the image stood at."""
-
-    @property
-    def upright_size(self) -> tuple[int, int]:
-        """Width and height of the upright image, decoded in full."""
-        width, height = self.size
-        return (height, width) if swaps_sides(self.turn) else (width, height)
-
-    def cut(self, frame: Frame) -> np.ndarray:
-        """What a frame of the upright image shows, uint8 [H, W, 3].
-
-        Raises ImageDecodeError where it cannot be resampled.
-        """
-        true_size = self.size[0] / self.reduction, self.size[1] / self.reduction
-        with decode_errors():
-            return resample(self.rgb, frame, self.turn, true_size)
-
-
-def _see(opened: Image.Image, honour_exif: bool, rule: int, max_image_pixels: int) -> SeenImage:
-    first = _see_frame(opened, honour_exif, rule)
-    if rule == 1 or not is_flat(first.rgb):
-        return first
-    start = opened.tell()
-    try:
-        n_frames = getattr(opened, "n_frames", 1)
-        if n_frames > start + 1:
-            # The image itself goes on to other frames.
-            first = first._replace(rgb=first.rgb.copy())
-            forget_reduction(opened)
-        for number in range(start + 1, min(n_frames, start + _N_FRAMES_LOOKED_AT)):
-            opened.seek(number)
-            _check_size(opened, max_image_pixels)
-            if not is_flat((frame := _see_frame(opened, honour_exif, rule)).rgb):
-                return frame._replace(is_first=False)
-        opened.seek(start)
-    # A damaged frame behind one that is whole. As in `load_pixels`: it may raise anything.
-    except Exception:
-        pass
-    return first
-
-
-def _see_frame(opened: Image.Image, honour_exif: bool, rule: int) -> SeenImage:
-    # Pillow lets go of it once the pixels are decoded.
-    stream, frame = getattr(opened, "fp", None), opened.tell()
-    is_deep = rule > 1 and has_16_bit_colours(opened)
-    load_pixels(opened)
-    turn = _turn_upright(opened) if honour_exif else None
-    # Rules 1 and 2 look at values in the order that they have in the upright image.
-    turn_at_once, turn_later = (turn, None) if rule < TORCH_RULE else (None, turn)
-    with decode_errors():
-        turned = _turned(opened, turn_at_once)
-        rgb = to_rgb(turned, rule)
-        if not is_deep or not isinstance(stream, io.BytesIO) or uses_upper_bytes(rgb):
-            return SeenImage(rgb, rgb.size, turn_later)
-        lower = _open_lower_bytes(stream, str(opened.format), frame)
-        if lower is not None:
-            rgb = join_bytes(turned, _turned(lower, turn_at_once))
-        return SeenImage(rgb, rgb.size, turn_later)
-
-
-def _open_lower_bytes(stream: io.BytesIO, image_format: str, frame: int) -> Image.Image | None:
-    """The lower bytes of an image's 16-bit colours; None where it does not decode a second time as it did the first."""
-    try:
-        lower = Image.open(stream, formats=[image_format])
-        lower.seek(frame)
-        take_lower_bytes(lower)
-        lower.load()
-    # As in `load_pixels`: damaged numbers lead to errors of any kind.
-    except Exception:
-        return None
-    return lower
-
-
-def _turn_upright(image: Image.Image) -> Image.Transpose | None:
-    """What turns an image upright by its EXIF orientation; a damaged EXIF block counts as none.
-
-    The image is decoded already: getexif() would decode a PNG by the way, where damage would pass for damaged EXIF; and
-    Pillow turns a TIFF itself when it decodes it. ImageOps.exif_transpose also writes the other tags anew, and fails
-    where one of them is damaged.
-    """
-    try:
-        return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    # As in `load_pixels`: damaged numbers lead to errors of any kind.
-    except Exception:
-        return None
-
-
-def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    return image if turn is None else image.transpose(turn)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from model.images.preprocessing import allow_image_pixels
+from model.images.opening import allow_image_pixels
 from model.images.resampling import load_torch
 from pipeline.actor.decoding import DecodedImage, DecodePool
 from pipeline.settings.limits import MAX_SAMPLE_BYTES

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from model.demo_scenes import is_scene
+from model.images.opening import ImageDecodeError, ImageTooLargeError, open_image
 from model.images.pixels import is_flat
-from model.images.preprocessing import ImageDecodeError, ImagePreprocessor, ImageTooLargeError, open_image
+from model.images.preprocessing import ImagePreprocessor
 from pipeline.settings.limits import MAX_SAMPLE_S
 from pipeline.text import one_line, plain
 from schemas import content_hash

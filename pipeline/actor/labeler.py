@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from model.choices import find_ranking
 from model.hub.options import HubOptions
+from model.images.opening import MAX_IMAGE_PIXELS, allow_image_pixels
 from model.images.pixels import PIXEL_RULE
-from model.images.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
 from model.images.reduced_decoding import DECODING
 from model.images.views import cut_batches, share_branches
 from model.part_clock import PartClock

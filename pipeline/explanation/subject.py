@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from model.demo_scenes import describe_strangers, is_demo_folder, is_scene
 from model.fingerprint import fingerprint_folder
-from model.images.preprocessing import MAX_IMAGE_PIXELS, ImageDecodeError, ImagePreprocessor, allow_image_pixels
+from model.images.opening import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_pixels
+from model.images.preprocessing import ImagePreprocessor
 from model.images.views import most_squares
 from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store

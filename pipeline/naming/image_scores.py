@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.hub.options import HubOptions
-from model.images.preprocessing import ImageDecodeError
+from model.images.opening import ImageDecodeError
 from pipeline.errors import TagstreamError
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import resolve_dtype

@@ -12,13 +12,8 @@ from threading import Event
 
 from PIL import Image
 
-from model.images.preprocessing import (
-    MAX_IMAGE_PIXELS,
-    ImageDecodeError,
-    allow_image_pixels,
-    open_image,
-    see_whole,
-)
+from model.images.opening import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_pixels, open_image
+from model.images.seen_image import see_whole
 from pipeline.errors import SourceError, StoreError
 from pipeline.sources.originals import ImageRow, Original, read_originals
 from pipeline.text import one_line

@@ -20,8 +20,8 @@ from model.choices import (
     check_merging,
 )
 from model.hub.options import IMAGE_BACKENDS, OPENS, HubOptions
+from model.images.opening import MAX_IMAGE_PIXELS
 from model.images.pixels import PIXEL_RULE, TORCH_RULE
-from model.images.preprocessing import MAX_IMAGE_PIXELS
 from model.images.reduced_decoding import DECODING, DECODINGS
 from model.images.views import CENTRE, most_squares
 from pipeline.errors import TagstreamError

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from model.images.image_formats import EXTRA_PLUGINS
-from model.images.preprocessing import ImageDecodeError, ImagePreprocessor, ImageTooLargeError, open_image
+from model.images.opening import ImageDecodeError, ImageTooLargeError, open_image
+from model.images.preprocessing import ImagePreprocessor
 from tests.fixtures.checkout import ROOT
 
 PREPROCESSOR = ImagePreprocessor(image_size=40)

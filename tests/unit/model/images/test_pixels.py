@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from model.images.opening import ImageTooLargeError, open_image
 from model.images.pixels import is_flat, to_rgb
-from model.images.preprocessing import ImagePreprocessor, ImageTooLargeError, open_image, see_whole
+from model.images.preprocessing import ImagePreprocessor
+from model.images.seen_image import see_whole
 
 WIDTH, HEIGHT = 48, 40
 # Of a photograph: dark and bright places, and all between.

@@ -16,15 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model import ImageDecodeError, ImagePreprocessor
-from model.images.pixels import PIXEL_RULE
-from model.images.preprocessing import (
-    CLIP_MEAN,
-    CLIP_STD,
-    ImageTooLargeError,
-    allow_image_pixels,
-    open_image,
-    to_rgb,
-)
+from model.images.opening import ImageTooLargeError, allow_image_pixels, open_image
+from model.images.pixels import PIXEL_RULE, to_rgb
+from model.images.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.fixtures.corpus import STORED_AS
 
 SIZE = 28

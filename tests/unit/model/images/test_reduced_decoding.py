@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from model import ImageDecodeError, ImagePreprocessor
-from model.images import preprocessing, resampling
-from model.images.preprocessing import SeenImage, open_image
+from model.images import preprocessing, resampling, seen_image
+from model.images.opening import open_image
 from model.images.reduced_decoding import reduce_decoding
+from model.images.seen_image import SeenImage
 from tests.fixtures.corpus import STORED_AS
 from tests.unit.model.resampling_oracle import slow_resample
 
@@ -110,8 +111,8 @@ def test_other_formats_have_no_reduced_size_and_the_same_pixels(image_format, mo
 
 @pytest.mark.usefixtures("resized_by")
 def test_without_the_true_scale_the_crop_is_wrong(monkeypatch):
-    resample = preprocessing.resample
-    monkeypatch.setattr(preprocessing, "resample", lambda *given: resample(*given[:3]))
+    resample = seen_image.resample
+    monkeypatch.setattr(seen_image, "resample", lambda *given: resample(*given[:3]))
     data = jpeg(picture())
     with pytest.raises(AssertionError):
         check_alike(FASTER.view(data), slow_view(data))
@@ -120,13 +121,13 @@ def test_without_the_true_scale_the_crop_is_wrong(monkeypatch):
 @pytest.mark.usefixtures("resized_by")
 @pytest.mark.parametrize("orientation", [2, 3, 4])
 def test_where_the_image_is_turned_and_not_the_crop_the_crop_is_wrong(monkeypatch, orientation):
-    see = preprocessing._see
+    see = preprocessing.see
 
     def see_upright(*args) -> SeenImage:
         seen = see(*args)
         return seen._replace(rgb=seen.rgb.transpose(seen.turn), turn=None)
 
-    monkeypatch.setattr(preprocessing, "_see", see_upright)
+    monkeypatch.setattr(preprocessing, "see", see_upright)
     data = jpeg(picture(), orientation)
     with pytest.raises(AssertionError):
         check_alike(FASTER.view(data), slow_view(data))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.images.preprocessing import MAX_IMAGE_PIXELS, allow_image_pixels
+from model.images.opening import MAX_IMAGE_PIXELS, allow_image_pixels
 from pipeline.report import thumbnails
 from pipeline.report.thumbnails import Thumbnail, make_thumbnails
 from schemas import content_hash
