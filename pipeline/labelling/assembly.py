@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -82,8 +83,7 @@ class ShardAssembler:
     def add(self, rows: pa.Table) -> list[WholeShard]:
         """Takes rows of `pipeline.actor.labeler.LABELLED_ROWS` and returns the shards that became whole."""
         whole = []
-        for name in pc.unique(rows.column("shard")).to_pylist():
-            of_shard = rows.filter(pc.equal(rows.column("shard"), name))
+        for name, of_shard in _split_by_shard(rows):
             shard = self._open.setdefault(name, _OpenShard())
             shard.tables.append(of_shard)
             shard.n_rows += of_shard.num_rows
@@ -113,19 +113,31 @@ class ShardAssembler:
         return rows.filter(pc.invert(pc.is_in(rows.column("shard"), names)))
 
 
+def _split_by_shard(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Parts of the rows that have one shard each. A batch's rows stand together, so that nothing has to be copied."""
+    shards = rows.column("shard").combine_chunks().dictionary_encode()
+    places = shards.indices.to_numpy()
+    starts = np.flatnonzero(np.diff(places, prepend=-1))
+    for start, stop in pairwise([*starts.tolist(), len(places)]):
+        yield shards.dictionary[places[start]].as_py(), rows.slice(start, stop - start)
+
+
 def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES, labels: pa.Schema = LABELS) -> WholeShard:
     """The tables of a shard from all of its rows. Raises TagstreamError where a row is missing or there twice.
 
     Args:
         images, labels: the columns of the run's images and of its labels.
     """
-    rows = rows.sort_by("index").combine_chunks()
-    if rows.column("index").to_pylist() != list(range(rows.num_rows)):
-        raise TagstreamError(f"shard {name} came back with rows missing or repeated; this is a fault of tagstream")
+    rows = rows.combine_chunks()
+    in_order = np.arange(rows.num_rows)
+    if not np.array_equal(rows.column("index"), in_order):
+        rows = rows.sort_by("index").combine_chunks()
+        if not np.array_equal(rows.column("index"), in_order):
+            raise TagstreamError(f"shard {name} came back with rows missing or repeated; this is a fault of tagstream")
     ids = pa.array(image_ids(name, rows.column("key").to_pylist()), pa.int64())
-    found = rows.column("labels").combine_chunks()
+    found, told = rows.column("labels").combine_chunks(), set(rows.column_names)
     columns = {
-        **{column: rows.column(column) for column in images.names if column in rows.column_names},
+        **{column: rows.column(column) for column in images.names if column in told},
         "image_id": ids,
         "n_labels": pc.list_value_length(found).cast(pa.int16()),
     }

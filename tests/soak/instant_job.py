@@ -18,8 +18,16 @@ from pipeline.errors import TagstreamError
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
-from tests.fixtures.recognizers.instant_labeler import paced
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler, UndecodedLabeler, paced
 from tests.fixtures.recognizers.timed_labeler import timed
+
+
+def _labeler_class(options: argparse.Namespace) -> type[InstantLabeler]:
+    if options.undecoded:
+        return UndecodedLabeler
+    if options.decode_s is not None:
+        return timed(options.decode_s, options.label_s)
+    return paced(options.seconds_a_batch)
 
 
 def main() -> None:
@@ -32,6 +40,7 @@ def main() -> None:
     parser.add_argument("--decode-s", type=float, help="seconds that decoding an image takes, asleep")
     parser.add_argument("--label-s", type=float, default=0.0, help="the same of labelling, with --decode-s")
     parser.add_argument("--decode-in", default="auto")
+    parser.add_argument("--undecoded", action="store_true", help="look at no image")
     parser.add_argument("--resource", help="Ray's resource that actors need one of")
     options = parser.parse_args()
     request = LabelRequest(
@@ -46,9 +55,7 @@ def main() -> None:
             actor_resources={options.resource: 1} if options.resource else {},
         ),
         address=options.address,
-        labeler_class=paced(options.seconds_a_batch)
-        if options.decode_s is None
-        else timed(options.decode_s, options.label_s),
+        labeler_class=_labeler_class(options),
     )
     try:
         report(run_job(LabelJob(request)), options.store)
