@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 
 import click
@@ -45,6 +46,16 @@ def describe_range(low: float | None, high: float | None, is_above_low: bool) ->
     if is_above_low:
         return f"above {low:g}" + ("" if high is None else f", up to {high:g}")
     return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
+
+
+def check_page(out: str, what: str) -> None:
+    """Raises UsageError where `--out` has the name of something else than a page.
+
+    Args:
+        what: what is one page: "a report".
+    """
+    if PurePosixPath(out).suffix.lower() not in ("", ".html", ".htm"):
+        raise click.UsageError(f"--out is {out}; {what} is one HTML page, expected a name in .html")
 
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False)

@@ -17,10 +17,10 @@ from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.pages.render import render_page
+from pipeline.pictures.thumbnails import Thumbnail, make_thumbnails
 from pipeline.report.charts import Chart, Commands, comparison_charts, run_charts, truth_charts
 from pipeline.report.gallery import Gallery, draw_gallery, image_data
 from pipeline.report.head import describe_run
-from pipeline.report.thumbnails import Thumbnail, make_thumbnails
 from pipeline.settings.labelling import full_labelling
 from pipeline.settings.toml_file import check_range
 from pipeline.store.run_choice import choose_run
@@ -32,6 +32,7 @@ DEFAULT_MAX_MB = 50
 _COMPARED_K = 10
 # A report may be made beside a job that labels.
 _MEMORY_LIMIT = "1GB"
+_EDGE_PX = 256
 _MIN_PICTURE_BYTES = 1000
 # What stands around a picture, and why there is none.
 _BYTES_BESIDE_PICTURE = 200
@@ -166,7 +167,7 @@ class Report:
                 "or a larger --max-mb"
             )
         self.phase, self.n_drawn = "making pictures", len(wanted)
-        thumbnails = make_thumbnails(record, wanted, int(left_each), self._count_try)
+        thumbnails = make_thumbnails(record, wanted, _EDGE_PX, int(left_each), self._count_try)
         self.problems = Counter(made.problem for made in thumbnails.values() if made.problem)
         self.n_pictures = len(thumbnails) - self.problems.total()
         return render(thumbnails)

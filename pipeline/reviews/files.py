@@ -17,10 +17,11 @@ from pipeline.errors import TagstreamError
 from pipeline.text import one_line
 from schemas import REVIEWS, VERDICTS
 
-ReviewTool = Literal["csv", "label-studio", "fiftyone"]
+ReviewTool = Literal["page", "csv", "label-studio", "fiftyone"]
 TOOLS: tuple[str, ...] = get_args(ReviewTool)
 # Columns of the CSV file to review. A person fills in `verdict`, and adds rows for what is missing.
 COLUMNS = ("image_id", "key", "file", "name", "rank", "score", "verdict", "reviewer", "reviewed")
+_PAGE_KIND = "tagstream review"
 Row = dict[str, Any]
 
 
@@ -40,6 +41,21 @@ def read_reviews(path: str, tool: ReviewTool, reviewer: str) -> pa.Table:
         raise TagstreamError(f"{path} has no decision; expected a verdict of {', '.join(VERDICTS)} for some label")
     unique = {tuple(row[name] for name in REVIEWS.names): row for row in rows}
     return pa.Table.from_pylist(list(unique.values()), schema=REVIEWS)
+
+
+def run_told(path: str, tool: ReviewTool) -> str | None:
+    """The run whose images a readable file is about; None where the tool does not keep it."""
+    return str(json.loads(Path(path).read_text("utf-8"))["run"]) if tool == "page" else None
+
+
+def _read_page(path: Path) -> Iterator[Row]:
+    """What the page of `pipeline.reviews.page` saves; `pages/review/decisions.js` writes it."""
+    saved = json.loads(path.read_text("utf-8"))
+    if (saved["kind"], type(saved["run"])) != (_PAGE_KIND, str):
+        raise ValueError(f"it is {saved['kind']!r} of run {saved['run']!r}; expected {_PAGE_KIND!r} of a run")
+    for decision in saved["decisions"]:
+        told = {**_told("reviewer", saved.get("reviewer")), **_told("reviewed", decision.get("reviewed"))}
+        yield {**told, **_row(decision["image_id"], decision["name"], decision["verdict"])}
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -86,6 +102,7 @@ def _read_fiftyone(path: Path) -> Iterator[Row]:
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "page": _read_page,
     "csv": _read_csv,
     "label-studio": _read_label_studio,
     "fiftyone": _read_fiftyone,
