@@ -67,7 +67,13 @@ _RUN = "A run's name, its unique beginning, or latest."
 read_run_option = click.option("--run", help=f"{_RUN}  [default: latest]")
 changed_run_option = click.option("--run", help=f"{_RUN}  [default: the only one]")
 only_run_option = click.option("--run", help=f"{_RUN}  [default: all]")
-truth_option = click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
+truth_option = click.option(
+    "--truth",
+    type=click.Choice(["labels", "captions", "reviews"]),
+    default="labels",
+    show_default=True,
+    help="reviews: what people said of a sample.",
+)
 vocabulary_option = click.option(
     "--vocabulary", type=EXISTING_FILE, help="Names of labels, as TOML or CSV.  [default: built in]"
 )
