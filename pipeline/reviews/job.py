@@ -15,7 +15,7 @@ from pipeline.export.job import Export, ExportRequest, Format
 from pipeline.export.selection import Selection, select_images
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.reviews.drawing import Draw, draw_images
-from pipeline.reviews.files import COLUMNS, ReviewTool, read_reviews, run_told
+from pipeline.reviews.files import COLUMNS, MISSING_FIELD, ReviewTool, read_reviews, run_told
 from pipeline.reviews.page import write_review_page
 from pipeline.reviews.written import WrittenSample
 from pipeline.store.reviews import RunReviews
@@ -82,6 +82,8 @@ def _write_folder(
     export.write(connection)
     if request.to == "csv":
         _write_review_file(Path(request.out))
+    elif request.to == "label-studio":
+        _ask_for_missing(Path(request.out) / "config.xml")
     return WrittenSample(n_images=export.n_images, n_labels=export.n_labels, notes=export.notes)
 
 
@@ -97,6 +99,13 @@ def _write_review_file(folder: Path) -> None:
         rows.writeheader()
         for row in csv.DictReader(file):
             rows.writerow({**row, "file": files[row["image_id"]]})
+
+
+def _ask_for_missing(config: Path) -> None:
+    """Adds a field for labels that no image of the sample has: those of the choices can be chosen alone."""
+    field = f'  <TextArea name="{MISSING_FIELD}" toName="image" maxSubmissions="50" placeholder="What is missing"/>\n'
+    view = config.read_text("utf-8").removesuffix("</View>\n")
+    config.write_text(f"{view}{field}</View>\n", "utf-8")
 
 
 def import_reviews(store: str, run: str | None, path: str, tool: ReviewTool, reviewer: str) -> tuple[str, int, bool]:

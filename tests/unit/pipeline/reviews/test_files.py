@@ -41,7 +41,10 @@ def test_what_an_annotation_of_label_studio_leaves_out_is_not_true(tmp_path: Pat
     annotation = {
         "completed_by": {"id": 3, "email": "ada@example.org"},
         "updated_at": "2026-11-27T10:00:00Z",
-        "result": [{"type": "choices", "value": {"choices": ["dog", "owl"]}}],
+        "result": [
+            {"type": "choices", "value": {"choices": ["dog", "owl"]}},
+            {"type": "textarea", "from_name": "missing", "value": {"text": ["fox ", " "]}},
+        ],
     }
     skipped, given = {"was_cancelled": True, "result": []}, {"ground_truth": True, "result": []}
     data = {"image_id": "9007199254740993", "labels": [{"name": "dog"}, {"name": "cat"}]}
@@ -51,6 +54,7 @@ def test_what_an_annotation_of_label_studio_leaves_out_is_not_true(tmp_path: Pat
         (9007199254740993, "dog", "yes", *person),
         (9007199254740993, "cat", "no", *person),
         (9007199254740993, "owl", "added", *person),
+        (9007199254740993, "fox", "added", *person),
     ]
 
 
