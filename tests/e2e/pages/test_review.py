@@ -16,7 +16,7 @@ from pipeline.reviews.drawing import Draw
 from pipeline.reviews.job import SampleRequest, import_reviews, sample_for_review
 from pipeline.store.store import Store
 from tests.e2e.pages.test_report import HOSTILE
-from tests.fixtures.browser import DESKTOP, PHONE, WIDTHS, OpenPage
+from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
 from tests.fixtures.stored.reported import RUN, make_store
 
 IMAGES = [{"labels": ["dog", "cat", "tree"]}, {"labels": ["hot dog", "sky"]}, {"labels": []}, {"labels": ["bird"]}]
@@ -116,6 +116,7 @@ def test_with_the_keyboard_alone_what_was_decided_comes_back_to_the_store(
     ]
 
 
+@pytest.mark.long
 def test_by_touch_a_verdict_is_given_taken_back_and_a_missing_label_added(
     open_page: OpenPage, review: Path, tmp_path: Path
 ) -> None:
@@ -192,7 +193,9 @@ def test_letters_mean_what_they_say_where_caps_lock_is_on_and_nothing_while_one_
 
 
 @pytest.mark.parametrize(
-    ("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop-light", "phone-dark"]
+    ("viewport", "scheme"),
+    [pytest.param(DESKTOP, "light", marks=pytest.mark.long), (PHONE, "dark")],
+    ids=["desktop-light", "phone-dark"],
 )
 def test_axe_finds_nothing(open_page: OpenPage, review: Path, viewport: Any, scheme: str) -> None:
     page = open_page(review, viewport=viewport, color_scheme=scheme, script=WITHOUT_STORAGE)
@@ -204,7 +207,8 @@ def test_axe_finds_nothing(open_page: OpenPage, review: Path, viewport: Any, sch
     assert found == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+# The narrowest is the hardest; the others are tried by `make test-all`.
+@pytest.mark.parametrize("width", [320, *(pytest.param(width, marks=pytest.mark.long) for width in (390, 768, 1366))])
 def test_nothing_is_wider_than_the_screen(open_page: OpenPage, hostile_review: Path, width: int) -> None:
     page = open_page(hostile_review, viewport={"width": width, "height": 800})
     for _ in range(2):
