@@ -58,6 +58,9 @@ class Comparison:
     """Names that either run lists, the most changed first."""
     is_same_ranking: bool
     """Whether both runs are ranked alike, so that their scores can be compared."""
+    judged_shares: tuple[float, float] | None = None
+    """Of reviews: the share of each run's first k names that anybody judged. Where they differ, so does what precision,
+    F1 and `hit` are over."""
 
     @property
     def reject_rate_difference(self) -> float:
@@ -106,6 +109,7 @@ def compare_runs(connection: Connection, run_a: str, run_b: str, k: int, truth: 
         differences=differences,
         names=[NameChange(**row) for row in changes],
         is_same_ranking=first == second,
+        judged_shares=None if reviews is None else (reviews.judged_share(run_a, k), reviews.judged_share(run_b, k)),
     )
 
 

@@ -78,6 +78,11 @@ class ReviewedSample:
         rows = query_rows(self.connection, "reviewed_counts", {**self.which, "run": run, "ks": sorted(set(ks))})
         return {k: ReviewedCounts.of(list(of_k)) for k, of_k in groupby(rows, key=lambda row: int(row["k"]))}
 
+    def judged_share(self, run: str, k: int) -> float:
+        """The share of a run's first k names, of the reviewed images, that anybody judged; 1 where it lists none."""
+        (row,) = query_rows(self.connection, "reviewed_share", {**self.which, "run": run, "k": k})
+        return 1.0 if row["judged_share"] is None else float(row["judged_share"])
+
 
 @dataclass(frozen=True, slots=True)
 class ReviewedRun:

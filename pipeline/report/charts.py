@@ -117,7 +117,8 @@ def comparison_charts(comparison: Comparison, commands: Commands, truth: str) ->
             Chart(
                 id="differences",
                 title="Measures, and what changed",
-                note=f"{b} minus {a} at k = {comparison.k}, with 95 % intervals, on {comparison.n_judged:,} images.",
+                note=f"{b} minus {a} at k = {comparison.k}, with 95 % intervals, on {comparison.n_judged:,} images."
+                + _judged(comparison),
                 columns=["measure", "difference", "low", "high"],
                 rows=rows,
                 sql=read_sql("paired_counts"),
@@ -125,6 +126,14 @@ def comparison_charts(comparison: Comparison, commands: Commands, truth: str) ->
             )
         )
     return charts
+
+
+def _judged(comparison: Comparison) -> str:
+    """How much of what either run lists people judged: the rest counts neither as right nor as wrong."""
+    if comparison.judged_shares is None:
+        return ""
+    of_a, of_b = (f"{share:.0%}" for share in comparison.judged_shares)
+    return f" People judged {of_b} of the labels of {comparison.b.run} and {of_a} of those of {comparison.a.run}."
 
 
 def _asked(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from pipeline.catalog.connection import Connection
+from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.result_file import find_result_file
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
@@ -16,7 +17,7 @@ from pipeline.export.selection import Selection, select_images
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.reviews.drawing import Draw, draw_images
 from pipeline.reviews.files import COLUMNS, MISSING_FIELD, ReviewTool, read_reviews, run_told
-from pipeline.reviews.page import write_review_page
+from pipeline.reviews.page import ReviewImage, write_review_page
 from pipeline.reviews.written import WrittenSample
 from pipeline.store.reviews import RunReviews
 from pipeline.store.run_choice import choose_run
@@ -59,9 +60,17 @@ def _write_page(
     connection: Connection, request: SampleRequest, sample: SampleRecord, selection: Selection
 ) -> WrittenSample:
     file = find_result_file(request.out, request.store, overwrite=False)
+    against = query_rows(connection, "other_names", {"run": request.draw.against}) if request.draw.against else []
+    others = {row["image_id"]: row["names"] for row in against}
     run = choose_run(Store(request.store), request.run).record
     rows = list(select_images(connection, request.run, selection).rows())
-    return write_review_page(file, run, sample, rows)
+    return write_review_page(file, run, sample, [_shown(row, others.get(row["image_id"], ())) for row in rows])
+
+
+def _shown(row: dict[str, Any], other_names: Sequence[str]) -> ReviewImage:
+    """An image with the names that people judge: those of the run, then those that the other run alone lists."""
+    own = [label["name"] for label in row["labels"]]
+    return ReviewImage(row, [*own, *(name for name in other_names if name not in own)])
 
 
 def _write_folder(

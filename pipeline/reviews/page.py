@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.catalog.result_file import ResultFile
@@ -27,44 +28,52 @@ _BASE64 = 4 / 3
 _N_NAMED = 5
 
 
+@dataclass(frozen=True, slots=True)
+class ReviewImage:
+    """A drawn image."""
+
+    row: Mapping[str, Any]
+    """Its row of `images`, as pictures are made from it."""
+    names: Sequence[str]
+    """What is judged, each name once."""
+
+
 def write_review_page(
-    file: ResultFile, run: RunRecord, sample: SampleRecord, rows: Sequence[Mapping[str, Any]]
+    file: ResultFile, run: RunRecord, sample: SampleRecord, images: Sequence[ReviewImage]
 ) -> WrittenSample:
     """Writes the page. Images whose originals are gone are left out, and noted.
 
-    Args:
-        rows: the drawn images with their labels, as `pipeline.export.selection` gives them.
-
     Raises TagstreamError where there are too many images for a page, or none has a picture.
     """
-    left_each = (_MAX_PAGE_BYTES - len(_render(run, sample, rows, {}))) / len(rows) / _BASE64
+    left_each = (_MAX_PAGE_BYTES - len(_render(run, sample, images, {}))) / len(images) / _BASE64
     if left_each < _MIN_PICTURE_BYTES:
-        raise TagstreamError(f"{len(rows):,} images are too many for one page; draw fewer, with a smaller --n")
+        raise TagstreamError(f"{len(images):,} images are too many for one page; draw fewer, with a smaller --n")
     max_bytes = min(_MAX_PICTURE_BYTES, int(left_each))
+    rows = [image.row for image in images]
     pictures = make_thumbnails(run, rows, _EDGE_PX, max_bytes, lambda: None)
-    shown = [row for row in rows if pictures[row["image_id"]].data is not None]
+    shown = [image for image in images if pictures[image.row["image_id"]].data is not None]
     notes = _note_left_out([pictures[row["image_id"]] for row in rows], rows)
     if not shown:
         raise TagstreamError(f"none of the {len(rows):,} images has a picture: {notes[0]}")
     with file.open() as stream:
         stream.write(_render(run, sample, shown, pictures))
-    return WrittenSample(n_images=len(shown), n_labels=sum(len(row["labels"]) for row in shown), notes=notes)
+    return WrittenSample(n_images=len(shown), n_labels=sum(len(image.names) for image in shown), notes=notes)
 
 
 def _render(
-    run: RunRecord, sample: SampleRecord, rows: Sequence[Mapping[str, Any]], pictures: Mapping[int, Thumbnail]
+    run: RunRecord, sample: SampleRecord, images: Sequence[ReviewImage], pictures: Mapping[int, Thumbnail]
 ) -> bytes:
-    images = [
+    shown = [
         {
             # As text: JavaScript would lose digits of 64-bit numbers.
-            "id": str(row["image_id"]),
-            "key": row["key"],
-            "labels": [label["name"] for label in row["labels"]],
-            "picture": _text_of(pictures.get(row["image_id"])),
+            "id": str(image.row["image_id"]),
+            "key": image.row["key"],
+            "labels": image.names,
+            "picture": _text_of(pictures.get(image.row["image_id"])),
         }
-        for row in rows
+        for image in images
     ]
-    data = {"run": run.run, "sample": sample.sample, "images": images}
+    data = {"run": run.run, "sample": sample.sample, "images": shown}
     return render_page("review", f"Review of {sample.sample} - tagstream", data).encode()
 
 

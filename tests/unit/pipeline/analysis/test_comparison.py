@@ -201,12 +201,14 @@ class TestReviews:
         precision = {A: (0 + 2) / (4 + 2) - (4 + 2) / (8 + 2), B: (0 + 2) / (8 + 4) - (4 + 2) / (8 + 2)}[drawn_from]
         assert found.differences["precision_micro"].value == pytest.approx(precision)
         assert found.differences["recall_micro"].value == pytest.approx(2 / 6 - 1)
+        # By A's labels nobody judged fox of B, for 4, and bus, for 2.
+        assert found.judged_shares == pytest.approx({A: (1, 6 / 12), B: (1, 1)}[drawn_from])
 
     def test_reviews_of_the_other_run_count_too_and_images_of_one_run_alone_do_not(self, tmp_path: Path) -> None:
         of_a = [{"labels": ["dog"], "truth": ["dog"]}, {"labels": ["owl"], "truth": ["cat"]}]
         of_b = [{"labels": ["dog", "fox"], "truth": []}, {"labels": ["owl"], "truth": [], "status": REJECTED}]
         found = self.compared(tmp_path, of_a, of_b, more=[(0, "fox", "no")])
-        assert (found.n_paired, found.n_judged) == (1, 1)
+        assert (found.n_paired, found.n_judged, found.judged_shares) == (1, 1, (1, 1))
         assert found.differences["precision_micro"].value == pytest.approx(-1 / 2)
 
     def test_without_reviews_it_says_what_to_do(self, compare: CompareFunction, tmp_path: Path) -> None:

@@ -267,6 +267,7 @@ def test_by_reviews_the_pictures_are_of_reviewed_images_and_the_measures_of_all(
     at_5 = {measure: value for k, measure, value, _, _ in charts["recall"]["rows"] if k == 5}
     assert at_5 == pytest.approx({name: expected[name].value for name in at_5})
     assert {row[0] for row in charts["differences"]["rows"]} == set(at_5)
+    assert f"People judged 100% of the labels of {RUN} and " in charts["differences"]["note"]
     for name in ("recall", "differences"):
         words = shlex.split(charts[name]["command"])[1:]
         result = CliRunner().invoke(tagstream, words, catch_exceptions=False)

@@ -20,13 +20,13 @@ from pipeline.reviews.drawing import Draw
 from pipeline.reviews.job import SampleRequest, sample_for_review
 from pipeline.reviews.written import WrittenSample
 from pipeline.store.store import Store
-from tests.fixtures.stored.reported import RUN, make_store
+from tests.fixtures.stored.reported import OTHER, RUN, make_store
 
 IMAGES = [{"labels": ["dogs", "cat"]}, {"labels": ["tree"]}]
+ALL = Draw(by="random", n=1000)
 
 
-def write(store: Store, out: Path) -> WrittenSample:
-    draw = Draw(by="random", n=1000)
+def write(store: Store, out: Path, draw: Draw = ALL) -> WrittenSample:
     values: dict[str, Any] = {"store": store.url, "run": RUN, "draw": draw, "to": "page", "out": str(out)}
     return sample_for_review(SampleRequest(**values, vocabulary=read_vocabulary(None)))[1]
 
@@ -50,6 +50,14 @@ def test_it_has_the_names_of_each_image_best_first_without_scores_and_a_picture(
     assert {frozenset(image) for image in data["images"]} == {frozenset({"id", "key", "labels", "picture"})}
     picture = Image.open(io.BytesIO(base64.b64decode(data["images"][0]["picture"])))
     assert (picture.format, picture.size) == ("WEBP", (96, 72))
+
+
+def test_where_two_runs_disagree_the_names_of_both_are_judged(tmp_path: Path) -> None:
+    others = [{"labels": ["cat", "bus"]}, {"labels": []}]
+    store = make_store(tmp_path, {"a": IMAGES}, other={"a": others})
+    write(store, tmp_path / "review.html", Draw(by="disagreement", n=1000, against=OTHER))
+    shown = page_data(tmp_path / "review.html")["images"]
+    assert [image["labels"] for image in shown] == [["dog", "cat", "bus"], ["tree"]]
 
 
 def test_images_that_are_gone_are_left_out_and_noted(store: Store, tmp_path: Path) -> None:
