@@ -51,7 +51,9 @@ class Judgement {
   /** Shows a picture, and puts the focus to the first label that nobody decided. */
   enter(place) {
     this.show(place);
-    scrollTo({ top: 0 });
+    const work = document.getElementById("work");
+    // On a phone the head would take the room of the labels.
+    if (work.getBoundingClientRect().top < 0 || matchMedia("(width < 760px)").matches) work.scrollIntoView();
     this.focusMarked();
   }
 

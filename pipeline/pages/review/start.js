@@ -27,7 +27,8 @@ function start() {
   prepareFile(review, decisions, judgement, say);
   prepareKeys(judgement);
   const firstOpen = review.images.findIndex((image) => decisions.openNames(image).length);
-  judgement.enter(Math.max(0, firstOpen));
+  judgement.show(Math.max(0, firstOpen));
+  judgement.focusMarked();
 }
 
 function showProgress(review, decisions) {

@@ -136,6 +136,9 @@ def test_by_touch_a_verdict_is_given_taken_back_and_a_missing_label_added(
     page.get_by_role("button", name="Take owl out").tap()
     page.get_by_role("button", name="Begin this picture again").tap()
     assert counts(page).startswith("0 of 6 labels decided")
+    page.get_by_role("button", name="Next", exact=True).tap()
+    for place in ("#frame", "#rows li:last-child", "#missing"):
+        expect(page.locator(place)).to_be_in_viewport(ratio=1)
 
 
 def test_what_was_decided_is_there_when_the_page_is_opened_again(open_page: OpenPage, review: Path) -> None:
