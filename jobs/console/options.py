@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 
 import click
@@ -47,6 +48,16 @@ def describe_range(low: float | None, high: float | None, is_above_low: bool) ->
     return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
 
 
+def check_page(out: str, what: str) -> None:
+    """Raises UsageError where `--out` has the name of something else than a page.
+
+    Args:
+        what: what is one page: "a report".
+    """
+    if PurePosixPath(out).suffix.lower() not in ("", ".html", ".htm"):
+        raise click.UsageError(f"--out is {out}; {what} is one HTML page, expected a name in .html")
+
+
 EXISTING_FILE = click.Path(exists=True, dir_okay=False)
 
 # The store that a verb reads.
@@ -56,7 +67,13 @@ _RUN = "A run's name, its unique beginning, or latest."
 read_run_option = click.option("--run", help=f"{_RUN}  [default: latest]")
 changed_run_option = click.option("--run", help=f"{_RUN}  [default: the only one]")
 only_run_option = click.option("--run", help=f"{_RUN}  [default: all]")
-truth_option = click.option("--truth", type=click.Choice(["labels", "captions"]), default="labels", show_default=True)
+truth_option = click.option(
+    "--truth",
+    type=click.Choice(["labels", "captions", "reviews"]),
+    default="labels",
+    show_default=True,
+    help="reviews: what people said of a sample.",
+)
 vocabulary_option = click.option(
     "--vocabulary", type=EXISTING_FILE, help="Names of labels, as TOML or CSV.  [default: built in]"
 )

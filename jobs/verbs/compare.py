@@ -36,6 +36,7 @@ EXIT_CONDITION_MET = 4
 _MAX_K = 200
 _DEFAULT_K = 10
 _SHOWN_NAMES = 10
+_MOSTLY_JUDGED = 0.98
 _SHOWN_MEASURES = ("recall_macro", "precision_macro", "f1_macro", "hit")
 _CONDITION = re.compile(r"\s*([a-z1_]+)(?:@(\d+))?\s*(<=|>=|<|>)\s*([-+]?\d*\.?\d+(?:e-?\d+)?)\s*")
 _SIGNS = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
@@ -108,6 +109,7 @@ def compare(
             print_rows(["measure", "difference", "low", "high"], _difference_rows(comparison), output)
         else:
             _print(comparison, truth)
+        _tell_of_judged(comparison)
         outcome.alarms = [condition.text for condition in parsed if condition.holds(comparison)]
         for alarm in outcome.alarms:
             click.echo(f"The condition holds: {alarm}", err=True)
@@ -201,6 +203,19 @@ def _print(comparison: Comparison, truth: str) -> None:
         click.echo("\nMost changed names, in images:\n")
         of_names = [(change.name, change.n_both, change.n_lost, change.n_gained) for change in changed]
         print_rows(["name", "both", "A alone", "B alone"], of_names)
+
+
+def _tell_of_judged(comparison: Comparison) -> None:
+    """What one run lists and nobody judged is neither right nor wrong: who compares has to know."""
+    if comparison.judged_shares is None or min(comparison.judged_shares) >= _MOSTLY_JUDGED:
+        return
+    a, b = (f"{share:.0%}" for share in comparison.judged_shares)
+    click.echo(
+        f"\nNote: people judged {a} of A's labels and {b} of B's; precision, F1 and hit are over these alone, and "
+        "favour the run whose wrong labels nobody saw. Have the labels of both reviewed: draw images by disagreement "
+        "for a page, or the same ones from each run, with the same --n and --seed",
+        err=True,
+    )
 
 
 def _difference_rows(comparison: Comparison) -> list[tuple[object, ...]]:

@@ -14,6 +14,7 @@ from jobs.console.options import (
     labels_options,
     read_run_option,
     store_argument,
+    truth_option,
     vocabulary_option,
 )
 from jobs.console.output import print_rows
@@ -46,13 +47,7 @@ _WORST_IMAGES = 50
 )
 @click.option("--match", type=click.Choice(["exact", "wider", "semantic", "paper"]), default="exact", show_default=True)
 @labels_options
-@click.option(
-    "--truth",
-    type=click.Choice(["labels", "captions", "reviews"]),
-    default="labels",
-    show_default=True,
-    help="reviews: what people said of a sample.",
-)
+@truth_option
 @click.option(
     "--by",
     type=click.Choice(["label", "shard", "image", "score"]),
@@ -121,20 +116,21 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
 def _print_reviewed(connection: Connection, run: str, ks: list[int], output: str) -> None:
     """The measures by what people said of the images of a sample."""
     reviewed = analyse_reviews(connection, run)
+    reviews = reviewed.reviews
     rows = [
-        {"shard": None, "images": reviewed.n_reviewed, "k": k, "measure": measure, **asdict(estimate)}
+        {"shard": None, "images": reviews.n_reviewed, "k": k, "measure": measure, **asdict(estimate)}
         for k, measures in reviewed.measure(ks).items()
         for measure, estimate in measures.items()
     ]
     if output == "table":
-        latest = f", the latest of {reviewed.n_samples}" if reviewed.n_samples > 1 else ""
+        latest = f", the latest of {reviews.n_samples}" if reviews.n_samples > 1 else ""
         click.echo(
-            f"run {run}: {reviewed.n_reviewed:,} of {reviewed.n_drawn:,} images of the sample "
-            f"{reviewed.sample}{latest} were reviewed; the measures are those of all images of the run\n"
+            f"run {run}: {reviews.n_reviewed:,} of {reviews.n_drawn:,} images of the sample "
+            f"{reviews.sample}{latest} were reviewed; the measures are those of all images of the run\n"
         )
         rows = _for_reading(rows)
     else:
-        rows = [{"run": run, "truth": "reviews", "sample": reviewed.sample, **row} for row in rows]
+        rows = [{"run": run, "truth": "reviews", "sample": reviews.sample, **row} for row in rows]
     columns = list(rows[0]) if rows else []
     print_rows(columns, ([row[name] for name in columns] for row in rows), output)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from jobs.console.live_line import LiveLine, clock
 from jobs.console.options import (
     FiniteRange,
     WholeRange,
+    check_page,
     labels_options,
     overwrite_option,
     read_run_option,
@@ -54,8 +54,7 @@ def report(store: str, out: str, run: str | None, vocabulary: str | None, **opti
     tagstream report STORE --out cats.html --where "image_id IN (SELECT image_id FROM images_with('cat'))"
     tagstream report STORE --run NEW --compare OLD --out changes.html
     """
-    if PurePosixPath(out).suffix.lower() not in ("", ".html", ".htm"):
-        raise click.UsageError(f"--out is {out}; a report is one HTML page, expected a name in .html")
+    check_page(out, "a report")
     words = read_vocabulary(vocabulary)
     run = find_chosen_run(store, run)
     made = Report(ReportRequest(store=store, out=out, run=run, vocabulary=words, vocabulary_path=vocabulary, **options))

@@ -18,7 +18,7 @@ def review() -> None:
     """Bring what people decided about labels back into a store.
 
     \b
-    tagstream review import STORE review/review.csv --from csv
+    tagstream review import STORE review-random-1a2b3c4d-ada.json --from page
     """
 
 
@@ -35,6 +35,7 @@ def import_file(store: str, file: str, tool: Any, reviewer: str | None, run: str
     once. In SQL they are the view `reviews`; `review_agreement(run)` compares reviewers.
 
     \b
+    tagstream review import STORE review-random-1a2b3c4d-ada.json --from page
     tagstream review import STORE review/review.csv --from csv --reviewer ada
     tagstream review import STORE export.json --from label-studio
     """

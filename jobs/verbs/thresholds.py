@@ -23,6 +23,7 @@ from jobs.console.options import (
 )
 from jobs.console.output import print_rows
 from pipeline.analysis.recall import analyse_run
+from pipeline.analysis.reviewed import analyse_reviews
 from pipeline.analysis.threshold_learning import Counts, LearnedThresholds, NameThreshold, learn_thresholds
 from pipeline.catalog.label_choice import LabelChoice
 from pipeline.catalog.views import open_store
@@ -69,7 +70,8 @@ def thresholds(
     tagstream thresholds STORE --target-precision 0.9 --out thresholds.toml
     """
     rules = read_vocabulary(vocabulary)
-    analysis = analyse_run(open_store(store, rules, labels=labels), find_chosen_run(store, run), truth)
+    connection, chosen = open_store(store, rules, labels=labels), find_chosen_run(store, run)
+    analysis = analyse_reviews(connection, chosen) if truth == "reviews" else analyse_run(connection, chosen, truth)
     learned = learn_thresholds(analysis, rules, target_precision)
     if Path(out).exists() and not overwrite:
         click.echo(f"Note: {out} is replaced; --overwrite says that this is meant.", err=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.analysis.measures import ImageCounts, estimate_difference
+from pipeline.analysis.reviewed import ReviewedCounts, ReviewedSample, estimate_reviewed_difference, name_reviews
 from pipeline.analysis.truth import TruthKind, name_labels
 from pipeline.catalog.connection import Connection, query_rows, read_sql, run_record
 from pipeline.catalog.label_choice import shown_ranking
@@ -49,14 +50,17 @@ class Comparison:
     n_paired: int
     """Images that both runs have labelled. All other fields are over these."""
     n_judged: int
-    """Images labelled by both runs that have a truth."""
+    """Images labelled by both runs that have a truth; of reviews, on which anything was judged."""
     differences: dict[str, Estimate]
     """How much each measure (pipeline.analysis.measures) differs, with paired bootstrap intervals; empty without a
-    truth."""
+    truth. Of reviews those of `pipeline.analysis.reviewed`, over all images of the run that the sample is of."""
     names: list[NameChange]
     """Names that either run lists, the most changed first."""
     is_same_ranking: bool
     """Whether both runs are ranked alike, so that their scores can be compared."""
+    judged_shares: tuple[float, float] | None = None
+    """Of reviews: the share of each run's first k names that anybody judged. Where they differ, so does what precision,
+    F1 and `hit` are over."""
 
     @property
     def reject_rate_difference(self) -> float:
@@ -73,33 +77,59 @@ class Comparison:
 
 
 def compare_runs(connection: Connection, run_a: str, run_b: str, k: int, truth: TruthKind) -> Comparison:
-    """Compares two runs. Raises TagstreamError where one is missing, or no image is in both."""
+    """Compares two runs. Raises TagstreamError where one is missing, no image is in both, or nothing was reviewed that
+    is the truth.
+
+    By reviews both runs are measured on the same judged images of one sample, which was drawn from either. What only
+    the other run lists was judged where a reviewer saw or added it; the rest of its labels counts neither as right nor
+    as wrong.
+    """
     records = [run_record(connection, run) for run in (run_a, run_b)]
     first, second = (shown_ranking(connection, record["run"], record["labelling"]) for record in records)
-    name_labels(connection, [run_a, run_b], truth)
+    runs = [run_a, run_b]
+    reviews = None
+    if truth == "reviews":
+        reviews = name_reviews(connection, runs)
+    else:
+        name_labels(connection, runs, truth)
     parameters = {"run_a": run_a, "run_b": run_b}
     connection.execute(read_sql("paired"), parameters)
     connection.execute(read_sql("listed_and_hit"))
     (n_paired,) = connection.execute("SELECT count(*) FROM judged").fetchone()
     if not n_paired:
         raise TagstreamError(f"the runs {run_a} and {run_b} have no labelled image in common")
-    kinds = query_rows(connection, "paired_counts", {**parameters, "k": k})
+    n_judged, differences = _differ(connection, run_a, run_b, k) if reviews is None else _differ_by_reviews(reviews, k)
     changes = query_rows(connection, "changed_names", {**parameters, "k": k})
     return Comparison(
         a=_counts(connection, run_a),
         b=_counts(connection, run_b),
         k=k,
         n_paired=int(n_paired),
-        n_judged=sum(kind["n_images"] for kind in kinds),
-        differences=estimate_difference(_kinds_of(kinds, "a"), _kinds_of(kinds, "b")),
+        n_judged=n_judged,
+        differences=differences,
         names=[NameChange(**row) for row in changes],
         is_same_ranking=first == second,
+        judged_shares=None if reviews is None else (reviews.judged_share(run_a, k), reviews.judged_share(run_b, k)),
     )
 
 
 def _counts(connection: Connection, run: str) -> RunCounts:
     (row,) = query_rows(connection, "reject_rates", {"run": run})
     return RunCounts(run, row["n_images"], row["n_rejected"])
+
+
+def _differ(connection: Connection, run_a: str, run_b: str, k: int) -> tuple[int, dict[str, Estimate]]:
+    """How many images have a truth, and how much each measure differs on them."""
+    kinds = query_rows(connection, "paired_counts", {"run_a": run_a, "run_b": run_b, "k": k})
+    differences = estimate_difference(_kinds_of(kinds, "a"), _kinds_of(kinds, "b"))
+    return sum(kind["n_images"] for kind in kinds), differences
+
+
+def _differ_by_reviews(reviews: ReviewedSample, k: int) -> tuple[int, dict[str, Estimate]]:
+    """As `_differ`, by what people say of drawn images."""
+    nothing = ReviewedCounts.of([])
+    a, b = (reviews.counts(run, [k]).get(k, nothing) for run in reviews.named.runs)
+    return len(a.probability_I), estimate_reviewed_difference(a, b)
 
 
 def _kinds_of(kinds: list[dict[str, Any]], run: str) -> ImageCounts:

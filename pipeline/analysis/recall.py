@@ -11,7 +11,7 @@ from typing import Any
 from model.choices import Ranking
 from pipeline.analysis.embeddings import embed_names
 from pipeline.analysis.measures import ImageCounts, estimate, estimate_mean
-from pipeline.analysis.truth import NamedTruth, TruthKind, name_labels, no_truth
+from pipeline.analysis.truth import GivenTruth, NamedTruth, TruthKind, name_labels, no_truth
 from pipeline.catalog.connection import Connection, add_table, query_rows, read_sql, run_record
 from pipeline.catalog.label_choice import label_kinds, shown_ranking
 from pipeline.errors import TagstreamError
@@ -227,7 +227,7 @@ class LabelQuality:
         return self.n_hits / self.n_listed if self.n_listed else None
 
 
-def analyse_run(connection: Connection, run: str, truth: TruthKind) -> RunAnalysis:
+def analyse_run(connection: Connection, run: str, truth: GivenTruth) -> RunAnalysis:
     """Names the labels and the truth of a run, in the vocabulary that the store was opened with.
 
     Raises TagstreamError where there is no such run, or no truth.

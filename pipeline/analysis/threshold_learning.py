@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.analysis.recall import RunAnalysis
+from pipeline.analysis.reviewed import ReviewedCounts, ReviewedRun, estimate_reviewed
 from pipeline.catalog.connection import Connection, query_rows, read_sql
 from pipeline.catalog.label_choice import label_kinds
 from pipeline.naming.thresholds import Thresholds, direction_of
@@ -31,14 +32,20 @@ _WAYS = ("none", "common", "own")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """Labels that a threshold lets pass, on images with a truth."""
+    """Labels that a threshold lets pass, on images with a truth.
 
-    n_truth: int
+    By reviews each label counts for as much as its image (`review_weights.sql`), and numbers are those of an even
+    sample that would tell as much.
+    """
+
+    n_truth: float
     """True names of these images, listed or not."""
-    n_listed: int
-    """Labels that pass: each name of an image once."""
-    n_hits: int
+    n_listed: float
+    """Labels that pass: each name of an image once. By reviews, those that were judged."""
+    n_hits: float
     """Labels that pass and are true."""
+    estimated: tuple[float, float] | None = None
+    """The 95 % interval of the precision where it follows from how images were drawn; None takes Wilson's."""
 
     @property
     def precision(self) -> float | None:
@@ -51,7 +58,7 @@ class Counts:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the precision."""
-        return wilson_interval(self.n_hits, self.n_listed)
+        return self.estimated or wilson_interval(self.n_hits, self.n_listed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +71,9 @@ class NameThreshold:
     """own: the name has as many labels from the threshold on as the common evidence counts for, or more. shrunk: it has
     fewer, but they moved the threshold. common: it is the common one. never: no score reaches the target."""
     counts: Counts
-    n_listed_before: int
+    n_listed_before: float
     """Labels of the name without a threshold."""
-    n_hits_before: int
+    n_hits_before: float
     """Labels of the name without a threshold that are true."""
 
 
@@ -84,7 +91,9 @@ class LearnedThresholds:
     ("common"), with one for each name ("own")."""
 
 
-def learn_thresholds(analysis: RunAnalysis, vocabulary: Vocabulary, target_precision: float) -> LearnedThresholds:
+def learn_thresholds(
+    analysis: RunAnalysis | ReviewedRun, vocabulary: Vocabulary, target_precision: float
+) -> LearnedThresholds:
     """Learns the thresholds of a run from its truth.
 
     Args:
@@ -93,7 +102,8 @@ def learn_thresholds(analysis: RunAnalysis, vocabulary: Vocabulary, target_preci
     """
     (record,) = (row for row in query_rows(analysis.connection, "threshold_runs", {}) if row["run"] == analysis.run)
     cells = _count_by_step(analysis)
-    judged = _cross_fit(cells, target_precision)
+    is_reviewed = isinstance(analysis, ReviewedRun)
+    judged = (_cross_fit_reviewed if is_reviewed else _cross_fit)(cells, target_precision)
     fit = cells.fit(_BOTH_HALVES, target_precision)
     scores = cells.scores()
     names = [_named(row, scores, fit) for row in fit.count_names()]
@@ -112,7 +122,7 @@ def learn_thresholds(analysis: RunAnalysis, vocabulary: Vocabulary, target_preci
     return LearnedThresholds(thresholds=thresholds, strength=fit.strength, names=names, judged=judged)
 
 
-def wilson_interval(n_hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(n_hits: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share; the whole of 0 to 1 where nothing was counted."""
     if n == 0:
         return 0.0, 1.0
@@ -173,15 +183,22 @@ class _Fit:
         (row,) = query_rows(self.cells.connection, "threshold_judged", {"half": half, "common_step": self.common_step})
         return row
 
+    def judge_each(self, half: int) -> list[dict[str, Any]]:
+        """The same of each reviewed image by itself, with its probability and weight."""
+        return query_rows(self.cells.connection, "reviewed_judged", {"half": half, "common_step": self.common_step})
+
     def count_names(self) -> list[dict[str, Any]]:
         """Each listed name with its step and its counts on all images, the most listed first."""
         return query_rows(self.cells.connection, "threshold_counts", {})
 
 
-def _count_by_step(analysis: RunAnalysis) -> _Cells:
+def _count_by_step(analysis: RunAnalysis | ReviewedRun) -> _Cells:
+    is_reviewed = isinstance(analysis, ReviewedRun)
     connection, lowest_first = analysis.connection, analysis.ranking.lowest_first
     parameters = {"run": analysis.run, "lowest_first": lowest_first}
-    connection.execute(read_sql("threshold_occurrences"))
+    connection.execute(read_sql("reviewed_occurrences" if is_reviewed else "threshold_occurrences"))
+    if isinstance(analysis, ReviewedRun):
+        connection.execute(read_sql("review_weights"), analysis.reviews.which)
     one_in = max(1, analysis.n_images // _IMAGES_FOR_STEPS)
     connection.execute(read_sql("threshold_steps"), {**parameters, "one_in": one_in})
     goodness = connection.execute("SELECT goodness FROM steps ORDER BY step").fetchnumpy()["goodness"]
@@ -192,9 +209,10 @@ def _count_by_step(analysis: RunAnalysis) -> _Cells:
 
     connection.create_function("step_of", step_of, ["FLOAT"], "INTEGER", type="arrow")
     try:
-        connection.execute(read_sql("threshold_cells"), parameters)
+        connection.execute(read_sql("reviewed_steps" if is_reviewed else "threshold_cells"), parameters)
     finally:
         connection.remove_function("step_of")
+    connection.execute(read_sql("reviewed_cells" if is_reviewed else "threshold_truths"))
     return _Cells(connection, goodness, lowest_first)
 
 
@@ -208,6 +226,19 @@ def _cross_fit(cells: _Cells, target: float) -> dict[str, Counts]:
         way: Counts(n_truth=totals["n_truth"], n_listed=totals[f"n_listed_{way}"], n_hits=totals[f"n_hits_{way}"])
         for way in _WAYS
     }
+
+
+def _cross_fit_reviewed(cells: _Cells, target: float) -> dict[str, Counts]:
+    """As `_cross_fit`, of reviewed images: each counts for its weight, and the precision has the interval that follows
+    from how the images were drawn."""
+    rows = [row for half in _BOTH_HALVES for row in cells.fit((1 - half,), target).judge_each(half)]
+    judged = {}
+    for way in _WAYS:
+        of_way = [{**row, "n_listed": row[f"n_listed_{way}"], "n_hits": row[f"n_hits_{way}"]} for row in rows]
+        found = estimate_reviewed(ReviewedCounts.of(of_way)).get("precision_micro")
+        sums = {name: sum(row["weight"] * row[name] for row in of_way) for name in ("n_truth", "n_listed", "n_hits")}
+        judged[way] = Counts(**sums, estimated=(found.low, found.high) if found else None)
+    return judged
 
 
 def _named(row: Mapping[str, Any], scores: Sequence[float], fit: _Fit) -> NameThreshold:

@@ -12,14 +12,16 @@ from pipeline.catalog.connection import Connection, add_table, read_sql
 from pipeline.errors import TagstreamError
 from pipeline.naming.nouns import nouns_of
 
-TruthKind = Literal["labels", "captions"]
+TruthKind = Literal["labels", "captions", "reviews"]
+GivenTruth = Literal["labels", "captions"]
 _CAPTIONS_AT_ONCE = 10_000
 _TRUE = pa.schema([("image_id", pa.int64()), ("shard", pa.string()), ("label", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
 class NamedTruth:
-    """Labels and truth of runs under their names, as tables of the connection; `name_labels` makes it.
+    """Labels and truth of runs under their names, as tables of the connection; `name_labels` makes it, and
+    `pipeline.analysis.reviewed.name_reviews`.
 
     A connection has one at a time: the next takes over its tables.
     """
@@ -29,12 +31,13 @@ class NamedTruth:
     """The runs whose labels have names. The truth is that of the first run's images."""
     truth: TruthKind
     n_images: int
-    """Labelled images of the first run that have a truth; 0 where nothing that is true can be found."""
+    """Labelled images of the first run that have a truth; 0 where nothing that is true can be found. Of reviews, images
+    on which anything was judged."""
     n_without_noun: int = 0
     """Labelled images of the first run whose captions have no noun, where nouns of captions are the truth."""
 
 
-def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -> NamedTruth:
+def name_labels(connection: Connection, runs: Sequence[str], truth: GivenTruth) -> NamedTruth:
     """Gives names, of the vocabulary that the store was opened with, to what one or two runs list and what is true.
 
     Args:
@@ -57,7 +60,7 @@ def name_labels(connection: Connection, runs: Sequence[str], truth: TruthKind) -
     return NamedTruth(connection, tuple(runs), truth, int(n_images), int(n_without))
 
 
-def no_truth(run: str, truth: TruthKind, kinds: str = "open") -> TagstreamError:
+def no_truth(run: str, truth: GivenTruth, kinds: str = "open") -> TagstreamError:
     """The error of a run whose images have no truth, among the labels of these kinds."""
     if kinds == "listed":
         return TagstreamError(f"nothing that is true of the images of run {run} ({truth}) is a name of the list")

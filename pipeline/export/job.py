@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.catalog.connection import Connection
 from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice, shown_ranking
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
@@ -73,11 +74,16 @@ class Export:
         self._left_out: Counter[str] = Counter()
         self._named: list[str] = []
 
-    def write(self) -> None:
-        """Does it. Raises TagstreamError where it cannot be done; the folder is not there then."""
+    def write(self, connection: Connection | None = None) -> None:
+        """Does it. Raises TagstreamError where it cannot be done; the folder is not there then.
+
+        Args:
+            connection: the store as the request has it opened, which is narrowed to the run; None opens it.
+        """
         request = self.request
         out = _new_folder(request.out)
-        connection = open_store(request.store, request.vocabulary, request.thresholds, labels=request.labels)
+        if connection is None:
+            connection = open_store(request.store, request.vocabulary, request.thresholds, labels=request.labels)
         record = choose_run(Store(request.store), request.run).record
         self.run = record.run
         if request.labels.shows_listed:

@@ -98,7 +98,7 @@ def direction_of(ranking: Ranking) -> str:
 
 
 def _check_values(thresholds: Thresholds, origin: str) -> None:
-    choices = {"ranking": tuple(RANKINGS), "direction": _DIRECTIONS, "truth": ("labels", "captions")}
+    choices = {"ranking": tuple(RANKINGS), "direction": _DIRECTIONS, "truth": ("labels", "captions", "reviews")}
     choices["labels"] = ("open", "listed", "both")
     for name, allowed in choices.items():
         if (value := getattr(thresholds, name)) not in allowed:

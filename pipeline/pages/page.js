@@ -30,3 +30,8 @@ function formatScore(number) {
   if (number === null) return "";
   return number !== 0 && Math.abs(number) < 0.0005 ? number.toExponential(1) : number.toFixed(3);
 }
+
+/** As the vocabulary spells it: in lower case, words apart by single spaces. */
+function spelled(text) {
+  return text.toLowerCase().replace(/[\s_-]+/g, " ").trim();
+}

@@ -12,8 +12,10 @@ from typing import Any
 from model.choices import Ranking
 from pipeline.analysis.comparison import Comparison
 from pipeline.analysis.recall import RunAnalysis, calibration_error
+from pipeline.analysis.reviewed import ReviewedRun
 from pipeline.catalog.connection import Connection, read_sql, run_query
 from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice
+from pipeline.estimate import Estimate
 
 # Scores from 0 to 1 by twentieths; perplexities, which start at 1 and have no end, by whole numbers.
 _UNBOUNDED_BINS = ("1.0::DOUBLE", 40)
@@ -78,7 +80,7 @@ def run_charts(connection: Connection, commands: Commands, run: str, ranking: Ra
 
 def truth_charts(analysis: RunAnalysis, commands: Commands, top_k: int) -> list[Chart]:
     """Charts of how good the labels are, of a run with a truth."""
-    charts = [_recall_chart(analysis, commands, top_k), _names_chart(analysis, commands, min(_LABEL_K, top_k))]
+    charts = [_truth_chart(analysis, commands, top_k), _names_chart(analysis, commands, min(_LABEL_K, top_k))]
     if analysis.ranking.is_probability:
         charts.append(_calibration_chart(analysis, commands))
     return charts
@@ -115,7 +117,8 @@ def comparison_charts(comparison: Comparison, commands: Commands, truth: str) ->
             Chart(
                 id="differences",
                 title="Measures, and what changed",
-                note=f"{b} minus {a} at k = {comparison.k}, with 95 % intervals, on {comparison.n_judged:,} images.",
+                note=f"{b} minus {a} at k = {comparison.k}, with 95 % intervals, on {comparison.n_judged:,} images."
+                + _judged(comparison),
                 columns=["measure", "difference", "low", "high"],
                 rows=rows,
                 sql=read_sql("paired_counts"),
@@ -123,6 +126,14 @@ def comparison_charts(comparison: Comparison, commands: Commands, truth: str) ->
             )
         )
     return charts
+
+
+def _judged(comparison: Comparison) -> str:
+    """How much of what either run lists people judged: the rest counts neither as right nor as wrong."""
+    if comparison.judged_shares is None:
+        return ""
+    of_a, of_b = (f"{share:.0%}" for share in comparison.judged_shares)
+    return f" People judged {of_b} of the labels of {comparison.b.run} and {of_a} of those of {comparison.a.run}."
 
 
 def _asked(
@@ -144,23 +155,50 @@ def _asked(
     )
 
 
-def _recall_chart(analysis: RunAnalysis, commands: Commands, top_k: int) -> Chart:
-    ks = sorted({k for k in _KS if k < top_k} | {top_k})
-    measured = [
-        (at_k.k, name, estimate)
-        for at_k in analysis.recall(ks)
-        for name, estimate in at_k.measures.items()
+def reviews_chart(reviewed: ReviewedRun, commands: Commands, top_k: int) -> Chart:
+    """How good the labels of all images are, by what people say of some."""
+    ks = _ks_up_to(top_k)
+    return _recall_chart(
+        reviewed.measure(ks),
+        f"Estimates for all images of the run, with 95 % intervals, by what people say of {reviewed.n_images:,} images "
+        f"of the sample {reviewed.reviews.sample}. hit: the share of images with any true label.",
+        ["reviewed_names", "reviewed_counts"],
+        _recall_line(reviewed, commands, "--k", ",".join(map(str, ks))),
+    )
+
+
+def _truth_chart(analysis: RunAnalysis, commands: Commands, top_k: int) -> Chart:
+    ks = _ks_up_to(top_k)
+    return _recall_chart(
+        {at_k.k: at_k.measures for at_k in analysis.recall(ks)},
+        f"Means over {analysis.n_images:,} images with a truth ({analysis.truth}), with 95 % intervals. "
+        "hit: the share of images with any true label.",
+        ["exact_hits", "image_counts"],
+        _recall_line(analysis, commands, "--k", ",".join(map(str, ks))),
+    )
+
+
+def _ks_up_to(top_k: int) -> list[int]:
+    return sorted({k for k in _KS if k < top_k} | {top_k})
+
+
+def _recall_chart(
+    measured: Mapping[int, Mapping[str, Estimate]], note: str, queries: Iterable[str], command: str
+) -> Chart:
+    rows = [
+        [k, name, *_finite([found.value, found.low, found.high])]
+        for k, measures in measured.items()
+        for name, found in measures.items()
         if name in _SHOWN_MEASURES
     ]
     return Chart(
         id="recall",
         title="Recall and precision at k",
-        note=f"Means over {analysis.n_images:,} images with a truth ({analysis.truth}), with 95 % intervals. "
-        "hit: the share of images with any true label.",
+        note=note,
         columns=["k", "measure", "value", "low", "high"],
-        rows=[[k, name, *_finite([found.value, found.low, found.high])] for k, name, found in measured],
-        sql="\n".join(read_sql(name) for name in ("exact_hits", "image_counts")),
-        command=_recall_line(analysis, commands, "--k", ",".join(map(str, ks))),
+        rows=rows,
+        sql="\n".join(map(read_sql, queries)),
+        command=command,
     )
 
 
@@ -200,7 +238,7 @@ def _calibration_chart(analysis: RunAnalysis, commands: Commands) -> Chart:
     )
 
 
-def _recall_line(analysis: RunAnalysis, commands: Commands, *arguments: str) -> str:
+def _recall_line(analysis: RunAnalysis | ReviewedRun, commands: Commands, *arguments: str) -> str:
     return commands.line("recall", "--run", analysis.run, "--truth", analysis.truth, *arguments)
 
 

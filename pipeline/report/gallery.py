@@ -11,7 +11,7 @@ from model.images.views import count_squares
 from pipeline.analysis.truth import NamedTruth
 from pipeline.catalog.scope import RunScope
 from pipeline.errors import TagstreamError
-from pipeline.report.thumbnails import Thumbnail
+from pipeline.pictures.thumbnails import Thumbnail
 from schemas import LABELLED, REJECTED
 
 # Shards that are read for pictures, where they hold enough of them: each is read from its start.

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.analysis.comparison import compare_runs
 from pipeline.analysis.recall import RunAnalysis
+from pipeline.analysis.reviewed import analyse_reviews
 from pipeline.analysis.truth import NamedTruth, TruthKind, name_labels
 from pipeline.catalog.connection import Connection
 from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice, labels_each, shown_ranking
@@ -17,10 +18,17 @@ from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.pages.render import render_page
-from pipeline.report.charts import Chart, Commands, comparison_charts, run_charts, truth_charts
+from pipeline.pictures.thumbnails import Thumbnail, make_thumbnails
+from pipeline.report.charts import (
+    Chart,
+    Commands,
+    comparison_charts,
+    reviews_chart,
+    run_charts,
+    truth_charts,
+)
 from pipeline.report.gallery import Gallery, draw_gallery, image_data
 from pipeline.report.head import describe_run
-from pipeline.report.thumbnails import Thumbnail, make_thumbnails
 from pipeline.settings.labelling import full_labelling
 from pipeline.settings.toml_file import check_range
 from pipeline.store.run_choice import choose_run
@@ -32,6 +40,7 @@ DEFAULT_MAX_MB = 50
 _COMPARED_K = 10
 # A report may be made beside a job that labels.
 _MEMORY_LIMIT = "1GB"
+_EDGE_PX = 256
 _MIN_PICTURE_BYTES = 1000
 # What stands around a picture, and why there is none.
 _BYTES_BESIDE_PICTURE = 200
@@ -54,6 +63,7 @@ class ReportRequest:
     where: str | None = None
     """Condition over the columns of `images` that shown pictures meet; None shows any."""
     truth: TruthKind = "labels"
+    """Where it is reviews, pictures are those of reviewed images."""
     vocabulary: Vocabulary
     vocabulary_path: str | None = None
     """Path of the vocabulary's file, for the commands that give the numbers again; None for the one that comes
@@ -111,14 +121,13 @@ class Report:
         charts, named = self._charts(connection, record, other, k)
         self.phase = "drawing images"
         scope = narrow_to_run(connection, self.run)
-        gallery = draw_gallery(
-            scope, named, None if other is None else other.run, request.where, request.sample, request.seed
-        )
+        where = self._shown(record.run)
+        gallery = draw_gallery(scope, named, None if other is None else other.run, where, request.sample, request.seed)
         data = {
             "head": {**head, "store": request.store, "vocabulary": request.vocabulary.version},
             "compare": other and {"run": other.run, "ranking": rankings[-1].name, "k": k},
             "gallery": {
-                "where": request.where,
+                "where": where,
                 "seed": request.seed,
                 "labelled": gallery.n_labelled,
                 "rejected": gallery.n_rejected,
@@ -126,6 +135,13 @@ class Report:
             "charts": [asdict(chart) for chart in charts],
         }
         return self._with_pictures(record, data, gallery)
+
+    def _shown(self, run: str) -> str | None:
+        """The condition of shown pictures: where reviews are the truth, only reviewed images have any."""
+        if self.request.truth != "reviews":
+            return self.request.where
+        is_reviewed = f"image_id IN (SELECT image_id FROM reviews WHERE run = '{run}')"
+        return is_reviewed if self.request.where is None else f"({self.request.where}\n) AND {is_reviewed}"
 
     def _charts(
         self, connection: Connection, record: RunRecord, other: RunRecord | None, k: int
@@ -140,6 +156,9 @@ class Report:
             comparison = compare_runs(connection, other.run, record.run, k, request.truth)
             charts = comparison_charts(comparison, commands, request.truth) + charts
         # After the comparison, whose names and truth they take the place of.
+        if request.truth == "reviews":
+            reviewed = analyse_reviews(connection, record.run)
+            return [*charts, reviews_chart(reviewed, commands, top_k)], reviewed.reviews.named
         named = name_labels(connection, [record.run], request.truth)
         if named.n_images:
             charts += truth_charts(RunAnalysis(named, ranking), commands, top_k)
@@ -166,7 +185,7 @@ class Report:
                 "or a larger --max-mb"
             )
         self.phase, self.n_drawn = "making pictures", len(wanted)
-        thumbnails = make_thumbnails(record, wanted, int(left_each), self._count_try)
+        thumbnails = make_thumbnails(record, wanted, _EDGE_PX, int(left_each), self._count_try)
         self.problems = Counter(made.problem for made in thumbnails.values() if made.problem)
         self.n_pictures = len(thumbnails) - self.problems.total()
         return render(thumbnails)

@@ -17,10 +17,13 @@ from pipeline.errors import TagstreamError
 from pipeline.text import one_line
 from schemas import REVIEWS, VERDICTS
 
-ReviewTool = Literal["csv", "label-studio", "fiftyone"]
+ReviewTool = Literal["page", "csv", "label-studio", "fiftyone"]
 TOOLS: tuple[str, ...] = get_args(ReviewTool)
 # Columns of the CSV file to review. A person fills in `verdict`, and adds rows for what is missing.
 COLUMNS = ("image_id", "key", "file", "name", "rank", "score", "verdict", "reviewer", "reviewed")
+# The field of Label Studio where a person writes what cannot be chosen.
+MISSING_FIELD = "missing"
+_PAGE_KIND = "tagstream review"
 Row = dict[str, Any]
 
 
@@ -42,6 +45,21 @@ def read_reviews(path: str, tool: ReviewTool, reviewer: str) -> pa.Table:
     return pa.Table.from_pylist(list(unique.values()), schema=REVIEWS)
 
 
+def run_told(path: str, tool: ReviewTool) -> str | None:
+    """The run whose images a readable file is about; None where the tool does not keep it."""
+    return str(json.loads(Path(path).read_text("utf-8"))["run"]) if tool == "page" else None
+
+
+def _read_page(path: Path) -> Iterator[Row]:
+    """What the page of `pipeline.reviews.page` saves; `pages/review/decisions.js` writes it."""
+    saved = json.loads(path.read_text("utf-8"))
+    if (saved["kind"], type(saved["run"])) != (_PAGE_KIND, str):
+        raise ValueError(f"it is {saved['kind']!r} of run {saved['run']!r}; expected {_PAGE_KIND!r} of a run")
+    for decision in saved["decisions"]:
+        told = {**_told("reviewer", saved.get("reviewer")), **_told("reviewed", decision.get("reviewed"))}
+        yield {**told, **_row(decision["image_id"], decision["name"], decision["verdict"])}
+
+
 def _read_csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.DictReader(file)
@@ -58,13 +76,14 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _read_label_studio(path: Path) -> Iterator[Row]:
-    """Every annotation that was submitted: what was chosen is true, what was shown and not chosen is not."""
+    """Every annotation that was submitted: what was chosen is true, what was shown and not chosen is not. What was
+    written is true, too."""
     for task in json.loads(path.read_text("utf-8")):
         shown = [label["name"] for label in task["data"]["labels"]]
         for annotation in task.get("annotations") or ():
             if annotation.get("was_cancelled") or annotation.get("ground_truth"):
                 continue
-            chosen = [name for result in annotation["result"] for name in result["value"].get("choices", ())]
+            chosen = [name for result in annotation["result"] for name in _names_in(result)]
             told = {
                 **_told("reviewer", _person(annotation.get("completed_by"))),
                 **_told("reviewed", annotation.get("updated_at") or annotation.get("created_at")),
@@ -72,6 +91,15 @@ def _read_label_studio(path: Path) -> Iterator[Row]:
             for name in dict.fromkeys((*shown, *chosen)):
                 verdict = "no" if name not in chosen else "yes" if name in shown else "added"
                 yield {**told, **_row(task["data"]["image_id"], name, verdict)}
+
+
+def _names_in(result: Row) -> list[str]:
+    """What a result of an annotation says is true: choices, or what was written in the field for it."""
+    if result.get("from_name") != MISSING_FIELD:
+        return list(result["value"].get("choices", ()))
+    written = result["value"]["text"]
+    # One answer may be a text, or a list of one.
+    return [name.strip() for name in ([written] if isinstance(written, str) else written) if name.strip()]
 
 
 def _read_fiftyone(path: Path) -> Iterator[Row]:
@@ -86,6 +114,7 @@ def _read_fiftyone(path: Path) -> Iterator[Row]:
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "page": _read_page,
     "csv": _read_csv,
     "label-studio": _read_label_studio,
     "fiftyone": _read_fiftyone,

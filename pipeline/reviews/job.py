@@ -1,18 +1,24 @@
-"""From a run to a folder with images to review, and from what people say of them back into the store."""
+"""From a run to images for review, as a folder or a page, and from what people say of them back into the store."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+from pipeline.catalog.connection import Connection, query_rows
+from pipeline.catalog.result_file import find_result_file
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.export.job import Export, ExportRequest, Format
-from pipeline.export.selection import Selection
+from pipeline.export.selection import Selection, select_images
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.reviews.drawing import Draw, draw_images
-from pipeline.reviews.files import COLUMNS, ReviewTool, read_reviews
+from pipeline.reviews.files import COLUMNS, MISSING_FIELD, ReviewTool, read_reviews, run_told
+from pipeline.reviews.page import ReviewImage, write_review_page
+from pipeline.reviews.written import WrittenSample
 from pipeline.store.reviews import RunReviews
 from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store
@@ -30,12 +36,13 @@ class SampleRequest:
     draw: Draw
     to: ReviewTool
     out: str
+    """The folder to make; of a page the file."""
     vocabulary: Vocabulary
     images: bool = True
-    """Copy the encoded images too."""
+    """Copy the encoded images too. A page has pictures of them in any case."""
 
 
-def sample_for_review(request: SampleRequest) -> tuple[SampleRecord, Export]:
+def sample_for_review(request: SampleRequest) -> tuple[SampleRecord, WrittenSample]:
     """Draws images, writes them for a tool, and keeps the sample in the store.
 
     Raises TagstreamError where nothing can be drawn or written; the store is as before then.
@@ -43,23 +50,50 @@ def sample_for_review(request: SampleRequest) -> tuple[SampleRecord, Export]:
     connection = open_store(request.store, request.vocabulary)
     record, drawn = draw_images(connection, request.run, request.draw)
     ids = ", ".join(str(image_id) for image_id in drawn.column("image_id").to_pylist())
-    form: Format = request.to
+    write = _write_page if request.to == "page" else _write_folder
+    written = write(connection, request, record, Selection(where=f"image_id IN ({ids})"))
+    RunReviews(Store(request.store).run(request.run)).add_sample(record, drawn)
+    return record, written
+
+
+def _write_page(
+    connection: Connection, request: SampleRequest, sample: SampleRecord, selection: Selection
+) -> WrittenSample:
+    file = find_result_file(request.out, request.store, overwrite=False)
+    against = query_rows(connection, "other_names", {"run": request.draw.against}) if request.draw.against else []
+    others = {row["image_id"]: row["names"] for row in against}
+    run = choose_run(Store(request.store), request.run).record
+    rows = list(select_images(connection, request.run, selection).rows())
+    return write_review_page(file, run, sample, [_shown(row, others.get(row["image_id"], ())) for row in rows])
+
+
+def _shown(row: dict[str, Any], other_names: Sequence[str]) -> ReviewImage:
+    """An image with the names that people judge: those of the run, then those that the other run alone lists."""
+    own = [label["name"] for label in row["labels"]]
+    return ReviewImage(row, [*own, *(name for name in other_names if name not in own)])
+
+
+def _write_folder(
+    connection: Connection, request: SampleRequest, sample: SampleRecord, selection: Selection
+) -> WrittenSample:
+    form = cast(Format, request.to)
     export = Export(
         ExportRequest(
             store=request.store,
             to=form,
             out=request.out,
             run=request.run,
-            selection=Selection(where=f"image_id IN ({ids})"),
+            selection=selection,
             vocabulary=request.vocabulary,
             images=request.images,
         )
     )
-    export.write()
+    export.write(connection)
     if request.to == "csv":
         _write_review_file(Path(request.out))
-    RunReviews(Store(request.store).run(request.run)).add_sample(record, drawn)
-    return record, export
+    elif request.to == "label-studio":
+        _ask_for_missing(Path(request.out) / "config.xml")
+    return WrittenSample(n_images=export.n_images, n_labels=export.n_labels, notes=export.notes)
 
 
 def _write_review_file(folder: Path) -> None:
@@ -76,13 +110,23 @@ def _write_review_file(folder: Path) -> None:
             rows.writerow({**row, "file": files[row["image_id"]]})
 
 
+def _ask_for_missing(config: Path) -> None:
+    """Adds a field for labels that no image of the sample has: those of the choices can be chosen alone."""
+    field = f'  <TextArea name="{MISSING_FIELD}" toName="image" maxSubmissions="50" placeholder="What is missing"/>\n'
+    view = config.read_text("utf-8").removesuffix("</View>\n")
+    config.write_text(f"{view}{field}</View>\n", "utf-8")
+
+
 def import_reviews(store: str, run: str | None, path: str, tool: ReviewTool, reviewer: str) -> tuple[str, int, bool]:
     """Adds what people decided to a run; returns the run, the number of decisions, and whether they are new.
 
-    Raises TagstreamError where the file is no such file, or speaks of an image that the run has not.
+    Raises TagstreamError where the file is no such file, is of another run, or speaks of an image that the run has not.
     """
     reviews = read_reviews(path, tool, reviewer)
-    chosen = choose_run(Store(store), run).run
+    told = run_told(path, tool)
+    chosen = choose_run(Store(store), run or told).run
+    if told not in (None, chosen):
+        raise TagstreamError(f"{path} is of run {told}, not of {chosen}; name that with --run, or leave it out")
     connection = open_store(store, run=chosen)
     asked = {"image_ids": sorted(set(reviews.column("image_id").to_pylist()))}
     ((n_known,),) = connection.execute(

@@ -116,9 +116,14 @@ class RunLayout:
         """The record of a sample."""
         return f"{self.samples}/{sample}.json"
 
+    @property
+    def all_drawn(self) -> str:
+        """The folder with a file for each sample's images."""
+        return f"{self.root}/drawn/run={self.run}"
+
     def drawn(self, sample: str) -> str:
         """The images of a sample."""
-        return f"{self.root}/drawn/run={self.run}/{sample}.parquet"
+        return f"{self.all_drawn}/{sample}.parquet"
 
     @property
     def all_reviews(self) -> str:

@@ -6,6 +6,7 @@ Both are only ever added. A sample of one name, and an import of reviews of one 
 from __future__ import annotations
 
 import hashlib
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
@@ -16,6 +17,8 @@ from pipeline.store.parquet_file import describe_file, encode_file
 from pipeline.store.run import Run
 from pipeline.text import one_line
 from schemas import DRAWN, REVIEWS, SampleRecord
+
+_RECORD = ".json"
 
 
 class RunReviews:
@@ -38,21 +41,29 @@ class RunReviews:
                 filesystem, layout.sample_record(record.sample), record.to_json().encode(), if_absent=True
             )
 
+    def sample_names(self) -> list[str]:
+        """Names of the samples that have a record."""
+        layout = self._run.layout
+        with storage_errors(f"read the samples of run {self._run.name} in the store {self._run.store_url}"):
+            try:
+                paths = self._run.filesystem.ls(layout.samples, detail=False)
+            except FileNotFoundError:
+                return []
+        names = (PurePosixPath(path).name for path in paths)
+        return sorted(name.removesuffix(_RECORD) for name in names if name.endswith(_RECORD) and name[0] != ".")
+
     def samples(self) -> list[SampleRecord]:
         """Records of the samples, the oldest first."""
         filesystem, layout = self._run.filesystem, self._run.layout
         records = []
-        with storage_errors(f"read the samples of run {self._run.name} in the store {self._run.store_url}"):
-            try:
-                paths = filesystem.ls(layout.samples, detail=False)
-            except FileNotFoundError:
-                return []
-            for path in sorted(path for path in paths if path.endswith(".json") and "/." not in path):
+        for name in self.sample_names():
+            path = layout.sample_record(name)
+            with storage_errors(f"read {path}"):
                 content = read_if_exists(filesystem, path)
-                try:
-                    records += [] if content is None else [SampleRecord.from_json(content)]
-                except (ValueError, TypeError) as error:
-                    raise StoreError(f"{path} is damaged: {one_line(error)}; delete it, and draw anew") from error
+            try:
+                records += [] if content is None else [SampleRecord.from_json(content)]
+            except (ValueError, TypeError) as error:
+                raise StoreError(f"{path} is damaged: {one_line(error)}; delete it, and draw anew") from error
         return sorted(records, key=lambda record: (record.created, record.sample))
 
     def add_reviews(self, reviews: pa.Table) -> bool:
@@ -61,16 +72,28 @@ class RunReviews:
         Args:
             reviews: rows of `schemas.REVIEWS`.
         """
-        rows = reviews.cast(REVIEWS).sort_by([(name, "ascending") for name in REVIEWS.names])
-        digest = hashlib.sha256(str(rows.to_pylist()).encode()).hexdigest()[:16]
+        rows = _in_order(reviews)
         with storage_errors(f"write to the store {self._run.store_url}"):
             return write_whole(
                 self._run.filesystem,
-                self._run.layout.reviews_file(f"{digest}{SUFFIX}"),
+                self._run.layout.reviews_file(name_reviews_file(rows)),
                 encode_file(rows, describe_file({})),
                 if_absent=True,
             )
 
+    def drawn_files(self) -> list[str]:
+        """Names of the files of drawn images."""
+        return sorted(self._run.list_files(self._run.layout.all_drawn))
+
     def review_files(self) -> list[str]:
         """Names of the files of reviews."""
         return sorted(self._run.list_files(self._run.layout.all_reviews))
+
+
+def name_reviews_file(reviews: pa.Table) -> str:
+    """The name of the file that keeps these reviews: a digest of what they say, in whichever order."""
+    return f"{hashlib.sha256(str(_in_order(reviews).to_pylist()).encode()).hexdigest()[:16]}{SUFFIX}"
+
+
+def _in_order(reviews: pa.Table) -> pa.Table:
+    return reviews.cast(REVIEWS).sort_by([(name, "ascending") for name in REVIEWS.names])

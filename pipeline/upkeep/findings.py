@@ -17,6 +17,8 @@ class Mend(StrEnum):
     NAME_ANEW = "--repair makes it anew from the labels"
     BY_HAND = "restore it from a copy; the command that made the run writes it again, but not for a folder of images"
     LIST_AGAIN = "label with --names and the same list writes it again"
+    DRAW_AGAIN = "once it is deleted, the same `tagstream sample` writes it again"
+    IMPORT_AGAIN = "once it is deleted, `tagstream review import` takes the people's file again"
     NOTHING = "it is left alone, nobody reads it"
 
 

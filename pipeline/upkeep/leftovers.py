@@ -62,7 +62,8 @@ def find_leftovers(run: Run, files: RunFiles, jobs: Iterable[JobRecord]) -> Iter
             if found is not None:
                 yield found
     yield from _find_listed_leftovers(run, files, ages)
-    for folder in (run.layout.records, run.layout.jobs, run.layout.lists, run.layout.ledger):
+    yield from _find_review_leftovers(run, ages)
+    for folder in (run.layout.records, run.layout.jobs, run.layout.lists, run.layout.samples, run.layout.ledger):
         for name, info in _list(run, folder):
             if _is_temporary(name) and ages.is_old(info):
                 yield Leftover(info["name"], "is half of a record that was never finished")
@@ -86,6 +87,17 @@ def _find_listed_leftovers(run: Run, files: RunFiles, ages: _Ages) -> Iterator[L
                 yield Leftover(path, "holds only shards that newer files hold")
             elif name not in {*of_list.owners.files, *of_list.unreadable} and ages.is_written_by_no_job(info):
                 yield Leftover(path, "belongs to no images: its shard was not committed")
+
+
+def _find_review_leftovers(run: Run, ages: _Ages) -> Iterator[Leftover]:
+    """Among drawn images and reviews, which no job writes: whoever writes them now began a moment ago."""
+    for folder in (run.layout.all_drawn, run.layout.all_reviews):
+        for name, info in _list(run, folder):
+            if _is_temporary(name):
+                if ages.is_old(info):
+                    yield Leftover(info["name"], "is half of a file that was never finished")
+            elif not name.endswith(SUFFIX):
+                yield Leftover(info["name"], "is not a file of tagstream's", is_ours=False)
 
 
 def _judge(table: str, name: str, info: Any, files: RunFiles, ages: _Ages) -> Leftover | None:

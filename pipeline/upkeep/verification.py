@@ -22,6 +22,7 @@ from pipeline.upkeep.file_checks import DamagedFileError, check_described, check
 from pipeline.upkeep.findings import Finding, Mend, Verification
 from pipeline.upkeep.leftovers import Leftover, find_leftovers
 from pipeline.upkeep.list_verification import ListsCheck
+from pipeline.upkeep.review_verification import check_reviews
 from schemas import IMAGES, LABELS, READABLE_VERSIONS, SPELLINGS, JobRecord, RunRecord
 
 _N_READERS = 16
@@ -72,6 +73,7 @@ def verify_run(run: Run, on_progress: Callable[[int, int], None] = lambda done, 
             _add(result, outcome)
             if outcome.n_listed_files:
                 on_progress(result.n_files + result.n_listed_files, n_files)
+    result.findings += check_reviews(run)
     leftovers = find_leftovers(run, files, jobs)
     result.findings += [_note(run.layout, leftover) for leftover in leftovers]
     result.findings.sort(key=lambda finding: (not finding.is_damage, finding.path))

@@ -1,5 +1,9 @@
--- Samples of a run with the number of their images that anybody reviewed.
-SELECT sample, count(DISTINCT image_id) AS n_reviewed
-FROM drawn SEMI JOIN reviews USING (run, image_id)
-WHERE run = $run
-GROUP BY sample;
+-- Samples of the runs $runs of which anybody reviewed an image, the oldest first: how many images were drawn, how many of
+-- them were reviewed.
+SELECT run, sample, any_value(n_drawn) AS n_drawn, count(*) AS n_reviewed
+FROM samples
+JOIN drawn USING (run, sample)
+SEMI JOIN (SELECT image_id FROM reviews WHERE list_contains($runs, run)) AS reviewed USING (image_id)
+WHERE list_contains($runs, run)
+GROUP BY run, sample, created
+ORDER BY created, run, sample;

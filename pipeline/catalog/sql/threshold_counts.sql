@@ -13,16 +13,16 @@ counted AS (
     GROUP BY ALL
 ),
 supported AS (
-    SELECT name, count(*) AS n_truth FROM true_names GROUP BY name
+    SELECT name, sum(n_truth) AS n_truth FROM name_truths GROUP BY name
 )
 SELECT
     name,
     step,
     coalesce(n_truth, 0) AS n_truth,
-    coalesce(n_listed, 0)::BIGINT AS n_listed,
-    coalesce(n_hits, 0)::BIGINT AS n_hits,
-    n_listed_before::BIGINT AS n_listed_before,
-    n_hits_before::BIGINT AS n_hits_before
+    coalesce(n_listed, 0) AS n_listed,
+    coalesce(n_hits, 0) AS n_hits,
+    n_listed_before,
+    n_hits_before
 FROM counted
 LEFT JOIN supported USING (name)
 ORDER BY n_listed_before DESC, name;

@@ -6,6 +6,6 @@ SELECT
     sum(n_hits) FILTER (cells.step >= $common_step) AS n_hits_common,
     sum(n_listed) FILTER (cells.step >= coalesce(name_steps.step, $common_step)) AS n_listed_own,
     sum(n_hits) FILTER (cells.step >= coalesce(name_steps.step, $common_step)) AS n_hits_own,
-    (SELECT count(*) FROM true_names WHERE image_id & 1 = $half) AS n_truth
+    (SELECT sum(n_truth) FROM name_truths WHERE half = $half) AS n_truth
 FROM cells LEFT JOIN name_steps USING (name)
 WHERE half = $half;

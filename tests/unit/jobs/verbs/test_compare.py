@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from jobs.verbs.compare import compare
 from pipeline.store.store import Store
+from tests.fixtures.stored.reviewed import review_by_truth
 from tests.fixtures.stored.tables import commit_judged, run_record
 
 
@@ -43,6 +44,17 @@ def test_it_says_what_changed(store: str) -> None:
         assert line in result.stdout
     assert "recall_macro     -0.5000" in result.stdout
     assert result.stdout.splitlines()[-2:] == ["cat      0        0        1", "dog      1        1        0"]
+
+
+def test_by_reviews_it_says_how_much_of_either_run_was_judged(store: str) -> None:
+    images = [{"truth": ["dog"], "labels": ["dog"]}] * 2
+    review_by_truth(Store(store), "run-a", "s", images, {0: 0.5, 1: 0.5})
+    result = run(store, "--truth", "reviews", "--fail-if", "recall@10 < -0.4")
+    assert result.return_value == 4
+    assert "B minus A, on 2 images with a truth (reviews), 95 % intervals:" in result.stdout
+    # Nobody was asked about the cat.
+    assert "Note: people judged 100% of A's labels and 50% of B's; precision, F1" in result.stderr
+    assert json.loads(run(store, "--truth", "reviews", "--format", "json").stdout)["judged_shares"] == [1, 0.5]
 
 
 def test_json_holds_everything(store: str) -> None:

@@ -17,6 +17,7 @@ from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from schemas import REJECTED
+from tests.fixtures.stored.reviewed import add_reviews, review_by_truth
 from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis import oracle
 
@@ -159,3 +160,58 @@ def test_paired_intervals_are_narrower_than_those_of_two_independent_runs() -> N
         pytest.approx(0.02 + margin, abs=0.0015),
     )
     assert paired.high - paired.low < 0.5 * max(one.high - one.low for one in alone)
+
+
+class TestReviews:
+    """What people said of a sample of either run."""
+
+    def compared(self, tmp_path: Path, of_a: Images, of_b: Images, drawn_from: str = A, **drawn: Any) -> Comparison:
+        store = Store(str(tmp_path))
+        for run, images in ((A, of_a), (B, of_b)):
+            store.create_run(run_record(run))
+            commit_judged(store, run, {"s": images})
+        images = of_a if drawn_from == A else of_b
+        review_by_truth(
+            store, drawn_from, "s", images, drawn.get("probabilities", dict.fromkeys(range(len(images)), 1.0))
+        )
+        for place, name, verdict in drawn.get("more", ()):
+            add_reviews(store, B, "s", [(place, name, verdict, "bob")])
+        return compare_runs(open_store(store.url), A, B, 3, "reviews")
+
+    def test_where_all_is_judged_differences_are_those_of_the_truth(
+        self, compare: CompareFunction, tmp_path: Path
+    ) -> None:
+        of_a, _ = random_runs(7, 40)
+        # The same names in another order: all that B lists was judged with A.
+        of_b = with_labels(of_a, [image["labels"][::-1] for image in of_a])
+        expected = compare(of_a, of_b, 3).differences
+        found = self.compared(tmp_path / "reviewed", of_a, of_b)
+        assert (found.n_paired, found.n_judged) == (40, 40)
+        for name in ("recall_macro", "recall_micro", "precision_micro"):
+            assert found.differences[name].value == pytest.approx(expected[name].value, abs=1e-12)
+
+    @pytest.mark.parametrize("drawn_from", [A, B])
+    def test_images_count_for_what_they_stand_and_what_nobody_judged_does_not(
+        self, tmp_path: Path, drawn_from: str
+    ) -> None:
+        of_a = [{"labels": ["dog", "cat"], "truth": ["dog"]}, {"labels": ["owl"], "truth": ["owl"]}]
+        of_b = [{"labels": ["cat", "fox"], "truth": ["dog"]}, {"labels": ["owl", "bus"], "truth": ["owl"]}]
+        found = self.compared(tmp_path, of_a, of_b, drawn_from, probabilities={0: 0.25, 1: 0.5})
+        # Image 0 stands for 4, image 1 for 2. By A's labels dog, cat and owl are judged; by B's also fox and bus.
+        precision = {A: (0 + 2) / (4 + 2) - (4 + 2) / (8 + 2), B: (0 + 2) / (8 + 4) - (4 + 2) / (8 + 2)}[drawn_from]
+        assert found.differences["precision_micro"].value == pytest.approx(precision)
+        assert found.differences["recall_micro"].value == pytest.approx(2 / 6 - 1)
+        # By A's labels nobody judged fox of B, for 4, and bus, for 2.
+        assert found.judged_shares == pytest.approx({A: (1, 6 / 12), B: (1, 1)}[drawn_from])
+
+    def test_reviews_of_the_other_run_count_too_and_images_of_one_run_alone_do_not(self, tmp_path: Path) -> None:
+        of_a = [{"labels": ["dog"], "truth": ["dog"]}, {"labels": ["owl"], "truth": ["cat"]}]
+        of_b = [{"labels": ["dog", "fox"], "truth": []}, {"labels": ["owl"], "truth": [], "status": REJECTED}]
+        found = self.compared(tmp_path, of_a, of_b, more=[(0, "fox", "no")])
+        assert (found.n_paired, found.n_judged, found.judged_shares) == (1, 1, (1, 1))
+        assert found.differences["precision_micro"].value == pytest.approx(-1 / 2)
+
+    def test_without_reviews_it_says_what_to_do(self, compare: CompareFunction, tmp_path: Path) -> None:
+        compare([{"labels": ["dog"]}], [{"labels": ["dog"]}])
+        with pytest.raises(TagstreamError, match="nobody reviewed an image of run run-a or run-b"):
+            compare_runs(open_store(str(tmp_path)), A, B, 3, "reviews")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipeline.analysis.reviewed import (
@@ -14,13 +13,13 @@ from pipeline.analysis.reviewed import (
     _measures,
     analyse_reviews,
     estimate_reviewed,
+    estimate_reviewed_difference,
     resample_weights,
 )
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
-from pipeline.store.reviews import RunReviews
 from pipeline.store.store import Store
-from schemas import DRAWN, REVIEWS, SampleRecord, image_id
+from tests.fixtures.stored.reviewed import add_reviews, add_sample
 from tests.fixtures.stored.tables import commit_judged, run_record
 
 RUN = "run-1"
@@ -41,6 +40,7 @@ def test_where_all_images_are_reviewed_the_measures_are_those_of_plain_counting_
     expected = {
         "recall_macro": (1 / 2 + 1) / 2,
         "precision_macro": (1 / 3 + 1 / 2) / 2,
+        "f1_macro": (2 / 5 + 2 / 3) / 2,
         "recall_micro": 2 / 3,
         "precision_micro": 2 / 5,
         "f1_micro": 2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5),
@@ -57,7 +57,26 @@ def test_an_image_counts_for_as_many_as_it_was_unlikely_to_be_drawn() -> None:
 
 
 def test_a_measure_of_nothing_is_left_out() -> None:
-    assert set(estimate_reviewed(counts([0.5], [2], [0], [0]))) == {"recall_macro", "recall_micro"}
+    estimates = estimate_reviewed(counts([0.5], [2], [0], [0]))
+    assert set(estimates) == {"recall_macro", "f1_macro", "recall_micro"}
+
+
+def test_a_difference_is_that_of_the_measures_and_what_both_share_cancels_out() -> None:
+    rng = np.random.default_rng(1)
+    probability_I = rng.uniform(0.05, 0.9, 300)
+    n_truth_I, n_listed_I = rng.integers(1, 6, 300).astype(float), rng.integers(1, 6, 300).astype(float)
+    n_hits_I = np.minimum(n_truth_I, n_listed_I)
+    a = ReviewedCounts(probability_I, n_truth_I, n_listed_I, np.maximum(0, n_hits_I - (rng.random(300) < 0.2)))
+    b = ReviewedCounts(probability_I, n_truth_I, n_listed_I, n_hits_I)
+    first, second, found = estimate_reviewed(a), estimate_reviewed(b), estimate_reviewed_difference(a, b)
+    differences = {name: second[name].value - first[name].value for name in first}
+    assert {name: difference.value for name, difference in found.items()} == pytest.approx(differences, abs=1e-12)
+    recall, alone = found["recall_micro"], first["recall_micro"]
+    assert 0 < recall.low < recall.value < recall.high
+    # Most of the scatter of either run is that of the images, which both have.
+    assert recall.high - recall.low < 0.7 * (alone.high - alone.low)
+    same = estimate_reviewed_difference(b, b).values()
+    assert all((difference.low, difference.value, difference.high) == (0, 0, 0) for difference in same)
 
 
 def test_sums_scatter_in_resamples_as_drawing_again_would_let_them() -> None:
@@ -103,29 +122,9 @@ class TestStore:
 
     def reviewed(self, store: Store, *reviews: tuple[int, str, str, str]) -> ReviewedRun:
         """Draws the first three images, and adds rows of place, label, verdict, reviewer."""
-        rows = [
-            {
-                "sample": "random-1",
-                "image_id": image_id("a", str(place)),
-                "shard": "a",
-                "index": place,
-                "key": str(place),
-            }
-            | {"probability": 0.5}
-            for place in range(3)
-        ]
-        record = SampleRecord(
-            run=RUN, sample="random-1", created="2026-01-01", drawn_by="random", n=2, n_drawn=3, n_images=4, seed=0
-        )
-        kept = RunReviews(store.run(RUN))
-        assert kept.add_sample(record, pa.Table.from_pylist(rows, DRAWN)) is True
-        added = [
-            {"image_id": image_id("a", str(place)), "label": label, "verdict": verdict, "reviewer": reviewer}
-            for place, label, verdict, reviewer in reviews
-        ]
-        if added:
-            assert kept.add_reviews(pa.Table.from_pylist(added, REVIEWS)) is True
-            assert kept.add_reviews(pa.Table.from_pylist(added[::-1], REVIEWS)) is False
+        add_sample(store, RUN, "a", dict.fromkeys(range(3), 0.5))
+        if reviews:
+            add_reviews(store, RUN, "a", reviews)
         return analyse_reviews(open_store(store.url), RUN)
 
     def test_judged_labels_among_the_first_k_are_right_or_wrong_under_their_names(self, store: Store) -> None:
@@ -137,7 +136,8 @@ class TestStore:
             (1, "bus", "no", "ada"),
             (3, "owl", "yes", "ada"),
         )
-        assert (run.sample, run.n_reviewed, run.n_drawn, run.n_samples) == ("random-1", 2, 3, 1)
+        reviews = run.reviews
+        assert (reviews.sample, reviews.n_reviewed, reviews.n_drawn, reviews.n_samples) == ("random-1", 2, 3, 1)
         measures = run.measure([1, 3])
         assert measures[1]["precision_micro"].value == pytest.approx(1 / 2)
         assert measures[3]["precision_micro"].value == pytest.approx(1 / 3)

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.analysis import threshold_learning
 from pipeline.analysis.recall import RunAnalysis, analyse_run
+from pipeline.analysis.reviewed import analyse_reviews
 from pipeline.analysis.threshold_learning import (
     Counts,
     LearnedThresholds,
@@ -26,6 +27,7 @@ from pipeline.naming.thresholds import read_thresholds, write_thresholds
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.store.store import Store
 from schemas import image_id
+from tests.fixtures.stored.reviewed import review_by_truth
 from tests.fixtures.stored.tables import commit_judged, run_record
 from tests.unit.pipeline.analysis.threshold_oracle import Oracle
 
@@ -353,3 +355,41 @@ class TestWhatIsLearned:
         """
         counted = {name.name: name.counts.n_listed for name in learned.names if name.counts.n_listed}
         assert dict(connection.sql(query).fetchall()) == counted
+
+
+class TestReviews:
+    """The truth is what people said of a sample."""
+
+    def learned(self, folder: Path, images: Sequence[Image], probabilities: Mapping[int, float]) -> LearnedThresholds:
+        store = Store(str(folder))
+        store.create_run(run_record(RUN, labelling={"top_k": 20, "ranking": "prob"}))
+        commit_judged(store, RUN, {"a": images})
+        review_by_truth(store, RUN, "a", images, probabilities)
+        vocabulary = read_vocabulary(None)
+        return learn_thresholds(analyse_reviews(open_store(store.url, vocabulary), RUN), vocabulary, 0.7)
+
+    def test_where_all_images_are_reviewed_they_are_those_of_the_truth(
+        self, learn: LearnFunction, tmp_path: Path
+    ) -> None:
+        images = [image for image in random_images(5, 120, 20) if image["truth"]]
+        expected = learn(images, 0.7)
+        found = self.learned(tmp_path / "reviewed", images, dict.fromkeys(range(len(images)), 1.0))
+        assert (found.thresholds.truth, expected.thresholds.truth) == ("reviews", "labels")
+        assert found.thresholds.thresholds == expected.thresholds.thresholds
+        assert found.strength == expected.strength
+        assert by_name(found) == by_name(expected)
+        for way, counts in expected.judged.items():
+            # Nothing is left to chance where every image was certain to be drawn.
+            assert found.judged[way].interval == pytest.approx((counts.precision,) * 2)
+            assert (found.judged[way].n_truth, found.judged[way].n_hits) == (counts.n_truth, counts.n_hits)
+
+    def test_an_image_counts_for_as_many_as_it_stands_for(self, tmp_path: Path) -> None:
+        images = [{"truth": ["dog"], "labels": [("dog", 0.5)]}] * 4 + [{"truth": ["cat"], "labels": [("dog", 0.5)]}] * 4
+        found = self.learned(tmp_path, images, {place: 0.5 if place < 4 else 0.125 for place in range(8)})
+        (dog,) = (name for name in found.names if name.name == "dog")
+        assert dog.n_hits_before / dog.n_listed_before == pytest.approx((4 * 2) / (4 * 2 + 4 * 8))
+        # Kish: (sum of weights)^2 / sum of their squares.
+        assert dog.n_listed_before == pytest.approx((8 + 32) ** 2 / (4 * 2**2 + 4 * 8**2))
+        everything = found.judged["none"]
+        assert everything.precision == pytest.approx(8 / 40)
+        assert everything.interval[0] < 8 / 40 < everything.interval[1]

@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.cli import tagstream
+from pipeline.analysis.reviewed import analyse_reviews
+from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.report.job import Report, ReportRequest
@@ -20,6 +22,7 @@ from pipeline.store.store import Store
 from tests.fixtures.corpus import jpeg, tar_bytes
 from tests.fixtures.stored.labelled import label_source
 from tests.fixtures.stored.reported import OTHER, REJECTED, RUN, make_store, random_shards
+from tests.fixtures.stored.reviewed import review_by_truth
 from tests.fixtures.stored.tables import job_record
 
 
@@ -248,3 +251,25 @@ def test_source_store_and_page_may_lie_on_s3(s3: str, tmp_path: Path) -> None:
         images.append(page_data(written)["images"])
     assert images[0] == images[1]
     assert all(image["picture"] for image in images[0])
+
+
+def test_by_reviews_the_pictures_are_of_reviewed_images_and_the_measures_of_all(tmp_path: Path) -> None:
+    shards = random_shards(2, 6)
+    store = make_store(tmp_path, shards, other=random_shards(2, 6, seed=4))
+    images = [{**image, "truth": image["truth"] or ["dog"]} for image in shards["s001"]]
+    review_by_truth(store, RUN, "s001", images, dict.fromkeys((1, 2, 4), 0.25))
+    made = report(store, tmp_path / "r.html", truth="reviews", run=RUN, compare=OTHER)
+    assert [(image["shard"], image["index"]) for image in made["images"]] == [("s001", 1), ("s001", 2), ("s001", 4)]
+    assert all(image["truth"] for image in made["images"])
+    charts = {chart["id"]: chart for chart in made["charts"]}
+    assert "by what people say of 3 images of the sample random-1" in charts["recall"]["note"]
+    expected = analyse_reviews(open_store(store.url), RUN).measure([5])[5]
+    at_5 = {measure: value for k, measure, value, _, _ in charts["recall"]["rows"] if k == 5}
+    assert at_5 == pytest.approx({name: expected[name].value for name in at_5})
+    assert {row[0] for row in charts["differences"]["rows"]} == set(at_5)
+    assert f"People judged 100% of the labels of {RUN} and " in charts["differences"]["note"]
+    for name in ("recall", "differences"):
+        words = shlex.split(charts[name]["command"])[1:]
+        result = CliRunner().invoke(tagstream, words, catch_exceptions=False)
+        assert result.exit_code == 0
+        assert "--truth reviews" in charts[name]["command"]

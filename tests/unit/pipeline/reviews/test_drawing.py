@@ -50,6 +50,8 @@ def probabilities(connection: Connection, n: int, seed: int = 0) -> dict[int, fl
     for seed_ in range(seed, seed + 150):
         _, drawn = draw_by_size(connection, n, seed_)
         found |= dict(zip(*(drawn.column(name).to_pylist() for name in ("image_id", "probability")), strict=True))
+        if len(found) == N_IMAGES:
+            break
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import TagstreamError
-from pipeline.reviews.files import ReviewTool, read_reviews
+from pipeline.reviews.files import ReviewTool, read_reviews, run_told
 
 
 def read(path: Path, tool: ReviewTool) -> list[tuple[Any, ...]]:
@@ -41,7 +41,10 @@ def test_what_an_annotation_of_label_studio_leaves_out_is_not_true(tmp_path: Pat
     annotation = {
         "completed_by": {"id": 3, "email": "ada@example.org"},
         "updated_at": "2026-11-27T10:00:00Z",
-        "result": [{"type": "choices", "value": {"choices": ["dog", "owl"]}}],
+        "result": [
+            {"type": "choices", "value": {"choices": ["dog", "owl"]}},
+            {"type": "textarea", "from_name": "missing", "value": {"text": ["fox ", " "]}},
+        ],
     }
     skipped, given = {"was_cancelled": True, "result": []}, {"ground_truth": True, "result": []}
     data = {"image_id": "9007199254740993", "labels": [{"name": "dog"}, {"name": "cat"}]}
@@ -51,6 +54,7 @@ def test_what_an_annotation_of_label_studio_leaves_out_is_not_true(tmp_path: Pat
         (9007199254740993, "dog", "yes", *person),
         (9007199254740993, "cat", "no", *person),
         (9007199254740993, "owl", "added", *person),
+        (9007199254740993, "fox", "added", *person),
     ]
 
 
@@ -68,9 +72,29 @@ def test_tags_of_fiftyone_are_verdicts(tmp_path: Path) -> None:
     assert read(tmp_path, "fiftyone") == read(tmp_path / "samples.json", "fiftyone") == expected
 
 
+def test_a_saved_page_has_decisions_of_one_person(tmp_path: Path) -> None:
+    path = tmp_path / "review.json"
+    decisions = [
+        {"image_id": "-9007199254740993", "name": "dog", "verdict": "yes", "reviewed": "2026-11-27T10:00:00Z"},
+        {"image_id": "5", "name": "owl", "verdict": "added"},
+    ]
+    saved = {"kind": "tagstream review", "run": "r", "sample": "random-1", "decisions": decisions}
+    for reviewer in ("ada", ""):
+        path.write_text(json.dumps({**saved, "reviewer": reviewer}))
+        assert read(path, "page") == [
+            (-9007199254740993, "dog", "yes", reviewer or "someone", "2026-11-27T10:00:00Z"),
+            (5, "owl", "added", reviewer or "someone", None),
+        ]
+    assert (run_told(str(path), "page"), run_told(str(path), "csv")) == ("r", None)
+
+
 @pytest.mark.parametrize(
     ("tool", "content", "reason"),
     [
+        ("page", "{}", "is no page file of reviews"),
+        ("page", "[]", "is no page file of reviews"),
+        ("page", '{"kind": "other", "run": "r", "decisions": []}', "expected 'tagstream review'"),
+        ("page", '{"kind": "tagstream review", "run": "r", "decisions": []}', "has no decision"),
         ("csv", "image_id,name\n1,dog\n", "no csv file of reviews: the columns verdict are missing"),
         (
             "csv",

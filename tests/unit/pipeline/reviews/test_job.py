@@ -19,7 +19,7 @@ from pipeline.reviews.job import SampleRequest, import_reviews, sample_for_revie
 from pipeline.store.store import Store
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.stored.labelled import label_source
-from tests.fixtures.stored.tables import run_record
+from tests.fixtures.stored.tables import job_record, run_record
 
 LABELS = [("dogs", 0.5), ("tree", 0.25), ("owl", 0.125)]
 
@@ -94,6 +94,34 @@ def test_reviews_of_images_that_the_run_has_not_are_refused(store: Store, tmp_pa
     with pytest.raises(TagstreamError, match=r"1 of 1 reviewed images .* are none of run r; name the run"):
         import_reviews(store.url, None, str(tmp_path / "other.csv"), "csv", "ada")
     assert not (Path(store.root) / "reviews").exists()
+
+
+def test_a_saved_page_of_another_run_is_refused_and_its_own_run_is_found(store: Store, tmp_path: Path) -> None:
+    label_source(store, "later", str(tmp_path / "source"), LABELS)
+    store.run("later").write_job(job_record("later"))
+    ((image_id,),) = open_store(store.url, run="r").sql("SELECT image_id FROM images LIMIT 1").fetchall()
+    decisions = [{"image_id": str(image_id), "name": "dog", "verdict": "yes"}]
+    path = tmp_path / "review.json"
+    path.write_text(json.dumps({"kind": "tagstream review", "run": "r", "sample": "s", "decisions": decisions}))
+    with pytest.raises(TagstreamError, match=r"is of run r, not of later; name that with --run"):
+        import_reviews(store.url, "later", str(path), "page", "ada")
+    assert import_reviews(store.url, None, str(path), "page", "ada") == ("r", 1, True)
+
+
+@pytest.mark.parametrize("to", ["page", "csv"])
+def test_the_store_is_opened_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: ReviewTool
+) -> None:
+    opened = []
+
+    def count(*given: Any, **named: Any) -> Any:
+        opened.append(given)
+        return open_store(*given, **named)
+
+    for module in ("pipeline.reviews.job", "pipeline.export.job"):
+        monkeypatch.setattr(f"{module}.open_store", count)
+    sample(store, tmp_path, to)
+    assert len(opened) == 1
 
 
 def test_a_folder_that_exists_is_refused_and_no_sample_is_kept(store: Store, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from model.images.opening import MAX_IMAGE_PIXELS, allow_image_pixels
-from pipeline.report import thumbnails
-from pipeline.report.thumbnails import Thumbnail, make_thumbnails
+from pipeline.pictures import thumbnails
+from pipeline.pictures.thumbnails import Thumbnail, make_thumbnails
 from schemas import content_hash
 from tests.fixtures.corpus import STORED_AS, encode, jpeg, tar_bytes
 from tests.fixtures.stored.tables import run_record
@@ -34,7 +34,7 @@ def thumbnails_of(folder: Path, *originals: bytes, max_bytes: int = 100_000, **c
         {"image_id": n, "shard": "a", "index": n, "key": str(n), "content_hash": None, **columns}
         for n in range(len(originals))
     ]
-    made = make_thumbnails(record, rows, max_bytes, lambda: None)
+    made = make_thumbnails(record, rows, 256, max_bytes, lambda: None)
     return [made[n] for n in range(len(originals))]
 
 
@@ -131,14 +131,14 @@ def test_after_a_failure_the_other_shards_are_not_read_to_their_ends(tmp_path: P
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_thumbnails(record, rows, 100_000, fail_first)
+        make_thumbnails(record, rows, 256, 100_000, fail_first)
     assert len(calls) < 1000
 
 
 def test_an_original_that_is_gone_says_so(tmp_path: Path) -> None:
     record = run_record("run-1", source=str(tmp_path), source_root=str(tmp_path))
     row = {"image_id": 7, "shard": "gone", "index": 0, "key": "0", "content_hash": None}
-    assert make_thumbnails(record, [row], 1000, lambda: None) == {7: Thumbnail(7, None, "the original is gone")}
+    assert make_thumbnails(record, [row], 256, 1000, lambda: None) == {7: Thumbnail(7, None, "the original is gone")}
 
 
 def test_a_photograph_of_several_frames_shows_the_first_that_is_not_blank(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from pipeline.sources.originals import ImageRow, Original, read_originals
 from pipeline.text import one_line
 from schemas import RunRecord
 
-_EDGE_PX = 256
 _MIN_EDGE_PX = 16
 _QUALITIES = (75, 50, 25)
 _SHARDS_AT_ONCE = 4
@@ -35,12 +34,13 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    record: RunRecord, images: Sequence[ImageRow], max_bytes: int, done: Callable[[], None]
+    record: RunRecord, images: Sequence[ImageRow], edge_px: int, max_bytes: int, done: Callable[[], None]
 ) -> dict[int, Thumbnail]:
     """Thumbnails by image_id. Each shard is read once, a few at a time; what cannot be read has no picture.
 
     Args:
         images: rows of `images`, as `read_originals` takes them, with their sizes; in the order of shard and index.
+        edge_px: neither side is longer.
         max_bytes: none is larger.
         done: called after each one.
     """
@@ -51,7 +51,7 @@ def make_thumbnails(
         thumbnails = []
         with _set_on_error(stopping):
             for original in _read(record, rows):
-                thumbnails.append(_make(original, max_bytes))
+                thumbnails.append(_make(original, edge_px, max_bytes))
                 done()
                 if stopping.is_set():
                     break
@@ -83,25 +83,26 @@ def _read(record: RunRecord, rows: list[ImageRow]) -> Iterator[Original]:
         yield from (Original(row, None, str(error)) for row in left.values())
 
 
-def _make(original: Original, max_bytes: int) -> Thumbnail:
+def _make(original: Original, edge_px: int, max_bytes: int) -> Thumbnail:
     image_id = original.image["image_id"]
     if original.data is None:
         return Thumbnail(image_id, None, original.problem)
     # It may be larger than others may be: it was labelled.
     n_pixels = (original.image.get("width") or 0) * (original.image.get("height") or 0)
     try:
-        return Thumbnail(image_id, _encode(_shrink(original.data, max(MAX_IMAGE_PIXELS, n_pixels)), max_bytes))
+        shrunk = _shrink(original.data, edge_px, max(MAX_IMAGE_PIXELS, n_pixels))
+        return Thumbnail(image_id, _encode(shrunk, max_bytes))
     except (ImageDecodeError, OSError, ValueError, MemoryError) as error:
         return Thumbnail(image_id, None, f"no picture can be made of it: {one_line(error)}")
 
 
-def _shrink(data: bytes, max_image_pixels: int) -> Image.Image:
+def _shrink(data: bytes, edge_px: int, max_image_pixels: int) -> Image.Image:
     allow_image_pixels(max_image_pixels)
     image = open_image(data, max_image_pixels)
     # A JPEG is decoded no larger than needed; other formats have no such thing.
-    image.draft("RGB", (2 * _EDGE_PX, 2 * _EDGE_PX))
+    image.draft("RGB", (2 * edge_px, 2 * edge_px))
     shrunk = see_whole(image, max_image_pixels=max_image_pixels)
-    shrunk.thumbnail((_EDGE_PX, _EDGE_PX))
+    shrunk.thumbnail((edge_px, edge_px))
     return shrunk
 
 

@@ -1,0 +1,1 @@
+"""Pictures for pages, made from what a run labelled."""
