@@ -6,8 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -79,10 +79,36 @@ def _decode(data: bytes, preprocessor: ImagePreprocessor, find_strange: bool, mo
         return DecodedImage((), width, height, digest, "ImageUnreadable", plain(one_line(error)))
 
 
+class _Batch:
+    """Images that are decoded together, and what becomes of them."""
+
+    def __init__(self, n_images: int) -> None:
+        self._decoded: list[DecodedImage | BaseException | None] = [None] * n_images
+        self.is_done = threading.Event()
+        self._n_left = n_images
+        if not n_images:
+            self.is_done.set()
+
+    def put(self, place: int, decoded: DecodedImage | BaseException) -> None:
+        """Takes the result of the image at a place. One thread at a time may call it."""
+        self._decoded[place] = decoded
+        self._n_left -= 1
+        if not self._n_left:
+            self.is_done.set()
+
+    def results(self) -> list[DecodedImage]:
+        """Of a batch that is done. Raises what the decoding of an image raised."""
+        for decoded in self._decoded:
+            if isinstance(decoded, BaseException):
+                raise decoded
+        return cast(list[DecodedImage], self._decoded)
+
+
 @dataclass(eq=False, slots=True)
 class _Task:
     data: bytes | None
-    decoded: Future[DecodedImage] = field(default_factory=Future)
+    batch: _Batch
+    place: int
     started: float = 0.0
 
 
@@ -108,13 +134,14 @@ class DecodePool:
 
     def decode(self, images: Iterable[bytes | None]) -> list[DecodedImage]:
         """The images decoded, in their order; those over the limit are a `DecodeTimeout`."""
-        tasks = [_Task(data) for data in images]
+        images = list(images)
+        batch = _Batch(len(images))
         with self._lock:
-            self._waiting.extend(tasks)
+            self._waiting.extend(_Task(data, batch, place) for place, data in enumerate(images))
             self._start_threads()
-        while wait([task.decoded for task in tasks], self._until_first_limit_s()).not_done:
+        while not batch.is_done.wait(self._until_first_limit_s()):
             self._give_up_late_ones()
-        return [task.decoded.result() for task in tasks]
+        return batch.results()
 
     def _start_threads(self) -> None:
         for _ in range(min(self._n_threads - self._n_working, len(self._waiting))):
@@ -128,15 +155,8 @@ class DecodePool:
                 decoded = self._decode_one(task.data)
             except BaseException as error:
                 decoded = error
-            with self._lock:
-                if task not in self._running:
-                    # Left behind: another thread has taken this one's place.
-                    return
-                self._running.remove(task)
-            if isinstance(decoded, BaseException):
-                task.decoded.set_exception(decoded)
-            else:
-                task.decoded.set_result(decoded)
+            if not self._hand_in(task, decoded):
+                return
 
     def _next_task(self) -> _Task | None:
         with self._lock:
@@ -148,6 +168,15 @@ class DecodePool:
             task.started = time.monotonic()
             self._running.add(task)
             return task
+
+    def _hand_in(self, task: _Task, decoded: DecodedImage | BaseException) -> bool:
+        """Returns: False where the thread was left behind, and another has taken its place."""
+        with self._lock:
+            if task not in self._running:
+                return False
+            self._running.remove(task)
+            task.batch.put(task.place, decoded)
+            return True
 
     def _until_first_limit_s(self) -> float:
         with self._lock:
@@ -161,8 +190,8 @@ class DecodePool:
             self._running.difference_update(late)
             self._n_working -= len(late)
             self._start_threads()
-        for task in late:
-            task.decoded.set_result(self._timeout(task.data))
+            for task in late:
+                task.batch.put(task.place, self._timeout(task.data))
 
     def _timeout(self, data: bytes | None) -> DecodedImage:
         return DecodedImage(
