@@ -2,6 +2,7 @@
 
     python tests/soak/million.py --shards 10000 --samples 100
     python tests/soak/million.py --shards 1 --samples 100000 --out tests/benchmarks/results/one-large-shard-cpu.md
+    python tests/soak/million.py --shards 20000 --samples 32 --undecoded
 
 Writes the curves beside the record, as PNG: memory of the job's processes, images and commits a second.
 """
@@ -36,7 +37,7 @@ _EVERY_S = 2.0
 # Small images: what is measured is everything but decoding and recognizing.
 _WIDTH, _HEIGHT, _N_DISTINCT = 32, 24, 64
 _ROLES = {
-    "labelling actor": "PacedLabeler",
+    "labelling actor": "Labeler",
     "reading workers": "ReadShards",
     "raylet": "raylet/raylet ",
     "GCS": "gcs_server",
@@ -157,13 +158,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shards", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--undecoded", action="store_true", help="look at no image: others decode, one driver commits")
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown and PNG")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="million-"))
     make_source(folder / "source", options.shards, options.samples)
     started, curves, is_over = time.monotonic(), Curves(), threading.Event()
     command = [sys.executable, str(ROOT / "tests/soak/instant_job.py"), str(folder / "source"), str(folder / "store")]
-    command += ["--address", "local"]
+    command += ["--address", "local", *(["--undecoded"] if options.undecoded else [])]
     process = subprocess.Popen(command)
     watcher = threading.Thread(target=watch, args=(process, folder / "store", curves, is_over), daemon=True)
     watcher.start()
