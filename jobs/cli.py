@@ -33,6 +33,7 @@ _SHORT_HELP = {
     "demo-corpus": "Make scenes with known content, as WebDataset shards.",
     "explain": "Show where a model looked for each label of an image.",
     "export": "Export images and labels to other tools.",
+    "export-onnx": "Write a model as ONNX graphs, checked against torch.",
     "import-nxtp": "Make a model folder of the public NXTP checkpoint.",
     "jobs": "List the jobs of a Ray cluster; show, follow or stop one.",
     "label": "Label the images of a source; again, to resume or to label new ones.",

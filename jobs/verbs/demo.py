@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import click
 
 from jobs.console.output import print_result
 from jobs.console.paste import to_paste
+from jobs.demo.shipped import SHARDS
 from jobs.verbs.label import report, run_job
 from jobs.verbs.report import print_report
 from model.folder import DEMO_MODEL
@@ -19,7 +18,6 @@ from pipeline.report.job import Report, ReportRequest
 from pipeline.settings.labelling import LabelSettings
 from pipeline.store.store import Store
 
-DEMO_SHARDS = str(files("jobs.demo") / "shards")
 _FIRST_LABELS = """
     SELECT i.key, i.caption, string_agg(format('{} {:.3f}', l.label, l.score), ', ' ORDER BY l.rank) AS labels
     FROM images i JOIN labels l USING (run, image_id)
@@ -42,8 +40,8 @@ def demo(store: str) -> None:
     # Brings in Ray, which takes seconds to import.
     from pipeline.labelling.job import LabelJob
 
-    click.echo(f"Labelling the scenes in {DEMO_SHARDS}")
-    request = LabelRequest(source=DEMO_SHARDS, store=store, model=DEMO_MODEL, settings=LabelSettings(top_k=10))
+    click.echo(f"Labelling the scenes in {SHARDS}")
+    request = LabelRequest(source=SHARDS, store=store, model=DEMO_MODEL, settings=LabelSettings(top_k=10))
     outcome = run_job(LabelJob(request))
     report(outcome, store)
     run = outcome.record.run

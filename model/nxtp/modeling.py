@@ -82,7 +82,7 @@ class RecognizerModel(PreTrainedModel, GenerationMixin):
         merged = self.merge_image_tokens(image_embeds_BND, image_tokens)
         read_BND = merged.embeds_BND if merged else image_embeds_BND
         prompt_ids = torch.tensor(self.config.prompt_ids, device=read_BND.device)
-        prompt_BPD = self.get_input_embeddings()(prompt_ids).expand(len(read_BND), -1, -1)
+        prompt_BPD = self.get_input_embeddings()(prompt_ids).expand(read_BND.shape[0], -1, -1)
         embeds_BSD = torch.cat((read_BND, prompt_BPD.to(read_BND.dtype)), dim=1)
         places = merged.places(len(prompt_ids)) if merged else None
         answer_BD, cache = prefill(self.decoder, embeds_BSD, read_BND.shape[1], places)

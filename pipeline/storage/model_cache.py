@@ -73,8 +73,8 @@ def fetch_recognizer(model: str) -> str:
     folder = fetch_model(model)
     if is_hub_model(folder):
         raise ModelError(
-            f"{model} is a vision-language model of the hub, which label and score take; explain, train and truncate "
-            "take NXTP recognizers (tagstream import-nxtp, tagstream train)"
+            f"{model} is a vision-language model of the hub, which label and score take; explain, export-onnx, train "
+            "and truncate take NXTP recognizers (tagstream import-nxtp, tagstream train)"
         )
     return folder
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pyarrow.parquet as pq
 from record import ROOT, environment, markdown_table
 
-from jobs.verbs.demo import DEMO_SHARDS
+from jobs.demo.shipped import SHARDS
 from pipeline.store.store import Store
 from schemas import JobRecord
 
@@ -69,7 +69,7 @@ class Taken:
 def make_pictures(folder: Path) -> Path:
     """A folder of ten scenes."""
     folder.mkdir()
-    with tarfile.open(sorted(Path(DEMO_SHARDS).glob("*.tar"))[0]) as archive:
+    with tarfile.open(sorted(Path(SHARDS).glob("*.tar"))[0]) as archive:
         images = [member for member in archive if member.name.endswith(".jpg")]
         for member in images[:_N_PICTURES]:
             content = archive.extractfile(member)
@@ -158,7 +158,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        sources = {"200 scenes": Path(DEMO_SHARDS), "10 pictures": make_pictures(folder / "pictures")}
+        sources = {"200 scenes": Path(SHARDS), "10 pictures": make_pictures(folder / "pictures")}
         rounds = []
         for number in range(options.rounds):
             (folder / str(number)).mkdir()

@@ -165,6 +165,17 @@ def test_the_benchmark_of_image_tokens_has_a_row_for_each_number_and_model(tmp_p
     assert [row[0] for row in rows if row[0] in set("4321")] == ["4", "3", "2", "1"]
 
 
+@needs_font
+def test_the_benchmark_of_graphs_sets_onnxruntime_beside_torch_in_recall_and_time():
+    finished = run_script("exported", "--small", "--scenes", "32", "--single", "2", "--repeats", "1", timeout_s=240)
+    assert finished.returncode == 0, finished.stderr
+    names = ["torch float32", "onnxruntime float32", "onnxruntime int8"]
+    of_scenes = [row for row in table_rows(finished.stdout) if row[0] in names]
+    assert [row[0] for row in of_scenes] == names * 5
+    torch_row, exact_row, _ = of_scenes[:3]
+    assert torch_row[1] == exact_row[1]
+
+
 def test_the_decoding_benchmark_sets_ways_to_decode_side_by_side():
     finished = run_script("decoding", "--small", "--images", "2", "--scenes", "3")
     assert finished.returncode == 0, finished.stderr

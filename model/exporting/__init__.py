@@ -1,0 +1,1 @@
+"""A recognizer as ONNX graphs, which other programs run without this project and without torch."""
