@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,21 +53,30 @@ def export_onnx(model: str, out: Path, int8: bool, scenes: int) -> None:
         )
     fingerprint = fingerprint_folder(fetch_recognizer(model))
     recognizer = load_recognizer(model, "cpu", "float32")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # The folder appears under its name once it is complete.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary, out.name)
-        folder.mkdir()
+    with _folder(out) as folder:
         try:
             exported = export_recognizer(recognizer, folder, read_shipped(scenes), model, fingerprint, int8=int8)
         except ValueError as error:
             raise ModelError(f"{model} cannot be exported: {error}") from error
-        folder.rename(out)
     n_bytes = sum(file.stat().st_size for file in out.iterdir())
     click.echo(f"Written: {out}, three graphs in {'int8' if int8 else 'float32'}, {n_bytes / 1e6:,.1f} MB")
     _report("float32", exported.float32)
     if exported.int8:
         _report("int8", exported.int8)
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """An empty folder that appears as `out` once it is complete. Raises TagstreamError where it cannot be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+            folder = Path(temporary, out.name)
+            folder.mkdir()
+            yield folder
+            folder.rename(out)
+    except OSError as error:
+        raise TagstreamError(f"{out} cannot be written: {error}") from error
 
 
 def _report(precision: str, found: Agreement) -> None:

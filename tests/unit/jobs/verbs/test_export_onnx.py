@@ -49,6 +49,12 @@ def test_a_folder_that_exists_is_left_alone(tiny_model: Path, tmp_path: Path) ->
     assert refusal(tiny_model, "--out", tmp_path) == f"{tmp_path} exists; name a new folder with --out"
 
 
+def test_a_place_that_cannot_be_written_to_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    out = tmp_path / "file" / "onnx"
+    assert refusal(tiny_model, "--out", out).startswith(f"{out} cannot be written: ")
+
+
 def test_a_missing_package_is_named(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_folder, "_NEEDED", ("onnx", "no_such_package"))
     message = refusal(tiny_model, "--out", tmp_path / "onnx")

@@ -214,6 +214,19 @@ def test_linear_layers_in_int8_are_near_torch_and_all_else_is_float32(folder, ex
         assert operations["Gemm"] == 0
 
 
+def test_two_products_of_int8_weights_fit_into_16_bits_as_cpus_without_vnni_need_it(folder, tmp_path):
+    quantize_graphs(folder, tmp_path)
+    rounded = [
+        onnx.numpy_helper.to_array(tensor)
+        for name in ("encoder", "prefill", "step")
+        for tensor in onnx.load(tmp_path / f"{name}.onnx").graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2
+    ]
+    largest = max(int(np.abs(weights.astype(np.int32)).max()) for weights in rounded)
+    assert largest > 60
+    assert 2 * 255 * largest < 2**15
+
+
 def is_linear(node, graph):
     """Whether a product is one with weights."""
     return node.op_type == "MatMul" and node.input[1] in {tensor.name for tensor in graph.initializer}
