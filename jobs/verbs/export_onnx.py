@@ -80,9 +80,9 @@ def _folder(out: Path) -> Iterator[Path]:
 
 
 def _report(precision: str, found: Agreement) -> None:
-    of_all = f"of {found.n_images}" if found.n_images > 1 else "of 1"
+    common = f"{found.n_common:,} of the {found.n_compared:,} labels that torch puts among the first ten"
     click.echo(
         f"{precision} against torch: logits differ by at most {found.difference:.2g} (largest "
-        f"{found.largest_logit:.1f}); the same labels in {found.n_same} {of_all} scenes, the same first label in "
-        f"{found.n_same_first}; {found.n_common / max(1, found.n_compared):.1%} of the first ten labels are the same"
+        f"{found.largest_logit:.1f}); the same labels in {found.n_same} of {found.n_images} scenes, the same first "
+        f"label in {found.n_same_first}; {common} are there again"
     )
