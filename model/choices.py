@@ -93,20 +93,44 @@ def check_hub_choice(what: str, name: str) -> None:
         raise ValueError(f"{what} is {name!r}; a model of the hub has {', '.join(_OF_THE_HUB[what])}")
 
 
-def check_hub_image_tokens(image_tokens: int) -> None:
-    """Raises ValueError where a vision-language model of the hub cannot read so many image tokens."""
+def check_hub_image_tokens(image_tokens: int, name: str = "image_tokens") -> None:
+    """Raises ValueError where a vision-language model of the hub cannot read so many image tokens.
+
+    Args:
+        name: of what asks for them.
+    """
     if image_tokens:
+        raise ValueError(f"{name} is {image_tokens}; a model of the hub reads all of its image tokens: expected 0")
+
+
+def check_merging(image_tokens: int, sampling: str, name: str = "image_tokens") -> None:
+    """Raises ValueError where image tokens cannot be merged into this many for a sampling.
+
+    Args:
+        name: of what asks for them.
+    """
+    if image_tokens and sampling != "one_shot":
         raise ValueError(
-            f"image_tokens is {image_tokens}; a model of the hub reads all of its image tokens: expected 0"
+            f"{name} is {image_tokens} and sampling {sampling}, which reads all image tokens; "
+            f"expected {name} 0 or sampling one_shot"
         )
 
 
-def check_merging(image_tokens: int, sampling: str) -> None:
-    """Raises ValueError where image tokens cannot be merged into this many for a sampling."""
-    if image_tokens and sampling != "one_shot":
+def check_view_tokens(view_tokens: int, image_tokens: int, most_views: int) -> None:
+    """Raises ValueError where fewer tokens are asked for of views of images with several, and there is no such choice.
+
+    Args:
+        image_tokens: what is asked for of every view.
+        most_views: views of an image, at most.
+    """
+    if view_tokens and image_tokens:
         raise ValueError(
-            f"image_tokens is {image_tokens} and sampling {sampling}, which reads all image tokens; "
-            "expected image_tokens 0 or sampling one_shot"
+            f"view_tokens is {view_tokens} and image_tokens {image_tokens}; expected one of them: view_tokens is of "
+            "images with several squares, image_tokens of all"
+        )
+    if view_tokens and most_views == 1:
+        raise ValueError(
+            f"view_tokens is {view_tokens} and one square of each image is seen; expected views whole or above 1"
         )
 
 

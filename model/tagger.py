@@ -114,15 +114,15 @@ def load_name_tokens(folder: str | Path, options: HubOptions) -> Callable[[str],
     return NameTokens.from_pretrained(folder).ids
 
 
-def resolve_image_tokens(folder: str | Path, image_tokens: int) -> int:
+def resolve_image_tokens(folder: str | Path, image_tokens: int, name: str = "image_tokens") -> int:
     """The number of image tokens as an NXTP recognizer's labels depend on it: 0 where all are asked for by number.
 
-    No weights are loaded. Raises ValueError for more than the model has.
+    No weights are loaded. Raises ValueError, which calls the number by its `name`, for more than the model has.
     """
     from model.nxtp.configuration import RecognizerConfig
 
     config = RecognizerConfig.from_pretrained(folder)
-    n_kept = config.n_kept_tokens(image_tokens)
+    n_kept = config.n_kept_tokens(image_tokens, name)
     return 0 if n_kept == config.n_image_tokens else n_kept
 
 

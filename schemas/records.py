@@ -45,7 +45,7 @@ class RunRecord(_JsonRecord):
     labelling: dict[str, Any]
     """The settings that decide the labels: top_k, ranking, sampling, max_label_tokens, dtype, honour_exif,
     pixel_rule and decoding (the former ones where they are left out), views (1, the centre, where it is left out), and
-    where image tokens were merged image_tokens (how many were kept) and token_merging (the method)."""
+    where image tokens were merged image_tokens or view_tokens (how many were kept) and token_merging (the method)."""
     versions: dict[str, str]
     sources: list[str] = field(default_factory=list)
     """All arguments of a source that was given by several, as `source` has a single one."""

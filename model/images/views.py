@@ -65,6 +65,16 @@ def share_branches(top_k: int, n_views: int) -> int:
     return -(-top_k // n_views)
 
 
+def count_tokens(n_views: int, image_tokens: int, view_tokens: int) -> int:
+    """Image tokens that the decoder reads of one view, where an image has so many; 0 is all.
+
+    Args:
+        image_tokens: of a view of any image.
+        view_tokens: of a view of an image that has several; 0 is as many as of any other.
+    """
+    return view_tokens if view_tokens and n_views > 1 else image_tokens
+
+
 def cut_batches(n_views: Sequence[int], most: int) -> list[list[tuple[int, int]]]:
     """Batches of the device, as places (image, view): views of images that have equally many, in the images' order.
 

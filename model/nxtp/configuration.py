@@ -54,14 +54,14 @@ class RecognizerConfig(PretrainedConfig):
         """Tokens every label is conditioned on: image and prompt."""
         return self.n_image_tokens + len(self.prompt_ids)
 
-    def n_kept_tokens(self, image_tokens: int) -> int:
+    def n_kept_tokens(self, image_tokens: int, name: str = "image_tokens") -> int:
         """Image tokens that the decoder reads where `image_tokens` are asked for: as many, or all for 0.
 
-        Raises ValueError for more than the model has.
+        Raises ValueError, which calls the number by its `name`, for more than the model has.
         """
         if not 0 <= image_tokens <= self.n_image_tokens:
             raise ValueError(
-                f"image_tokens is {image_tokens}; this model has {self.n_image_tokens} image tokens, "
+                f"{name} is {image_tokens}; this model has {self.n_image_tokens} image tokens, "
                 f"expected 0 (all) to {self.n_image_tokens}"
             )
         return image_tokens or self.n_image_tokens

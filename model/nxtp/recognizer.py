@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from model.choices import SAMPLINGS, check_merging, find_ranking
+from model.choices import SAMPLINGS, check_merging, check_view_tokens, find_ranking
 from model.dtypes import find_dtype
 from model.ending import Ending
 from model.folder import PREPROCESSOR_FILE, resolve_folder
 from model.images.image_input import ImageInput, read_image, read_images
 from model.images.preprocessing import ImagePreprocessor
 from model.images.resampling import box_in
-from model.images.views import CENTRE, cut_batches, most_squares, share_branches
+from model.images.views import CENTRE, count_tokens, cut_batches, most_squares, share_branches
 from model.joined_views import join_views
 from model.listed_names import ListedNames, no_scores, score_names
 from model.notebook import LabelLists, Labels, recognizer_html
@@ -117,6 +117,8 @@ class Recognizer:
         ranking: str = "prob",
         *,
         views: str | int = CENTRE,
+        view_tokens: int = 0,
+        image_tokens: int = 0,
         keep_unfinished: bool = False,
         **options: Any,
     ) -> list[list[Label]]:
@@ -124,22 +126,27 @@ class Recognizer:
 
         Args:
             images: paths, encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF) or PIL images, in any mixture.
-            top_k, ranking, keep_unfinished, options: as in `label_pixels`. An image's views share its branches.
+            top_k, ranking, image_tokens, keep_unfinished, options: as in `label_pixels`. An image's views share its
+                branches.
             views: "centre" labels the centre of each image, "whole" up to four squares that cover it, a number at most
                 so many. Their labels are joined by `model.joined_views`.
+            view_tokens: `image_tokens` of the views of images that have several, and of no others.
 
         Raises ImageDecodeError where a file or bytes are no readable image, TypeError for what is none of these.
         """
         # Before the device is kept busy for a ranking that there is none of.
         by, most = find_ranking(ranking), most_squares(views)
+        check_view_tokens(view_tokens, image_tokens, most)
         seen = [self.preprocessor.views(image, most) for image in read_images(images)]
         n_views = [len(squares) for squares in seen]
         places = cut_batches(n_views, max(1, sum(n_views))) or [[]]
         ranked = []
         for of_batch in places:
-            n_branches = share_branches(top_k, n_views[of_batch[0][0]] if of_batch else 1)
+            n_alike = n_views[of_batch[0][0]] if of_batch else 1
             squares = self.prepare([seen[image][view] for image, view in of_batch])
-            ranked.append(self.rank_batch(self.sample(squares, n_branches, **options), ranking))
+            n_tokens = count_tokens(n_alike, image_tokens, view_tokens)
+            sampled = self.sample(squares, share_branches(top_k, n_alike), image_tokens=n_tokens, **options)
+            ranked.append(self.rank_batch(sampled, ranking))
         joined = join_views(ranked, places, len(seen), by, top_k)
         return LabelLists(Labels(labels, ranking) for labels in joined.to_lists(keep_unfinished))
 
@@ -321,6 +328,7 @@ class Recognizer:
         max_label_tokens: int | None = None,
         image_tokens: int = 0,
         views: str | int = CENTRE,
+        view_tokens: int = 0,
     ) -> Explanation:
         """The labels that `label` gives this image (by one-shot sampling), and which patches each one looked at.
 
@@ -328,23 +336,25 @@ class Recognizer:
             image: a path, encoded bytes or a PIL image.
             top_k, ranking, max_label_tokens, image_tokens: as in `label_pixels`. The attention that a merged token gets
                 is spread evenly over its patches.
-            views: as in `label`.
+            views, view_tokens: as in `label`.
 
         Raises ImageDecodeError where bytes are no readable image.
         """
         by, most = find_ranking(ranking), most_squares(views)
+        check_view_tokens(view_tokens, image_tokens, most)
         image = read_image(image)
         upright, squares = self.preprocessor.open_upright(image), self.preprocessor.views(image, most)
+        n_tokens = count_tokens(len(squares), image_tokens, view_tokens)
         sampled = self.sample(
             self.prepare(squares),
             share_branches(top_k, len(squares)),
             max_label_tokens=max_label_tokens,
-            image_tokens=image_tokens,
+            image_tokens=n_tokens,
         )
         places = [[(0, view) for view in range(len(squares))]]
         (labels,) = join_views([self.rank_batch(sampled, ranking)], places, 1, by, top_k).to_lists()
         boxes = [box_in(frame, upright.size) for frame in self.preprocessor.frames(*upright.size, most)]
-        return explain_labels(self.module, sampled.image_embeds_BND, labels, upright, boxes, ranking, image_tokens)
+        return explain_labels(self.module, sampled.image_embeds_BND, labels, upright, boxes, ranking, n_tokens)
 
     def facts(self) -> dict[str, str]:
         """What this recognizer is, for people: model, prompt, image, encoder, decoder, vocabulary, parameters."""

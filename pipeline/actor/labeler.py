@@ -23,7 +23,7 @@ from model.hub.options import HubOptions
 from model.images.opening import MAX_IMAGE_PIXELS, allow_image_pixels
 from model.images.pixels import PIXEL_RULE
 from model.images.reduced_decoding import DECODING
-from model.images.views import cut_batches, share_branches
+from model.images.views import count_tokens, cut_batches, share_branches
 from model.part_clock import PartClock
 from pipeline.actor.batch_size import Trial, search_batch_size
 from pipeline.actor.decoded_batches import DecodingRead, read_images
@@ -78,6 +78,8 @@ class LabelerConfig:
     """How much of a JPEG is decoded: exact, fast or faster."""
     views: int = 1
     """Squares of an image that are labelled, at most."""
+    view_tokens: int = 0
+    """Tokens that the decoder reads of each square of an image that has several; 0 is as many as of any other."""
     max_sample_s: float = MAX_SAMPLE_S
     """Seconds that decoding one image may take."""
     no_progress_timeout_s: float | None = None
@@ -197,16 +199,20 @@ class Labeler:
         places = cut_batches(n_views, max(len(images), config.batch_size))
         found = []
         for of_batch in places:
-            n_branches = share_branches(config.top_k, n_views[of_batch[0][0]])
-            found.append(self._label_views([images[image][view] for image, view in of_batch], n_branches))
+            found.append(self._label_views([images[image][view] for image, view in of_batch], n_views[of_batch[0][0]]))
         ranking = find_ranking(config.ranking)
         joined = join_found(places, found, len(images), ranking, config.top_k, config.lists)
         return replace(joined, why_copied=self.recognizer.why_copied)
 
-    def _label_views(self, views: Sequence[np.ndarray], n_branches: int) -> FoundViews:
+    def _label_views(self, views: Sequence[np.ndarray], n_alike: int) -> FoundViews:
+        """Labels of views of images that have so many each."""
         config = self.config
+        n_tokens = count_tokens(n_alike, config.image_tokens, config.view_tokens)
+        n_branches = share_branches(config.top_k, n_alike)
         work = (
-            (self._sample, self._send(views), n_branches) if config.samples_labels else (self._score, self._send(views))
+            (self._sample, self._send(views), n_tokens, n_branches)
+            if config.samples_labels
+            else (self._score, self._send(views), n_tokens)
         )
         found, infer_s, clock = self._device.run(config.no_progress_timeout_s, *work)
         # Fetched and ranked here: the device samples the next batch meanwhile.
@@ -280,7 +286,7 @@ class Labeler:
         prepare = partial(self.recognizer.prepare, views)
         return self._transfers.send(prepare) if self._transfers else prepare
 
-    def _sample(self, take: Callable[[], Any], n_branches: int) -> tuple[Any, float, PartClock]:
+    def _sample(self, take: Callable[[], Any], n_tokens: int, n_branches: int) -> tuple[Any, float, PartClock]:
         """What the device finds in a batch, the seconds it took, and the clock of its parts."""
         started = time.perf_counter()
         config, clock = self.config, PartClock(self.config.device)
@@ -289,17 +295,16 @@ class Labeler:
             n_branches,
             sampling=config.sampling,
             max_label_tokens=config.max_label_tokens,
-            image_tokens=config.image_tokens,
+            image_tokens=n_tokens,
             names=self._names,
             clock=clock,
         )
         return sampled, time.perf_counter() - started, clock
 
-    def _score(self, take: Callable[[], Any]) -> tuple[Any, float, PartClock]:
+    def _score(self, take: Callable[[], Any], n_tokens: int) -> tuple[Any, float, PartClock]:
         """Log probabilities of the names of each list, the seconds they took, and the clock of its parts."""
         started, clock = time.perf_counter(), PartClock(self.config.device)
-        image_tokens = self.config.image_tokens
-        scores = self.recognizer.score_prepared(take(), self._names, image_tokens=image_tokens, clock=clock)
+        scores = self.recognizer.score_prepared(take(), self._names, image_tokens=n_tokens, clock=clock)
         return scores, time.perf_counter() - started, clock
 
     def _list_names(self, batch_size: int) -> list[Any]:

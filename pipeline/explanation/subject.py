@@ -90,6 +90,7 @@ def explain(subject: Subject) -> Explanation:
             max_label_tokens=settings.max_label_tokens,
             image_tokens=settings.image_tokens,
             views=settings.views,
+            view_tokens=settings.view_tokens,
         )
     except ImageDecodeError as error:
         raise TagstreamError(f"{subject.address} is no image that can be labelled: {error}") from error

@@ -61,13 +61,17 @@ class RunIdentity:
             n_image_tokens = cost.n_tokens
             if not cost.sees_squares:
                 ignores_views = most_squares(settings.views) > 1
-                settings = replace(settings, views=CENTRE)
+                settings = replace(settings, views=CENTRE, view_tokens=0)
             # With those by default: another version of the program, with others, would label another run.
             settings = replace(settings, hub=replace(settings.hub, image_options=cost.image_options))
-        elif settings.image_tokens:
+        else:
             # Asked for by number or by 0, all tokens give the same labels, and the same run.
-            n_image_tokens = resolve_image_tokens(request.model, settings.image_tokens)
-            settings = replace(settings, image_tokens=n_image_tokens)
+            if settings.image_tokens:
+                n_image_tokens = resolve_image_tokens(request.model, settings.image_tokens)
+                settings = replace(settings, image_tokens=n_image_tokens)
+            if settings.view_tokens:
+                n_view_tokens = resolve_image_tokens(request.model, settings.view_tokens, "view_tokens")
+                settings = replace(settings, view_tokens=n_view_tokens)
         labelling = settings.labelling(pool.dtype, is_of_hub)
         fingerprint = run_fingerprint(model_fingerprint, labelling)
         given = [conceal(absolute_source(one)) for one in source.addresses or request.sources]

@@ -18,6 +18,7 @@ from model.choices import (
     check_hub_choice,
     check_hub_image_tokens,
     check_merging,
+    check_view_tokens,
 )
 from model.hub.options import IMAGE_BACKENDS, OPENS, HubOptions
 from model.images.opening import MAX_IMAGE_PIXELS
@@ -78,6 +79,8 @@ class LabelSettings:
     views: str | int = CENTRE
     """What is seen of an image that is not square: centre, whole (up to four squares that cover it) or a number of
     squares at most. The squares share `top_k`."""
+    view_tokens: int = 0
+    """`image_tokens` of the squares of images that have several, and of no others; 0 is all."""
     dtype: str = "auto"
     """float32, bfloat16 or float16; auto is bfloat16 on GPUs and float32 on CPUs."""
     batch_size: int = 0
@@ -122,12 +125,13 @@ class LabelSettings:
         check_choice("decode_in", self.decode_in, ("auto", *DECODE_PLACES))
         check_range("top_k", self.top_k, 1, 200)
         check_range("pixel_rule", self.pixel_rule, FORMER_PIXEL_RULE, PIXEL_RULE)
-        with _as_setting_error():
-            most_squares(self.views)
         check_range("max_label_tokens", self.max_label_tokens, 1, 256)
-        check_range("image_tokens", self.image_tokens, 0)
+        for name in ("image_tokens", "view_tokens"):
+            check_range(name, getattr(self, name), 0)
         with _as_setting_error():
             check_merging(self.image_tokens, self.sampling)
+            check_merging(self.view_tokens, self.sampling, "view_tokens")
+            check_view_tokens(self.view_tokens, self.image_tokens, most_squares(self.views))
         check_range("batch_size", self.batch_size, 0, 4096)
         for name in ("actors", "min_actors", "max_actors"):
             check_range(name, getattr(self, name), 0, 100_000)
@@ -175,7 +179,10 @@ class LabelSettings:
                 check_hub_choice("ranking", self.ranking)
                 check_hub_choice("sampling", self.sampling)
                 check_hub_image_tokens(self.image_tokens)
-        merging = {"image_tokens": self.image_tokens, "token_merging": TOKEN_MERGING} if self.image_tokens else {}
+                check_hub_image_tokens(self.view_tokens, "view_tokens")
+        merging = {name: number for name in ("image_tokens", "view_tokens") if (number := getattr(self, name))}
+        if merging:
+            merging["token_merging"] = TOKEN_MERGING
         rule = {} if self.pixel_rule == FORMER_PIXEL_RULE else {"pixel_rule": self.pixel_rule}
         is_exact = self.decoding == FORMER_DECODING or self.pixel_rule < TORCH_RULE
         n_squares = most_squares(self.views)

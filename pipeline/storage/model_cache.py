@@ -159,15 +159,18 @@ def measure_image_cost(model: str, hub: HubOptions) -> ImageCost:
         return tagger.measure_image_cost(folder, hub)
 
 
-def resolve_image_tokens(model: str, image_tokens: int) -> int:
+def resolve_image_tokens(model: str, image_tokens: int, name: str = "image_tokens") -> int:
     """The setting as the labels of an NXTP recognizer depend on it: 0 where it is all that the model has.
+
+    Args:
+        name: of the setting.
 
     Raises TagstreamError where it is more. No weights are loaded.
     """
     from model import tagger
 
     try:
-        return tagger.resolve_image_tokens(fetch_model(model), image_tokens)
+        return tagger.resolve_image_tokens(fetch_model(model), image_tokens, name)
     except ValueError as error:
         raise TagstreamError(f"{model} cannot label so: {error}") from error
 

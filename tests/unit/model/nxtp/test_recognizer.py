@@ -205,6 +205,29 @@ class TestViews:
             for each in labels:
                 assert each.text in [own.text for own in alone[each.view]]
 
+    def test_fewer_tokens_of_views_are_those_of_images_with_several_alone(self, build_recognizer, make_image):
+        recognizer = build_recognizer(image_size=56)
+        square, wide = make_image(56, 56, 1), make_image(112, 56, 2)
+        found = recognizer.label([square, wide], 12, views="whole", view_tokens=4)
+        assert found[0] == recognizer.label([square], 12)[0]
+        assert found[1] == recognizer.label([wide], 12, views="whole", image_tokens=4)[0]
+        assert found[1] != recognizer.label([wide], 12, views="whole")[0]
+        explained = recognizer.explain(wide, 12, views="whole", view_tokens=4)
+        assert [of.label for of in explained.labels] == found[1]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"views": "whole", "image_tokens": 2}, "view_tokens is 3 and image_tokens 2; expected one of them"),
+            ({"views": "centre"}, "view_tokens is 3 and one square of each image is seen; expected views whole"),
+        ],
+    )
+    def test_fewer_tokens_of_views_that_are_not_there_are_refused(self, recognizer, make_image, options, message):
+        for label in (lambda **given: recognizer.label([make_image(56, 28)], **given), recognizer.explain):
+            image = (make_image(56, 28),) if label == recognizer.explain else ()
+            with pytest.raises(ValueError, match=message):
+                label(*image, view_tokens=3, **options)
+
     def test_the_centre_is_one_of_three_squares(self, recognizer, make_image):
         image = make_image(84, 28)
         assert recognizer.label([image], views=1) == recognizer.label([image], views="centre")

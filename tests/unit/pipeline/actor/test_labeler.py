@@ -382,6 +382,11 @@ class TestViews:
             {"1", "2", "3", "4"},
         ]
 
+    def test_fewer_tokens_are_read_of_squares_where_an_image_has_several(self) -> None:
+        labeler, _ = self.label(stripe(10, 20), stripe(30), config=replace(self.CONFIG, view_tokens=9))
+        asked = [(n_images, options["image_tokens"]) for n_images, options in labeler.recognizer.asked]
+        assert asked == [(1, 0), (2, 9)]
+
     def test_what_is_labelled_together_depends_on_the_batch_alone(self) -> None:
         batches = [batch(stripe(10, 20), stripe(30)), batch(stripe(40, 50), b"damaged", stripe(60, 70), first_index=2)]
         together, apart = StubLabeler(self.CONFIG), StubLabeler(self.CONFIG)

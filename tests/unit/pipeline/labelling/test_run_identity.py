@@ -76,6 +76,15 @@ class TestWhatIsWanted:
         assert asked.run == whole.run != fewer.run
         assert fewer.labelling["image_tokens"] == 35
 
+    def test_a_number_of_tokens_of_several_squares_that_is_all_of_them_is_the_same_run(self) -> None:
+        whole, asked, fewer = (
+            identify(run=None, settings=LabelSettings(views=2, view_tokens=number)).wanted for number in (0, 36, 35)
+        )
+        assert asked.run == whole.run != fewer.run
+        assert fewer.labelling["view_tokens"] == 35
+        with pytest.raises(TagstreamError, match="demo cannot label so: view_tokens is 37; this model has 36"):
+            identify(settings=LabelSettings(views=2, view_tokens=37))
+
     def test_it_is_known_how_many_image_tokens_the_model_reads_where_they_are_merged(self) -> None:
         found = [identify(settings=LabelSettings(image_tokens=number)).n_image_tokens for number in (0, 36, 35)]
         assert found == [0, 0, 35]

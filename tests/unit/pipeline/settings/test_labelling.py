@@ -44,6 +44,7 @@ OTHERS = {
 }
 # They decide the labels, too, but exclude `beam`.
 FEWER_TOKENS = {"image_tokens": 64}
+FEWER_TOKENS_OF_SQUARES = {"views": 4, "view_tokens": 64}
 # Decides labels where the model is one of the hub.
 OF_THE_HUB = {
     "instruction": "Name what you see.",
@@ -119,7 +120,7 @@ class TestFromAFile:
             max_view_pixels = 1000
         """
         settings = read_settings(LabelSettings, tomllib.loads(text), "label.toml")
-        rest = {"actors": 0, "image_tokens": 0, **BOUNDS, "hub": OF_THE_HUB}
+        rest = {"actors": 0, "image_tokens": 0, "view_tokens": 0, **BOUNDS, "hub": OF_THE_HUB}
         assert asdict(settings) == {**DECIDING, **OTHERS, **rest}
         assert read_settings(LabelSettings, FEWER_TOKENS, "label.toml").image_tokens == 64
 
@@ -195,6 +196,10 @@ class TestRanges:
             ({"label_selector": {"zone": 1}}, "label_selector.zone is 1; expected a string"),
             ({"label_selector": "a100"}, "label_selector is 'a100'; expected a table"),
             ({"image_tokens": 9, "sampling": "greedy"}, "image_tokens is 9 and sampling greedy, which reads all image"),
+            ({"views": 2, "view_tokens": 9, "sampling": "beam"}, "view_tokens is 9 and sampling beam, which reads all"),
+            ({"views": 2, "view_tokens": 9, "image_tokens": 8}, "view_tokens is 9 and image_tokens 8; expected one of"),
+            ({"view_tokens": 9}, "view_tokens is 9 and one square of each image is seen; expected views whole"),
+            ({"views": 2, "view_tokens": -1}, "view_tokens is -1; expected 0 or more"),
             ({"nodes_to_come": {"count": 1}}, "nodes_to_come.cpus is 0; expected the number of CPUs"),
             ({"nodes_to_come": {"count": -1}}, "nodes_to_come.count is -1; expected"),
         ],
@@ -249,6 +254,17 @@ class TestFingerprint:
             settings, dtype="float32", views=1
         )
 
+    def test_fewer_tokens_of_several_squares_are_another_run_that_is_read_back(self) -> None:
+        settings = read_settings(LabelSettings, FEWER_TOKENS_OF_SQUARES, "label.toml")
+        recorded = settings.labelling("float32")
+        assert (recorded["view_tokens"], recorded["token_merging"]) == (64, "kcentre-merge-1")
+        assert read_settings(LabelSettings, full_labelling(recorded), "record") == replace(settings, dtype="float32")
+        assert "view_tokens" not in LabelSettings(views=4).labelling("float32")
+        assert fingerprint(settings) not in {
+            fingerprint(LabelSettings(views=4)),
+            fingerprint(LabelSettings(views=4, image_tokens=64)),
+        }
+
     def test_a_run_whose_tokens_were_merged_by_another_method_is_not_gone_on_with(self) -> None:
         recorded = {**LabelSettings(image_tokens=64).labelling("float32"), "token_merging": "kcentre-merge-2"}
         with pytest.raises(TagstreamError, match="merged by kcentre-merge-2, and this program merges by"):
@@ -267,7 +283,7 @@ class TestFingerprint:
         assert fingerprint(read_settings(LabelSettings, {name: value}, "label.toml")) == fingerprint(DEFAULTS)
 
     def test_every_setting_is_known_to_decide_the_labels_or_not(self) -> None:
-        known = {*DECIDING, *FEWER_TOKENS, *OTHERS, *BOUNDS, "hub"}
+        known = {*DECIDING, *FEWER_TOKENS, *FEWER_TOKENS_OF_SQUARES, *OTHERS, *BOUNDS, "hub"}
         assert {field.name for field in fields(LabelSettings)} == known
 
     @pytest.mark.parametrize("name", [name for name in OF_THE_HUB if name != "raw_prompt"])
@@ -283,6 +299,7 @@ class TestFingerprint:
             ({"ranking": "sim"}, "ranking is 'sim'; a model of the hub has prob, ppl, none"),
             ({"sampling": "beam"}, "sampling is 'beam'; a model of the hub has one_shot"),
             ({"image_tokens": 9}, "image_tokens is 9; a model of the hub reads all of its image tokens: expected 0"),
+            ({"views": 2, "view_tokens": 9}, "view_tokens is 9; a model of the hub reads all of its image tokens"),
         ],
     )
     def test_what_a_model_of_the_hub_has_not_is_refused(self, given: dict[str, Any], sentence: str) -> None:
