@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.console.options import WholeRange
+from jobs.console.output import print_rows
 from jobs.demo.shipped import N_SHIPPED, read_shipped
 from pipeline.errors import ModelError, TagstreamError
-from pipeline.storage.model_cache import fetch_recognizer, load_recognizer
+from pipeline.storage.model_cache import fetch_recognizer, load_recognizer, model_name
 
 if TYPE_CHECKING:
     from model.exporting.agreement import Agreement
+
+_COLUMNS = ("graphs", "logits differ by", "largest logit", "same labels", "same first label", "first ten kept")
 
 
 @click.command("export-onnx")
@@ -55,14 +58,16 @@ def export_onnx(model: str, out: Path, int8: bool, scenes: int) -> None:
     recognizer = load_recognizer(model, "cpu", "float32")
     with _folder(out) as folder:
         try:
-            exported = export_recognizer(recognizer, folder, read_shipped(scenes), model, fingerprint, int8=int8)
+            exported = export_recognizer(
+                recognizer, folder, read_shipped(scenes), model_name(model), fingerprint, int8=int8
+            )
         except ValueError as error:
             raise ModelError(f"{model} cannot be exported: {error}") from error
     n_bytes = sum(file.stat().st_size for file in out.iterdir())
     click.echo(f"Written: {out}, three graphs in {'int8' if int8 else 'float32'}, {n_bytes / 1e6:,.1f} MB")
-    _report("float32", exported.float32)
-    if exported.int8:
-        _report("int8", exported.int8)
+    click.echo(f"onnxruntime against torch, {scenes} scenes, at most 20 labels each:")
+    checked = {"float32": exported.float32, **({"int8": exported.int8} if exported.int8 else {})}
+    print_rows(_COLUMNS, [(name, *_figures(found)) for name, found in checked.items()])
 
 
 @contextmanager
@@ -79,10 +84,11 @@ def _folder(out: Path) -> Iterator[Path]:
         raise TagstreamError(f"{out} cannot be written: {error}") from error
 
 
-def _report(precision: str, found: Agreement) -> None:
-    common = f"{found.n_common:,} of the {found.n_compared:,} labels that torch puts among the first ten"
-    click.echo(
-        f"{precision} against torch: logits differ by at most {found.difference:.2g} (largest "
-        f"{found.largest_logit:.1f}); the same labels in {found.n_same} of {found.n_images} scenes, the same first "
-        f"label in {found.n_same_first}; {common} are there again"
+def _figures(found: Agreement) -> tuple[str, ...]:
+    return (
+        f"{found.difference:.2g}",
+        f"{found.largest_logit:.1f}",
+        f"{found.n_same} scenes",
+        f"{found.n_same_first} scenes",
+        f"{found.n_common:,} of {found.n_compared:,}",
     )

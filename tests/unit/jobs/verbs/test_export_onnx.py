@@ -25,6 +25,12 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(tagstream, ["export-onnx", *map(str, arguments)], catch_exceptions=False)
 
 
+def cells(table: list[str], graphs: str = "float32") -> dict[str, str]:
+    """The row of these graphs in the table that is printed, by column."""
+    header, _, *rows = [re.split(r"\s{2,}", line.strip()) for line in table]
+    return next(dict(zip(header, row, strict=True)) for row in rows if row[0] == graphs)
+
+
 def refusal(*arguments: str | Path) -> str:
     """The one sentence with which an export is refused."""
     with pytest.raises(TagstreamError) as caught:
@@ -38,9 +44,9 @@ def test_a_model_is_written_and_checked(tiny_model: Path, tmp_path: Path) -> Non
     out = tmp_path / "new" / "onnx"
     result = run(tiny_model, "--out", out, "--scenes", 2)
     assert result.exit_code == 0
-    first, second = result.output.splitlines()
+    first, _, *table = result.output.splitlines()
     assert re.fullmatch(rf"Written: {re.escape(str(out))}, three graphs in float32, [\d.]+ MB", first)
-    assert "the same labels in 2 of 2 scenes" in second
+    assert cells(table)["same labels"] == "2 scenes"
     assert json.loads((out / "manifest.json").read_text())["fingerprint"] == fingerprint_folder(tiny_model)
     assert [path.name for path in out.parent.iterdir()] == ["onnx"]
 
@@ -83,20 +89,19 @@ def test_a_model_whose_positions_depend_on_values_is_refused_and_leaves_nothing(
 @pytest.mark.long
 def test_the_demo_model_gives_the_same_labels_on_200_scenes(tmp_path: Path) -> None:
     result = run("demo", "--out", tmp_path / "onnx")
-    difference = re.search(r"logits differ by at most (\S+)", result.output)
-    assert difference is not None
-    assert float(difference[1]) < 1e-4
-    assert "the same labels in 200 of 200 scenes" in result.output
+    found = cells(result.output.splitlines()[2:])
+    assert float(found["logits differ by"]) < 1e-4
+    assert (found["same labels"], found["first ten kept"]) == ("200 scenes", "2,000 of 2,000")
 
 
 @pytest.mark.long
 def test_the_demo_model_in_int8_finds_what_it_finds_in_float32(tmp_path: Path) -> None:
     result = run("demo", "--int8", "--out", tmp_path / "onnx", "--scenes", 50)
-    float32, int8 = result.output.splitlines()[1:]
-    assert "the same labels in 50 of 50 scenes" in float32
-    kept = re.search(r"(\d+) of the 500 labels", int8)
-    assert kept is not None
-    assert int(kept[1]) > 450
+    table = result.output.splitlines()[2:]
+    assert cells(table, "float32")["same labels"] == "50 scenes"
+    n_kept, n_all = cells(table, "int8")["first ten kept"].split(" of ")
+    assert n_all == "500"
+    assert int(n_kept) > 450
     runner, tokenizer = OnnxRunner(tmp_path / "onnx"), Tokenizer.from_file(str(tmp_path / "onnx" / "tokenizer.json"))
     recognizer = Recognizer.from_pretrained("demo", device="cpu")
     scenes = read_shipped(3)

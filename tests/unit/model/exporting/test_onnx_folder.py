@@ -56,12 +56,12 @@ def folder(exported):
 
 
 def labels_of(recognizer, pixels, top_k):
-    """Each image's finished branches, as the runner gives them."""
+    """Each image's labels, as the runner gives them: finished branches that are not empty."""
     with torch.inference_mode():
         prefix = recognizer.module.prefill(pixels)
         branches = sample_one_shot(recognizer.module, prefix, top_k, recognizer.config.max_label_tokens)
     found = [
-        [(ids[:-1], float(np.prod(probs))) for ids, probs, finished in image if finished]
+        [(ids[:-1], float(np.prod(probs))) for ids, probs, finished in image if finished and len(ids) > 1]
         for image in branches.to_lists()
     ]
     return [sorted(labels, key=lambda label: -label[1]) for labels in found]
