@@ -46,12 +46,14 @@ _NEXT = {
 @click.option("--images", is_flag=True, help="Copy the images too, from the source that was labelled.")
 @labels_options
 @vocabulary_option
+@click.option("--language", metavar="CODE", help="Write names as the vocabulary's [display.CODE] has them.")
 @click.option("--thresholds", type=EXISTING_FILE, help="Only labels that reach these thresholds.")
 def export(form: Any, images: bool, vocabulary: str | None, thresholds: str | None, **options: Any) -> None:
     """Write the labelled images of a run of STORE, with labels and given truth, in the format of another tool.
 
-    Labels are written by their names in the vocabulary; labels that it denies are left out. The condition of --where is
-    about the columns of `images`; it can query the labels and the truth of this run.
+    Labels are written by their names in the vocabulary; labels that it denies, does not allow or calls sensitive are
+    left out. The condition of --where is about the columns of `images`; it can query the labels and the truth of this
+    run.
 
     \b
     tagstream export STORE --to hf --out dogs --images --where "image_id IN (SELECT image_id FROM images_with('dog'))"

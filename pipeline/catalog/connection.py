@@ -97,6 +97,15 @@ def add_names(connection: Connection, vocabulary: Vocabulary) -> None:
     )
 
 
+def add_display_names(connection: Connection, vocabulary: Vocabulary) -> None:
+    """Makes the table `display_names` (name, language, display): what names are called in other languages."""
+    rows = [
+        (name, language, text) for language, names in vocabulary.display.items() for name, text in sorted(names.items())
+    ]
+    columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(3)]
+    add_table(connection, "display_names", pa.table(columns, names=["name", "language", "display"]))
+
+
 def run_record(connection: Connection, run: str) -> dict[str, Any]:
     """The record of the run of this name. Raises StoreError where there is none."""
     records = query_rows(connection, "records", {"run": run})

@@ -19,7 +19,14 @@ import pyarrow as pa
 from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from pipeline.catalog.confident import create_confident_labels
-from pipeline.catalog.connection import Connection, add_names, add_table, hide_progress, read_sql
+from pipeline.catalog.connection import (
+    Connection,
+    add_display_names,
+    add_names,
+    add_table,
+    hide_progress,
+    read_sql,
+)
 from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice, create_lists, listed_files
 from pipeline.errors import StoreError
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
@@ -68,8 +75,9 @@ def open_store(
     its column `kind` tells which. `listed_labels` holds the scores of every list.
 
     `labels` and `truth` have a column `name`, the label's name in the vocabulary (default: the one that comes along);
-    `name_of(text)` gives it. The macros: `pipeline/catalog/sql/macros.sql`. With thresholds there are also
-    `confident_labels`.
+    `name_of(text)` gives it. `labels` also tells which names the vocabulary calls `sensitive`, and the table
+    `display_names` what it calls names in other languages. The macros: `pipeline/catalog/sql/macros.sql`. With
+    thresholds there are also `confident_labels`.
 
     With a run, every view and macro knows this run alone: `choose_run` says which one a name, its beginning or `latest`
     means. Without one they know all runs of the store.
@@ -132,6 +140,8 @@ def _create_derived(connection: Connection, vocabulary: Vocabulary, thresholds: 
     """What is made of the files' views: names, rejects, truth, macros, labels above their thresholds."""
     add_names(connection, vocabulary)
     connection.execute(f"SET VARIABLE vocabulary = {_sql_string(vocabulary.version)}")
+    connection.execute("SET VARIABLE sensitive_names = $names", {"names": sorted(vocabulary.sensitive)})
+    add_display_names(connection, vocabulary)
     connection.execute(read_sql("derived"))
     connection.execute(read_sql("macros"))
     if thresholds is not None:

@@ -20,6 +20,7 @@ from pipeline.export.fiftyone import write_fiftyone
 from pipeline.export.hugging_face import write_hugging_face
 from pipeline.export.image import DATA_FOLDER, ExportedImage, Origin
 from pipeline.export.label_studio import write_label_studio
+from pipeline.export.published_names import PublishedNames
 from pipeline.export.selection import Selection, select_images
 from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import Vocabulary
@@ -27,6 +28,7 @@ from pipeline.sources.originals import clean_file_name, original_address, read_o
 from pipeline.storage.files import storage_errors
 from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store
+from pipeline.text import counted
 from schemas import RunRecord
 
 Format = Literal["coco", "fiftyone", "label-studio", "hf", "csv"]
@@ -59,6 +61,10 @@ class ExportRequest:
     """Thresholds that exported labels have to reach; None exports all labels."""
     images: bool = False
     """Copy the encoded images too; those whose original is gone are left out."""
+    language: str | None = None
+    """Language of the vocabulary's `display` in which names are written; None writes the names themselves."""
+    keeps_sensitive: bool = False
+    """Write names that the vocabulary calls sensitive, too: who reviews labels sees all of them."""
 
 
 class Export:
@@ -71,6 +77,7 @@ class Export:
         self.request = request
         self.run = request.run
         self.n_chosen = self.n_images = self.n_labels = 0
+        self._names = PublishedNames(request.vocabulary, request.language, request.keeps_sensitive)
         self._left_out: Counter[str] = Counter()
         self._named: list[str] = []
 
@@ -100,7 +107,7 @@ class Export:
         try:
             with storage_errors(f"write the export {request.out}"):
                 temporary.mkdir(parents=True)
-                images = self._with_files(record, rows, temporary) if request.images else _referenced(record, rows)
+                images = self._with_files(record, rows, temporary) if request.images else self._referenced(record, rows)
                 WRITERS[request.to](temporary, self._counted(images), origin)
                 self._check_any_left()
                 _new_folder(request.out)
@@ -111,6 +118,13 @@ class Export:
     @property
     def notes(self) -> list[str]:
         """What the user should know of what was left out."""
+        n_sensitive = self._names.n_sensitive
+        hidden = [f"{counted(n_sensitive, 'label')} with a sensitive name are left out"] if n_sensitive else []
+        return [*hidden, *self._missing]
+
+    @property
+    def _missing(self) -> list[str]:
+        """The images that are left out, in a sentence; nothing without any."""
         if not self._left_out:
             return []
         n_left_out = self._left_out.total()
@@ -141,21 +155,23 @@ class Export:
             name = clean_file_name(row, original.data)
             if not is_held:
                 (folder / DATA_FOLDER / name).write_bytes(original.data)
-            yield _exported(record, row, file=name, data=original.data if is_held else None)
+            yield self._exported(record, row, file=name, data=original.data if is_held else None)
+
+    def _referenced(self, record: RunRecord, rows: Iterable[Mapping[str, Any]]) -> Iterator[ExportedImage]:
+        return (self._exported(record, row) for row in rows)
+
+    def _exported(self, record: RunRecord, row: Mapping[str, Any], **copied: Any) -> ExportedImage:
+        values = {name: value for name, value in row.items() if name in _FROM_ROW}
+        values |= {
+            "labels": self._names.publish(row["labels"]),
+            "truth": None if row["truth"] is None else self._names.publish(row["truth"]),
+        }
+        return ExportedImage(**values, original=original_address(record, row), **copied)
 
     def _check_any_left(self) -> None:
         if not self.n_images:
-            (note,) = self.notes
+            (note,) = self._missing
             raise TagstreamError(f"none of the {self.n_chosen:,} images could be copied: {note}")
-
-
-def _referenced(record: RunRecord, rows: Iterable[Mapping[str, Any]]) -> Iterator[ExportedImage]:
-    return (_exported(record, row) for row in rows)
-
-
-def _exported(record: RunRecord, row: Mapping[str, Any], **copied: Any) -> ExportedImage:
-    values = {name: value for name, value in row.items() if name in _FROM_ROW}
-    return ExportedImage(**values, original=original_address(record, row), **copied)
 
 
 def _new_folder(out: str) -> Path:

@@ -98,8 +98,9 @@ class NameList:
 def read_names(path: str | Path, top: int = DEFAULT_TOP, min_score: float = 0.0) -> NameList:
     """A list from a file: one name a line, or a vocabulary (.toml, .csv) with aliases and wider terms.
 
-    Of a vocabulary the names are what labels are called in it: names of aliases, names that have a wider term, and
-    these terms, without those that it denies. Aliases are spellings of their names.
+    Of a vocabulary the names are what labels are called in it: names of aliases, names that have a wider term, these
+    terms, and names that it allows, without those that it denies or does not allow. Aliases are spellings of their
+    names.
 
     Args:
         top: how many names an image keeps; 0 keeps any number.
@@ -130,8 +131,8 @@ def _lines(path: Path) -> list[str]:
 def _names_of(vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
     wider = [name for pair in vocabulary.wider.items() for name in pair]
     spellings: dict[str, list[str]] = {}
-    for name in (*vocabulary.aliases.values(), *wider):
-        if name not in vocabulary.deny:
+    for name in (*vocabulary.aliases.values(), *wider, *(vocabulary.allow or ())):
+        if name not in vocabulary.deny and (vocabulary.allow is None or name in vocabulary.allow):
             spellings.setdefault(name, [name])
     for alias, name in vocabulary.aliases.items():
         if name in spellings and alias not in spellings[name]:

@@ -86,6 +86,7 @@ def _write_folder(
             selection=selection,
             vocabulary=request.vocabulary,
             images=request.images,
+            keeps_sensitive=True,
         )
     )
     export.write(connection)

@@ -15,7 +15,11 @@ unnamed AS (
     UNION
     SELECT unnest(names) FROM lists SEMI JOIN chosen_lists USING (run, list)
 )
-SELECT label, any_value(name) AS name
+SELECT
+    label,
+    any_value(name) AS name,
+    -- Not a join, which would stay where nobody asks for the column.
+    coalesce(list_contains(getvariable('sensitive_names'), any_value(name)), false) AS sensitive
 FROM (
     SELECT label, name FROM named
     UNION ALL
@@ -25,7 +29,7 @@ GROUP BY label;
 
 -- Labels with their names. `labels` is a view of its own, which another one may hide while views on `named_labels` stay.
 CREATE VIEW named_labels AS
-SELECT stored_labels.* EXCLUDE (kind, list), spellings.name, kind, list
+SELECT stored_labels.* EXCLUDE (kind, list), spellings.name, kind, list, spellings.sensitive
 FROM stored_labels LEFT JOIN spellings USING (label);
 
 CREATE VIEW labels AS

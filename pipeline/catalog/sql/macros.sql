@@ -104,3 +104,15 @@ SELECT
     CASE WHEN by_chance < 1 THEN (agreement - by_chance) / (1 - by_chance) END AS kappa
 FROM pairs
 ORDER BY reviewer_a, reviewer_b;
+
+-- What a name is called in a language; the name itself where the vocabulary does not say it. Inside, columns have names
+-- that no argument has: those of a macro's arguments are looked up inside first.
+CREATE MACRO display_name(what, in_language) AS
+coalesce(
+    (
+        SELECT shown_text
+        FROM (SELECT name AS shown_name, language AS shown_language, display AS shown_text FROM display_names)
+        WHERE shown_name = what AND shown_language = in_language
+    ),
+    what
+);

@@ -32,7 +32,15 @@ KNOWN = {
     )
 }
 VERBS = {verb for verb in KNOWN if any(f"{command} ".startswith(f"{verb} ") for command in COMMANDS)}
-VOCABULARY = '[aliases]\npuppy = "dog"\n[wider]\nrose = "flower"\n'
+VOCABULARY = """
+sensitive = ["guitar"]
+[aliases]
+puppy = "dog"
+[wider]
+rose = "flower"
+[display.de]
+heart = "Herz"
+"""
 
 
 @pytest.fixture(scope="module")

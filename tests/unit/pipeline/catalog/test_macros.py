@@ -117,6 +117,27 @@ def test_recall_counts_names_and_their_places(store: Store) -> None:
     assert rows(store, "SELECT * FROM recall_at(10)") == [("run-1", 2, 0.25, 0.5)]
 
 
+def test_sensitive_names_are_marked_and_names_are_displayed_in_another_language(store: Store) -> None:
+    words = replace(read_vocabulary(None), sensitive=frozenset({"dog"}), display={"de": {"tree": "Baum"}})
+    query = "SELECT DISTINCT label, sensitive, display_name(name, 'de') FROM labels ORDER BY label LIMIT 4"
+    assert rows(store, query, words) == [
+        ("Dogs", True, "dog"),
+        ("dog", True, "dog"),
+        ("dogs", True, "dog"),
+        ("it's; DROP VIEW labels", False, "it's; drop view label"),
+    ]
+    assert rows(store, "SELECT images FROM top_labels('run-1') WHERE display_name(name, 'de') = 'Baum'", words) == [
+        (2,)
+    ]
+    assert rows(store, "SELECT count(*) FROM labels WHERE sensitive") == [(0,)]
+
+
+def test_macros_and_recall_know_allowed_names_alone(store: Store) -> None:
+    words = replace(read_vocabulary(None), allow=frozenset({"dog"}))
+    assert rows(store, "SELECT name, images FROM top_labels('run-1')", words) == [("dog", 2)]
+    assert rows(store, "SELECT * FROM recall_at(1)", words) == [("run-1", 1, 1.0, 1.0)]
+
+
 RUNS = ("run-1", "run-2")
 WORDS = ("dog", "dogs", "Dog", "cat", "tree", "trees", "sky", "photo")
 # Denies a word, so that a label has no name.

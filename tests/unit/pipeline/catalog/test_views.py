@@ -68,7 +68,7 @@ class TestViews:
         ("view", "columns"),
         [
             ("images", [*IMAGES.names, "run"]),
-            ("labels", [*LABELS.names, "run", "view", "name", "kind", "list"]),
+            ("labels", [*LABELS.names, "run", "view", "name", "kind", "list", "sensitive"]),
             ("listed_labels", [*LISTED.names, "list", "run"]),
         ],
     )

@@ -10,7 +10,7 @@ import pytest
 from pipeline.export.job import Export, ExportRequest, Format
 from pipeline.export.selection import Selection
 from pipeline.naming.thresholds import Thresholds
-from pipeline.naming.vocabulary import read_vocabulary
+from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.store.store import Store
 from tests.fixtures.stored.tables import commit_judged, run_record
 
@@ -73,6 +73,8 @@ def export(store: Store, tmp_path: Path) -> ExportFunction:
         images: bool = False,
         out: str = "out",
         thresholds: Thresholds | None = None,
+        vocabulary: Vocabulary | None = None,
+        language: str | None = None,
         **selection: object,
     ) -> Export:
         request = ExportRequest(
@@ -81,7 +83,8 @@ def export(store: Store, tmp_path: Path) -> ExportFunction:
             out=str(tmp_path / out),
             run=run,
             selection=Selection(**selection),  # type: ignore[arg-type]
-            vocabulary=read_vocabulary(None),
+            vocabulary=vocabulary or read_vocabulary(None),
+            language=language,
             thresholds=thresholds,
             images=images,
         )

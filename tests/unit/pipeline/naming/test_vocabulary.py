@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import TagstreamError
+from pipeline.naming.sensitive import sensitive_topics
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 
 TOML = """
@@ -112,6 +113,40 @@ class TestFiles:
         assert first == again != other
         assert first.startswith("mine-")
 
+    @pytest.mark.parametrize(("label", "name"), [("puppies", "dog"), ("Dogs", "dog"), ("car", None), ("tree", None)])
+    def test_what_is_not_allowed_has_no_name(self, tmp_path: Path, label: str, name: str | None) -> None:
+        text = 'allow = ["Puppies"]\n[aliases]\npuppy = "dog"\nautomobile = "car"\n'
+        vocabulary = vocabulary_of(tmp_path, text)
+        assert vocabulary.name_of(label) == name
+        assert vocabulary.without_limit().name_of("car") == "car"
+
+    def test_what_is_sensitive_or_displayed_is_found_by_its_name_and_changes_none(self, tmp_path: Path) -> None:
+        text = (
+            TOML.replace("[aliases]", 'sensitive = ["Automobiles", "photo"]\n[aliases]')
+            + '[display.de]\ndogs = "Hund"\n'
+        )
+        vocabulary = vocabulary_of(tmp_path, text)
+        assert vocabulary.sensitive == {"car"}
+        assert vocabulary.display == {"de": {"dog": "Hund"}}
+        assert vocabulary.version == vocabulary_of(tmp_path, TOML).version
+        assert vocabulary.version != vocabulary_of(tmp_path, 'allow = ["dog"]\n' + TOML).version
+
+    def test_topics_of_the_list_that_comes_along_are_sensitive_where_they_are_asked_for(self, tmp_path: Path) -> None:
+        assert not vocabulary_of(tmp_path, TOML).sensitive
+        found = vocabulary_of(tmp_path, 'sensitive_topics = ["violence", "hate"]').sensitive
+        assert {"rifle", "swastika"} <= found
+        assert "wine" not in found
+
+    def test_the_list_that_comes_along_is_sorted_and_has_every_name_once(self) -> None:
+        for topic, names in sensitive_topics().items():
+            assert list(names) == sorted(set(names)), topic
+
+    @pytest.mark.parametrize(
+        ("name", "is_mentioned"), [("car", True), ("animal", True), ("photo", True), ("tree", False)]
+    )
+    def test_a_vocabulary_knows_what_it_mentions(self, tmp_path: Path, name: str, is_mentioned: bool) -> None:
+        assert vocabulary_of(tmp_path, TOML).mentions(name) is is_mentioned
+
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [
@@ -119,6 +154,17 @@ class TestFiles:
             ("v.toml", "plurals = true", "unknown setting 'plurals'"),
             ("v.toml", "deny = 'photo'", "deny is 'photo'; expected a list of strings"),
             ("v.toml", "aliases = ['a']", r"aliases is \['a'\]; expected a table of strings"),
+            ("v.toml", "allow = []", "allow is empty, so that nothing would have a name; list names, or leave it out"),
+            (
+                "v.toml",
+                "allow = ['Photos']\ndeny = ['photo']",
+                "allow has 'Photos', which deny leaves out; take it out",
+            ),
+            ("v.toml", "allow = ['-']", "allow has '-', which is no name"),
+            ("v.toml", "sensitive_topics = ['all']", "sensitive_topics has 'all'; expected some of nudity, violence"),
+            ("v.toml", "display = 'de'", "display is 'de'; expected a table for each language"),
+            ("v.toml", "[display]\ndog = 'Hund'", "expected a table for each language, as .display.de."),
+            ("v.toml", "[display.de]\ndog = 1", "display.de calls 'dog' 1; expected a text"),
             ("v.toml", "[aliases]\na = 1", "aliases is {'a': 1}; expected a table of strings"),
             ("v.csv", "a,b\n1,2\n", "has the columns a, b; expected label, name and perhaps wider"),
             ("v.csv", "", "has the columns nothing; expected label, name and perhaps wider"),
