@@ -52,6 +52,7 @@ _SHORT_HELP = {
     "thresholds": "Learn for each name the score from which its labels are right.",
     "train": "Train a recognizer; --resume continues where training stopped.",
     "truncate": "Keep the first blocks of a model's decoder, to train a smaller model.",
+    "vocabulary": "List names of a store that no vocabulary mentions.",
 }
 
 

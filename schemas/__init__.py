@@ -1,7 +1,16 @@
 """What lands on disk: one pyarrow schema per table, the json records, identities of samples."""
 
 from schemas.identity import content_hash, image_id
-from schemas.records import ComparisonSummary, JobRecord, JobSummary, ListRecord, LockRecord, RunRecord, SampleRecord
+from schemas.records import (
+    ComparisonSummary,
+    DriftSummary,
+    JobRecord,
+    JobSummary,
+    ListRecord,
+    LockRecord,
+    RunRecord,
+    SampleRecord,
+)
 from schemas.tables import (
     DRAWN,
     FORMER_IMAGES,
@@ -35,6 +44,7 @@ __all__ = [
     "SPELLINGS",
     "VERDICTS",
     "ComparisonSummary",
+    "DriftSummary",
     "JobRecord",
     "JobSummary",
     "ListRecord",

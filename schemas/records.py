@@ -239,3 +239,25 @@ class ComparisonSummary(_JsonRecord):
     n_judged: int = 0
     reject_rate_difference: float | None = None
     differences: dict[str, dict[str, float]] = field(default_factory=dict)
+    drift: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DriftSummary(_JsonRecord):
+    """What `--summary` and `--notify` of `tagstream status --since` give; described in schemas/README.md."""
+
+    verb: str = "status"
+    store: str
+    since: str
+    runs: list[str]
+    outcome: str
+    exit_code: int | None
+    message: str
+    alarms: list[str]
+    n_shards_before: int = 0
+    n_shards_since: int = 0
+    n_images_before: int = 0
+    n_images_since: int = 0
+    is_telling: bool = False
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    names: list[dict[str, Any]] = field(default_factory=list)

@@ -13,9 +13,9 @@ from jobs.closing.summary import write_summary
 from jobs.console.log import is_json, say
 from jobs.console.process import exit_code_of
 from pipeline.errors import TagstreamError
-from schemas import ComparisonSummary, JobSummary
+from schemas import ComparisonSummary, DriftSummary, JobSummary
 
-Summary = JobSummary | ComparisonSummary
+Summary = JobSummary | ComparisonSummary | DriftSummary
 Summarize = Callable[[Outcome], Summary]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.closing.outcome import Outcome
+from jobs.console.drift_table import plain_drift
 from pipeline.analysis.comparison import Comparison
+from pipeline.analysis.drift import Drift
 from pipeline.storage.files import open_filesystem, storage_errors, write_whole
 from pipeline.text import conceal
-from schemas import ComparisonSummary, JobSummary
+from schemas import ComparisonSummary, DriftSummary, JobSummary
 
 if TYPE_CHECKING:
     # Brings in Ray, which takes seconds to import.
@@ -76,7 +79,7 @@ def _summarize(job: LabelJob, known: dict[str, Any]) -> JobSummary:
 
 
 def summarize_comparison(
-    store: str, runs: tuple[str, str], comparison: Comparison | None, outcome: Outcome
+    store: str, runs: tuple[str, str], comparison: Comparison | None, outcome: Outcome, drift: Drift | None = None
 ) -> ComparisonSummary:
     """The summary of `tagstream compare`.
 
@@ -85,6 +88,7 @@ def summarize_comparison(
         runs: the names of run A and run B.
         comparison: what was found; None where the command failed before.
         outcome: how the command ended.
+        drift: what the drift tests found; None where they were not asked for.
     """
     found: dict[str, Any] = (
         {}
@@ -105,11 +109,34 @@ def summarize_comparison(
         exit_code=outcome.exit_code,
         message=conceal(outcome.message),
         alarms=outcome.alarms,
+        drift={} if drift is None else plain_drift(drift),
         **found,
     )
 
 
-def write_summary(url: str, summary: JobSummary | ComparisonSummary) -> None:
+def summarize_drift(store: str, since: str, runs: Sequence[str], drift: Drift | None, outcome: Outcome) -> DriftSummary:
+    """The summary of `tagstream status --since`.
+
+    Args:
+        store: directory or URL.
+        since: as it was given.
+        runs: names of the runs that were looked at.
+        drift: what was found; None where the command failed before.
+        outcome: how the command ended.
+    """
+    return DriftSummary(
+        store=conceal(store),
+        since=since,
+        runs=list(runs),
+        outcome=outcome.state,
+        exit_code=outcome.exit_code,
+        message=conceal(outcome.message),
+        alarms=outcome.alarms,
+        **({} if drift is None else plain_drift(drift)),
+    )
+
+
+def write_summary(url: str, summary: JobSummary | ComparisonSummary | DriftSummary) -> None:
     """Writes a summary as JSON to a path or s3:// URL, over whatever is there. Raises StorageError where that fails."""
     with storage_errors(f"write the summary {conceal(url)}"):
         filesystem, path = open_filesystem(url)

@@ -158,6 +158,11 @@ def format_option(*formats: str) -> Callable[[Any], Any]:
     return click.option("--format", "output", type=click.Choice(formats), default=formats[0], show_default=True)
 
 
+drift_condition_option = click.option(
+    "--fail-if", "conditions", multiple=True, metavar="CONDITION", help='Exit with 4 if this holds: "drift > 0.05".'
+)
+
+
 def log_format_option(command: Any) -> Any:
     """The option `--log-format` of a verb."""
 

@@ -20,6 +20,8 @@ from pipeline.cluster.ray_session import log_folder
 from pipeline.errors import RunLockedError
 
 EXIT_FAILED = 1
+# What `--fail-if` asked for holds.
+EXIT_CONDITION_MET = 4
 EXIT_LOCKED = 5
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143

@@ -14,6 +14,7 @@ import click
 from jobs.closing.closing import closing
 from jobs.closing.outcome import Outcome
 from jobs.closing.summary import summarize_comparison
+from jobs.console.drift_table import DriftCondition, plain_drift, print_drift
 from jobs.console.options import (
     WholeRange,
     closing_options,
@@ -24,7 +25,9 @@ from jobs.console.options import (
     vocabulary_option,
 )
 from jobs.console.output import print_rows
+from jobs.console.process import EXIT_CONDITION_MET
 from pipeline.analysis.comparison import Comparison, compare_runs
+from pipeline.analysis.drift import Drift, drift_between
 from pipeline.catalog.label_choice import LabelChoice, labels_each
 from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import read_vocabulary
@@ -32,7 +35,6 @@ from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store
 from schemas import ComparisonSummary
 
-EXIT_CONDITION_MET = 4
 _MAX_K = 200
 _DEFAULT_K = 10
 _SHOWN_NAMES = 10
@@ -60,6 +62,7 @@ _SHORT = {"recall": "recall_macro", "precision": "precision_macro", "f1": "f1_ma
     metavar="CONDITION",
     help="Exit with 4 if this holds.",
 )
+@click.option("--drift", is_flag=True, help="Test for drift, too; then the runs need no images in common.")
 @closing_options
 @format_option("table", "csv", "json")
 def compare(
@@ -71,6 +74,7 @@ def compare(
     truth: Any,
     vocabulary: str | None,
     conditions: tuple[str, ...],
+    drift: bool,
     summary: str | None,
     notify: str | None,
     output: str,
@@ -80,19 +84,24 @@ def compare(
     RUN_A and RUN_B are names of runs, their unique beginnings, or latest. Runs that differ in top_k are compared at
     the smaller one, at most 10.
 
-    A CONDITION is a difference and its limit: "recall@10 < -0.01", "reject_rate > 0.001"; also precision, f1, hit.
+    A CONDITION is a difference and its limit: "recall@10 < -0.01", "reject_rate > 0.001"; also precision, f1, hit. Or
+    it is "drift": names, scores, unfinished branches, rejects or image sizes moved more than sampling explains; with
+    "drift > 0.05" farther than that, too. Drift needs no truth.
 
     \b
     tagstream compare STORE nxtp-1a2b3c4d5e6f nxtp-2b3c4d5e6f7a --fail-if "recall@10 < -0.01"
     """
     comparison: Comparison | None = None
+    moved: Drift | None = None
     runs = (run_a, run_b)
 
     def summarize(outcome: Outcome) -> ComparisonSummary:
-        return summarize_comparison(store, runs, comparison, outcome)
+        return summarize_comparison(store, runs, comparison, outcome, moved)
 
     with closing(summarize, summary, notify) as outcome:
-        parsed = [_Condition.parse(text) for text in conditions]
+        of_drift = [DriftCondition.parse(text) for text in conditions if DriftCondition.is_meant(text)]
+        parsed = [_Condition.parse(text) for text in conditions if not DriftCondition.is_meant(text)]
+        asks_drift = drift or bool(of_drift)
         opened = Store(store)
         records = [choose_run(opened, run).record for run in runs]
         runs = (records[0].run, records[1].run)
@@ -102,15 +111,21 @@ def compare(
         _tell_of_top_k(each, compared_k, "top_k" if labels.kinds == "open" else "the number of labels")
         for condition in parsed:
             condition.check(compared_k)
-        comparison = compare_runs(connection, *runs, compared_k, truth)
+        comparison = compare_runs(connection, *runs, compared_k, truth, needs_common=not asks_drift)
+        moved = drift_between(connection, *runs) if asks_drift else None
         if output == "json":
-            click.echo(json.dumps(_plain(comparison), indent=2, ensure_ascii=False))
+            told = {} if moved is None else {"drift": plain_drift(moved)}
+            click.echo(json.dumps({**_plain(comparison), **told}, indent=2, ensure_ascii=False))
         elif output == "csv":
             print_rows(["measure", "difference", "low", "high"], _difference_rows(comparison), output)
         else:
             _print(comparison, truth)
+            if moved is not None:
+                click.echo("\nDrift, shards permuted:\n")
+                print_drift(moved, ("A", "B"))
         _tell_of_judged(comparison)
         outcome.alarms = [condition.text for condition in parsed if condition.holds(comparison)]
+        outcome.alarms += [condition.text for condition in of_drift if moved is not None and condition.holds(moved)]
         for alarm in outcome.alarms:
             click.echo(f"The condition holds: {alarm}", err=True)
         outcome.exit_code = EXIT_CONDITION_MET if outcome.alarms else 0
@@ -184,6 +199,9 @@ def _print(comparison: Comparison, truth: str) -> None:
             f"{letter} {counts.run}: {counts.n_images:,} images, "
             f"{counts.n_rejected:,} rejected ({counts.reject_rate:.2%})"
         )
+    if not comparison.n_paired:
+        click.echo("\nThe runs have no labelled image in common.")
+        return
     click.echo(f"\nOn the {comparison.n_paired:,} images that both have labelled, first {comparison.k} labels:\n")
     n_both, n_lost, n_gained = (
         sum(getattr(change, name) for change in comparison.names) for name in ("n_both", "n_lost", "n_gained")

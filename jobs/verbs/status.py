@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from jobs.console.live_line import LiveLine, clock
-from jobs.console.options import only_run_option, store_argument
+from jobs.console.options import closing_options, drift_condition_option, only_run_option, store_argument
 from jobs.console.paste import to_paste
 from jobs.verbs.status_verify import verify_store
 from model.demo_scenes import describe_strangers
@@ -34,7 +34,19 @@ _N_NAMED = 3
 @only_run_option
 @click.option("--verify", is_flag=True, help="Read all files and list what is damaged or left over.")
 @click.option("--repair", is_flag=True, help="Verify, and repair what is safe to repair.")
-def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
+@click.option("--since", metavar="WHEN|RUN", help="Test for drift since then: 2026-12-01T06:00, 24h, 7d, or a run.")
+@drift_condition_option
+@closing_options
+def status(
+    store: str,
+    run: str | None,
+    verify: bool,
+    repair: bool,
+    since: str | None,
+    conditions: tuple[str, ...],
+    summary: str | None,
+    notify: str | None,
+) -> int:
     """Show the runs of STORE: images = labelled + rejected, rejects by error, shards that are open, changed or missing
     at the source, the last job. Exit code 1 where the numbers do not add up.
 
@@ -42,10 +54,22 @@ def status(store: str, run: str | None, verify: bool, repair: bool) -> int:
     damaged. --repair removes damaged shards, so that the next `tagstream label` labels them again, and deletes
     leftovers of killed jobs. Files that a running job may be writing are left alone.
 
+    --since tests whether names, scores, unfinished branches, rejects and image sizes of what was committed since then
+    differ from those of before by more than sampling explains. A false alarm comes on at most one night in a hundred.
+
     \b
     tagstream status s3://bucket/tags
     tagstream status s3://bucket/tags --verify
+    tagstream status s3://bucket/tags --since 24h --fail-if drift
     """
+    if since is not None:
+        if verify or repair:
+            raise click.UsageError("--since looks at labels, --verify and --repair at files; give one of them")
+        from jobs.verbs.status_since import show_since
+
+        return show_since(store, run, since, conditions, summary, notify)
+    if conditions or summary or notify:
+        raise click.UsageError("--fail-if, --summary and --notify go with --since")
     if verify or repair:
         return verify_store(store, run, repair)
 

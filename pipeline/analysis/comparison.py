@@ -76,13 +76,18 @@ class Comparison:
         return sum(change.score_shift or 0.0 for change in self.names) / n_both
 
 
-def compare_runs(connection: Connection, run_a: str, run_b: str, k: int, truth: TruthKind) -> Comparison:
+def compare_runs(
+    connection: Connection, run_a: str, run_b: str, k: int, truth: TruthKind, *, needs_common: bool = True
+) -> Comparison:
     """Compares two runs. Raises TagstreamError where one is missing, no image is in both, or nothing was reviewed that
     is the truth.
 
     By reviews both runs are measured on the same judged images of one sample, which was drawn from either. What only
     the other run lists was judged where a reviewer saw or added it; the rest of its labels counts neither as right nor
     as wrong.
+
+    Args:
+        needs_common: without, runs that have no image in common are compared in their counts alone.
     """
     records = [run_record(connection, run) for run in (run_a, run_b)]
     first, second = (shown_ranking(connection, record["run"], record["labelling"]) for record in records)
@@ -96,7 +101,7 @@ def compare_runs(connection: Connection, run_a: str, run_b: str, k: int, truth: 
     connection.execute(read_sql("paired"), parameters)
     connection.execute(read_sql("listed_and_hit"))
     (n_paired,) = connection.execute("SELECT count(*) FROM judged").fetchone()
-    if not n_paired:
+    if not n_paired and needs_common:
         raise TagstreamError(f"the runs {run_a} and {run_b} have no labelled image in common")
     n_judged, differences = _differ(connection, run_a, run_b, k) if reviews is None else _differ_by_reviews(reviews, k)
     changes = query_rows(connection, "changed_names", {**parameters, "k": k})

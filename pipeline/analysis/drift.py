@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.analysis.drift_tests import ALARM_P, DriftTest, Flags, Floats, Groups, MovedName, ShardCounts, find_drift
+from pipeline.analysis.shard_times import shard_times
 from pipeline.catalog.connection import Connection, add_table, query_rows, run_record
-from pipeline.errors import TagstreamError
 from pipeline.store.store import Store
 
 N_TESTS = 6
@@ -62,7 +62,8 @@ class _Shard:
 
 def drift_between(connection: Connection, run_a: str, run_b: str) -> Drift:
     """Holds the shards of the second run against those of the first; same shards of one source are pairs."""
-    shards = [_Shard(row["run"], row["shard"], row["run"] == run_b) for row in _shards(connection, [run_a, run_b])]
+    rows = query_rows(connection, "run_shards", {"runs": [run_a, run_b]})
+    shards = [_Shard(row["run"], row["shard"], row["run"] == run_b) for row in rows]
     first, second = (run_record(connection, run) for run in (run_a, run_b))
     return _find(connection, shards, is_paired=first["source_root"] == second["source_root"])
 
@@ -74,22 +75,9 @@ def drift_since(connection: Connection, store: Store, runs: Sequence[str], since
         runs: names of the runs whose shards are looked at, all together.
         since: a time with its zone.
     """
-    committed = {run: store.run(run).committed() for run in runs}
-    shards = []
-    for row in _shards(connection, runs):
-        held = committed[row["run"]]
-        if row["shard"] not in held:
-            # Committed since the connection was opened, which does not see the rows.
-            continue
-        modified = held[row["shard"]].modified
-        if modified is None:
-            raise TagstreamError(f"the storage of {store.url} does not tell when {row['shard']} was committed")
-        shards.append(_Shard(row["run"], row["shard"], modified >= since.timestamp()))
+    times = shard_times(connection, store, runs)
+    shards = [_Shard(time.run, time.shard, time.committed >= since) for time in times]
     return _find(connection, shards, is_paired=False)
-
-
-def _shards(connection: Connection, runs: Sequence[str]) -> list[dict[str, Any]]:
-    return query_rows(connection, "drift_shards", {"runs": list(runs)})
 
 
 def _find(connection: Connection, shards: Sequence[_Shard], *, is_paired: bool) -> Drift:

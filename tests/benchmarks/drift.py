@@ -20,8 +20,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from record import environment, markdown_table
-
 from pipeline.analysis import drift_tests
 from pipeline.analysis.drift_tests import ALARM_P, DriftTest, Groups, ShardCounts, find_drift
 
@@ -181,6 +179,9 @@ HEADER = ("night", "what moved", "nights", "alarms %", *(f"by {what} %" for what
 
 
 def main() -> None:
+    # Brings in torch, which those who import this file do not need.
+    from record import environment, markdown_table
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nights", type=int, default=1000)
     parser.add_argument("--power-nights", type=int, default=100)
@@ -211,8 +212,8 @@ def main() -> None:
             f"A night's new shards against those of before, shards of about {arguments.images} images with "
             f"{N_LABELS} labels, {N_NAMES} names; alarm where p < {ALARM_P} after Holm's correction, "
             f"{arguments.permutations:,} permutations. Unlike shards differ in their mix of names by a Dirichlet "
-            "distribution of weight 100, as folders by subject do; alike ones by weight 10,000, as those of images dealt "
-            "by chance do. The first rows of each kind of night are false alarms, all others are power."
+            "distribution of weight 100, as folders by subject do; alike ones by weight 10,000, as those of images "
+            "dealt by chance do. The first rows of each kind of night are false alarms, all others are power."
         )
         described = environment("cpu", shlex.join(["python", *sys.argv]))
         Path(arguments.out).write_text(f"{title}\n\n{said}\n\n{table}\n\n{described}\n")

@@ -234,3 +234,14 @@ def test_waves_are_labelled_by_models_that_are_loaded_once(tmp_path):
     finished = run_script("waves", *small, "--out", str(path), timeout_s=240)
     assert finished.returncode == 0, finished.stderr
     assert ["models loaded", "2"] in table_rows(path.read_text())
+
+
+def test_the_simulation_of_nights_has_false_alarms_a_control_and_power(tmp_path):
+    path = tmp_path / "record.md"
+    options = ["--nights", "2", "--power-nights", "1", "--permutations", "99", "--images", "40", "--out", str(path)]
+    finished = run_script("drift", *options)
+    assert finished.returncode == 0, finished.stderr
+    header, _, *rows = table_rows(path.read_text())
+    assert header[:4] == ["night", "what moved", "nights", "alarms %"]
+    assert len(rows) == 3 * 13
+    assert {row[2] for row in rows if row[1] == "nothing"} == {"2"}

@@ -22,7 +22,7 @@ FAULT = (
 )
 HEAVY = {"ray", "torch", "transformers"}
 # Modules of jobs/verbs that hold a part of another verb.
-PARTS = {"sql_prompt", "sql_query", "status_verify"}
+PARTS = {"sql_prompt", "sql_query", "status_since", "status_verify"}
 
 
 def run(program: str) -> list[str]:

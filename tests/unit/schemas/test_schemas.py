@@ -15,6 +15,7 @@ from schemas import (
     REVIEWS,
     SPELLINGS,
     ComparisonSummary,
+    DriftSummary,
     JobRecord,
     JobSummary,
     LockRecord,
@@ -45,7 +46,12 @@ def test_the_readme_describes_every_column_with_its_type(title, schema):
 
 
 @pytest.mark.parametrize(
-    ("title", "kind"), [("Summary of a job", JobSummary), ("Summary of a comparison", ComparisonSummary)]
+    ("title", "kind"),
+    [
+        ("Summary of a job", JobSummary),
+        ("Summary of a comparison", ComparisonSummary),
+        ("Summary of drift", DriftSummary),
+    ],
 )
 def test_the_readme_describes_every_field_of_a_summary(title, kind):
     text = (ROOT / "schemas" / "README.md").read_text()
@@ -78,7 +84,7 @@ def test_a_content_hash_is_a_blake2b_of_the_bytes():
     assert content_hash(b"x") == "442a44457137672b3218c1007dc8f76a"
 
 
-@pytest.mark.parametrize("kind", [RunRecord, JobRecord, LockRecord, JobSummary, ComparisonSummary])
+@pytest.mark.parametrize("kind", [RunRecord, JobRecord, LockRecord, JobSummary, ComparisonSummary, DriftSummary])
 def test_a_record_survives_json_and_fields_of_a_newer_version(kind):
     samples = {"int": 3, "float": 0.5, "str": "text"}
     record = kind(**{field.name: samples.get(str(field.type), {"a": 1}) for field in fields(kind)})

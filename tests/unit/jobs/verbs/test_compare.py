@@ -103,6 +103,37 @@ def test_a_condition_that_is_none_is_wrong_usage(store: str, condition: str, mes
     assert message in result.stderr
 
 
+class TestDrift:
+    """What needs no truth, and no image in common."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> str:
+        """Two runs over other shards: cats, then dogs."""
+        store = Store(str(tmp_path / "store"))
+        for run, label, shards in (("run-a", "cat", range(8)), ("run-b", "dog", range(8, 16))):
+            store.create_run(run_record(run))
+            commit_judged(store, run, {f"{n:05d}": [{"truth": None, "labels": [(label, 0.5)]}] * 3 for n in shards})
+        return store.url
+
+    @pytest.mark.parametrize(("options", "code"), [((), 0), (("--fail-if", "drift"), 4), (("--fail-if", "drift>1"), 0)])
+    def test_runs_without_common_images_are_tested_where_it_is_asked_for(
+        self, store: str, options: tuple[str, ...], code: int, tmp_path: Path
+    ) -> None:
+        result = run(store, "--drift", *options, "--summary", str(tmp_path / "s.json"))
+        assert result.return_value == code
+        assert "The runs have no labelled image in common." in result.stdout
+        assert "mix of names" in result.stdout
+        told = json.loads((tmp_path / "s.json").read_text())
+        assert [test["what"] for test in told["drift"]["tests"] if test["is_drift"]] == ["names", "one_name"]
+
+    def test_json_has_it_where_it_is_asked_for(self, store: str) -> None:
+        found = json.loads(run(store, "--fail-if", "drift > 1", "--format", "json").stdout)
+        assert found["drift"]["n_shards_since"] == 8
+
+    def test_elsewhere_such_runs_cannot_be_compared(self, store: str) -> None:
+        assert "have no labelled image in common" in str(run(store).exception)
+
+
 class TestRunsThatDifferInTopK:
     """One run lists ten labels an image, the other five."""
 
