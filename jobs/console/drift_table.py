@@ -51,24 +51,29 @@ class DriftCondition:
 
 
 def print_drift(drift: Drift, sides: tuple[str, str]) -> None:
-    """Prints the tests and the names that moved most; where they cannot tell, a note on stderr.
+    """Prints the tests and the names that moved most; nothing where one side has no shard.
 
     Args:
         sides: what the first and the second group of shards are called.
     """
-    if drift.tests:
-        rows = [_row(test, drift) for test in drift.tests]
-        print_rows(["what", *sides, "moved", "p", "p (Holm)", "drift"], rows)
-        click.echo("\nNames that moved most, in labels an image:\n")
-        names = [(name.name, name.before, name.since, round(name.z, 1)) for name in drift.names[:_N_NAMES]]
-        print_rows(["name", *sides, "deviations"], names)
-    if not drift.is_telling:
-        counted = f"{drift.before.n_shards:,} and {drift.since.n_shards:,} shards"
-        least = f" can show no p below {drift.least_p:.2g}, and" if drift.tests else ""
-        click.echo(
-            f"Note: {counted}{least} are too few to tell of drift: it takes a p below {ALARM_P / N_TESTS:.2g}",
-            err=True,
-        )
+    if not drift.tests:
+        return
+    rows = [_row(test, drift) for test in drift.tests]
+    print_rows(["what", *sides, "moved", "p", "p (Holm)", "drift"], rows)
+    click.echo("\nNames that moved most, in labels an image:\n")
+    names = [(name.name, name.before, name.since, round(name.z, 1)) for name in drift.names[:_N_NAMES]]
+    print_rows(["name", *sides, "deviations"], names)
+
+
+def tell_of_few_shards(drift: Drift) -> None:
+    """Says on stderr where there are too few shards for an alarm: no alarm does not mean that nothing moved then."""
+    if drift.is_telling:
+        return
+    counted = f"{drift.before.n_shards:,} and {drift.since.n_shards:,} shards"
+    least = f" can show no p below {drift.least_p:.2g}, and" if drift.tests else ""
+    click.echo(
+        f"Note: {counted}{least} are too few to tell of drift: it takes a p below {ALARM_P / N_TESTS:.2g}", err=True
+    )
 
 
 def plain_drift(drift: Drift) -> dict[str, Any]:

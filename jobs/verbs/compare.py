@@ -14,7 +14,7 @@ import click
 from jobs.closing.closing import closing
 from jobs.closing.outcome import Outcome
 from jobs.closing.summary import summarize_comparison
-from jobs.console.drift_table import DriftCondition, plain_drift, print_drift
+from jobs.console.drift_table import DriftCondition, plain_drift, print_drift, tell_of_few_shards
 from jobs.console.options import (
     WholeRange,
     closing_options,
@@ -102,6 +102,8 @@ def compare(
         of_drift = [DriftCondition.parse(text) for text in conditions if DriftCondition.is_meant(text)]
         parsed = [_Condition.parse(text) for text in conditions if not DriftCondition.is_meant(text)]
         asks_drift = drift or bool(of_drift)
+        if drift and output == "csv":
+            raise click.UsageError("--drift is shown as a table or as json; --format csv has the measures alone")
         opened = Store(store)
         records = [choose_run(opened, run).record for run in runs]
         runs = (records[0].run, records[1].run)
@@ -113,23 +115,30 @@ def compare(
             condition.check(compared_k)
         comparison = compare_runs(connection, *runs, compared_k, truth, needs_common=not asks_drift)
         moved = drift_between(connection, *runs) if asks_drift else None
-        if output == "json":
-            told = {} if moved is None else {"drift": plain_drift(moved)}
-            click.echo(json.dumps({**_plain(comparison), **told}, indent=2, ensure_ascii=False))
-        elif output == "csv":
-            print_rows(["measure", "difference", "low", "high"], _difference_rows(comparison), output)
-        else:
-            _print(comparison, truth)
-            if moved is not None:
-                click.echo("\nDrift, shards permuted:\n")
-                print_drift(moved, ("A", "B"))
-        _tell_of_judged(comparison)
+        _show(comparison, moved, truth, output)
         outcome.alarms = [condition.text for condition in parsed if condition.holds(comparison)]
         outcome.alarms += [condition.text for condition in of_drift if moved is not None and condition.holds(moved)]
         for alarm in outcome.alarms:
             click.echo(f"The condition holds: {alarm}", err=True)
         outcome.exit_code = EXIT_CONDITION_MET if outcome.alarms else 0
     return outcome.exit_code
+
+
+def _show(comparison: Comparison, moved: Drift | None, truth: str, output: str) -> None:
+    """Prints what was found in the format that was asked for, and notes on stderr."""
+    if output == "json":
+        told = {} if moved is None else {"drift": plain_drift(moved)}
+        click.echo(json.dumps({**_plain(comparison), **told}, indent=2, ensure_ascii=False))
+    elif output == "csv":
+        print_rows(["measure", "difference", "low", "high"], _difference_rows(comparison), output)
+    else:
+        _print(comparison, truth)
+        if moved is not None:
+            click.echo("\nDrift, shards permuted:\n")
+            print_drift(moved, ("A", "B"))
+    _tell_of_judged(comparison)
+    if moved is not None:
+        tell_of_few_shards(moved)
 
 
 @dataclass(frozen=True, slots=True)

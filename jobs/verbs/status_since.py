@@ -11,7 +11,7 @@ import click
 from jobs.closing.closing import closing
 from jobs.closing.outcome import Outcome
 from jobs.closing.summary import summarize_drift
-from jobs.console.drift_table import DriftCondition, print_drift
+from jobs.console.drift_table import DriftCondition, print_drift, tell_of_few_shards
 from jobs.console.process import EXIT_CONDITION_MET
 from pipeline.analysis.drift import Drift, Side, drift_since
 from pipeline.catalog.views import open_store
@@ -51,6 +51,7 @@ def show_since(
         click.echo(f"Since {start.isoformat(timespec='seconds')}: {_describe(drift.since)}")
         click.echo(f"Before: {_describe(drift.before)}\n")
         print_drift(drift, ("before", "since"))
+        tell_of_few_shards(drift)
         outcome.alarms = [condition.text for condition in parsed if condition.holds(drift)]
         for alarm in outcome.alarms:
             click.echo(f"The condition holds: {alarm}", err=True)

@@ -130,6 +130,10 @@ class TestDrift:
         found = json.loads(run(store, "--fail-if", "drift > 1", "--format", "json").stdout)
         assert found["drift"]["n_shards_since"] == 8
 
+    def test_csv_has_no_place_for_it(self, store: str) -> None:
+        assert "--format csv has the measures alone" in str(run(store, "--drift", "--format", "csv").exception)
+        assert run(store, "--fail-if", "drift", "--format", "csv").return_value == 4
+
     def test_elsewhere_such_runs_cannot_be_compared(self, store: str) -> None:
         assert "have no labelled image in common" in str(run(store).exception)
 
