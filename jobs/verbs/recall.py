@@ -91,6 +91,8 @@ def recall(store: str, ks: str, match: str, by: str | None, output: str, **optio
     analysis = analyse_run(open_store(store, vocabulary, labels=options["labels"]), run, options["truth"])
     if by in _LISTINGS:
         rows = _LISTINGS[by](analysis, max(numbers))
+        if by == "label":
+            rows = [{**row, "sensitive": row["name"] in vocabulary.sensitive} for row in rows]
     else:
         asked = _Asked(analysis, numbers, by == "shard", vocabulary, store, options["embedder"], options["min_cosine"])
         measured = _MEASURES[match](asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.analysis.drift_tests import ALARM_P, DriftTest, Flags, Floats, Groups, MovedName, ShardCounts, find_drift
 from pipeline.analysis.shard_times import shard_times
 from pipeline.catalog.connection import Connection, add_table, query_rows, run_record
+from pipeline.catalog.label_choice import shown_ranking
 from pipeline.store.store import Store
 
 N_TESTS = 6
@@ -65,7 +66,8 @@ def drift_between(connection: Connection, run_a: str, run_b: str) -> Drift:
     rows = query_rows(connection, "run_shards", {"runs": [run_a, run_b]})
     shards = [_Shard(row["run"], row["shard"], row["run"] == run_b) for row in rows]
     first, second = (run_record(connection, run) for run in (run_a, run_b))
-    return _find(connection, shards, is_paired=first["source_root"] == second["source_root"])
+    drift = _find(connection, shards, is_paired=first["source_root"] == second["source_root"])
+    return _comparable(connection, [run_a, run_b], drift)
 
 
 def drift_since(connection: Connection, store: Store, runs: Sequence[str], since: datetime) -> Drift:
@@ -77,7 +79,14 @@ def drift_since(connection: Connection, store: Store, runs: Sequence[str], since
     """
     times = shard_times(connection, store, runs)
     shards = [_Shard(time.run, time.shard, time.committed >= since) for time in times]
-    return _find(connection, shards, is_paired=False)
+    return _comparable(connection, runs, _find(connection, shards, is_paired=False))
+
+
+def _comparable(connection: Connection, runs: Sequence[str], drift: Drift) -> Drift:
+    """The drift, without that of scores where these are of several rankings: they say nothing of one another."""
+    records = [run_record(connection, run) for run in runs]
+    rankings = {shown_ranking(connection, record["run"], record["labelling"]).name for record in records}
+    return drift if len(rankings) == 1 else replace(drift, tests=[t for t in drift.tests if t.what != "scores"])
 
 
 def _find(connection: Connection, shards: Sequence[_Shard], *, is_paired: bool) -> Drift:

@@ -116,3 +116,11 @@ def test_runs_of_one_source_are_compared_shard_by_shard(store: Store, root: str,
         assert drift.least_p == least_p
     else:
         assert drift.least_p < 1e-7
+
+
+def test_scores_of_two_rankings_are_not_compared(store: Store) -> None:
+    fill(store, "run-1", moves=False)
+    fill(store, "run-2", moves=False, labelling={"top_k": 5, "ranking": "ppl"})
+    drift = drift_between(open_store(store.url), "run-1", "run-2")
+    assert "scores" not in {test.what for test in drift.tests}
+    assert len(drift.tests) == 5
