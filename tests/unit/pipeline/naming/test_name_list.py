@@ -28,6 +28,11 @@ class TestFiles:
         assert names.names == {"Dog": ("Dog",), "Red fox": ("Red fox",), "red fox": ("red fox",)}
         assert (names.title, names.top, names.min_score) == ("animals", 20, 0.0)
 
+    def test_of_a_vocabulary_with_a_limit_allowed_names_are_the_list(self, tmp_path: Path) -> None:
+        text = 'allow = ["Dogs", "owl"]\n[aliases]\npuppy = "dog"\nauto = "car"\n[wider]\ndog = "animal"\n'
+        (tmp_path / "v.toml").write_text(text)
+        assert dict(read_names(tmp_path / "v.toml").names) == {"dog": ("dog", "puppy"), "owl": ("owl",)}
+
     def test_of_a_vocabulary_aliases_are_spellings_and_wider_terms_are_names(self, tmp_path: Path) -> None:
         text = 'deny = ["thing"]\n[aliases]\npuppy = "dog"\nhound = "dog"\nstuff = "thing"\n[wider]\ndog = "animal"\n'
         assert read_names(written(tmp_path, text, "a.toml")).names == {
