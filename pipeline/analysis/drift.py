@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.analysis.drift_tests import ALARM_P, DriftTest, Flags, Floats, Groups, MovedName, ShardCounts, find_drift
 from pipeline.analysis.shard_times import shard_times
-from pipeline.catalog.connection import Connection, add_table, query_rows, run_record
+from pipeline.catalog.connection import Connection, add_table, query_rows, read_sql, run_record
 from pipeline.catalog.label_choice import shown_ranking
 from pipeline.store.store import Store
 
@@ -123,15 +123,12 @@ def _pairs(shards: Sequence[_Shard]) -> NDArray[np.int64]:
 
 
 def _count(connection: Connection, images: Sequence[Mapping[str, Any]], n_shards: int) -> ShardCounts:
-    sizes = query_rows(connection, "drift_sizes", {})
-    scores = query_rows(connection, "drift_scores", {})
-    labels = query_rows(connection, "drift_names", {"n": _N_NAMES})
-    _, sizes_SB = _pivot(sizes, "bin", n_shards)
-    _, scores_SB = _pivot(scores, "bin", n_shards)
-    names, labels_SJ = _pivot([{**row, "name": row["name"] or _OTHERS} for row in labels], "name", n_shards)
-    score_sum_S = np.zeros(n_shards)
-    for row in scores:
-        score_sum_S[row["place"]] += row["score_sum"]
+    sizes, scores = (_columns(connection, query) for query in ("drift_sizes", "drift_scores"))
+    connection.execute(read_sql("drift_frequent"), {"n": _N_NAMES})
+    labels = _columns(connection, "drift_names")
+    frequent = connection.execute("SELECT name FROM drift_frequent ORDER BY number").fetchall()
+    names = {-1: _OTHERS, **{number: name for number, (name,) in enumerate(frequent)}}
+    numbers, labels_SJ = _pivot(labels, n_shards)
 
     def column(name: str) -> Floats:
         values_S = np.zeros(n_shards)
@@ -139,12 +136,12 @@ def _count(connection: Connection, images: Sequence[Mapping[str, Any]], n_shards
         return values_S
 
     return ShardCounts(
-        names=tuple(names),
+        names=tuple(names[number] for number in numbers),
         labels_SJ=labels_SJ,
         n_labelled_S=column("n_labelled"),
-        scores_SB=scores_SB,
-        score_sum_S=score_sum_S,
-        sizes_SB=sizes_SB,
+        scores_SB=_pivot(scores, n_shards)[1],
+        score_sum_S=np.bincount(scores["place"], scores["score_sum"], n_shards).astype(np.float64),
+        sizes_SB=_pivot(sizes, n_shards)[1],
         pixel_sum_S=column("pixel_sum"),
         n_images_S=column("n_images"),
         n_rejected_S=column("n_rejected"),
@@ -153,11 +150,14 @@ def _count(connection: Connection, images: Sequence[Mapping[str, Any]], n_shards
     )
 
 
-def _pivot(rows: Sequence[Mapping[str, Any]], by: str, n_shards: int) -> tuple[list[Any], Floats]:
-    """The different values of a column, ascending, and how many each shard has of each, [S, values]."""
-    values = sorted({row[by] for row in rows})
-    places = {value: place for place, value in enumerate(values)}
-    table = np.zeros((n_shards, len(values)))
-    for row in rows:
-        table[row["place"], places[row[by]]] += row["n"]
-    return values, table
+def _columns(connection: Connection, query: str) -> dict[str, NDArray[Any]]:
+    """The columns of one of the package's queries as arrays: rows as objects would take gigabytes of many shards."""
+    return dict(connection.execute(read_sql(query)).fetchnumpy())
+
+
+def _pivot(columns: Mapping[str, NDArray[Any]], n_shards: int) -> tuple[list[int], Floats]:
+    """The different bins, ascending, and how many (`n`) each shard (`place`) has of each, [S, bins]."""
+    bins, places = np.unique(columns["bin"], return_inverse=True)
+    table_SB = np.zeros((n_shards, len(bins)))
+    table_SB[columns["place"], places] = columns["n"]
+    return bins.tolist(), table_SB
