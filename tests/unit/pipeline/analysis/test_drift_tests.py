@@ -8,6 +8,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
+from pipeline.analysis import drift_tests
 from pipeline.analysis.drift_tests import Groups, ShardCounts, find_drift, holm
 
 # Three of seven shards are the second group.
@@ -94,7 +95,9 @@ def test_the_least_p_is_that_of_the_most_unlike_division(groups: Groups) -> None
     assert groups.least_p == pytest.approx((off >= observed * (1 - 1e-9)).mean())
 
 
-def test_p_is_the_share_of_all_divisions_that_differ_as_much() -> None:
+def test_p_is_the_share_of_all_divisions_that_differ_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No test is given up before its time.
+    monkeypatch.setattr(drift_tests, "ALARM_P", 1.0)
     counts, groups = make_counts(7), Groups(IS_SECOND, NO_PAIRS)
     tests, _ = find_drift(counts, groups)
     assert {test.what for test in tests} == WHAT
@@ -110,6 +113,21 @@ def test_p_is_the_share_of_all_divisions_that_differ_as_much() -> None:
     assert rejected.p == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 9_999) ** 0.5 + 1e-4)
     assert rejected.before == pytest.approx(counts.n_rejected_S[~IS_SECOND].sum() / counts.n_images_S[~IS_SECOND].sum())
     assert rejected.moved == pytest.approx(abs(rejected.since - rejected.before))
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_to_stop_early_changes_no_alarm(monkeypatch: pytest.MonkeyPatch, factor: int) -> None:
+    counts, is_second = make_counts(20), np.arange(20) >= 12
+    counts = replace(counts, n_rejected_S=np.where(is_second, counts.n_rejected_S * factor, counts.n_rejected_S))
+    found = []
+    for n_at_once in (100, drift_tests.N_PERMUTATIONS):
+        monkeypatch.setattr(drift_tests, "_N_AT_ONCE", n_at_once)
+        found.append({test.what: test for test in find_drift(counts, Groups(is_second, NO_PAIRS))[0]})
+    early, whole = found
+    assert {what for what, test in early.items() if test.is_drift} == ({"rejected"} if factor > 1 else set())
+    assert all(early[what].is_drift == test.is_drift for what, test in whole.items())
+    # Some were given up: their p is of fewer permutations.
+    assert (early["sizes"].p == whole["sizes"].p) is (factor > 1)
 
 
 @pytest.mark.parametrize("what", sorted(WHAT))
