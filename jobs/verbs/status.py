@@ -34,7 +34,7 @@ _N_NAMED = 3
 @only_run_option
 @click.option("--verify", is_flag=True, help="Read all files and list what is damaged or left over.")
 @click.option("--repair", is_flag=True, help="Verify, and repair what is safe to repair.")
-@click.option("--since", metavar="WHEN|RUN", help="Test for drift since then: 2026-12-01T06:00, 24h, 7d, or a run.")
+@click.option("--since", metavar="WHEN|RUN", help="Test for drift since then: 2026-12-01, 24h, or a run.")
 @drift_condition_option
 @closing_options
 def status(
@@ -54,8 +54,8 @@ def status(
     damaged. --repair removes damaged shards, so that the next `tagstream label` labels them again, and deletes
     leftovers of killed jobs. Files that a running job may be writing are left alone.
 
-    --since tests whether names, scores, unfinished branches, rejects and image sizes of what was committed since then
-    differ from those of before by more than sampling explains. A false alarm comes on at most one night in a hundred.
+    --since tests whether names, scores, unfinished branches, rejects and image sizes moved since then by more than
+    sampling explains; at most one night in a hundred is a false alarm.
 
     \b
     tagstream status s3://bucket/tags
