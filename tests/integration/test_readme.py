@@ -64,13 +64,14 @@ def test_the_python_example_runs(
 
 
 def test_every_setting_of_the_example_files_exists(tmp_path: Path) -> None:
-    (labelling,) = map(tomllib.loads, blocks(JOBS / "labelling.md", "toml"))
+    labelling, *examples = map(tomllib.loads, blocks(JOBS / "labelling.md", "toml"))
     (asking,) = map(tomllib.loads, blocks(JOBS / "models.md", "toml"))
     (training,) = map(tomllib.loads, blocks(JOBS / "training.md", "toml"))
     (vocabulary,) = blocks(JOBS / "questions.md", "toml")
     (tmp_path / "mine.toml").write_text(vocabulary)
     assert read_vocabulary(tmp_path / "mine.toml").name_of("Automobiles") == "car"
     assert read_settings(LabelSettings, labelling, "the example") == LabelSettings()
+    assert [read_settings(LabelSettings, given, "the example") == LabelSettings() for given in examples] == [False]
     hub = HubOptions(image_options={"do_image_splitting": True})
     assert read_settings(LabelSettings, asking, "the example") == LabelSettings(hub=hub)
     assert read_settings(TrainSettings, training, "the example").corruption.mask_share == 0.15
@@ -111,7 +112,7 @@ def test_every_flag_is_a_flag() -> None:
     known = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
     of_other_programs = {"--constraint", "--help", "--index-url", "--no-deps"}
     for page in PAGES:
-        assert set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", TEXTS[page])) - of_other_programs - known == set(), page
+        assert set(re.findall(r"(?<=[ `])--[a-z][a-z0-9-]+", TEXTS[page])) - of_other_programs - known == set(), page
 
 
 def test_every_extra_is_an_extra() -> None:
