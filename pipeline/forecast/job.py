@@ -214,7 +214,7 @@ class ForecastJob:
         self.request = request
         self._folder = tempfile.TemporaryDirectory(prefix="tagstream-plan-")
         store = str(Path(self._folder.name) / "store")
-        settings = replace(request.label.settings, limit=0)
+        settings = replace(request.label.settings, limit=0, reuse=False, reuse_stores=())
         sample = replace(request.label, store=store, settings=settings)
         self._assignment = SampleAssignment(sample.address, request.n_images, request.seed, request.n_gpus)
         self._job = SampleJob(sample, self._assignment)
