@@ -37,7 +37,8 @@ class JobMetrics:
         for reject in rejected.group_by(["stage", "error"]).aggregate([([], "count_all")]).to_pylist():
             tags = {"stage": reject["stage"], "error": reject["error"]}
             self._metrics[REJECTS].inc(reject["count_all"], tags)
-        self._metrics[REUSED].inc(rows.num_rows - rows.column("known_shard").null_count)
+        if n_reused := rows.num_rows - rows.column("known_shard").null_count:
+            self._metrics[REUSED].inc(n_reused)
         for stage in _BATCH_STAGES:
             # Seconds stand on the first row of each batch.
             seconds = rows.column(f"{stage}_s")
