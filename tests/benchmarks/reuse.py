@@ -28,8 +28,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from record import environment, markdown_table
 
+from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.environment import LOCAL_RAY
-from pipeline.dataflow.labeler import Labeler, LabelerConfig
 from pipeline.reuse.known_images import ImageIndex
 from schemas import JobRecord
 from tests.fixtures.corpus import jpeg, tar_bytes
