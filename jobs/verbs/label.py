@@ -28,6 +28,8 @@ from jobs.console.options import (
     model_option,
     names_options,
     ray_address_option,
+    reuse_option,
+    reuse_settings,
     top_k_option,
     verbose_option,
 )
@@ -84,7 +86,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
     help="Exit 3 above this share.  [default: 0.5]",
 )
 @click.option("--count-skipped", is_flag=True, help="Count what is left out as rejected.")
-@click.option("--reuse", multiple=True, metavar="STORE", help="Reuse labels of equal images; may be repeated.")
+@reuse_option
 @column_options
 @batch_size_option
 @actors_option
@@ -139,7 +141,7 @@ def label(
 
 
 def _request(source: tuple[str, ...], store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
-    reuse = {"reuse": True, "reuse_stores": stores} if (stores := flags.pop("reuse")) else {}
+    reuse = reuse_settings(flags.pop("reuse"))
     settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS} | reuse)
     plan, columns = flags.pop("plan"), column_names(flags)
     lists = read_lists(flags.pop("names"), flags.pop("names_top"), flags.pop("names_min_score"))

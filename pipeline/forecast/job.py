@@ -214,7 +214,7 @@ class ForecastJob:
         self.request = request
         self._folder = tempfile.TemporaryDirectory(prefix="tagstream-plan-")
         store = str(Path(self._folder.name) / "store")
-        settings = replace(request.label.settings, limit=0, reuse=False, reuse_stores=())
+        settings = replace(request.label.settings, limit=0)
         sample = replace(request.label, store=store, settings=settings)
         self._assignment = SampleAssignment(sample.address, request.n_images, request.seed, request.n_gpus)
         self._job = SampleJob(sample, self._assignment)
@@ -244,6 +244,7 @@ class ForecastJob:
                 decoding=full_labelling(sample.record.labelling)["decoding"],
                 usd_per_hour=request.usd_per_hour,
                 n_image_tokens=self._job.n_image_tokens,
+                n_reused=outcome.record.n_reused,
                 run=sample.record.run,
                 source=sample.record.source,
                 fingerprint=sample.record.fingerprint,
