@@ -18,8 +18,8 @@ import pyarrow as pa
 _HIGH, _LOW, _PLACE = range(3)
 _NOWHERE = np.uint64(2**64 - 1)
 _INDEX_BITS = np.uint64(32)
-# Images that wait in memory for a file, and that are merged at once: 96 MB.
-_MOST_WAITING = 4_000_000
+# Images that wait in memory for a file, and that are merged at once: 24 MB.
+_MOST_WAITING = 1_000_000
 _HEX_DIGITS = 32
 _NIBBLES = np.full(256, 255, np.uint8)
 _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16, dtype=np.uint8)

@@ -13,6 +13,7 @@ import pytest
 
 from model.folder import DEMO_MODEL
 from pipeline.errors import TagstreamError
+from pipeline.labelling.retry import RetryJob, RetryRequest
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.reuse import marking, order
 from pipeline.reuse.order import ReuseOrder
@@ -21,6 +22,7 @@ from pipeline.sources.shard import Shard
 from pipeline.store import run as run_module
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
+from pipeline.upkeep.verification import verify_run
 from tests.fixtures.corpus import jpeg, tar_bytes
 from tests.fixtures.interruption import Interruption
 from tests.fixtures.labelling import label_with
@@ -188,6 +190,23 @@ def test_a_shard_that_cannot_be_read_is_waited_for_by_nobody_and_labelled_later(
             label(source, tmp_path)
     assert label(source, tmp_path).n_shards_committed == 1
     assert tables(tmp_path, *REUSE_COLUMNS) == tables(undisturbed, *REUSE_COLUMNS)
+
+
+def test_a_run_with_reuse_is_verified_compacted_and_retried_as_any_other(
+    source: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    # Some images are too large at first, and so are their copies.
+    record = label(source, tmp_path, max_image_pixels=100)
+    run = Store(str(tmp_path)).run(record.run)
+    retry = RetryRequest(store=str(tmp_path), given={"max_image_pixels": 1000}, labeler_class=InstantLabeler)
+    RetryJob(retry).run()
+    assert record.n_labelled == 0
+    assert tables(tmp_path, *REUSE_COLUMNS) == tables(undisturbed, *REUSE_COLUMNS)
+    before = tables(tmp_path)
+    assert verify_run(run).findings == []
+    compact_run(run, read_vocabulary(None), lambda done, of: None)
+    assert verify_run(run).findings == []
+    assert tables(tmp_path) == before
 
 
 def test_a_run_goes_on_with_reuse_without_being_asked_and_none_begins_it_later(source: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.reuse.known_images import ImageIndex, split_hashes
@@ -21,6 +21,7 @@ def find(index: ImageIndex, hashes: list[str | None], n_shards: int) -> list[tup
     return [None if pair == (-1, -1) else pair for pair in pairs]
 
 
+@settings(max_examples=40)
 @given(
     added=st.lists(st.tuples(st.integers(0, 5), st.lists(st.sampled_from(HASHES), max_size=8)), max_size=12),
     n_shards=st.integers(0, 6),
