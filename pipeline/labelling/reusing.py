@@ -77,8 +77,6 @@ class Reuse:
         images = shard.images.filter(is_labelled).combine_chunks()
         number = self._order.number_of(shard.name)
         with self._changed:
-            if self._is_closed:
-                return
             self._index.add(images["content_hash"].combine_chunks(), number, images["index"].to_numpy())
 
     def leave(self, *shards: str) -> None:
@@ -89,11 +87,10 @@ class Reuse:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends all waiting, and deletes the index."""
+        """Ends all waiting."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-            self._index.close()
 
     def _wait_for(self, n_seen: int) -> KnownImages | None:
         """What so many of the first shards have, once none of them is left; None where the job ends before."""

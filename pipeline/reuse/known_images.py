@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -90,20 +89,17 @@ def split_hashes(hashes: pa.Array) -> np.ndarray:
 
 
 class ImageIndex:
-    """Images that are known, in files of a folder that is deleted with `close`.
+    """Images that are known, in temporary files without a name: a process that is killed leaves none behind.
 
     Args:
         most_waiting: how many images wait in memory before they are written; so many are merged at once.
     """
 
     def __init__(self, most_waiting: int = _MOST_WAITING) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="tagstream-reuse-")
         self._most = most_waiting
         self._waiting: list[np.ndarray] = []
         self._n_waiting = 0
         self._parts: list[np.ndarray] = []
-        self._paths: list[Path] = []
-        self._n_written = 0
 
     @property
     def n_images(self) -> int:
@@ -113,7 +109,7 @@ class ImageIndex:
     @property
     def n_bytes(self) -> int:
         """Size of its files."""
-        return sum(path.stat().st_size for path in self._paths)
+        return sum(part.nbytes for part in self._parts)
 
     def add(self, hashes: pa.Array, shards: np.ndarray | int, indexes: np.ndarray) -> None:
         """Adds images.
@@ -136,40 +132,29 @@ class ImageIndex:
         self._write_waiting()
         return KnownImages(tuple(self._parts), n_shards)
 
-    def close(self) -> None:
-        """Deletes its files. What `known` gave goes on working."""
-        self._folder.cleanup()
-
     def _write_waiting(self) -> None:
         if not self._n_waiting:
             return
-        self._append([_sorted(self._waiting)])
+        self._parts.append(_write([_sorted(self._waiting)], self._most))
         self._waiting, self._n_waiting = [], 0
         # Each part is less than half of the one before: there are few, and an image is written a few times.
         while len(self._parts) > 1 and 2 * self._parts[-1].shape[1] >= self._parts[-2].shape[1]:
-            pair, paths = self._parts[-2:], self._paths[-2:]
-            del self._parts[-2:], self._paths[-2:]
-            self._append(pair)
-            for path in paths:
-                path.unlink()
+            self._parts[-2:] = [_write(self._parts[-2:], self._most)]
 
-    def _append(self, parts: Sequence[np.ndarray]) -> None:
-        """Writes a part that is made of others, without having all of them in memory."""
-        path = Path(self._folder.name) / f"{self._n_written}.npy"
-        self._n_written += 1
-        n_images = sum(part.shape[1] for part in parts)
-        with path.open("wb") as file:
-            described = {"descr": "<u8", "fortran_order": False, "shape": (3, n_images)}
-            np.lib.format.write_array_header_1_0(file, described)
-            begin, done = file.tell(), 0
-            for slices in _cut_alike(parts, self._most):
-                rows = _sorted(slices)
-                for number, row in enumerate(rows):
-                    file.seek(begin + 8 * (number * n_images + done))
-                    file.write(row.tobytes())
-                done += rows.shape[1]
-        self._parts.append(np.load(path, mmap_mode="r"))
-        self._paths.append(path)
+
+def _write(parts: Sequence[np.ndarray], most: int) -> np.ndarray:
+    """A part that is made of others, mapped from a file. No more than `most` of its images are in memory."""
+    n_images, done = sum(part.shape[1] for part in parts), 0
+    with tempfile.TemporaryFile(prefix="tagstream-reuse-") as file:
+        for slices in _cut_alike(parts, most):
+            rows = _sorted(slices)
+            for number, row in enumerate(rows):
+                file.seek(8 * (number * n_images + done))
+                file.write(row.tobytes())
+            done += rows.shape[1]
+        file.flush()
+        # The map outlives the file's name and its descriptor.
+        return np.memmap(file, np.uint64, "r", shape=(3, n_images))
 
 
 def _sorted(parts: Sequence[np.ndarray]) -> np.ndarray:

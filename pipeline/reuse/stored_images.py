@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import StorageError, StoreError
+from pipeline.reuse.kept_tables import KeptTables
 from pipeline.reuse.known_images import ImageIndex
 from pipeline.reuse.order import Place, ReuseOrder
-from pipeline.store.ownership import CommittedShards, is_compacted, shard_stem
+from pipeline.store.ownership import SUFFIX, CommittedShards, is_compacted, shard_stem
 from pipeline.store.parquet_file import read_file, reading
 from pipeline.store.run import Run
 from pipeline.store.store import Store
@@ -24,10 +25,10 @@ from schemas import LABELLED, READABLE_VERSIONS
 
 _N_READERS = 16
 _INDEXED = ("shard", "index", "status", "content_hash")
-_ROWS_AT_ONCE = 1 << 18
-# Shards whose tables are kept: images of one content often lie in the same few shards.
-_MOST_KEPT = 64
-Rows = tuple[pa.Table, pa.Table]
+# No shard's name.
+_NONE = ""
+Rows = Sequence[pa.Table]
+"""Images and labels."""
 
 
 @dataclass(slots=True)
@@ -46,8 +47,8 @@ class StoredImages:
     def __init__(self, own: Run, order: ReuseOrder) -> None:
         self._own, self._order = own, order
         self._runs: dict[tuple[str | None, str], _HoldingRun] = {}
-        self._names: dict[int, str] = {}
-        self._kept: OrderedDict[int, Rows] = OrderedDict()
+        self._one_of_many = threading.Lock()
+        self._kept = KeptTables()
         self._lock = threading.Lock()
 
     def add_to(self, index: ImageIndex, most: int, without: Set[int] = frozenset()) -> None:
@@ -59,11 +60,12 @@ class StoredImages:
         """
         for store, run in dict.fromkeys((place.store, place.run) for place in self._order.places[:most]):
             holding = self._holding(store, run)
+            files = list(holding.committed.files)
             with ThreadPoolExecutor(_N_READERS) as pool:
-                for tables in pool.map(
-                    lambda file, holding=holding: list(_read_indexed(holding, file)), holding.committed.files
-                ):
-                    for table in tables:
+                # No more files' hashes are in memory than so many.
+                for first in range(0, len(files), 4 * _N_READERS):
+                    read = partial(_read_indexed, holding)
+                    for table in pool.map(read, files[first : first + 4 * _N_READERS]):
                         self._add_table(index, (store, run), table, most, without)
 
     def _add_table(
@@ -73,7 +75,6 @@ class StoredImages:
         names = shards.dictionary.to_pylist()
         places = [Place(*of, shard_stem(name)) for name in names]
         numbers = np.array([self._order.numbers.get(place, most) for place in places], np.int64)
-        self._names.update(zip(numbers.tolist(), names, strict=True))
         numbers[np.isin(numbers, list(without))] = most
         of_row = numbers[shards.indices.to_numpy()] if names else np.empty(0, np.int64)
         is_wanted = pc.and_(pc.equal(rows["status"], LABELLED), pc.is_valid(rows["content_hash"]))
@@ -86,12 +87,7 @@ class StoredImages:
 
         Raises StoreError where they are not there any more.
         """
-        with self._lock:
-            rows = self._kept.get(number)
-            if rows is not None:
-                self._kept.move_to_end(number)
-        if rows is None:
-            rows = self._read_shard(number, indexes)
+        rows = self._kept.get(number) or self._read_shard(number)
         wanted = pa.array(sorted(set(indexes)), pa.int32())
         images, labels = (table.filter(pc.is_in(table["index"], wanted)) for table in rows)
         return images, labels
@@ -110,46 +106,46 @@ class StoredImages:
             return f"{store}/runs/{named}"
         return None if named == self._own.name else named
 
-    def _read_shard(self, number: int, indexes: Sequence[int]) -> Rows:
+    def _read_shard(self, number: int) -> Rows:
         store, run, stem = self._order.places[number]
         for is_again in (False, True):
             holding = self._holding(store, run, anew=is_again)
             commit = holding.committed.by_stem.get(stem)
-            if commit is None:
-                continue
+            # Of shards that were committed since the run was listed.
+            file = commit.file if commit else f"{stem}{SUFFIX}"
             try:
-                if is_compacted(commit.file):
-                    return self._read_of_many(holding.run, commit.file, number, stem, indexes)
-                rows = _read_whole(holding.run, commit.file)
-            except StoreError as error:
+                if is_compacted(file):
+                    return self._read_of_many(holding, file, (store, run), number)
+                rows = _read_whole(holding.run, file)
+            except StorageError as error:
                 # Compacted meanwhile, or labelled again: its rows are in another file.
-                if is_again or not isinstance(error, StorageError):
+                if not isinstance(error.__cause__, FileNotFoundError):
                     raise
                 continue
-            self._keep(number, rows)
+            self._kept.keep(number, rows)
             return rows
         raise StoreError(
             f"shard {stem} of run {run} is gone from {store or self._own.store_url}, and its labels were to be reused; "
             "run the command again"
         )
 
-    def _read_of_many(self, run: Run, file: str, number: int, stem: str, indexes: Sequence[int]) -> Rows:
-        """Rows of a compacted file, of which the groups of rows are read that may hold them."""
-        if number not in self._names:
-            held = run.committed().files[file].held
-            self._names[number] = next(one.shard for one in held if shard_stem(one.shard) == stem)
-        filters = [("shard", "=", self._names[number]), ("index", "in", sorted(set(indexes)))]
-        tables = []
-        for path in (run.layout.images(file), run.layout.labels(file)):
-            with reading(path), run.filesystem.open(path, "rb") as opened:
-                tables.append(pq.read_table(opened, filters=filters, use_threads=False).replace_schema_metadata())
-        return tables[0], tables[1]
-
-    def _keep(self, number: int, rows: Rows) -> None:
-        with self._lock:
-            self._kept[number] = rows
-            while len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
+    def _read_of_many(self, holding: _HoldingRun, file: str, of: tuple[str | None, str], number: int) -> Rows:
+        """Rows of a shard of a compacted file. Its labels are in no order of shards: those of all shards are kept."""
+        with self._one_of_many:
+            if (kept := self._kept.get(number)) is not None:
+                return kept
+            parts = [_split(table) for table in _read_whole(holding.run, file)]
+            found: Rows = ()
+            for name in parts[0]:
+                if not holding.committed.is_owner(file, name):
+                    continue
+                rows = [part.get(name, part[_NONE]) for part in parts]
+                at = self._order.numbers.get(Place(*of, shard_stem(name)))
+                if at == number:
+                    found = rows
+                if at is not None:
+                    self._kept.keep(at, rows)
+        return found
 
     def _holding(self, store: str | None, run: str, *, anew: bool = False) -> _HoldingRun:
         with self._lock:
@@ -184,18 +180,27 @@ def find_others(own: Run, fingerprint: str, stores: Sequence[str]) -> Iterator[P
 
 
 def _read_whole(run: Run, file: str) -> Rows:
-    """Images and labels of a shard's own file, whose digests are checked: damage must not be committed anew."""
-    (images, _), (labels, _) = (
-        read_file(run.filesystem, path) for path in (run.layout.images(file), run.layout.labels(file))
-    )
-    return images.replace_schema_metadata(), labels.replace_schema_metadata()
+    """Images and labels of a file, whose digests are checked: damage must not be committed anew."""
+    paths = (run.layout.images(file), run.layout.labels(file))
+    return [read_file(run.filesystem, path)[0].replace_schema_metadata() for path in paths]
 
 
-def _read_indexed(holding: _HoldingRun, file: str) -> Iterator[pa.Table]:
+def _split(rows: pa.Table) -> dict[str, pa.Table]:
+    """Rows by their shard; no rows under `_NONE`."""
+    shards = rows["shard"].combine_chunks().dictionary_encode()
+    codes = shards.indices.to_numpy()
+    in_order = rows.take(pa.array(codes.argsort(kind="stable"))).combine_chunks()
+    ends = np.cumsum(np.bincount(codes, minlength=len(shards.dictionary)))
+    starts = [0, *ends[:-1].tolist()]
+    names = shards.dictionary.to_pylist()
+    parts = {name: in_order.slice(at, end - at) for name, at, end in zip(names, starts, ends.tolist(), strict=True)}
+    return {**parts, _NONE: rows.slice(0, 0)}
+
+
+def _read_indexed(holding: _HoldingRun, file: str) -> pa.Table:
     """What the index needs of the rows that a file of images owns."""
     path = holding.run.layout.images(file)
     lost = holding.committed.superseded.get(file)
     with reading(path), holding.run.filesystem.open(path, "rb") as opened:
-        for batch in pq.ParquetFile(opened).iter_batches(_ROWS_AT_ONCE, columns=list(_INDEXED), use_threads=False):
-            rows = pa.Table.from_batches([batch])
-            yield rows.filter(~pc.field("shard").isin(lost)) if lost else rows
+        rows = pq.read_table(opened, columns=list(_INDEXED), use_threads=False)
+    return rows.filter(~pc.field("shard").isin(lost)) if lost else rows

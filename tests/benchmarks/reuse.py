@@ -86,7 +86,6 @@ def measure_index(n_images: int) -> list[Row]:
         ("MB of mapped pages: before, built, looked up", _megabytes(before[1], after[1], looked[1])),
         ("MB at most, of both", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f}"),
     ]
-    index.close()
     return rows
 
 

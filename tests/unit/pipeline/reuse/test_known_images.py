@@ -41,7 +41,6 @@ def test_it_finds_the_first_image_of_each_content_that_a_dictionary_finds(
         first = min(places.get(digest, [(6, 0)]))
         expected.append(first if first[0] < n_shards else None)
     assert find(index, [*HASHES, None, "e" * 32], n_shards) == [*expected, None, None]
-    index.close()
 
 
 def test_many_parts_become_few_files_of_24_bytes_an_image() -> None:
@@ -51,18 +50,17 @@ def test_many_parts_become_few_files_of_24_bytes_an_image() -> None:
         index.add(pa.array(hashes[shard * 25 : (shard + 1) * 25]), shard, np.arange(25))
         known = index.known(shard + 1)
     assert len(known.parts) < 10
-    assert 24 * 5_000 <= index.n_bytes < 24 * 5_000 + 200 * len(known.parts)
+    assert index.n_bytes == 24 * 5_000
     assert find(index, hashes, 200) == [(number // 25, number % 25) for number in range(5_000)]
-    index.close()
 
 
-def test_what_was_known_stays_known_when_more_is_added_and_the_index_is_closed() -> None:
+def test_what_was_known_stays_known_when_more_is_added() -> None:
     index = ImageIndex(most_waiting=2)
     index.add(pa.array(HASHES[:3]), 0, np.arange(3))
     known = index.known(1)
     index.add(pa.array(HASHES[3:]), 1, np.arange(len(HASHES) - 3))
     index.known(2)
-    index.close()
+    del index
     assert known.find(pa.array(HASHES[:4]))[0].tolist() == [0, 0, 0, -1]
 
 
