@@ -53,7 +53,7 @@ class Committer:
         listed_of: of each of the run's lists what is written of a shard, as `Run.commit` takes it.
         above: the generation that a shard's commit has to be above, as `Run.commit` takes it.
         fill: adds what did not come back with the shard: labels of other images.
-        on_end: called with the name of each shard when nobody works on it any more, however that ended.
+        on_end: called with the name of each shard when nobody works on it any more, and whether that went well.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Committer:
         listed_of: Callable[[WholeShard], Mapping[str, pa.Table | None]] = lambda shard: shard.listed,
         above: Callable[[str], int] = lambda shard: -1,
         fill: Callable[[WholeShard], WholeShard] | None = None,
-        on_end: Callable[[str], None] | None = None,
+        on_end: Callable[[str, bool], None] | None = None,
     ) -> None:
         self._run = run
         self._fingerprint = fingerprint
@@ -114,13 +114,13 @@ class Committer:
     def _submit(self, threads: ThreadPoolExecutor, shard: WholeShard) -> Future[None]:
         self._count(1)
         future = threads.submit(self._commit, shard)
-        future.add_done_callback(lambda _: self._end(shard.name))
+        future.add_done_callback(lambda ended: self._end(shard.name, ended))
         return future
 
-    def _end(self, shard: str) -> None:
+    def _end(self, shard: str, ended: Future[None]) -> None:
         self._count(-1)
         if self._on_end:
-            self._on_end(shard)
+            self._on_end(shard, ended.exception() is None)
 
     def _count(self, change: int) -> None:
         with self._lock:

@@ -268,7 +268,7 @@ class LabelJob:
             listed_of=plan.lists.listed_of,
             above=plan.lists.above,
             fill=reuse.fill if reuse else None,
-            on_end=reuse.leave if reuse else None,
+            on_end=reuse.end if reuse else None,
         )
         # Of a folder's parts it is known what they hold: all of them are one wave.
         limit = self.request.settings.limit if any(shard.is_file for shard in pending) else 0

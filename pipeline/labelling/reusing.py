@@ -79,8 +79,16 @@ class Reuse:
         with self._changed:
             self._index.add(images["content_hash"].combine_chunks(), number, images["index"].to_numpy())
 
+    def end(self, shard: str, is_well: bool) -> None:
+        """Says that the work on a shard is over. Where it failed nobody waits for the job's end: others must not decide
+        without this shard."""
+        if is_well:
+            self.leave(shard)
+        else:
+            self.close()
+
     def leave(self, *shards: str) -> None:
-        """Nobody waits for these shards any more: they are committed, or were not labelled."""
+        """Nobody waits for these shards any more: they are committed, or cannot be read."""
         with self._changed:
             for shard in shards:
                 self._left.pop(self._order.number_of(shard), None)

@@ -192,6 +192,25 @@ def test_a_shard_that_cannot_be_read_is_waited_for_by_nobody_and_labelled_later(
     assert tables(tmp_path, *REUSE_COLUMNS) == tables(undisturbed, *REUSE_COLUMNS)
 
 
+def test_after_a_commit_that_fails_no_shard_decides_without_that_one(
+    source: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = run_module.write_whole
+
+    def fail(filesystem: Any, path: str, *arguments: Any, **options: Any) -> bool:
+        if path.endswith("/2.parquet"):
+            raise OSError(28, "No space left on device")
+        return write(filesystem, path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_whole", fail)
+        with pytest.raises(TagstreamError, match="No space left"):
+            label(source, tmp_path)
+    assert {row[0] for row in rows(tmp_path, "SELECT DISTINCT shard FROM images")} == {"0", "1"}
+    label(source, tmp_path)
+    assert tables(tmp_path) == tables(undisturbed)
+
+
 def test_a_run_with_reuse_is_verified_compacted_and_retried_as_any_other(
     source: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
