@@ -149,7 +149,8 @@ def _print_rejects(reject: dict[str, Any]) -> None:
 
 
 def _print_strangers(jobs: Sequence[JobRecord]) -> None:
-    if note := describe_strangers(sum(job.n_strange for job in jobs), sum(job.n_labelled for job in jobs)):
+    n_seen = sum(job.n_labelled - job.n_reused for job in jobs)
+    if note := describe_strangers(sum(job.n_strange for job in jobs), n_seen):
         click.echo(f"  note        {note}")
 
 

@@ -12,8 +12,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.demo_scenes import describe_strangers, is_demo_model
-from model.images.pixels import PIXEL_RULE
+from model.demo_scenes import is_demo_model
 from pipeline.actor.batch_size import TO_BE_FOUND, batch_size_of_job
 from pipeline.actor.labeler import LabelerConfig
 from pipeline.cluster.environment import cluster_address
@@ -30,6 +29,7 @@ from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.listing import ListCommitter, ListPlan
+from pipeline.labelling.notes import notes_of_former_rule, notes_of_job, notes_of_model
 from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
 from pipeline.labelling.progress import (
     COMPARING,
@@ -46,7 +46,7 @@ from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
 from pipeline.reuse.known_images import KnownImages
-from pipeline.settings.labelling import FORMER_PIXEL_RULE, LabelSettings, full_labelling
+from pipeline.settings.labelling import full_labelling
 from pipeline.sources.folder_metadata import describe_shards
 from pipeline.sources.listing import find_source, source_name
 from pipeline.sources.parquet_reader import check_columns
@@ -60,9 +60,6 @@ from pipeline.text import conceal
 from schemas import LABELS, LABELS_OF_VIEWS, REJECTED, JobRecord
 
 _LOG = logging.getLogger(__name__)
-
-# More are told: what hub models ship makes thousands of a photograph.
-_MANY_IMAGE_TOKENS = 600
 
 
 class LabelJob:
@@ -134,7 +131,7 @@ class LabelJob:
             job = replace(job, pool=self._fit_pool(job, plan, former))
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
-                self.notes += _former_rule_notes(job)
+                self.notes += notes_of_former_rule(job)
             pending = self._open_reuse(job, plan.pending)
             if pending or plan.lists.shards:
                 with _recorded(job.run, make_record):
@@ -154,7 +151,7 @@ class LabelJob:
                         self._check_failures()
             record = make_record("done")
             job.run.write_job(record)
-            self.notes += _notes_of(record, self.request.settings.limit)
+            self.notes += notes_of_job(record, self.request.settings.limit)
             limit = self.request.time_limit
             if limit is None or not self._is_stopped:
                 return LabelOutcome(record, self.notes, job.source.skipped)
@@ -184,7 +181,7 @@ class LabelJob:
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
         self.n_image_tokens = identity.n_image_tokens
-        self.notes += _notes_of_model(identity, request.settings)
+        self.notes += notes_of_model(identity, request.settings)
         if request.lists:
             request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
         record = identity.open_run(store)
@@ -418,50 +415,6 @@ class LabelJob:
         result = done if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
-
-
-def _notes_of_model(identity: RunIdentity, settings: LabelSettings) -> list[str]:
-    """What the user should know of how the model takes images."""
-    notes = []
-    if not settings.image_tokens and identity.n_image_tokens > _MANY_IMAGE_TOKENS:
-        notes.append(
-            f"a photograph costs this model {identity.n_image_tokens:,} image tokens, and time grows with them; "
-            "image_options in the table [hub] of --config can make them fewer"
-        )
-    if identity.ignores_views:
-        notes.append(
-            "this model takes pictures of any shape and sees each of them whole; the setting views does nothing"
-        )
-    return notes
-
-
-def _former_rule_notes(job: OpenJob) -> list[str]:
-    if job.settings.pixel_rule == PIXEL_RULE:
-        return []
-    goes_on = f"run {job.run.name} goes on with the rule of pixels that it was made by"
-    if job.settings.pixel_rule == FORMER_PIXEL_RULE:
-        return [
-            f"{goes_on}: images of 10 to 16 bits, of fractions, with a transparent ground or a blank first frame may "
-            "be black squares to the model; a run of another name (--run) sees them as they are meant"
-        ]
-    return [f"{goes_on}, and decodes slowly; a run of another name (--run) decodes several times faster"]
-
-
-def _notes_of(record: JobRecord, limit: int) -> list[str]:
-    """What the user should know of a job that is done."""
-    notes = []
-    if 0 < limit < record.n_images:
-        notes.append(f"the limit of {limit:,} images was reached within a shard, and shards are labelled whole")
-    if record.workers.get("decode_in") == "read" and (reason := record.workers["decode_reason"]):
-        notes.append(f"images were decoded in the tasks that read shards, decode_in = auto: {reason}")
-    if strangers := describe_strangers(record.n_strange, record.n_labelled):
-        notes.append(strangers)
-    if record.why_copied:
-        notes.append(
-            "each branch had a copy of its image's tokens, which takes memory and time, since sharing them would have "
-            f"changed this model's labels: {record.why_copied}"
-        )
-    return notes
 
 
 def _plan_pool(request: LabelRequest, progress: Progress, held: contextlib.ExitStack) -> PoolPlan:
