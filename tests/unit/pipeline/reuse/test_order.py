@@ -20,10 +20,10 @@ def run(tmp_path: Path) -> Run:
 
 
 def add(
-    run: Run, shards: list[str], *, others: list[Place] = OTHER, committed: Iterable[str] = (), size: int = 0
+    run: Run, shards: list[str], n_before: list[int], *, others: list[Place] = OTHER, committed: Iterable[str] = ()
 ) -> ReuseOrder:
     order = ReuseOrder.read(run)
-    assert order.write_part(run, order.next_part(others, committed, shards, size))
+    assert order.write_part(run, order.next_part(others, committed, shards, n_before))
     return ReuseOrder.read(run)
 
 
@@ -32,46 +32,36 @@ def seen(order: ReuseOrder, shards: list[str]) -> list[int]:
 
 
 def test_other_runs_come_first_then_what_the_run_has_then_its_new_shards(run: Run) -> None:
-    order = add(run, ["a/1", "a/2"], committed=["old"])
+    order = add(run, ["a/1", "a/2"], [0, 1], committed=["old"])
     own = [Place(None, "r", stem) for stem in ("old", "a%2F1", "a%2F2")]
     assert order.places == [*OTHER, *own]
     assert order.numbers == {place: number for number, place in enumerate(order.places)}
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [(0, [2, 3, 4, 5, 6, 7, 8]), (1, [2, 2, 3, 4, 5, 6, 7]), (3, [2, 2, 2, 2, 2, 2, 5])]
-)
-def test_a_shard_looks_at_all_before_it_or_at_the_groups_before_the_former(
-    run: Run, size: int, expected: list[int]
-) -> None:
-    shards = list("abcdefg")
-    assert seen(add(run, shards, size=size), shards) == expected
+def test_a_shard_looks_at_all_that_come_before_its_part_and_at_some_of_its_part(run: Run) -> None:
+    order = add(run, ["a", "b", "c"], [0, 0, 2], committed=["old"])
+    assert seen(order, ["a", "b", "c"]) == [3, 3, 5]
 
 
-def test_a_later_part_names_only_what_is_new_and_changes_nothing(run: Run) -> None:
-    first = add(run, ["b", "c"], size=4)
-    again = add(run, ["a", "b", "c", "d"], others=[*OTHER, Place(None, "third", "y")], committed=["b"], size=0)
+def test_a_later_part_names_what_is_new_and_changes_nothing(run: Run) -> None:
+    first = add(run, ["b", "c"], [0, 0])
+    again = add(run, ["a", "d"], [0, 1], others=[*OTHER, Place(None, "third", "y")], committed=["b"])
     assert again.places[: len(first.places)] == first.places
-    assert again.places[len(first.places) :] == [
-        Place(None, "third", "y"),
-        Place(None, "r", "a"),
-        Place(None, "r", "d"),
-    ]
+    new = [Place(None, "third", "y"), Place(None, "r", "a"), Place(None, "r", "d")]
+    assert again.places[len(first.places) :] == new
     assert seen(again, ["b", "c"]) == seen(first, ["b", "c"])
     assert seen(again, ["a", "d"]) == [5, 6]
 
 
-def test_shards_that_no_part_names_are_lacking(run: Run) -> None:
-    assert ReuseOrder.read(run).lacks(["a"])
-    order = add(run, ["a"], committed=["b"])
-    assert not order.lacks(["a"])
-    # What was committed before there was an order has nothing to look at, until it is labelled again.
-    assert order.lacks(["a", "b"])
-    assert not add(run, ["b"]).lacks(["a", "b"])
+def test_what_was_committed_before_there_was_an_order_is_named_once_it_is_labelled_again(run: Run) -> None:
+    assert not ReuseOrder.read(run).names("a")
+    order = add(run, ["a"], [0], committed=["b"])
+    assert (order.names("a"), order.names("b")) == (True, False)
+    assert add(run, ["b"], [0]).names("b")
 
 
 def test_of_two_jobs_that_add_a_part_one_does(run: Run) -> None:
     mine, theirs = ReuseOrder.read(run), ReuseOrder.read(run)
-    assert mine.write_part(run, mine.next_part([], [], ["a"], 0))
-    assert not theirs.write_part(run, theirs.next_part([], [], ["b"], 0))
-    assert ReuseOrder.read(run).lacks(["b"])
+    assert mine.write_part(run, mine.next_part([], [], ["a"], [0]))
+    assert not theirs.write_part(run, theirs.next_part([], [], ["b"], [0]))
+    assert not ReuseOrder.read(run).names("b")

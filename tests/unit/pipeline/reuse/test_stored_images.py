@@ -38,7 +38,7 @@ def compact(run: Run) -> None:
 
 def opened(run: Run, *stores: str) -> tuple[StoredImages, ReuseOrder]:
     order = ReuseOrder.read(run)
-    assert order.write_part(run, order.next_part(find_others(run, "f", stores), [], ["new"], 0))
+    assert order.write_part(run, order.next_part(find_others(run, "f", stores), [], ["new"], [0]))
     return StoredImages(run, ReuseOrder.read(run)), ReuseOrder.read(run)
 
 
