@@ -153,6 +153,8 @@ def measure_corpus(folder: Path, n_images: int, n_a_shard: int, addresses: list[
     rows = []
     for address in addresses:
         where = "Ray" if address else "in the process"
+        # What a process does only once, such as importing torch, counts for neither.
+        run_job(folder / "other-shards", folder / f"warm {where}", Labeler, address, limit=1)
         plain, reused = folder / f"plain {where}", folder / f"reused {where}"
         for name in ("corpus", "other-shards"):
             expected = run_job(folder / name, plain, Labeler, address, run=None if name == "corpus" else name)
