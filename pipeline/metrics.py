@@ -42,6 +42,11 @@ REJECTS = Metric(
     description="Samples that were rejected, by stage and class of the fault.",
     tags=("stage", "error"),
 )
+REUSED = Metric(
+    name="tagstream_reused_total",
+    kind="counter",
+    description="Samples that get the labels of an image of the same content.",
+)
 BATCH_SECONDS = Metric(
     name="tagstream_batch_seconds",
     kind="histogram",
@@ -85,6 +90,7 @@ DEVICE_MEMORY = Metric(
 METRICS = (
     IMAGES,
     REJECTS,
+    REUSED,
     BATCH_SECONDS,
     STAGE_SECONDS,
     SHARDS_OPEN,

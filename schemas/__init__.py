@@ -15,6 +15,7 @@ from schemas.tables import (
     DRAWN,
     FORMER_IMAGES,
     IMAGES,
+    IMAGES_OF_REUSE,
     LABELLED,
     LABELS,
     LABELS_OF_VIEWS,
@@ -22,16 +23,19 @@ from schemas.tables import (
     LISTED,
     READABLE_VERSIONS,
     REJECTED,
+    REUSE_ORDER,
     REVIEWS,
     SCHEMA_VERSION,
     SPELLINGS,
     VERDICTS,
+    images_schema,
 )
 
 __all__ = [
     "DRAWN",
     "FORMER_IMAGES",
     "IMAGES",
+    "IMAGES_OF_REUSE",
     "LABELLED",
     "LABELS",
     "LABELS_OF_VIEWS",
@@ -39,6 +43,7 @@ __all__ = [
     "LISTED",
     "READABLE_VERSIONS",
     "REJECTED",
+    "REUSE_ORDER",
     "REVIEWS",
     "SCHEMA_VERSION",
     "SPELLINGS",
@@ -53,4 +58,5 @@ __all__ = [
     "SampleRecord",
     "content_hash",
     "image_id",
+    "images_schema",
 ]

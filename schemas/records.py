@@ -6,6 +6,10 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+import pyarrow as pa
+
+from schemas.tables import FORMER_IMAGES, IMAGES, IMAGES_OF_REUSE
+
 
 class _JsonRecord:
     """A dataclass that is written as one json object."""
@@ -51,6 +55,9 @@ class RunRecord(_JsonRecord):
     """All arguments of a source that was given by several, as `source` has a single one."""
     columns: dict[str, str] = field(default_factory=dict)
     """Columns of Parquet files that were asked for: image, key, caption, label."""
+    reuses: bool = False
+    """Whether images of one content are labelled once. The run's images have the columns `reused_from` and `reused_run`
+    then."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -61,6 +68,13 @@ class RunRecord(_JsonRecord):
     def tells_flat(self) -> bool:
         """Whether the run's images have the column `flat`: those of runs with the former rule of pixels have not."""
         return "pixel_rule" in self.labelling
+
+    @property
+    def images_schema(self) -> pa.Schema:
+        """The columns of the run's images."""
+        if self.reuses:
+            return IMAGES_OF_REUSE
+        return IMAGES if self.tells_flat else FORMER_IMAGES
 
     @property
     def tells_views(self) -> bool:
@@ -125,6 +139,8 @@ class JobRecord(_JsonRecord):
     """Shards, labelled before, whose listed labels were added."""
     n_listed: int = 0
     """Listed labels that were written."""
+    n_reused: int = 0
+    """How many of the labelled images got the labels of an image of the same content."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,6 +232,7 @@ class JobSummary(_JsonRecord):
     n_flat: int = 0
     n_shards_listed: int = 0
     n_listed: int = 0
+    n_reused: int = 0
     reject_rate: float = 0.0
     seconds: float = 0.0
     images_per_s: float = 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 2
@@ -35,6 +37,18 @@ IMAGES = pa.schema(
 )
 # Of runs that were made before images told whether they are flat. A run keeps its columns.
 FORMER_IMAGES = IMAGES.remove(IMAGES.get_field_index("flat"))
+
+# Of runs that reuse labels by content: `reused_from` is the image_id of the image whose labels these are, `reused_run`
+# its run, null where it is the run itself. Both are null where the labels are the image's own.
+IMAGES_OF_REUSE = pa.schema([*IMAGES, pa.field("reused_from", pa.int64()), pa.field("reused_run", pa.string())])
+
+
+def images_schema(columns: Collection[str]) -> pa.Schema:
+    """The one of the schemas of images that has these columns."""
+    if "reused_from" in columns:
+        return IMAGES_OF_REUSE
+    return IMAGES if "flat" in columns else FORMER_IMAGES
+
 
 LABELS = pa.schema(
     [
@@ -117,5 +131,20 @@ LEDGER = pa.schema(
         pa.field("n_unfinished", pa.int64(), nullable=False),
         # A JSON list by class (stage, error, n_rejected), with the first images of each as examples; null without any.
         pa.field("rejects", pa.string()),
+        # Labelled images whose labels are those of another image.
+        pa.field("n_reused", pa.int64(), nullable=False),
+    ]
+)
+
+# Which shards a run may reuse labels of, in their order (`pipeline.reuse.order`). One row a shard.
+REUSE_ORDER = pa.schema(
+    [
+        # Absolute path or URL; null for the run's own store.
+        pa.field("store", pa.string()),
+        pa.field("run", pa.string(), nullable=False),
+        # How its files begin.
+        pa.field("stem", pa.string(), nullable=False),
+        # Of a shard of the run itself: it may reuse labels of so many of the first rows' shards. Null for others.
+        pa.field("n_seen", pa.int64()),
     ]
 )

@@ -80,6 +80,7 @@ def describe(at: ProgressSnapshot, elapsed_s: float) -> str:
         f"{at.n_shards_done:,}/{at.n_shards:,} shards",
         f"{at.n_images:,} images",
         f"{at.n_rejected:,} rejected",
+        *([f"{at.n_reused:,} reused"] if at.n_reused else []),
         f"{clock(elapsed_s)} elapsed",
     ]
     if at.images_per_s:

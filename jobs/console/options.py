@@ -116,6 +116,9 @@ head_address_option = click.option(
     "--address", help="Head of the cluster, http://HEAD:8265.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"
 )
 lock_option = click.option("--lock", is_flag=True, help="Exit with 5 if another job works on the run.")
+reuse_option = click.option(
+    "--reuse", multiple=True, metavar="STORE", help="Reuse labels of equal images; may be repeated."
+)
 verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log, and tracebacks.")
 
 
@@ -146,6 +149,11 @@ def names_options(command: Any) -> Any:
     ):
         command = option(command)
     return command
+
+
+def reuse_settings(stores: tuple[str, ...]) -> dict[str, Any]:
+    """The settings that the option `--reuse` stands for; none without it."""
+    return {"reuse": True, "reuse_stores": stores} if stores else {}
 
 
 def config_option(help_text: str) -> Callable[[Any], Any]:

@@ -11,7 +11,7 @@ import click
 
 _FOLDER_OF_FILES = "inputs"
 # Parameters whose folders or files may be large; they are not sent.
-_NOT_SENT = {"source", "val", "store", "out", "folder", "summary"}
+_NOT_SENT = {"source", "val", "store", "reuse", "out", "folder", "summary"}
 # Parameters that may also be a name: of a model on a hub, of an image in a store.
 _NAMES_OR_PATHS = {"model", "init", "teacher", "embedder", "image"}
 _NOT_SEEN = (

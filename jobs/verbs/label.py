@@ -28,6 +28,8 @@ from jobs.console.options import (
     model_option,
     names_options,
     ray_address_option,
+    reuse_option,
+    reuse_settings,
     top_k_option,
     verbose_option,
 )
@@ -84,6 +86,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
     help="Exit 3 above this share.  [default: 0.5]",
 )
 @click.option("--count-skipped", is_flag=True, help="Count what is left out as rejected.")
+@reuse_option
 @column_options
 @batch_size_option
 @actors_option
@@ -112,8 +115,8 @@ def label(
     SOURCE is a folder of images, or one with tars (WebDataset), zips or Parquet files, some of these files, a glob, a
     pattern {00000..00099}.tar, or @FILE with one URL a line; local or s3://. Several make one run.
 
-    MODEL may be org/name[@revision] of the hub (tagstream models). --names gives every image scores for your own list,
-    one name a line, also where a run is labelled already.
+    MODEL may be org/name[@revision] of the hub (tagstream models). --names scores your own list, one name a line, also
+    where a run is labelled already.
 
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
@@ -138,7 +141,8 @@ def label(
 
 
 def _request(source: tuple[str, ...], store: str, model: str, config: str | None, **flags: Any) -> LabelRequest:
-    settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS})
+    reuse = reuse_settings(flags.pop("reuse"))
+    settings = label_settings(config, {name: flags.pop(name) for name in _FLAG_SETTINGS} | reuse)
     plan, columns = flags.pop("plan"), column_names(flags)
     lists = read_lists(flags.pop("names"), flags.pop("names_top"), flags.pop("names_min_score"))
     if plan and lists:
@@ -249,6 +253,8 @@ def _report_labelled(record: JobRecord, store: str) -> None:
     found = f"Labelled {counted(record.n_labelled, 'image')} in {counted(record.n_shards_committed, 'shard')}"
     rejected = f"{counted(record.n_labels, 'label')}, {counted(record.n_rejected, 'image')} rejected"
     click.echo(f"{found}: {rejected}, {record.seconds:,.1f} s")
+    if record.n_reused:
+        click.echo(f"Reused: {counted(record.n_reused, 'image')} of these have the labels of an equal image")
     click.echo(f"Time: {_describe_phases(record)}")
     if record.n_rejected:
         click.echo(f"Why: {to_paste('sql', store, '--run', record.run, _WHY)}")

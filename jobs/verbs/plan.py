@@ -18,6 +18,8 @@ from jobs.console.options import (
     format_option,
     model_option,
     ray_address_option,
+    reuse_option,
+    reuse_settings,
     top_k_option,
     verbose_option,
 )
@@ -47,6 +49,7 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice of shards.")
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
 @time_limit_options
+@reuse_option
 @click.option("--gpus", "n_gpus", type=WholeRange(1), help="Predict for this many GPUs from the one here.")
 @top_k_option
 @column_options
@@ -73,7 +76,8 @@ def plan(
     # Brings in Ray, which takes seconds to import.
     from pipeline.forecast.job import ForecastJob, ForecastRequest
 
-    settings = label_settings(config, {name: options.pop(name) for name in _FLAG_SETTINGS})
+    flags = {name: options.pop(name) for name in _FLAG_SETTINGS} | reuse_settings(options.pop("reuse"))
+    settings = label_settings(config, flags)
     label = LabelRequest(
         source=source,
         store="",
@@ -132,6 +136,11 @@ def print_forecast(made: Forecast, time_limit: TimeLimit | None = None) -> None:
             f"{made.output.compacted_label_bytes_an_image:,.0f}; images {made.output.image_bytes_an_image:,.0f} B",
         ),
         ("bottleneck", made.bottleneck),
+        *(
+            [("reused", f"{made.n_reused / made.n_sampled:.0%} of the sample have labels already")]
+            if made.n_reused
+            else []
+        ),
         *([("covered", _covered(made, time_limit))] if time_limit else []),
         *([("image", f"{made.n_image_tokens:,} tokens a photograph")] if made.n_image_tokens else []),
     ]

@@ -129,6 +129,8 @@ def _print_totals(counts: RunCounts) -> bool:
     )
     if counts.n_flat:
         click.echo(f"  flat        {counts.n_flat:,} of one colour to the model")
+    if counts.n_reused:
+        click.echo(f"  reused      {counts.n_reused:,} have the labels of an image of the same content")
     click.echo(f"  labels      {counts.n_labels:,} ({counts.n_unfinished:,} branches unfinished)")
     images_add_up = counts.n_images == counts.n_labelled + counts.n_rejected
     labels_add_up = counts.n_labels == counts.n_label_rows
@@ -147,7 +149,8 @@ def _print_rejects(reject: dict[str, Any]) -> None:
 
 
 def _print_strangers(jobs: Sequence[JobRecord]) -> None:
-    if note := describe_strangers(sum(job.n_strange for job in jobs), sum(job.n_labelled for job in jobs)):
+    n_seen = sum(job.n_labelled - job.n_reused for job in jobs)
+    if note := describe_strangers(sum(job.n_strange for job in jobs), n_seen):
         click.echo(f"  note        {note}")
 
 

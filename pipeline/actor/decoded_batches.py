@@ -17,6 +17,7 @@ import pyarrow as pa
 from model.images.opening import allow_image_pixels
 from model.images.resampling import load_torch
 from pipeline.actor.decoding import DecodedImage, DecodePool
+from pipeline.reuse.marking import KNOWN_FIELD
 from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.batches import BATCHES, SAMPLE, read_batches_or_failure
 from pipeline.sources.shard import Shard
@@ -58,6 +59,8 @@ class DecodingRead:
     """Seconds that decoding one image may take."""
     max_image_pixels: int
     """Images that claim more pixels are rejected."""
+    read: Callable[[Shard, int, int], Iterator[pa.Table]] = read_batches_or_failure
+    """Reads a shard as rows of `BATCHES`, perhaps with marks (`pipeline.reuse.marking`)."""
 
     def __call__(self, shard: Shard, batch_size: int, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Iterator[pa.Table]:
         """The shard's batches as rows of `DECODED_BATCHES`; a storage that fails is a last row with the `failure`.
@@ -69,7 +72,7 @@ class DecodingRead:
         load_torch()
         pool = DecodePool(self.decode_one, self.n_threads, self.limit_s)
         started = time.perf_counter()
-        for batch in _read_ahead(read_batches_or_failure(shard, batch_size, max_sample_bytes)):
+        for batch in _read_ahead(self.read(shard, batch_size, max_sample_bytes)):
             yield _decode_batch(batch, pool, started)
             # What waits until somebody takes the batch is no work.
             started = time.perf_counter()
@@ -112,12 +115,13 @@ def _decode_batch(batch: pa.Table, pool: DecodePool, started: float) -> pa.Table
     images = pool.decode(samples.values.field("data").to_pylist())
     kept = pa.StructArray.from_arrays([samples.values.field(name) for name in _KEPT.names], fields=list(_KEPT))
     columns = {
-        **{name: batch.column(name) for name in BATCHES.names},
+        **{name: batch.column(name) for name in batch.column_names},
         "samples": _as_one_row(kept),
         "images": _as_one_row(_image_array(images)),
         "task_s": [time.perf_counter() - started],
     }
-    return pa.table([columns[name] for name in DECODED_BATCHES.names], schema=DECODED_BATCHES)
+    schema = DECODED_BATCHES if KNOWN_FIELD.name not in columns else DECODED_BATCHES.append(KNOWN_FIELD)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _as_one_row(values: pa.Array) -> pa.ListArray:

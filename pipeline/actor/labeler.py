@@ -90,6 +90,8 @@ class LabelerConfig:
     """Lists of names that every image is scored for."""
     batch_size: int = 64
     """Views that are labelled or scored at once, at most; more where a batch has more images than these."""
+    makes_hashes: bool = True
+    """Whether the hashes of images are made where these are decoded. Otherwise batches come with them."""
     samples_labels: bool = True
     """Whether labels are sampled; otherwise the lists of names are scored, and nothing else."""
     run: str = ""
@@ -154,7 +156,13 @@ class Labeler:
         Args:
             preprocessor: the recognizer's, under the settings of `config`.
         """
-        return partial(decode, preprocessor=preprocessor, find_strange=config.is_demo, most_views=config.views)
+        return partial(
+            decode,
+            preprocessor=preprocessor,
+            find_strange=config.is_demo,
+            most_views=config.views,
+            with_hash=config.makes_hashes,
+        )
 
     @classmethod
     def decoding_read(cls, config: LabelerConfig, n_threads: int) -> DecodingRead:
@@ -354,7 +362,7 @@ def _rows(batches: pa.Table) -> list[dict[str, Any]]:
     are_decoded = "images" in batches.column_names
     for row in range(batches.num_rows):
         samples = batches.column("samples")[row].values
-        nested = ("samples", "images")
+        nested = ("samples", "images", "known")
         values = {name: batches.column(name)[row].as_py() for name in batches.column_names if name not in nested}
         images = {
             "images": read_images(batches.column("images")[row].values) if are_decoded else None,
@@ -362,5 +370,6 @@ def _rows(batches: pa.Table) -> list[dict[str, Any]]:
         }
         columns = {name: samples.field(name).to_pylist() for name in ("error", "message")}
         kept = {name: samples.field(name) for name in ("key", "caption", "truth")}
-        rows.append({**values, **images, **columns, **kept})
+        known = batches.column("known")[row].values if "known" in batches.column_names else None
+        rows.append({**values, **images, **columns, **kept, "known": known})
     return rows

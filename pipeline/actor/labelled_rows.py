@@ -80,19 +80,21 @@ def labelled_rows(
     """
     n_rows = len(decoded)
     seen = np.array([bool(image.views) for image in decoded], bool)
+    told = _told_by(batch["known"], decoded)
     faults = [_fault(*row) for row in zip(decoded, batch["error"], batch["message"], strict=True)]
     columns = {
         "shard": [batch["shard"]] * n_rows,
         "index": range(batch["first_index"], batch["first_index"] + n_rows),
         "key": batch["key"],
-        "status": [LABELLED if image.views else REJECTED for image in decoded],
+        "status": [
+            LABELLED if is_fine else REJECTED for is_fine in (seen | told["known_shard"].is_valid().to_numpy(False))
+        ],
         "stage": [stage for stage, _, _ in faults],
         "error": [error for _, error, _ in faults],
         "message": [message for _, _, message in faults],
         "width": [image.width for image in decoded],
         "height": [image.height for image in decoded],
-        "n_bytes": [image.n_bytes for image in decoded],
-        "content_hash": [image.content_hash for image in decoded],
+        **told,
         "caption": batch["caption"],
         "truth": batch["truth"],
         "n_unfinished": _at(seen, None if found.labels is None else found.labels.n_unfinished()),
@@ -108,6 +110,22 @@ def labelled_rows(
         **{f"{name}_s": _first_of(n_rows, seconds.get(name, 0.0)) for name in (*STAGES, *PARTS, READER)},
     }
     return pa.table([columns[name] for name in LABELLED_ROWS.names], schema=LABELLED_ROWS)
+
+
+def _told_by(known: pa.StructArray | None, decoded: Sequence[DecodedImage]) -> dict[str, pa.Array]:
+    """What is told of the bytes of every sample: where images are marked, what was seen when they were read.
+
+    Args:
+        known: as `pipeline.reuse.marking.KNOWN` has it; None where nobody looked whether images are known.
+    """
+    if known is not None:
+        names = {"n_bytes": "n_bytes", "content_hash": "content_hash", "known_shard": "shard", "known_index": "index"}
+        return {name: known.field(field) for name, field in names.items()}
+    return {
+        "n_bytes": pa.array([image.n_bytes for image in decoded], pa.int64()),
+        "content_hash": pa.array([image.content_hash for image in decoded], pa.string()),
+        **dict.fromkeys(("known_shard", "known_index"), pa.nulls(len(decoded), pa.int32())),
+    }
 
 
 def failure_row(shard: str, message: str) -> pa.Table:

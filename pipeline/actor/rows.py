@@ -41,6 +41,9 @@ LABELLED_ROWS = pa.schema(
         pa.field("source_size", pa.int64()),
         pa.field("source_etag", pa.string()),
         pa.field("view_bytes", pa.int64()),
+        # Of an image that gets the labels of another: the number of its shard and its index there (`pipeline.reuse`).
+        pa.field("known_shard", pa.int32()),
+        pa.field("known_index", pa.int32()),
         *(pa.field(f"{name}_s", pa.float64()) for name in (*STAGES, *PARTS, READER)),
     ]
 )

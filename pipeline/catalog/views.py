@@ -41,6 +41,7 @@ from schemas import (
     DRAWN,
     FORMER_IMAGES,
     IMAGES,
+    IMAGES_OF_REUSE,
     LABELS,
     LABELS_OF_VIEWS,
     LISTED,
@@ -187,12 +188,15 @@ def _create_file_views(
     compacted = [(run, file) for run, file in owning if is_compacted(file)]
     unnamed = [(run, file) for run, file in owning if not is_compacted(file)] if shows_open else []
     records = {run: store.run(run).read_record() for run in runs}
-    telling_flat = {run for run, record in records.items() if record is not None and record.tells_flat}
+    of_images = {run: FORMER_IMAGES if record is None else record.images_schema for run, record in records.items()}
     telling_views = {run for run, record in records.items() if record is not None and record.tells_views}
     layout = Layout(_as_pattern(root))
 
     def paths(table: str, files: Sequence[tuple[str, str]]) -> list[str]:
         return [layout.run(run).file(table, file) for run, file in files]
+
+    def image_paths(schema: pa.Schema) -> list[str]:
+        return paths("images", [one for one in owning if of_images[one[0]] is schema])
 
     def label_paths(files: Sequence[tuple[str, str]], *, of_views: bool) -> list[str]:
         return paths("labels", [one for one in files if (one[0] in telling_views) is of_views])
@@ -206,8 +210,9 @@ def _create_file_views(
         ]
 
     for view, found, schema in (
-        ("todays_images", paths("images", [one for one in owning if one[0] in telling_flat]), IMAGES),
-        ("former_images", paths("images", [one for one in owning if one[0] not in telling_flat]), FORMER_IMAGES),
+        ("todays_images", image_paths(IMAGES), IMAGES),
+        ("former_images", image_paths(FORMER_IMAGES), FORMER_IMAGES),
+        ("reusing_images", image_paths(IMAGES_OF_REUSE), IMAGES_OF_REUSE),
         ("centre_labels", label_paths(owning, of_views=False), LABELS),
         ("view_labels", label_paths(owning, of_views=True), LABELS_OF_VIEWS),
         ("stored_spellings", paths("spellings", compacted) if shows_open else [], SPELLINGS),

@@ -13,11 +13,13 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.datasource import ShardDatasource, group_shards
+from pipeline.dataflow.datasource import Read, ShardDatasource, group_shards
 from pipeline.dataflow.kept_actors import KeptActors
 from pipeline.dataflow.ray_errors import as_sentence
+from pipeline.dataflow.shared_parts import SharedParts
 from pipeline.dataflow.waves import CALLS_AT_ONCE, Stream, Wave, standstill_s
 from pipeline.errors import ClusterError
+from pipeline.reuse.marking import MarkingRead
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
 
@@ -43,12 +45,18 @@ def open_actors(
     # Reading waits for labelling. Whether nothing moves is seen where both are.
     context.execution_no_progress_timeout_s = -1
     timeout_s = standstill_s(settings.no_progress_timeout_s)
+    share = SharedParts()
     with KeptActors(pool, config, labeler_class, timeout_s, settings.no_progress_timeout_s) as actors:
-        yield lambda waves: actors.label(_read(wave, pool, config, labeler_class, settings) for wave in waves)
+        yield lambda waves: actors.label(_read(wave, pool, config, labeler_class, settings, share) for wave in waves)
 
 
 def _read(
-    wave: Wave, pool: PoolPlan, config: LabelerConfig, labeler_class: type[Labeler], settings: LabelSettings
+    wave: Wave,
+    pool: PoolPlan,
+    config: LabelerConfig,
+    labeler_class: type[Labeler],
+    settings: LabelSettings,
+    share: SharedParts,
 ) -> Dataset:
     """Rows of `BATCHES`, or of `DECODED_BATCHES` where they are decoded in the read tasks.
 
@@ -58,7 +66,9 @@ def _read(
     groups = group_shards(wave.shards, _BLOCK_BYTES[pool.device], most)
     decode = wave.decode_in == "read"
     tasks = pool.free.read_tasks(len(groups), decode=decode)
-    read = labeler_class.decoding_read(config, tasks.n_cpus) if decode else read_batches_or_failure
+    read: Read = read_batches_or_failure if wave.known is None else MarkingRead(share(wave.known))
+    if decode:
+        read = replace(labeler_class.decoding_read(config, tasks.n_cpus), read=read)
     source = ShardDatasource(wave.shards, pool.batch_size, settings.max_sample_bytes, read, groups)
     return ray.data.read_datasource(
         source, num_cpus=tasks.n_cpus, compute=TaskPoolStrategy(tasks.most), override_num_blocks=len(groups)

@@ -10,9 +10,10 @@ import contextlib
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -20,12 +21,14 @@ from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.background import abandon_threads
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.waves import CALLS_AT_ONCE, MAX_IN_FLIGHT, Stream, Wave, standstill_s
-from pipeline.errors import TagstreamError, stood_still, worker_failed
+from pipeline.errors import ClusterError, TagstreamError, stood_still, worker_failed
+from pipeline.reuse.known_images import KnownImages
+from pipeline.reuse.marking import MarkingRead
 from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
-from pipeline.sources.shard import Shard
 
 T = TypeVar("T")
+U = TypeVar("U")
 # A batch that is at work when the job is stopped may end meanwhile.
 _GRACE_S = 1.0
 
@@ -55,21 +58,32 @@ def _stream_in_process(
     waves: Iterable[Wave], threads: _Threads, labeler: Labeler, batch_size: int, max_sample_bytes: int
 ) -> Generator[pa.Table, None, None]:
     """As a `Stream`, in the order of the shards. No more than a few batches are in memory."""
-    batches = _read((shard for wave in waves for shard in wave.shards), batch_size, max_sample_bytes)
+    batches = _read(waves, batch_size, max_sample_bytes)
     in_flight: deque[Future[pa.Table]] = deque()
-    next_batch = threads.read(batches)
-    while (batch := threads.result(next_batch)) is not None:
-        in_flight.append(threads.call(labeler, batch))
-        next_batch = threads.read(batches)
-        while in_flight and (len(in_flight) > MAX_IN_FLIGHT or in_flight[0].done()):
+    next_batch, is_read = threads.read(batches), False
+    while in_flight or not is_read:
+        # What is done comes first: the next wave may wait until rows of the former were taken.
+        if in_flight and (
+            is_read or len(in_flight) > MAX_IN_FLIGHT or threads.is_sooner(in_flight[0], than=next_batch)
+        ):
             yield threads.result(in_flight.popleft())
-    while in_flight:
-        yield threads.result(in_flight.popleft())
+            continue
+        batch = threads.result(next_batch)
+        is_read = batch is None
+        if batch is not None:
+            in_flight.append(threads.call(labeler, batch))
+            next_batch = threads.read(batches)
 
 
-def _read(shards: Iterable[Shard], batch_size: int, max_sample_bytes: int) -> Iterator[pa.Table]:
-    for shard in shards:
-        yield from read_batches_or_failure(shard, batch_size, max_sample_bytes)
+def _read(waves: Iterable[Wave], batch_size: int, max_sample_bytes: int) -> Iterator[pa.Table]:
+    for wave in waves:
+        read = read_batches_or_failure if wave.known is None else MarkingRead(partial(_same, wave.known))
+        for shard in wave.shards:
+            yield from read(shard, batch_size, max_sample_bytes)
+
+
+def _same(known: KnownImages) -> KnownImages:
+    return known
 
 
 class _Threads:
@@ -93,10 +107,17 @@ class _Threads:
         """What the labeler, or the making of it, is going to return."""
         return self._noted(self._calling.submit(work, *arguments))
 
+    def is_sooner(self, one: Future[T], than: Future[U]) -> bool:
+        """Whether the one is done, as soon as either is. Raises TagstreamError where neither is for too long."""
+        both: list[Future[Any]] = [one, than]
+        if not wait(both, standstill_s(self._timeout_s), FIRST_COMPLETED).done:
+            raise self._stood_still()
+        return one.done()
+
     def result(self, future: Future[T]) -> T:
         """What comes of the work. Raises TagstreamError with one clear sentence where nothing does."""
         if wait([future], standstill_s(self._timeout_s)).not_done:
-            raise stood_still("reading or labelling in this process", self._timeout_s)
+            raise self._stood_still()
         try:
             return future.result()
         except TagstreamError:
@@ -104,6 +125,9 @@ class _Threads:
         except Exception as error:
             last_line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
             raise worker_failed(last_line) from error
+
+    def _stood_still(self) -> ClusterError:
+        return stood_still("reading or labelling in this process", self._timeout_s)
 
     def _noted(self, future: Future[T]) -> Future[T]:
         self._started = [former for former in self._started if not former.done()]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from pipeline.reuse.known_images import KnownImages
 from pipeline.settings.labelling import DecodePlace
 from pipeline.sources.shard import Shard
 
@@ -28,8 +29,11 @@ class Wave(NamedTuple):
     shards: list[Shard]
     decode_in: DecodePlace = "actor"
     """Where their images are decoded, which makes no difference to the rows; in this process it is there."""
+    known: KnownImages | None = None
+    """Images whose labels theirs may get, where labels are reused."""
 
 
 Stream = Callable[[Iterable[Wave]], Generator[pa.Table, None, None]]
 """Reads and labels shards; yields tables of `pipeline.actor.rows.LABELLED_ROWS` in no particular order. The next
-wave is asked for, perhaps in another thread, while the former is labelled: models and devices never wait for it."""
+wave is asked for, perhaps in another thread, while the former is labelled: models and devices never wait for it. Asking
+may take until rows of former waves were taken."""

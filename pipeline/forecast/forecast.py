@@ -76,6 +76,8 @@ class Forecast:
     n_image_tokens: int = 0
     """Tokens that a photograph costs in front of every label, of a model of the hub and where image tokens are merged;
     0 for recognizers that read all of their own."""
+    n_reused: int = 0
+    """Images of the sample that got the labels of an image of the same content."""
 
     def seconds_for(self, n_bytes: int, n_images_at_most: int = 0) -> float:
         """Seconds of a job over a part of the source.
@@ -138,6 +140,7 @@ def forecast(
     decoding: str = "exact",
     usd_per_hour: float | None = None,
     n_image_tokens: int = 0,
+    n_reused: int = 0,
     **described: str,
 ) -> Forecast:
     """Predicts a job over the whole source.
@@ -146,7 +149,7 @@ def forecast(
         n_gpus: predict for so many GPUs and the CPUs of now; 0 is for the workers that labelled the sample.
         decode_in, decoding: where the job decodes and how much of JPEGs, as its settings say.
         usd_per_hour: price of all machines together; None leaves the cost out.
-        n_image_tokens: as of `Forecast`.
+        n_image_tokens, n_reused: as of `Forecast`.
         described: run, source and fingerprint.
 
     Raises TagstreamError where the sample is too small to predict from.
@@ -174,6 +177,7 @@ def forecast(
         n_rejected=costs.n_rejected,
         notes=[*notes, *pace.notes],
         n_image_tokens=n_image_tokens,
+        n_reused=n_reused,
         **described,
     )
 

@@ -244,6 +244,7 @@ class ForecastJob:
                 decoding=full_labelling(sample.record.labelling)["decoding"],
                 usd_per_hour=request.usd_per_hour,
                 n_image_tokens=self._job.n_image_tokens,
+                n_reused=outcome.record.n_reused,
                 run=sample.record.run,
                 source=sample.record.source,
                 fingerprint=sample.record.fingerprint,

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.actor.rows import FAILED_SHARD, STAGES
 from pipeline.errors import StorageError, TagstreamError
+from pipeline.reuse.copying import Marks
 from schemas import IMAGES, LABELLED, LABELS, LISTED
 from schemas.identity import image_ids
 
@@ -40,6 +41,16 @@ class WholeShard:
     """Number of images that are strange to the demo model."""
     why_copied: str | None = None
     """Why an actor's branches copied their image's tokens; None where all shared them."""
+    marks: Marks | None = None
+    """The images that are to get the labels of others; None where no labels are reused."""
+
+    @property
+    def n_reused(self) -> int:
+        """Number of labelled images that have the labels of another."""
+        if "reused_from" not in self.images.column_names:
+            return 0
+        reuses = pc.and_(pc.is_valid(self.images["reused_from"]), pc.equal(self.images["status"], LABELLED))
+        return int(pc.sum(reuses).as_py() or 0)
 
     @property
     def n_labelled(self) -> int:
@@ -140,6 +151,9 @@ def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES, labels: pa
         **{column: rows.column(column) for column in images.names if column in told},
         "image_id": ids,
         "n_labels": pc.list_value_length(found).cast(pa.int16()),
+        # Known once the labels of others have been fetched.
+        "reused_from": pa.nulls(rows.num_rows, pa.int64()),
+        "reused_run": pa.nulls(rows.num_rows, pa.string()),
     }
     return WholeShard(
         name,
@@ -151,7 +165,14 @@ def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES, labels: pa
         _listed_tables(rows, ids),
         pc.sum(rows.column("is_strange")).as_py() or 0,
         pc.max(rows.column("why_copied")).as_py(),
+        _find_marks(rows),
     )
+
+
+def _find_marks(rows: pa.Table) -> Marks | None:
+    """The rows that are to get labels of other images; None where there are none."""
+    marked = rows.select(["index", "known_shard", "known_index"]).filter(pc.is_valid(rows["known_shard"]))
+    return Marks(*(column.to_numpy() for column in marked.columns)) if marked.num_rows else None
 
 
 def _listed_tables(rows: pa.Table, ids: pa.Array) -> dict[str, pa.Table]:

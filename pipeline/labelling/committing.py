@@ -52,6 +52,8 @@ class Committer:
         on_commit: called in a background thread after each shard.
         listed_of: of each of the run's lists what is written of a shard, as `Run.commit` takes it.
         above: the generation that a shard's commit has to be above, as `Run.commit` takes it.
+        fill: adds what did not come back with the shard: labels of other images.
+        on_end: called with the name of each shard when nobody works on it any more, and whether that went well.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class Committer:
         *,
         listed_of: Callable[[WholeShard], Mapping[str, pa.Table | None]] = lambda shard: shard.listed,
         above: Callable[[str], int] = lambda shard: -1,
+        fill: Callable[[WholeShard], WholeShard] | None = None,
+        on_end: Callable[[str, bool], None] | None = None,
     ) -> None:
         self._run = run
         self._fingerprint = fingerprint
@@ -72,6 +76,8 @@ class Committer:
         self._on_commit = on_commit
         self._listed_of = listed_of
         self._above = above
+        self._fill = fill
+        self._on_end = on_end
         self._n_threads = count_threads(run.filesystem)
         self._ledger = LedgerWriter(run.filesystem, run.layout)
         self._lock = threading.Lock()
@@ -108,8 +114,13 @@ class Committer:
     def _submit(self, threads: ThreadPoolExecutor, shard: WholeShard) -> Future[None]:
         self._count(1)
         future = threads.submit(self._commit, shard)
-        future.add_done_callback(lambda _: self._count(-1))
+        future.add_done_callback(lambda ended: self._end(shard.name, ended))
         return future
+
+    def _end(self, shard: str, ended: Future[None]) -> None:
+        self._count(-1)
+        if self._on_end:
+            self._on_end(shard, ended.exception() is None)
 
     def _count(self, change: int) -> None:
         with self._lock:
@@ -118,6 +129,7 @@ class Committer:
     def _commit(self, shard: WholeShard) -> None:
         started = time.perf_counter()
         former = self._replaced.get(shard.name)
+        shard = self._fill(shard) if self._fill else shard
         complete = self._complete(shard, former)
         is_written = complete is not None and self._write(complete, former)
         self._on_commit(Commit(shard, is_written, time.perf_counter() - started))

@@ -12,8 +12,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.demo_scenes import describe_strangers, is_demo_model
-from model.images.pixels import PIXEL_RULE
+from model.demo_scenes import is_demo_model
 from pipeline.actor.batch_size import TO_BE_FOUND, batch_size_of_job
 from pipeline.actor.labeler import LabelerConfig
 from pipeline.cluster.environment import cluster_address
@@ -30,20 +29,24 @@ from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
 from pipeline.labelling.listing import ListCommitter, ListPlan
+from pipeline.labelling.notes import notes_of_former_rule, notes_of_job, notes_of_model
 from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
 from pipeline.labelling.progress import (
     COMPARING,
     FINDING_BATCH_SIZE,
     LOADING_MODEL,
+    READING_KNOWN,
     STARTING_RAY,
     STARTING_WORKERS,
     Progress,
 )
 from pipeline.labelling.request import LabelOutcome, LabelRequest
+from pipeline.labelling.reusing import Reuse, open_order
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
 from pipeline.metrics import repeated
-from pipeline.settings.labelling import FORMER_PIXEL_RULE, LabelSettings, full_labelling
+from pipeline.reuse.known_images import KnownImages
+from pipeline.settings.labelling import full_labelling
 from pipeline.sources.folder_metadata import describe_shards
 from pipeline.sources.listing import find_source, source_name
 from pipeline.sources.parquet_reader import check_columns
@@ -54,12 +57,9 @@ from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
 from pipeline.store.store import Store, check_run_name
 from pipeline.text import conceal
-from schemas import FORMER_IMAGES, IMAGES, LABELS, LABELS_OF_VIEWS, REJECTED, JobRecord
+from schemas import LABELS, LABELS_OF_VIEWS, REJECTED, JobRecord
 
 _LOG = logging.getLogger(__name__)
-
-# More are told: what hub models ship makes thousands of a photograph.
-_MANY_IMAGE_TOKENS = 600
 
 
 class LabelJob:
@@ -90,6 +90,8 @@ class LabelJob:
         """Tokens that a photograph costs a model of the hub; 0 until they are known, and for other recognizers."""
         self._assignment = assignment or Assignment()
         self._tally = Tally()
+        self._reuse: Reuse | None = None
+        """What gives images the labels of others; None where labels are not reused."""
         self._is_stopped = False
         """Whether the limit of time has ended the labelling."""
         self._failures: dict[str, str] = {}
@@ -129,8 +131,8 @@ class LabelJob:
             job = replace(job, pool=self._fit_pool(job, plan, former))
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
-                self.notes += _former_rule_notes(job)
-            pending = cut_to_limit(plan.pending, self.request.settings.limit)
+                self.notes += notes_of_former_rule(job)
+            pending = self._open_reuse(job, plan.pending)
             if pending or plan.lists.shards:
                 with _recorded(job.run, make_record):
                     starting = LOADING_MODEL if job.pool.in_process else STARTING_RAY
@@ -149,7 +151,7 @@ class LabelJob:
                         self._check_failures()
             record = make_record("done")
             job.run.write_job(record)
-            self.notes += _notes_of(record, self.request.settings.limit)
+            self.notes += notes_of_job(record, self.request.settings.limit)
             limit = self.request.time_limit
             if limit is None or not self._is_stopped:
                 return LabelOutcome(record, self.notes, job.source.skipped)
@@ -179,7 +181,7 @@ class LabelJob:
         identity = RunIdentity.of(request, source, pool)
         self.run_name, self.source = identity.wanted.run, identity.wanted.source
         self.n_image_tokens = identity.n_image_tokens
-        self.notes += _notes_of_model(identity, request.settings)
+        self.notes += notes_of_model(identity, request.settings)
         if request.lists:
             request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
         record = identity.open_run(store)
@@ -204,6 +206,22 @@ class LabelJob:
             lists=request.lists,
             notes=self.notes,
         )
+
+    def _open_reuse(self, job: OpenJob, pending: list[Shard]) -> list[Shard]:
+        """The shards to label within the limit; where labels are reused, in the order in which they are."""
+        limit = self.request.settings.limit
+        if not pending or not job.record.reuses or self._assignment.is_retry:
+            return cut_to_limit(pending, limit)
+        if job.lists:
+            raise TagstreamError(
+                f"run {job.run.name} reuses labels, and scores of a list of names are not reused; label without "
+                "--names first, then once more with it, which adds the scores"
+            )
+        self.progress.begin(READING_KNOWN)
+        order = open_order(job, pending, job.pool, self.request.settings.reuse_stores)
+        pending = cut_to_limit(sorted(pending, key=lambda shard: order.number_of(shard.name)), limit)
+        self._reuse = Reuse(job, order, pending)
+        return pending
 
     def _fit_pool(self, job: OpenJob, plan: ShardPlan, former: Sequence[JobRecord]) -> PoolPlan:
         settings, n_bytes = self.request.settings, self._assignment.n_bytes(plan)
@@ -236,7 +254,8 @@ class LabelJob:
         )
 
     def _label(self, job: OpenJob, plan: ShardPlan, pending: list[Shard]) -> None:
-        metrics = JobMetrics(job.run.name, self.started_at)
+        metrics, reuse = JobMetrics(job.run.name, self.started_at), self._reuse
+        config = self._labeler_config(job)
         committer = Committer(
             job.run,
             job.record.fingerprint,
@@ -245,10 +264,13 @@ class LabelJob:
             partial(self._count_commit, metrics),
             listed_of=plan.lists.listed_of,
             above=plan.lists.above,
+            fill=reuse.fill if reuse else None,
+            on_end=reuse.end if reuse else None,
         )
         # Of a folder's parts it is known what they hold: all of them are one wave.
         limit = self.request.settings.limit if any(shard.is_file for shard in pending) else 0
-        self._run_waves(job, pending, self._labeler_config(job), committer, metrics, limit)
+        with contextlib.closing(reuse) if reuse else contextlib.nullcontext():
+            self._run_waves(job, pending, replace(config, makes_hashes=not reuse), committer, metrics, limit, reuse)
 
     def _add_lists(self, job: OpenJob, plan: ListPlan) -> None:
         """Scores lists of names for shards that are labelled already."""
@@ -274,13 +296,17 @@ class LabelJob:
         committer: Committer,
         metrics: JobMetrics,
         limit: int,
+        reuse: Reuse | None = None,
     ) -> None:
         """Reads and labels shards until so many images are done (0: all), and commits each as soon as it is whole."""
         settings = self.request.settings
         place = PlaceOfDecoding(settings.decode_in, job.pool, has_small_views="hub" not in job.record.labelling)
         self.progress.begin(LOADING_MODEL if job.pool.in_process else STARTING_WORKERS)
-        cut = cut_waves(shards, limit, lambda: self._tally.n_images_done, most=place.most_shards)
-        waves = self._placed(cut, place)
+
+        def cut(shards: list[Shard]) -> Iterator[list[Shard]]:
+            return cut_waves(shards, limit, lambda: self._tally.n_images_done, most=place.most_shards)
+
+        waves = self._placed(reuse.waves(shards, cut) if reuse else ((wave, None) for wave in cut(shards)), place)
         with (
             repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)),
             open_labelers(job.pool, config, self.request.labeler_class, settings) as stream,
@@ -291,10 +317,12 @@ class LabelJob:
                 if self._is_stopped:
                     break
 
-    def _placed(self, waves: Iterable[list[Shard]], place: PlaceOfDecoding) -> Iterator[Wave]:
-        for shards in waves:
+    def _placed(
+        self, waves: Iterable[tuple[list[Shard], KnownImages | None]], place: PlaceOfDecoding
+    ) -> Iterator[Wave]:
+        for shards, known in waves:
             self.progress.decoding = chosen = place.choose()
-            yield Wave(shards, chosen.place)
+            yield Wave(shards, chosen.place, known)
 
     def _label_waves(
         self,
@@ -306,7 +334,7 @@ class LabelJob:
         metrics: JobMetrics,
     ) -> None:
         assembler = ShardAssembler(
-            IMAGES if job.record.tells_flat else FORMER_IMAGES,
+            job.record.images_schema,
             LABELS_OF_VIEWS if job.record.tells_views else LABELS,
         )
         n_shards = [0]
@@ -317,12 +345,22 @@ class LabelJob:
                 yield wave
 
         # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
-        with contextlib.closing(stream(counted())) as rows:
+        with contextlib.closing(stream(counted())) as rows, self._waiting_ends_with_errors():
             n_whole = committer.commit_all(self._assembled(assembler, place.watch(rows), metrics))
         self._failures |= assembler.failures
         if not self._is_stopped and (n_lost := n_shards[0] - n_whole - len(assembler.failures)) > 0:
             missing = f"{n_lost} of {n_shards[0]} shards came back incomplete"
             raise TagstreamError(f"{missing}; run the command again, it labels them anew")
+
+    @contextlib.contextmanager
+    def _waiting_ends_with_errors(self) -> Iterator[None]:
+        """Nobody goes on waiting for labels to reuse where what is to commit them fails."""
+        try:
+            yield
+        except BaseException:
+            if self._reuse is not None:
+                self._reuse.close()
+            raise
 
     def _check_failures(self) -> None:
         """Raises StorageError where shards could not be read, now that the others are done."""
@@ -349,14 +387,19 @@ class LabelJob:
         for rows in arriving:
             if limit is not None and limit.is_over(self.elapsed_s):
                 self._is_stopped = True
+                if self._reuse is not None:
+                    self._reuse.close()
                 return
             table = assembler.without_failed(rows)
+            if self._reuse is not None and assembler.failures:
+                self._reuse.leave(*assembler.failures)
             if not table.num_rows:
                 yield []
                 continue
             self._assignment.on_rows(table)
             n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
-            self.progress.add_rows(table.num_rows, n_rejected)
+            n_reused = table.num_rows - table.column("known_shard").null_count
+            self.progress.add_rows(table.num_rows, n_rejected, n_reused)
             metrics.count_rows(table)
             yield assembler.add(table)
 
@@ -364,56 +407,14 @@ class LabelJob:
         shard = commit.shard
         metrics.count_commit(commit.seconds)
         self._tally.add(commit, adds_lists=adds_lists)
+        if self._reuse is not None and not adds_lists:
+            self._reuse.add(shard)
         self.progress.add_shard(shard.images.num_rows)
         kept = "left as it was, since another job committed it or its source changed"
         done = "committed" if not adds_lists else "has scores for the names"
         result = done if commit.is_written else kept
         counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
         _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
-
-
-def _notes_of_model(identity: RunIdentity, settings: LabelSettings) -> list[str]:
-    """What the user should know of how the model takes images."""
-    notes = []
-    if not settings.image_tokens and identity.n_image_tokens > _MANY_IMAGE_TOKENS:
-        notes.append(
-            f"a photograph costs this model {identity.n_image_tokens:,} image tokens, and time grows with them; "
-            "image_options in the table [hub] of --config can make them fewer"
-        )
-    if identity.ignores_views:
-        notes.append(
-            "this model takes pictures of any shape and sees each of them whole; the setting views does nothing"
-        )
-    return notes
-
-
-def _former_rule_notes(job: OpenJob) -> list[str]:
-    if job.settings.pixel_rule == PIXEL_RULE:
-        return []
-    goes_on = f"run {job.run.name} goes on with the rule of pixels that it was made by"
-    if job.settings.pixel_rule == FORMER_PIXEL_RULE:
-        return [
-            f"{goes_on}: images of 10 to 16 bits, of fractions, with a transparent ground or a blank first frame may "
-            "be black squares to the model; a run of another name (--run) sees them as they are meant"
-        ]
-    return [f"{goes_on}, and decodes slowly; a run of another name (--run) decodes several times faster"]
-
-
-def _notes_of(record: JobRecord, limit: int) -> list[str]:
-    """What the user should know of a job that is done."""
-    notes = []
-    if 0 < limit < record.n_images:
-        notes.append(f"the limit of {limit:,} images was reached within a shard, and shards are labelled whole")
-    if record.workers.get("decode_in") == "read" and (reason := record.workers["decode_reason"]):
-        notes.append(f"images were decoded in the tasks that read shards, decode_in = auto: {reason}")
-    if strangers := describe_strangers(record.n_strange, record.n_labelled):
-        notes.append(strangers)
-    if record.why_copied:
-        notes.append(
-            "each branch had a copy of its image's tokens, which takes memory and time, since sharing them would have "
-            f"changed this model's labels: {record.why_copied}"
-        )
-    return notes
 
 
 def _plan_pool(request: LabelRequest, progress: Progress, held: contextlib.ExitStack) -> PoolPlan:

@@ -13,6 +13,7 @@ from pipeline.metrics import (
     ETA,
     IMAGES,
     REJECTS,
+    REUSED,
     SHARDS_OPEN,
     STAGE_SECONDS,
     make_metrics,
@@ -26,7 +27,7 @@ class JobMetrics:
     """What the process that runs a job tells."""
 
     def __init__(self, run: str, job: str) -> None:
-        told = (IMAGES, REJECTS, BATCH_SECONDS, STAGE_SECONDS, SHARDS_OPEN, COMMIT_QUEUE, ETA)
+        told = (IMAGES, REJECTS, REUSED, BATCH_SECONDS, STAGE_SECONDS, SHARDS_OPEN, COMMIT_QUEUE, ETA)
         self._metrics = make_metrics(told, run, job)
 
     def count_rows(self, rows: pa.Table) -> None:
@@ -36,6 +37,8 @@ class JobMetrics:
         for reject in rejected.group_by(["stage", "error"]).aggregate([([], "count_all")]).to_pylist():
             tags = {"stage": reject["stage"], "error": reject["error"]}
             self._metrics[REJECTS].inc(reject["count_all"], tags)
+        if n_reused := rows.num_rows - rows.column("known_shard").null_count:
+            self._metrics[REUSED].inc(n_reused)
         for stage in _BATCH_STAGES:
             # Seconds stand on the first row of each batch.
             seconds = rows.column(f"{stage}_s")

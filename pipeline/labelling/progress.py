@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pipeline.dataflow.decode_place import Choice
 
 COMPARING = "comparing the source with the run"
+READING_KNOWN = "reading what is labelled already"
 STARTING_RAY = "starting Ray"
 # Workers import torch, which takes seconds, before they read the model.
 STARTING_WORKERS = "starting workers and loading the model"
@@ -40,6 +41,8 @@ class ProgressSnapshot:
     """Seconds to the job's end; None until a shard is committed."""
     phase_s: float = 0.0
     """Seconds since the phase began."""
+    n_reused: int = 0
+    """Number of images that came back to get the labels of images of the same content."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class Progress:
     n_shards_done: int = 0
     n_images: int = 0
     n_rejected: int = 0
+    n_reused: int = 0
     batch_size: int | None = None
     """Images that are labelled at once, where a search has found it."""
     decoding: Choice | None = None
@@ -68,7 +72,7 @@ class Progress:
             self._enter(phase)
             self.n_shards = self.n_shards if n_shards is None else n_shards
 
-    def add_rows(self, n_rows: int, n_rejected: int) -> None:
+    def add_rows(self, n_rows: int, n_rejected: int, n_reused: int = 0) -> None:
         """Counts images that came back from the labelling pool."""
         with self.lock:
             self._last = time.perf_counter()
@@ -77,6 +81,7 @@ class Progress:
             self._enter(LABELLING)
             self.n_images += n_rows
             self.n_rejected += n_rejected
+            self.n_reused += n_reused
 
     def add_shard(self, n_images: int) -> None:
         """Counts a committed shard."""
@@ -122,6 +127,7 @@ class Progress:
                 rate,
                 self._eta_s(rate),
                 self._phase_s(),
+                self.n_reused,
             )
 
     def _eta_s(self, images_per_s: float) -> float | None:

@@ -32,7 +32,7 @@ from pipeline.store.ownership import CommittedShard
 from pipeline.store.run import Run
 from pipeline.store.run_choice import choose_run_to_change
 from pipeline.store.store import Store
-from schemas import FORMER_IMAGES, IMAGES, LABELS, LABELS_OF_VIEWS, LISTED, JobRecord, RunRecord
+from schemas import LABELS, LABELS_OF_VIEWS, LISTED, JobRecord, RunRecord, images_schema
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +151,7 @@ def merge_rows(
         wanted: index in the shard of each sample that was labelled again.
     """
     former = _former_rows(stored[0], again[0], wanted)
-    of_images = IMAGES if "flat" in stored[0].column_names else FORMER_IMAGES
+    of_images = images_schema(stored[0].column_names)
     of_labels = LABELS_OF_VIEWS if "view" in stored[1].column_names else LABELS
     images = _replace_rows(stored[0], again[0], former, of_images).sort_by([("index", "ascending")])
     return images.combine_chunks(), _in_order(_replace_rows(stored[1], again[1], former, of_labels))

@@ -89,6 +89,7 @@ class RunIdentity:
             versions=installed_versions(),
             sources=given if len(given) > 1 else [],
             columns=request.columns.given(),
+            reuses=settings.reuse,
         )
         former = []
         for rule in range(PIXEL_RULE - 1, FORMER_PIXEL_RULE - 1, -1):
@@ -139,6 +140,11 @@ class RunIdentity:
             raise StoreError(
                 f"run {stored.run} in {store} labels {stored.source_root or stored.source}, not "
                 f"{wanted.source_root or wanted.source}; give this source a --run name of its own"
+            )
+        if wanted.reuses and not stored.reuses:
+            raise StoreError(
+                f"run {stored.run} in {store} was made without reuse of labels; leave reuse out, or give another --run "
+                "name: the new run reuses the labels of this one"
             )
         if stored.columns != wanted.columns:
             raise StoreError(

@@ -51,7 +51,7 @@ class Tally:
         self.rejects = RejectTally()
         self._started = time.perf_counter()
         self._lock = threading.Lock()
-        kinds = ("shards", "images", "labelled", "labels", "flat", "strange", "shards_listed", "listed")
+        kinds = ("shards", "images", "labelled", "labels", "flat", "strange", "shards_listed", "listed", "reused")
         self._counts = dict.fromkeys(kinds, 0)
         self._n_images_listed = 0
         self._why_copied = ""
@@ -81,12 +81,13 @@ class Tally:
                 self._counts["labels"] += shard.labels.num_rows
                 self._counts["flat"] += shard.n_flat
                 self._counts["strange"] += shard.n_strange
+                self._counts["reused"] += shard.n_reused
                 self.rejects.add(shard.images)
 
     @property
     def counts(self) -> dict[str, int]:
         """What is committed: shards, images, labelled, labels, images that are flat, images strange to the demo model;
-        listed labels, and the shards that only got these."""
+        listed labels, and the shards that only got these; images that reuse the labels of another."""
         with self._lock:
             return dict(self._counts)
 
@@ -126,6 +127,7 @@ class Tally:
             lists=list(job.plan.lists.asked),
             n_shards_listed=counts["shards_listed"],
             n_listed=counts["listed"],
+            n_reused=counts["reused"],
             seconds=round(self.elapsed_s, 3),
             labelling_s=round(progress.labelling_s, 3),
             images_per_s=round(progress.images_per_s, 2),

@@ -113,6 +113,10 @@ class LabelSettings:
     """Images that take longer to decode are rejected."""
     no_progress_timeout_s: int = 600
     """A job whose workers finish nothing for this long is stopped with an error."""
+    reuse: bool = False
+    """Label images of one content once. A run that began with it goes on with it."""
+    reuse_stores: tuple[str, ...] = ()
+    """Other stores, whose labels of the same model and settings are reused as well."""
     hub: HubOptions = field(default_factory=HubOptions)
     """How a vision-language model of the hub is asked; a table in the file."""
 
@@ -146,6 +150,8 @@ class LabelSettings:
                 f"gpus_per_actor is {share}; expected a whole number, or a share of one GPU: above 0 and below 1"
             )
         self._check_pool()
+        if self.reuse_stores and not self.reuse:
+            raise TagstreamError("reuse_stores names stores and reuse is false; set reuse = true as well")
         check_choice("hub.opens", self.hub.opens, OPENS)
         check_choice("hub.image_backend", self.hub.image_backend, IMAGE_BACKENDS)
         check_range("hub.max_view_pixels", self.hub.max_view_pixels, 1)

@@ -5,6 +5,7 @@ STORE/runs/<run>/jobs/<utc-time>.json       one record a job
 STORE/runs/<run>/lists/<list>.json         a list of names whose scores the run keeps
 STORE/runs/<run>/samples/<sample>.json      how images were drawn for review (`pipeline.store.reviews`)
 STORE/runs/<run>/ledger/<part>.parquet     what jobs noted of the files they committed (`pipeline.store.ledger`)
+STORE/runs/<run>/reuse/<n>.parquet          whose labels the run may reuse, in order (`pipeline.reuse.order`)
 STORE/runs/<run>/lock-<n>.json              while a job holds the run (`pipeline.store.lock`)
 STORE/labels/run=<run>/<shard>.parquet
 STORE/images/run=<run>/<shard>.parquet      its existence is the shard's commit
@@ -84,6 +85,15 @@ class RunLayout:
     def ledger(self) -> str:
         """The folder of what jobs noted of the files that they committed."""
         return f"{self.records}/ledger"
+
+    @property
+    def reuse(self) -> str:
+        """The folder of the order in which the run reuses labels."""
+        return f"{self.records}/reuse"
+
+    def reuse_part(self, number: int) -> str:
+        """A part of that order."""
+        return f"{self.reuse}/{number:06d}.parquet"
 
     @property
     def lists(self) -> str:

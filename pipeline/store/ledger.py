@@ -32,7 +32,19 @@ N_EXAMPLES = 3
 _N_ROWS = 2_000
 _N_READERS = 16
 _WRITTEN = "written_s"
-_COUNTED = ("shard", "index", "key", "status", "stage", "error", "message", "n_labels", "n_unfinished", "flat")
+_COUNTED = (
+    "shard",
+    "index",
+    "key",
+    "status",
+    "stage",
+    "error",
+    "message",
+    "n_labels",
+    "n_unfinished",
+    "flat",
+    "reused_from",
+)
 
 
 def count_rows(images: pa.Table, n_label_rows: int) -> dict[str, Any]:
@@ -43,7 +55,9 @@ def count_rows(images: pa.Table, n_label_rows: int) -> dict[str, Any]:
         n_label_rows: how many rows their labels have.
     """
     is_rejected = pc.equal(images["status"], REJECTED)
-    n_flat = pc.sum(images["flat"]).as_py() if "flat" in images.column_names else 0
+    names = images.column_names
+    n_flat = pc.sum(images["flat"]).as_py() if "flat" in names else 0
+    reuses = pc.and_(pc.is_valid(images["reused_from"]), pc.invert(is_rejected)) if "reused_from" in names else None
     return {
         "n_shards": pc.count_distinct(images["shard"]).as_py(),
         "n_images": images.num_rows,
@@ -54,6 +68,7 @@ def count_rows(images: pa.Table, n_label_rows: int) -> dict[str, Any]:
         "n_label_rows": n_label_rows,
         "n_unfinished": pc.sum(images["n_unfinished"]).as_py() or 0,
         "rejects": _describe_rejects(images.filter(is_rejected)),
+        "n_reused": 0 if reuses is None else pc.sum(reuses).as_py() or 0,
     }
 
 
@@ -174,6 +189,9 @@ def _read_part(filesystem: Filesystem, path: str) -> pa.Table | None:
     """Rows of a part; None where it is damaged or gone."""
     try:
         rows, _ = read_file(filesystem, path)
+        if "n_reused" not in rows.column_names:
+            # Of former versions, whose images all have labels of their own.
+            rows = rows.append_column(LEDGER.field("n_reused"), pa.array([0] * rows.num_rows, pa.int64()))
         return rows.select(LEDGER.names).replace_schema_metadata().cast(LEDGER)
     except (StoreError, pa.ArrowException, KeyError) as error:
         if isinstance(error, StorageError) and not isinstance(error.__cause__, FileNotFoundError):

@@ -33,7 +33,7 @@ from pipeline.store.parquet_file import describe_file, read_file, version_of
 from pipeline.store.run import Run
 from pipeline.upkeep.list_compaction import compact_lists
 from pipeline.upkeep.sorted_files import LABELS_A_GROUP, WORKSPACE, Unit, plan_units, sorting, workspace, write_rows
-from schemas import FORMER_IMAGES, IMAGES, LABELS, LABELS_OF_VIEWS, SPELLINGS
+from schemas import LABELS, LABELS_OF_VIEWS, SPELLINGS, images_schema
 
 _N_READERS = 16
 _IMAGES_A_GROUP = 1 << 14
@@ -139,7 +139,7 @@ def _compact(run: Run, unit: Unit, committed: CommittedShards, vocabulary: Vocab
             schema = LABELS_OF_VIEWS if "view" in labels.column_names else LABELS
             write_rows(folder / "labels", in_order, schema.with_metadata(described), LABELS_A_GROUP)
         images = images.sort_by([("shard", "ascending"), ("index", "ascending")])
-        schema = IMAGES if "flat" in images.column_names else FORMER_IMAGES
+        schema = images_schema(images.column_names)
         write_rows(folder / "images", images.to_reader(), schema.with_metadata(described), _IMAGES_A_GROUP)
         # All are whole before any is seen: who reads the folders without a catalog sees rows twice for an instant.
         move_whole(run.filesystem, folder / "spellings", run.layout.spellings(name))

@@ -40,6 +40,8 @@ class RunCounts:
     n_label_rows: int
     """As they lie in the files of labels."""
     n_unfinished: int
+    n_reused: int
+    """Labelled images whose labels are those of another."""
     rejects: list[dict[str, Any]]
     """By class, the most frequent first: stage, error, n_rejected, and as `examples` the first three, each with shard,
     index, key and message."""

@@ -16,7 +16,17 @@ from model.choices import RANKINGS, Ranking
 from pipeline.store.digest import has_other_digest
 from pipeline.store.parquet_file import read_described
 from pipeline.text import one_line
-from schemas import FORMER_IMAGES, IMAGES, LABELLED, LABELS, LABELS_OF_VIEWS, READABLE_VERSIONS, REJECTED, ListRecord
+from schemas import (
+    FORMER_IMAGES,
+    IMAGES,
+    IMAGES_OF_REUSE,
+    LABELLED,
+    LABELS,
+    LABELS_OF_VIEWS,
+    READABLE_VERSIONS,
+    REJECTED,
+    ListRecord,
+)
 from schemas.identity import image_ids
 
 # A few values for many rows.
@@ -71,9 +81,10 @@ def decode_file(content: bytes, schema: pa.Schema) -> tuple[pa.Table, dict[str, 
 
 
 def _known_schemas(schema: pa.Schema) -> tuple[pa.Schema, ...]:
-    """The columns that files of a table may have: those of today, and those in runs of before or with several views."""
+    """The columns that files of a table may have: those of today, and those in runs of before, with reuse or with
+    several views."""
     if schema is IMAGES:
-        return (IMAGES, FORMER_IMAGES)
+        return (IMAGES, FORMER_IMAGES, IMAGES_OF_REUSE)
     return (LABELS, LABELS_OF_VIEWS) if schema is LABELS else (schema,)
 
 

@@ -245,3 +245,17 @@ def test_the_simulation_of_nights_has_false_alarms_a_control_and_power(tmp_path)
     assert header[:4] == ["night", "what moved", "nights", "alarms %"]
     assert len(rows) == 3 * 13
     assert {row[2] for row in rows if row[1] == "nothing"} == {"2"}
+
+
+def test_the_benchmark_of_reuse_compares_the_tables_of_jobs_with_and_without_it(tmp_path):
+    path = tmp_path / "record.md"
+    small = ("--hashes", "20000", "--images", "40", "--shard", "10", "--rounds", "1", "--image-ms", "1", "--no-ray")
+    finished = run_script("reuse", *small, "--out", str(path), timeout_s=240)
+    assert finished.returncode == 0, finished.stderr
+    rows = {row[0]: row for row in table_rows(path.read_text())}
+    assert rows["bytes of files an image"][1] == "24.0"
+    labelled, reused = map(int, rows["corpus, in the process"][2:4])
+    assert labelled + reused == 40
+    assert 28 <= labelled < 40
+    assert rows["other-shards, in the process"][1:4] == ["40", "0", "40"]
+    assert rows["other-shards, in the process"][-1].startswith("images equal, labels equal, scores within")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fixtures.corpus import write_tars
+from tests.fixtures.corpus import jpeg, tar_bytes, write_tars
 from tests.fixtures.labelling import label_with
 from tests.fixtures.processes.commands import n_commits, running, wait_until
 from tests.fixtures.processes.instant_command import instant_command
@@ -40,7 +41,7 @@ def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def job(folder: Path, store: Path, tiny_model: Path, seconds_a_batch: float, *where: str) -> list[object]:
+def job(folder: Path, store: Path, tiny_model: Path, seconds_a_batch: float, *where: object) -> list[object]:
     """A job that labels the folder's source, and takes this long for eight images."""
     settings = ["--model", tiny_model, "--batch-size", 8, "--top-k", 5, *where]
     return instant_command(seconds_a_batch, "label", folder / "source", "--store", store, *settings)
@@ -67,6 +68,39 @@ def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_un
     assert again.returncode == 0, errors
     assert f"in {N_SHARDS - n_committed} shards" in output
     assert_equal(tmp_path / "killed", undisturbed)
+
+
+@pytest.fixture(scope="module")
+def repeating(tiny_model: Path, shared_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source in which most images occur several times, and the store that one job on Ray made of it with reuse."""
+    folder = tmp_path_factory.mktemp("repeating")
+    (folder / "source").mkdir()
+    draw = random.Random(3)
+    for shard in range(N_SHARDS):
+        members = [(f"{place:02}.jpg", jpeg(draw.randrange(120))) for place in range(N_SAMPLES)]
+        (folder / "source" / f"{shard:02}.tar").write_bytes(tar_bytes(members))
+    settings = {"labeler_class": InstantLabeler, "address": shared_ray, "actors": 1, "reuse": True}
+    assert label_with(tiny_model, folder / "source", folder / "store", **settings).record.n_reused > N_SAMPLES
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("n_before", [1, 9, 20])
+def test_after_a_kill_the_same_images_have_labels_of_their_own(
+    environment: dict[str, str], repeating: Path, tiny_model: Path, tmp_path: Path, n_before: int
+) -> None:
+    store = tmp_path / "killed"
+    reusing = ("--reuse", store, "--actors", 1)
+    with running(job(repeating, store, tiny_model, SLOWLY_S / 2, *ON_RAY, *reusing), environment) as process:
+        wait_until(lambda: n_commits(store) >= n_before, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert n_before <= n_commits(store) < N_SHARDS
+    # Without Ray, where shards would look at one another otherwise.
+    with running(job(repeating, store, tiny_model, 0, *reusing), environment) as again:
+        _, errors = again.communicate(timeout=180)
+    assert again.returncode == 0, errors
+    assert_equal(store, repeating)
 
 
 @pytest.mark.long

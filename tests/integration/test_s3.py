@@ -71,6 +71,25 @@ def test_a_second_job_on_s3_labels_only_what_is_new_or_changed(
     ]
 
 
+@pytest.mark.long
+def test_labels_of_a_store_on_s3_are_reused_by_another_and_by_the_tasks_of_a_ray(
+    shared_ray: str, label_instantly: LabelFunction, upload: UploadFunction, s3: str, tmp_path: Path
+) -> None:
+    write_tars(tmp_path / "source", 3, 5)
+    source, stores = upload(tmp_path / "source", "source"), [f"{s3}/{tmp_path.name}/{name}" for name in "abc"]
+    label_instantly(source, stores[0])
+    again = {"address": shared_ray, "reuse": True, "reuse_stores": (stores[0],)}
+    read = label_instantly(source, stores[1], decode_in="read", **again)
+    sent = label_instantly(source, stores[2], decode_in="actor", **again)
+
+    assert read.record.n_reused == sent.record.n_reused == 15
+    (run,) = {run for (run,) in rows(stores[1], "SELECT DISTINCT reused_run FROM images")}
+    assert run == f"{stores[0]}/runs/{read.record.run}"
+    for table in ("images", "labels"):
+        assert read_table(stores[1], table).equals(read_table(stores[2], table))
+    assert read_table(stores[1], "labels").equals(read_table(stores[0], "labels"))
+
+
 def test_a_model_on_s3_is_fetched_once(
     label_instantly: LabelFunction,
     upload: UploadFunction,

@@ -1,5 +1,8 @@
--- Images of all runs. Those of runs that were made before `flat` was told have no such column in their files.
+-- Images of all runs. Files of runs that were made before `flat` was told have no such column, and only those of runs that
+-- reuse labels say of which image. These come first, for the order of the columns.
 CREATE VIEW images AS
+SELECT * FROM reusing_images
+UNION ALL BY NAME
 SELECT * FROM todays_images
 UNION ALL BY NAME
 SELECT * FROM former_images;

@@ -9,7 +9,8 @@ per_run AS (
         count(*) FILTER (status = 'rejected') AS n_rejected,
         sum(n_labels) AS n_labels,
         sum(n_unfinished) AS n_unfinished,
-        count(*) FILTER (flat) AS n_flat
+        count(*) FILTER (flat) AS n_flat,
+        count(*) FILTER (reused_from IS NOT NULL AND status = 'labelled') AS n_reused
     FROM images
     WHERE $run IS NULL OR run = $run
     GROUP BY run

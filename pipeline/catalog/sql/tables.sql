@@ -4,8 +4,8 @@ FROM information_schema.columns
 WHERE table_catalog = current_database() AND table_schema = current_schema()
 AND table_name NOT IN (
     'centre_labels', 'chosen_listed_labels', 'chosen_lists', 'former_images', 'label_counts', 'named_labels',
-    'stored_labels', 'stored_reviews', 'stored_spellings', 'superseded', 'todays_images', 'unnamed_centre_labels',
-    'unnamed_labels', 'unnamed_view_labels', 'view_labels', 'written_labels'
+    'reusing_images', 'stored_labels', 'stored_reviews', 'stored_spellings', 'superseded', 'todays_images',
+    'unnamed_centre_labels', 'unnamed_labels', 'unnamed_view_labels', 'view_labels', 'written_labels'
 )
 GROUP BY ALL
 ORDER BY name;

@@ -9,9 +9,10 @@ import pytest
 
 from schemas import (
     DRAWN,
-    IMAGES,
+    IMAGES_OF_REUSE,
     LABELS_OF_VIEWS,
     LISTED,
+    REUSE_ORDER,
     REVIEWS,
     SPELLINGS,
     ComparisonSummary,
@@ -29,12 +30,13 @@ from tests.fixtures.checkout import ROOT
 @pytest.mark.parametrize(
     ("title", "schema"),
     [
-        ("images", IMAGES),
+        ("images", IMAGES_OF_REUSE),
         ("labels", LABELS_OF_VIEWS),
         ("listed", LISTED),
         ("spellings", SPELLINGS),
         ("drawn", DRAWN),
         ("reviews", REVIEWS),
+        ("reuse", REUSE_ORDER),
     ],
 )
 def test_the_readme_describes_every_column_with_its_type(title, schema):

@@ -52,6 +52,10 @@ def test_the_line_tells_of_shards_images_rate_rejects_and_time() -> None:
     )
 
 
+def test_images_whose_labels_are_reused_are_told_where_there_are_any() -> None:
+    assert " · 12 rejected · 1,234 reused · " in describe(snapshot(n_reused=1234), 65.0)
+
+
 def test_a_rate_that_is_not_known_is_left_out() -> None:
     assert "images/s" not in describe(snapshot(images_per_s=0.0), 1.0)
 

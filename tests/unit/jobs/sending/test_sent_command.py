@@ -71,6 +71,7 @@ def test_a_list_of_shards_goes_along() -> None:
             "'--summary' is nightly.json, a path on this machine",
         ),
         (["label", "photos", *STORE], "'SOURCE...' is photos, a path on this machine, which the cluster does not see"),
+        (["label", "s3://b/photos", *STORE, "--reuse", "tags"], "'--reuse' is tags, a path on this machine"),
         (["label", "s3://b", "photos", *STORE], "'SOURCE...' is photos, a path on this machine"),
         (["label", "s3://b", "--store", "./tags"], "'--store' is ./tags, a path on this machine"),
         (["label", "s3://b", *STORE, "--model", "my-model"], "'--model' is my-model, a path on this machine"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from jobs.cli import tagstream
 from jobs.verbs import label as label_module
 from jobs.verbs.label import judge, label, propose_next, report
 from pipeline.errors import TagstreamError
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.sources.shard import ColumnNames
 from schemas import JobRecord
+from tests.fixtures.checkout import ROOT
+from tests.fixtures.corpus import jpeg
+from tests.fixtures.processes.instant_command import do_without_recognizer
 from tests.fixtures.stored.tables import job_record
 
 
@@ -43,6 +48,8 @@ def run(tmp_path: Path, *arguments: str, config: str | bytes | None = None) -> R
         ([], 'top_k = 5\nranking = "ppl"', {"top_k": 5, "ranking": "ppl"}),
         (["--top-k", "7"], 'top_k = 5\nranking = "ppl"', {"top_k": 7, "ranking": "ppl"}),
         ([], "# größe\nactors = 2", {"actors": 2}),
+        ([], 'reuse = true\nreuse_stores = ["b"]', {"reuse": True, "reuse_stores": ("b",)}),
+        (["--reuse", "a", "--reuse", "b"], "reuse = false", {"reuse": True, "reuse_stores": ("a", "b")}),
     ],
 )
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(
@@ -205,6 +212,30 @@ def test_what_was_done_is_told_with_the_seconds_of_each_phase_and_a_rate_where_t
     assert run == "Run r in tags"
     report(LabelOutcome(record(**{**phases, "ray_start_s": 0.0}, images_per_s=0.0), []), "tags")
     assert "\nTime: loading the model 8.0 s, labelling 1.5 s\n" in capsys.readouterr().out
+    report(LabelOutcome(record(n_reused=1), []), "tags")
+    assert "\nReused: 1 image of these have the labels of an equal image\n" in capsys.readouterr().out
+
+
+def test_the_commands_that_the_page_shows_for_reuse_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (
+        (ROOT / "jobs" / "labelling.md").read_text().split("## Images that occur more than once")[1].split("## ")[0]
+    )
+    commands = re.findall(r"^tagstream (.+)$", section, re.MULTILINE)
+    assert len(commands) == 5
+    monkeypatch.chdir(tmp_path)
+    for folder, numbers in (("photos", (1, 2, 1)), ("resharded", (2, 1))):
+        (tmp_path / folder).mkdir()
+        for place, number in enumerate(numbers):
+            (tmp_path / folder / f"{place}.jpg").write_bytes(jpeg(number))
+    do_without_recognizer(monkeypatch)
+    outputs = []
+    for command in commands:
+        result = CliRunner().invoke(tagstream, shlex.split(command), catch_exceptions=False)
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+        outputs.append(result.output)
+    assert "Reused: 1 image" in outputs[0]
+    assert all("Reused: " in output for output in outputs[1:3])
+    assert "1 have the labels of an image of the same content" in outputs[4]
 
 
 def test_what_may_come_next_can_be_pasted(

@@ -54,6 +54,11 @@ def test_each_prediction_stands_with_its_range(capsys: pytest.CaptureFixture[str
     assert text.endswith("Note: a note.\n")
 
 
+def test_images_whose_labels_are_reused_are_told_where_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "reused" not in printed(MADE, capsys)
+    assert "reused      30% of the sample have labels already\n" in printed(replace(MADE, n_reused=600), capsys)
+
+
 def test_a_price_gives_a_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cost        give --price to see it\n" in printed(MADE, capsys)
     priced = replace(MADE, usd=Estimate(7.0, 5.6, 8.8))

@@ -19,7 +19,6 @@ from PIL import Image
 
 from model.hub.view import WholeImages
 from model.images.preprocessing import ImagePreprocessor
-from pipeline.actor import decoded_batches
 from pipeline.actor.decoded_batches import DECODED_BATCHES, DecodingRead, read_images
 from pipeline.actor.decoding import DecodedImage, decode
 from pipeline.actor.labeler import LabelerConfig
@@ -148,9 +147,7 @@ def test_seconds_tell_the_cpu_of_decoding_apart_from_the_clock_of_the_read_task(
     assert 0 < row["decode_s"] < 0.1
 
 
-def test_a_batch_is_read_while_the_one_before_is_decoded_and_no_further(
-    shard: Shard, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_is_read_while_the_one_before_is_decoded_and_no_further(shard: Shard) -> None:
     n_read = 0
 
     def read_batches_or_failure(*arguments: Any) -> Iterator[pa.Table]:
@@ -159,8 +156,7 @@ def test_a_batch_is_read_while_the_one_before_is_decoded_and_no_further(
             n_read += 1
             yield batch
 
-    monkeypatch.setattr(decoded_batches, "read_batches_or_failure", read_batches_or_failure)
-    reading = InstantLabeler.decoding_read(CONFIG, 1)(shard, 1)
+    reading = replace(InstantLabeler.decoding_read(CONFIG, 1), read=read_batches_or_failure)(shard, 1)
     for place in range(3):
         next(reading)
         deadline = time.monotonic() + 10

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from model.folder import DEMO_MODEL
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import plan_pool
 from pipeline.errors import TagstreamError
@@ -17,6 +18,8 @@ from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.corpus import shard_bytes
+from tests.fixtures.labelling import label_with
+from tests.fixtures.recognizers.instant_labeler import InstantLabeler, paced
 from tests.fixtures.stored.tables import job_record
 
 
@@ -48,6 +51,14 @@ def test_what_is_too_little_to_tell_is_refused(source: str, tiny_model: Path, n_
     request = LabelRequest(source=source, store="", model=str(tiny_model), settings=settings)
     with pytest.raises(TagstreamError, match=message):
         ForecastJob(ForecastRequest(label=request, n_images=n_images)).run()
+
+
+def test_a_sample_reuses_the_labels_of_the_stores_that_the_job_would(source: str, tmp_path: Path) -> None:
+    label_with(DEMO_MODEL, source, tmp_path / "store", labeler_class=InstantLabeler)
+    settings = LabelSettings(top_k=5, batch_size=8, reuse=True, reuse_stores=(str(tmp_path / "store"),))
+    request = LabelRequest(source=source, store="", model=DEMO_MODEL, settings=settings, labeler_class=paced(0.4))
+    made = ForecastJob(ForecastRequest(label=request)).run()
+    assert (made.n_reused, made.n_sampled) == (50, 50)
 
 
 def test_the_metrics_of_a_sample_are_told_from_those_of_the_runs_jobs() -> None:

@@ -33,7 +33,9 @@ JOB = StartedJob(
 )
 
 
-NOTHING = dict.fromkeys(("shards", "images", "labelled", "labels", "flat", "strange", "shards_listed", "listed"), 0)
+NOTHING = dict.fromkeys(
+    ("shards", "images", "labelled", "labels", "flat", "strange", "shards_listed", "listed", "reused"), 0
+)
 
 
 def images(shard: str, *faults: str | None) -> pa.Table:

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.store.ledger import LedgerWriter, count_rows, list_parts, read_ledger
 from pipeline.store.ownership import ShardVersion
+from pipeline.store.parquet_file import describe_file, encode_file, read_file
 from pipeline.store.run import Run
 from pipeline.store.store import Store
 from schemas import IMAGES, REJECTED
@@ -87,6 +88,15 @@ def test_what_is_damaged_is_passed_over(run: Run) -> None:
     assert len(noted(run)) == 1
     second.write_bytes(b"")
     assert noted(run) == {}
+
+
+def test_a_part_of_a_version_without_reuse_counts_no_reused_images(run: Run) -> None:
+    expected = noted(run)
+    for path in list_parts(run.filesystem, run.layout):
+        rows, _ = read_file(run.filesystem, path)
+        Path(path).write_bytes(encode_file(rows.drop_columns(["n_reused"]), describe_file({"run": RUN})))
+    assert noted(run) == expected
+    assert [row["n_reused"] for row in expected.values()] == [0, 0]
 
 
 def test_a_part_that_was_copied_counts_once(run: Run) -> None:
