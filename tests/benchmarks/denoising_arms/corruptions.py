@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 Corrupt = Callable[[Tensor, float, torch.Generator], Tensor]
 """Pixels [B, C, H, W], a strength above 0 to 1, what is drawn from."""
-_BLUR_TAPS = 9
 _PATCHES_A_SIDE = 6
 
 
@@ -26,14 +25,14 @@ def add_noise(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) 
 
 
 def blur(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """A Gaussian of up to 2 pixels; a scene is 48 wide."""
-    offsets = torch.arange(_BLUR_TAPS) - _BLUR_TAPS // 2
-    taps = torch.exp(-0.5 * (offsets / (2 * strength)) ** 2)
-    taps = (taps / taps.sum()).expand(pixels_BCHW.shape[1], 1, 1, -1)
-    margin = (_BLUR_TAPS // 2,) * 4
-    padded = F.pad(pixels_BCHW, margin, mode="replicate")
-    across = F.conv2d(padded, taps, groups=pixels_BCHW.shape[1])
-    return F.conv2d(across, taps.transpose(2, 3), groups=pixels_BCHW.shape[1])
+    """A Gaussian of up to a 24th of the width, cut off at a 12th."""
+    n_channels, width = pixels_BCHW.shape[1], pixels_BCHW.shape[-1]
+    radius = max(1, width // 12)
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / (width / 24 * strength)) ** 2)
+    taps = (taps / taps.sum()).expand(n_channels, 1, 1, -1)
+    padded = F.pad(pixels_BCHW, (radius,) * 4, mode="replicate")
+    across = F.conv2d(padded, taps, groups=n_channels)
+    return F.conv2d(across, taps.transpose(2, 3), groups=n_channels)
 
 
 def darken(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -64,8 +63,8 @@ def veil(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Te
 
 
 def pixelate(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Blocks of up to 4 x 4 pixels of one colour."""
-    n_blocks = round(pixels_BCHW.shape[-1] / (1 + 3 * strength))
+    """Blocks of one colour, up to four times as wide as a pixel of a scene of 48."""
+    n_blocks = round(48 / (1 + 3 * strength))
     coarse = F.interpolate(pixels_BCHW, (n_blocks, n_blocks), mode="area")
     return F.interpolate(coarse, pixels_BCHW.shape[2:])
 
