@@ -1,6 +1,6 @@
 """Which form of denoising pays: small recognizers, each trained from scratch, on clean and on spoilt scenes.
 
-    python tests/benchmarks/denoising.py RESULTS [--seeds 3] [--steps 300] [--budget-minutes 60] [--out FILE]
+    python tests/benchmarks/denoising.py RESULTS [--seeds 3] [--steps 500] [--budget-minutes 60] [--out FILE]
 
 Composes its scenes itself (Debian: apt install fonts-noto-color-emoji). Each finished training is a line in
 RESULTS/trials.jsonl. Those that are there already are not trained again, so a run that was stopped goes on by the same
@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from tests.benchmarks.budgeted.budget import Budget
-from tests.benchmarks.denoising_arms.arms import ARMS
+from tests.benchmarks.denoising_arms.arms import EQUAL, TWICE
 from tests.benchmarks.denoising_arms.comparison import report
 from tests.benchmarks.denoising_arms.small_scenes import cached_scenes
-from tests.benchmarks.denoising_arms.trial import Trial, TrialSettings, run_trial
+from tests.benchmarks.denoising_arms.trial import Starts, Trial, TrialSettings, run_trial
 from tests.benchmarks.record import environment
 
 _TRAIN_SEED, _TEST_SEED = 1, 2
-_SMALL = TrialSettings(steps=2, views=8, train_scenes=40, test_scenes=12, pictograms=12, width=32)
+_SMALL = TrialSettings(steps=4, plain_steps=2, views=8, train_scenes=40, test_scenes=12, pictograms=12, width=32)
 
 
 def read_trials(path: Path, settings: TrialSettings) -> list[Trial]:
@@ -38,16 +38,19 @@ def read_trials(path: Path, settings: TrialSettings) -> list[Trial]:
 
 
 def run_missing(folder: Path, settings: TrialSettings, n_seeds: int, budget: Budget) -> None:
-    """Trains what is missing, all forms of a seed before the next seed, until the budget ends."""
+    """Trains what is missing until the budget ends: the forms of equal compute first, all of a seed before the next."""
     path = folder / "trials.jsonl"
     done = {(trial.arm, trial.seed) for trial in read_trials(path, settings)}
-    missing = [(arm, seed) for seed in range(n_seeds) for arm in ARMS if (arm, seed) not in done]
+    missing = [
+        (arm, seed) for arms in (EQUAL, TWICE) for seed in range(n_seeds) for arm in arms if (arm, seed) not in done
+    ]
     if not missing or not budget.left_s():
         return
     train_scenes = cached_scenes(folder, settings.train_scenes, _TRAIN_SEED, settings.pictograms)
     test_scenes = cached_scenes(folder, settings.test_scenes, _TEST_SEED, settings.pictograms)
+    starts = Starts(settings, train_scenes)
     for arm, seed in missing:
-        trial = run_trial(arm, seed, settings, train_scenes, test_scenes, budget)
+        trial = run_trial(arm, seed, starts, test_scenes, budget)
         if trial is None:
             return
         with path.open("a") as file:

@@ -1,6 +1,6 @@
 """The forms of denoising that are compared, each as the loss of one step.
 
-Every form sees as many pictures a step. A form of two views sees half as many scenes, each twice.
+Every form sees as many pictures a step, but those of `TWICE`. A form of two views sees half as many scenes, each twice.
 
 Shape suffixes: B images of a batch, V vocabulary, N image tokens, D decoder width, W encoder width, C
 channels, H, Y, X: height and width in pixels and in patches.
@@ -90,15 +90,18 @@ class Step:
         pixels_BCHW = corrupt_each(batch.pixels_BCHW, _CORRUPTED_SHARE, self.generator)
         return self.label_loss(self.encode(pixels_BCHW), self.pack(batch.labels))[0]
 
-    def consistent(self, batch: Batch) -> Tensor:
-        """Each scene clean and spoilt; the spoilt view also learns the clean one's distribution of first tokens."""
-        clean = batch.first(len(batch.labels) // 2)
+    def clean_and_spoilt(self, clean: Batch, weight: float) -> Tensor:
+        """Each scene clean and spoilt; the spoilt view also learns the clean one's distribution of first tokens.
+
+        Args:
+            weight: of that; 0 is augmentation alone.
+        """
         spoilt_BCHW = corrupt_each(clean.pixels_BCHW, 1.0, self.generator)
         packed = self.pack(clean.labels * 2)
         loss, hidden_BLD = self.label_loss(self.encode(torch.cat((clean.pixels_BCHW, spoilt_BCHW))), packed)
         answer = self.recognizer.config.n_image_tokens + len(self.recognizer.config.prompt_ids) - 1
         clean_BV, spoilt_BV = self.module.token_logits(hidden_BLD[:, answer]).chunk(2)
-        return loss + _CONSISTENCY_WEIGHT * divergence(clean_BV, spoilt_BV)
+        return loss + weight * divergence(clean_BV, spoilt_BV)
 
     def relabelled(self, batch: Batch) -> Tensor:
         """The decoder reads wrong labels and random tokens, and still has to write the right ones."""
@@ -108,9 +111,8 @@ class Step:
         packed = packed.with_corrupted_labels(_WRONG_TOKEN_SHARE, vocab_size, self.generator)
         return self.label_loss(self.encode(batch.pixels_BCHW), packed)[0]
 
-    def masked(self, batch: Batch) -> Tensor:
+    def full_and_masked(self, full: Batch) -> Tensor:
         """Each scene in full and with masked patches, whose clean tokens are recovered from the encoder's output."""
-        full = batch.first(len(batch.labels) // 2)
         values_BCHW = self.recognizer.prepare(to_crops(full.pixels_BCHW))
         clean_BND = self.module.encode_images(values_BCHW)
         is_masked_BN = torch.rand(clean_BND.shape[:2], generator=self.generator) < _MASK_SHARE
@@ -121,13 +123,26 @@ class Step:
         return loss + _RECONSTRUCTION_WEIGHT * recovered
 
 
-ARMS: dict[str, Callable[[Step, Batch], Tensor]] = {
+def _half(batch: Batch) -> Batch:
+    return batch.first(len(batch.labels) // 2)
+
+
+Form = Callable[[Step, Batch], Tensor]
+# Each computes with as many pictures a step as the batch has scenes.
+EQUAL: dict[str, Form] = {
     "plain": Step.plain,
-    "consistency": Step.consistent,
+    "consistency": lambda step, batch: step.clean_and_spoilt(_half(batch), _CONSISTENCY_WEIGHT),
     "augmentation": Step.augmented,
-    "masked tokens": Step.masked,
+    "masked tokens": lambda step, batch: step.full_and_masked(_half(batch)),
     "label tokens": Step.relabelled,
 }
+TWICE: dict[str, Form] = {
+    "augmentation, twice": lambda step, batch: step.clean_and_spoilt(batch, 0.0),
+    "consistency, twice": lambda step, batch: step.clean_and_spoilt(batch, _CONSISTENCY_WEIGHT),
+    "masked tokens, twice": Step.full_and_masked,
+}
+"""Forms that see both views of all scenes, for twice the compute."""
+ARMS = EQUAL | TWICE
 
 
 def divergence(clean_BV: Tensor, spoilt_BV: Tensor) -> Tensor:

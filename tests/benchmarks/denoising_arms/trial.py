@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -21,14 +22,16 @@ from tests.benchmarks.denoising_arms.small_scenes import SIDE_PX, SmallScenes
 
 STRENGTHS = (0.5, 1.0)
 _TOP_K, _LABEL_BATCH, _LOG_EVERY = 10, 50, 25
-_PEAK_RATE, _WEIGHT_DECAY, _CLIP_NORM = 6e-3, 0.05, 1.0
+_PEAK_RATE, _WEIGHT_DECAY, _CLIP_NORM, _WARMUP_STEPS = 6e-3, 0.05, 1.0, 15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialSettings:
     """What all trials of a comparison share; results of other settings are not comparable."""
 
-    steps: int = 300
+    steps: int = 500
+    plain_steps: int = 150
+    """The first steps, which every form takes plain: a recognizer that sees nothing yet has nothing to denoise."""
     views: int = 64
     """Pictures a step, whatever the form."""
     train_scenes: int = 6000
@@ -49,6 +52,7 @@ class Trial:
     seed: int
     settings: dict[str, int]
     train_s: float
+    """Of the form's own steps, without the plain ones."""
     cpu_s: float
     recall_1: dict[str, list[float]]
     recall_10: dict[str, list[float]]
@@ -76,38 +80,63 @@ def build(settings: TrialSettings, labels: list[list[str]], seed: int) -> Recogn
     )
 
 
-def train(arm: str, seed: int, settings: TrialSettings, scenes: SmallScenes, budget: Budget) -> Recognizer | None:
-    """A recognizer trained in this form; None where the budget ends first.
+class Training:
+    """A recognizer that learns, form by form, from scenes drawn in the same order whatever the form."""
 
-    All forms of a seed start from the same weights and draw the same scenes in the same order.
-    """
-    recognizer = build(settings, scenes.labels, seed)
-    student = Student(recognizer)
-    optimizers = make_optimizers([student], "muon", weight_decay=_WEIGHT_DECAY, betas=(0.9, 0.999), eps=1e-8)
-    step_of_arm = Step(recognizer, student, torch.Generator().manual_seed(seed))
-    token_ids = [tokens_of(recognizer, names) for names in scenes.labels]
-    rng = np.random.default_rng([seed, 1])
-    recognizer.module.train()
-    for step in range(settings.steps):
-        if not budget.left_s():
-            return None
-        rate = learning_rate(step, peak=_PEAK_RATE, warmup_steps=settings.steps // 20, n_steps=settings.steps)
-        places = rng.integers(len(token_ids), size=settings.views)
-        batch = Batch(pixels_of(scenes.crops[places]), [token_ids[place] for place in places])
-        # The CPU's fused attention is slow backwards.
-        with sdpa_kernel(SDPBackend.MATH):
-            loss = ARMS[arm](step_of_arm, batch)
-            loss.backward()
-        if step % _LOG_EVERY == 0:
-            print(f"seed {seed}, {arm}, step {step}: loss {loss.item():.3f}", file=sys.stderr)
-        nn.utils.clip_grad_norm_(student.parameters(), _CLIP_NORM)
-        for optimizer in optimizers:
+    def __init__(self, seed: int, settings: TrialSettings, scenes: SmallScenes) -> None:
+        self.recognizer = build(settings, scenes.labels, seed)
+        self.student = Student(self.recognizer)
+        betas = (0.9, 0.999)
+        self.optimizers = make_optimizers([self.student], "muon", weight_decay=_WEIGHT_DECAY, betas=betas, eps=1e-8)
+        self.seed, self.settings, self.n_steps = seed, settings, 0
+
+    def run(self, arm: str, to_step: int, scenes: SmallScenes, budget: Budget) -> bool:
+        """Trains in this form up to a step; False where the budget ends first."""
+        token_ids = [tokens_of(self.recognizer, names) for names in scenes.labels]
+        self.recognizer.module.train()
+        for step in range(self.n_steps, to_step):
+            if not budget.left_s():
+                return False
+            places = np.random.default_rng([self.seed, step]).integers(len(token_ids), size=self.settings.views)
+            batch = Batch(pixels_of(scenes.crops[places]), [token_ids[place] for place in places])
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+            # The CPU's fused attention is slow backwards.
+            with sdpa_kernel(SDPBackend.MATH):
+                loss = ARMS[arm](Step(self.recognizer, self.student, generator), batch)
+                loss.backward()
+            self._update(step)
+            if step % _LOG_EVERY == 0:
+                print(f"seed {self.seed}, {arm}, step {step}: loss {loss.item():.3f}", file=sys.stderr)
+        self.n_steps = to_step
+        self.recognizer.module.eval()
+        return True
+
+    def _update(self, step: int) -> None:
+        n_steps = self.settings.steps
+        rate = learning_rate(step, peak=_PEAK_RATE, warmup_steps=_WARMUP_STEPS, n_steps=n_steps)
+        nn.utils.clip_grad_norm_(self.student.parameters(), _CLIP_NORM)
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-    recognizer.module.eval()
-    return recognizer
+
+
+class Starts:
+    """What the forms of a seed begin with: a training that has been plain so far, kept for the next form."""
+
+    def __init__(self, settings: TrialSettings, scenes: SmallScenes) -> None:
+        self.settings, self.scenes = settings, scenes
+        self._last: Training | None = None
+
+    def of_seed(self, seed: int, budget: Budget) -> Training | None:
+        """A copy to go on with; None where the budget ends first."""
+        if self._last is None or self._last.seed != seed:
+            training = Training(seed, self.settings, self.scenes)
+            if not training.run("plain", self.settings.plain_steps, self.scenes, budget):
+                return None
+            self._last = training
+        return copy.deepcopy(self._last)
 
 
 def recalls(recognizer: Recognizer, scenes: SmallScenes, corruption: str, strength: float) -> tuple[list[float], ...]:
@@ -126,16 +155,14 @@ def recalls(recognizer: Recognizer, scenes: SmallScenes, corruption: str, streng
     return at_1, at_10
 
 
-def run_trial(
-    arm: str, seed: int, settings: TrialSettings, train_scenes: SmallScenes, test_scenes: SmallScenes, budget: Budget
-) -> Trial | None:
+def run_trial(arm: str, seed: int, starts: Starts, test_scenes: SmallScenes, budget: Budget) -> Trial | None:
     """Trains and measures; None where the budget ends before the training does."""
+    training = starts.of_seed(seed, budget)
     started, cpu_started = time.perf_counter(), time.process_time()
-    recognizer = train(arm, seed, settings, train_scenes, budget)
-    if recognizer is None:
+    if training is None or not training.run(arm, starts.settings.steps, starts.scenes, budget):
         return None
     train_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
-    found = {name: recalls(recognizer, test_scenes, *condition) for name, condition in conditions().items()}
+    found = {name: recalls(training.recognizer, test_scenes, *condition) for name, condition in conditions().items()}
     at_1 = {name: values[0] for name, values in found.items()}
     at_10 = {name: values[1] for name, values in found.items()}
-    return Trial(arm, seed, asdict(settings), round(train_s, 1), round(cpu_s, 1), at_1, at_10)
+    return Trial(arm, seed, asdict(starts.settings), round(train_s, 1), round(cpu_s, 1), at_1, at_10)

@@ -53,7 +53,7 @@ class TestForms:
         monkeypatch.setattr(arms, "corrupt_each", lambda pixels, share, generator: pixels)
         step, batch = make_step(recognizer), make_batch()
         with torch.no_grad():
-            assert step.consistent(batch).item() == pytest.approx(step.plain(batch.first(2)).item(), rel=1e-5)
+            assert step.clean_and_spoilt(batch, 1.0).item() == pytest.approx(step.plain(batch).item(), rel=1e-5)
 
     def test_wrong_labels_change_what_is_read_and_not_what_is_asked_for(
         self, recognizer: Recognizer, monkeypatch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.benchmarks.denoising_arms.arms import ARMS
 from tests.benchmarks.denoising_arms.comparison import compare, finished, paired_interval, report
 from tests.benchmarks.denoising_arms.trial import Trial, TrialSettings, conditions
 
@@ -47,10 +48,20 @@ class TestCompare:
 class TestReport:
     def test_it_names_the_missing_trainings_and_their_time(self) -> None:
         text = finished([trial("plain", 0, 0.5), trial("plain", 1, 0.5)], 2)
-        assert text.startswith("2 trainings, 6 CPU seconds each; missing (form and seed): ")
-        assert "consistency 0" in text
-        assert "plain" not in text.partition("missing")[2]
-        assert text.endswith("1 CPU minutes")
+        assert text.startswith("2 trainings; one takes 6 CPU seconds, ")
+        missing = text.partition("Missing")[2]
+        assert "consistency (0)" in missing
+        assert "plain" not in missing
+        # Four forms once and three twice, of two seeds.
+        assert text.endswith("they take 2 CPU minutes")
+
+    def test_nothing_is_missing_where_all_are_there(self) -> None:
+        assert "Missing" not in finished([trial(arm, 0, 0.5) for arm in ARMS], 1)
+
+    def test_a_form_of_twice_the_compute_is_set_against_augmentation_with_as_much(self) -> None:
+        arms = {"plain": 0.5, "augmentation": 0.6, "augmentation, twice": 0.7, "consistency, twice": 0.8}
+        text = report("- here", TrialSettings(), [trial(arm, 0, recall) for arm, recall in arms.items()], 1)
+        assert "| consistency, twice | 0.800 | +30.0 [+30.0, +30.0] | +10.0 [+10.0, +10.0] |" in text
 
     def test_forms_without_a_training_have_no_column(self) -> None:
         text = report("- here", TrialSettings(), [trial("plain", 0, 0.5), trial("masked tokens", 0, 0.4)], 1)
