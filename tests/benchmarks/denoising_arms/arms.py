@@ -69,6 +69,7 @@ class Step:
     def __init__(self, recognizer: Recognizer, student: Student, generator: torch.Generator) -> None:
         self.recognizer, self.student, self.generator = recognizer, student, generator
         self.module = recognizer.module
+        self.answer_row = recognizer.config.n_image_tokens + len(recognizer.config.prompt_ids) - 1
 
     def pack(self, labels: Sequence[Sequence[Sequence[int]]]) -> PackedLabels:
         config = self.recognizer.config
@@ -90,6 +91,22 @@ class Step:
         pixels_BCHW = corrupt_each(batch.pixels_BCHW, _CORRUPTED_SHARE, self.generator)
         return self.label_loss(self.encode(pixels_BCHW), self.pack(batch.labels))[0]
 
+    def guided(self, batch: Batch) -> Tensor:
+        """As `augmented`; the spoilt pictures also learn the first tokens' distribution that their clean views have.
+
+        No gradient flows to the clean views, so that they cost a forward pass alone.
+        """
+        n_spoilt = round(len(batch.labels) * _CORRUPTED_SHARE)
+        clean_BCHW = batch.pixels_BCHW[:n_spoilt]
+        spoilt_BCHW = corrupt_each(clean_BCHW, 1.0, self.generator)
+        embeds_BND = self.encode(torch.cat((spoilt_BCHW, batch.pixels_BCHW[n_spoilt:])))
+        loss, hidden_BLD = self.label_loss(embeds_BND, self.pack(batch.labels))
+        with torch.no_grad():
+            clean = self.module.prefill(self.recognizer.prepare(to_crops(clean_BCHW)))
+            clean_BV = self.module.token_logits(clean.answer_BD)
+        spoilt_BV = self.module.token_logits(hidden_BLD[:n_spoilt, self.answer_row])
+        return loss + _CONSISTENCY_WEIGHT * divergence(clean_BV, spoilt_BV)
+
     def clean_and_spoilt(self, clean: Batch, weight: float) -> Tensor:
         """Each scene clean and spoilt; the spoilt view also learns the clean one's distribution of first tokens.
 
@@ -99,8 +116,7 @@ class Step:
         spoilt_BCHW = corrupt_each(clean.pixels_BCHW, 1.0, self.generator)
         packed = self.pack(clean.labels * 2)
         loss, hidden_BLD = self.label_loss(self.encode(torch.cat((clean.pixels_BCHW, spoilt_BCHW))), packed)
-        answer = self.recognizer.config.n_image_tokens + len(self.recognizer.config.prompt_ids) - 1
-        clean_BV, spoilt_BV = self.module.token_logits(hidden_BLD[:, answer]).chunk(2)
+        clean_BV, spoilt_BV = self.module.token_logits(hidden_BLD[:, self.answer_row]).chunk(2)
         return loss + weight * divergence(clean_BV, spoilt_BV)
 
     def relabelled(self, batch: Batch) -> Tensor:
@@ -131,9 +147,10 @@ Form = Callable[[Step, Batch], Tensor]
 # Each computes with as many pictures a step as the batch has scenes.
 EQUAL: dict[str, Form] = {
     "plain": Step.plain,
-    "consistency": lambda step, batch: step.clean_and_spoilt(_half(batch), _CONSISTENCY_WEIGHT),
     "augmentation": Step.augmented,
+    "consistency, guided": Step.guided,
     "masked tokens": lambda step, batch: step.full_and_masked(_half(batch)),
+    "consistency": lambda step, batch: step.clean_and_spoilt(_half(batch), _CONSISTENCY_WEIGHT),
     "label tokens": Step.relabelled,
 }
 TWICE: dict[str, Form] = {

@@ -10,6 +10,7 @@ import torch
 from model import Recognizer
 from tests.benchmarks.denoising_arms import arms
 from tests.benchmarks.denoising_arms.arms import ARMS, Batch, Step, Student, divergence, mislabel
+from tests.benchmarks.denoising_arms.corruptions import to_crops
 
 LABELS = [[[20, 21], [22]], [[30]], [[40, 41], [42, 43]], [[50]]]
 
@@ -54,6 +55,23 @@ class TestForms:
         step, batch = make_step(recognizer), make_batch()
         with torch.no_grad():
             assert step.clean_and_spoilt(batch, 1.0).item() == pytest.approx(step.plain(batch).item(), rel=1e-5)
+
+    def test_a_guide_that_sees_the_same_adds_nothing(self, recognizer: Recognizer, monkeypatch) -> None:
+        monkeypatch.setattr(arms, "corrupt_each", lambda pixels, share, generator: pixels)
+        step, batch = make_step(recognizer), make_batch()
+        with torch.no_grad():
+            assert step.guided(batch).item() == pytest.approx(step.plain(batch).item(), rel=1e-5)
+
+    def test_a_guide_that_sees_something_else_adds_its_divergence(self, recognizer: Recognizer, monkeypatch) -> None:
+        monkeypatch.setattr(arms, "corrupt_each", lambda pixels, share, generator: 255 - pixels)
+        step, batch = make_step(recognizer), make_batch()
+        views = torch.cat((255 - batch.pixels_BCHW[:2], batch.pixels_BCHW[2:]))
+        with torch.no_grad():
+            logits = [
+                recognizer.first_logits(recognizer.prepare(to_crops(pixels))) for pixels in (batch.pixels_BCHW, views)
+            ]
+            expected = step.plain(Batch(views, LABELS)) + divergence(*(of_views[:2] for of_views in logits))
+            assert step.guided(batch).item() == pytest.approx(expected.item(), rel=1e-4)
 
     def test_wrong_labels_change_what_is_read_and_not_what_is_asked_for(
         self, recognizer: Recognizer, monkeypatch
