@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ from tests.benchmarks.denoising_arms.corruptions import CORRUPTIONS, to_crops
 from tests.benchmarks.denoising_arms.small_scenes import SIDE_PX, SmallScenes
 
 STRENGTHS = (0.5, 1.0)
+# A recognizer that knows no more than how frequent labels are has 1.7.
+LEARNS_BELOW = 1.6
 _TOP_K, _LABEL_BATCH, _LOG_EVERY = 10, 50, 25
 _PEAK_RATE, _WEIGHT_DECAY, _CLIP_NORM, _WARMUP_STEPS = 6e-3, 0.05, 1.0, 15
 
@@ -89,6 +92,7 @@ class Training:
         betas = (0.9, 0.999)
         self.optimizers = make_optimizers([self.student], "muon", weight_decay=_WEIGHT_DECAY, betas=betas, eps=1e-8)
         self.seed, self.settings, self.n_steps = seed, settings, 0
+        self.losses: list[float] = []
 
     def run(self, arm: str, to_step: int, scenes: SmallScenes, budget: Budget) -> bool:
         """Trains in this form up to a step; False where the budget ends first."""
@@ -105,6 +109,7 @@ class Training:
                 loss = ARMS[arm](Step(self.recognizer, self.student, generator), batch)
                 loss.backward()
             self._update(step)
+            self.losses.append(loss.item())
             if step % _LOG_EVERY == 0:
                 print(f"seed {self.seed}, {arm}, step {step}: loss {loss.item():.3f}", file=sys.stderr)
         self.n_steps = to_step
@@ -125,8 +130,8 @@ class Training:
 class Starts:
     """What the forms of a seed begin with: a training that has been plain so far, kept for the next form."""
 
-    def __init__(self, settings: TrialSettings, scenes: SmallScenes) -> None:
-        self.settings, self.scenes = settings, scenes
+    def __init__(self, settings: TrialSettings, scenes: SmallScenes, learns_below: float = LEARNS_BELOW) -> None:
+        self.settings, self.scenes, self._learns_below = settings, scenes, learns_below
         self._last: Training | None = None
 
     def of_seed(self, seed: int, budget: Budget) -> Training | None:
@@ -137,6 +142,14 @@ class Starts:
                 return None
             self._last = training
         return copy.deepcopy(self._last)
+
+    def learns(self, seed: int, budget: Budget) -> bool:
+        """Whether the plain start has found the image; False where the budget ends first.
+
+        Some starts stay at the labels' frequencies for good, and tell nothing about any form.
+        """
+        start = self.of_seed(seed, budget)
+        return start is not None and statistics.mean(start.losses[-_LOG_EVERY:]) < self._learns_below
 
 
 def recalls(recognizer: Recognizer, scenes: SmallScenes, corruption: str, strength: float) -> tuple[list[float], ...]:

@@ -48,11 +48,11 @@ class TestCompare:
 class TestReport:
     def test_it_names_the_missing_trainings_and_their_time(self) -> None:
         text = finished([trial("plain", 0, 0.5), trial("plain", 1, 0.5)], 2)
-        assert text.startswith("2 trainings; one takes 6 CPU seconds, ")
+        assert text.startswith("2 trainings, seeds 0, 1; one takes 6 CPU seconds, ")
         missing = text.partition("Missing")[2]
-        assert "consistency (0)" in missing
+        assert "consistency (2)" in missing
         assert "plain" not in missing
-        # Four forms once and three twice, of two seeds.
+        # Five forms once and three twice, of two seeds.
         assert text.endswith("they take 2 CPU minutes")
 
     def test_nothing_is_missing_where_all_are_there(self) -> None:

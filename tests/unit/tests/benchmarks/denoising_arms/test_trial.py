@@ -46,6 +46,14 @@ def test_a_form_that_begins_with_a_copy_ends_as_one_that_was_never_stopped(scene
     assert not torch.equal(weights(forked), weights(other))
 
 
+def test_a_start_learns_where_its_last_losses_are_low(scenes: SmallScenes) -> None:
+    losses = Starts(SETTINGS, scenes).of_seed(0, no_hurry()).losses
+    assert len(losses) == SETTINGS.plain_steps
+    mean = sum(losses) / len(losses)
+    assert Starts(SETTINGS, scenes, learns_below=mean + 0.01).learns(0, no_hurry())
+    assert not Starts(SETTINGS, scenes, learns_below=mean - 0.01).learns(0, no_hurry())
+
+
 def test_a_training_that_the_budget_ends_leaves_no_trial(scenes: SmallScenes) -> None:
     assert run_trial("plain", 0, Starts(SETTINGS, scenes), scenes, Budget(0)) is None
 
