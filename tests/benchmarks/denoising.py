@@ -85,17 +85,13 @@ def main() -> None:
     learns_below = math.inf if options.small else LEARNS_BELOW
     run_missing(options.results, settings, options.seeds, learns_below, Budget(options.budget_minutes * 60))
     trials = read_trials(options.results / "trials.jsonl", settings)
-    where = environment("cpu", f"python tests/benchmarks/denoising.py {command_line(options)}")
+    # Without the machine's own path, and without the budget: the same command goes on until all is there.
+    options_shown = f"RESULTS --seeds {options.seeds} --steps {options.steps}"
+    where = environment("cpu", f"python tests/benchmarks/denoising.py {options_shown}")
     text = report(where, settings, trials, options.seeds)
     print(text)
     if options.out:
         options.out.write_text(text)
-
-
-def command_line(options: argparse.Namespace) -> str:
-    """The options without the machine's own paths."""
-    numbers = f"--seeds {options.seeds} --steps {options.steps} --budget-minutes {options.budget_minutes:g}"
-    return f"RESULTS {numbers}{' --small' if options.small else ''}"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def trial(arm: str, seed: int, recall: float, n_scenes: int = 20) -> Trial:
 
 class TestInterval:
     def test_it_has_no_width_where_all_seeds_and_scenes_agree(self) -> None:
-        assert paired_interval(np.full((3, 10), 0.25)) == (0.25, 0.25, 0.25)
+        assert paired_interval(np.full((3, 10), 0.25)) == (pytest.approx(0.25),) * 3
 
     def test_it_is_the_normal_one_where_only_scenes_differ(self) -> None:
         difference = np.random.default_rng(1).normal(0.1, 1.0, 4000)
