@@ -1,136 +1,97 @@
-"""What denoising brings: the demo's model trained with and without it, on clean and on degraded scenes.
+"""Which form of denoising pays: small recognizers, each trained from scratch, on clean and on spoilt scenes.
 
-    tagstream demo-corpus --out corpus/train --images 40000 --seed 1
-    tagstream demo-corpus --out corpus/val --images 1000 --seed 2
-    python tests/benchmarks/denoising.py corpus/train corpus/val [--init MODEL] [--steps 3000] [--seeds 3] [--out FILE]
+    python tests/benchmarks/denoising.py RESULTS [--seeds 3] [--steps 500] [--budget-minutes 60] [--out FILE]
 
-Both variants start from the same weights and see the same images in the same order; a seed decides both.
+Composes its scenes itself (Debian: apt install fonts-noto-color-emoji). Each finished training is a line in
+RESULTS/trials.jsonl. Those that are there already are not trained again, so a run that was stopped goes on by the same
+command. --budget-minutes 0 trains nothing and makes the table of what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
+import itertools
+import json
+import math
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np
-from demo_preset import demo_settings
-from labelled_scenes import Degrade, Scene, measure_recall, read_scenes
-from PIL import Image, ImageFilter
-from record import environment
+import torch
 
-from model import Recognizer
-from model.training.denoising import Corruption
-from pipeline.cluster.ray_session import start_ray, stop_ray
-from pipeline.training.job import TrainJob, TrainRequest
+from tests.benchmarks.budgeted.budget import Budget
+from tests.benchmarks.denoising_arms.arms import EQUAL, TWICE
+from tests.benchmarks.denoising_arms.comparison import report
+from tests.benchmarks.denoising_arms.small_scenes import cached_scenes
+from tests.benchmarks.denoising_arms.trial import LEARNS_BELOW, Starts, Trial, TrialSettings, run_trial
+from tests.benchmarks.record import environment
 
-VARIANTS = {
-    "plain": Corruption(),
-    "denoising": Corruption(mask_share=0.15, noise_share=0.15, noise_std=0.5, label_share=0.1, weight=0.1),
-}
+_TRAIN_SEED, _TEST_SEED = 1, 2
+_SMALL = TrialSettings(steps=4, plain_steps=2, views=8, train_scenes=40, test_scenes=12, pictograms=12, width=32)
 
 
-def add_noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    pixels = np.asarray(image, np.float64) + rng.normal(0, 40, (image.height, image.width, 3))
-    return Image.fromarray(np.uint8(pixels.clip(0, 255)))
+def read_trials(path: Path, settings: TrialSettings) -> list[Trial]:
+    """The finished trials of these settings."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    trials = [Trial(**json.loads(line)) for line in lines]
+    return [trial for trial in trials if trial.settings == dataclasses.asdict(settings)]
 
 
-def blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(2.5))
+def run_missing(folder: Path, settings: TrialSettings, n_seeds: int, learns_below: float, budget: Budget) -> None:
+    """Trains what is missing until the budget ends: the forms of equal compute first, all of a seed before the next."""
+    if not budget.left_s():
+        return
+    train_scenes = cached_scenes(folder, settings.train_scenes, _TRAIN_SEED, settings.pictograms)
+    starts = Starts(settings, train_scenes, learns_below)
+    test_scenes = cached_scenes(folder, settings.test_scenes, _TEST_SEED, settings.pictograms)
+    path = folder / "trials.jsonl"
+    done = {(trial.arm, trial.seed) for trial in read_trials(path, settings)}
+    seeds: list[int] = []
+    for arms, place in itertools.product((EQUAL, TWICE), range(n_seeds)):
+        if place == len(seeds):
+            seeds.append(next_seed(starts, seeds[-1] + 1 if seeds else 0, {seed for _, seed in done}, budget))
+        for arm in [arm for arm in arms if (arm, seeds[place]) not in done]:
+            trial = run_trial(arm, seeds[place], starts, test_scenes, budget)
+            if trial is None:
+                return
+            with path.open("a") as file:
+                file.write(json.dumps(dataclasses.asdict(trial)) + "\n")
+            print(f"seed {trial.seed}, {arm}: {trial.train_s:.0f} s", file=sys.stderr)
 
 
-def occlude(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Eight grey squares, an eighth of the side each: about a ninth of the scene."""
-    covered, side = image.copy(), image.width // 8
-    for left, top in rng.integers(0, image.width - side, (8, 2)):
-        covered.paste((128, 128, 128), (int(left), int(top), int(left) + side, int(top) + side))
-    return covered
-
-
-def darken(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A fifth of the light, with the noise of a small sensor."""
-    pixels = np.asarray(image, np.float64) * 0.2 + rng.normal(0, 4, (image.height, image.width, 3))
-    return Image.fromarray(np.uint8(pixels.clip(0, 255)))
-
-
-CONDITIONS: dict[str, Degrade | None] = {
-    "clean": None,
-    "noise": add_noise,
-    "blur": blur,
-    "occlusion": occlude,
-    "low light": darken,
-}
-
-
-def recalls(model: Path, scenes: list[Scene]) -> dict[str, float]:
-    """Recall@10 under each condition."""
-    recognizer = Recognizer.from_pretrained(model)
-    return {
-        condition: measure_recall(recognizer, scenes, degrade).means()["recall_10"] or 0.0
-        for condition, degrade in CONDITIONS.items()
-    }
+def next_seed(starts: Starts, first: int, known: set[int], budget: Budget) -> int:
+    """The first seed from `first` on whose plain start learns; any where the budget ends first."""
+    seed = first
+    while seed not in known and budget.left_s() and not starts.learns(seed, budget):
+        print(f"seed {seed} is left out: its plain start learns nothing", file=sys.stderr)
+        seed += 1
+    return seed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("train")
-    parser.add_argument("val")
-    parser.add_argument("--init", help="a model both start from; default a new one a seed")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("results", type=Path, help="folder of finished trainings and of scenes")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--val-images", type=int, default=1000)
-    parser.add_argument("--small", action="store_true", help="a tiny model, to see that the benchmark runs")
+    parser.add_argument("--steps", type=int, default=TrialSettings().steps, help="of the optimizer, in each training")
+    parser.add_argument("--budget-minutes", type=float, default=60.0)
+    parser.add_argument("--small", action="store_true", help="tiny models, to see that the benchmark runs")
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
     options = parser.parse_args()
-    start_ray(None, verbose=False)
-    scenes = read_scenes(options.val, options.val_images)
-    measured: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
-    with tempfile.TemporaryDirectory() as scratch:
-        for seed in range(options.seeds):
-            init = options.init
-            for variant, corruption in VARIANTS.items():
-                settings = demo_settings(options.steps, options.small, dtype="float32", seed=seed)
-                settings = dataclasses.replace(settings, corruption=corruption)
-                out = Path(scratch) / f"{variant}-{seed}"
-                TrainJob(TrainRequest(source=options.train, out=str(out), init=init, settings=settings)).run()
-                init = init or str(out / "initial")
-                measured[variant].append(recalls(out, scenes))
-                print(f"seed {seed}, {variant}: {measured[variant][-1]}", file=sys.stderr)
-    stop_ray()
-    text = report(options, measured)
+    torch.set_num_threads(1)
+    options.results.mkdir(parents=True, exist_ok=True)
+    settings = _SMALL if options.small else TrialSettings(steps=options.steps)
+    learns_below = math.inf if options.small else LEARNS_BELOW
+    run_missing(options.results, settings, options.seeds, learns_below, Budget(options.budget_minutes * 60))
+    trials = read_trials(options.results / "trials.jsonl", settings)
+    # Without the machine's own path, and without the budget: the same command goes on until all is there.
+    options_shown = f"RESULTS --seeds {options.seeds} --steps {options.steps}"
+    where = environment("cpu", f"python tests/benchmarks/denoising.py {options_shown}")
+    text = report(where, settings, trials, options.seeds)
     print(text)
     if options.out:
         options.out.write_text(text)
-
-
-def report(options: argparse.Namespace, measured: dict[str, list[dict[str, float]]]) -> str:
-    """The result as Markdown."""
-    rows = []
-    for condition in CONDITIONS:
-        cells = [[result[condition] for result in measured[variant]] for variant in VARIANTS]
-        differences = [b - a for a, b in zip(*cells, strict=True)]
-        rows.append(f"| {condition} | " + " | ".join(spread(values) for values in (*cells, differences)) + " |")
-    table = "\n".join(rows)
-    return f"""# Denoising: recall@10 with and without it
-
-{environment("cpu", f"python {' '.join(sys.argv)}")}
-- model: the demo preset's, {options.steps:,} steps, {options.seeds} seeds, from {options.init or "random weights"}
-- denoising: {VARIANTS["denoising"]}
-- {options.val_images:,} scenes; mean over the seeds, lowest to highest
-
-| scenes | plain | denoising | difference, seed by seed |
-|---|---|---|---|
-{table}
-"""
-
-
-def spread(values: list[float]) -> str:
-    return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from model.folder import resolve_folder
 from tests.fixtures.checkout import ROOT
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+needs_font = pytest.mark.skipif(not FONT.is_file(), reason="the font Noto Color Emoji is not installed")
 
 # Each runs a script of minutes in small.
 pytestmark = pytest.mark.long
@@ -114,13 +115,27 @@ def test_the_training_benchmark_sets_the_job_against_the_bare_step():
     assert "of the bare step; goal 0.95" in finished.stdout
 
 
-def test_the_denoising_benchmark_sets_both_variants_side_by_side():
-    options = ["jobs/demo/shards", "jobs/demo/shards", "--small", "--steps", "4", "--seeds", "2", "--val-images", "20"]
-    finished = run_script("denoising", *options)
-    assert finished.returncode == 0, finished.stderr
-    header, _, *rows = table_rows(finished.stdout)
-    assert header == ["scenes", "plain", "denoising", "difference, seed by seed"]
-    assert [row[0] for row in rows] == ["clean", "noise", "blur", "occlusion", "low light"]
+@needs_font
+def test_the_denoising_benchmark_goes_on_where_it_was_stopped(tmp_path):
+    results, record = tmp_path / "results", tmp_path / "record.md"
+    first = run_script("denoising", str(results), "--small", "--seeds", "1")
+    assert first.returncode == 0, first.stderr
+    header, _, *rows = next_table(first.stdout, "by corruption and strength")
+    assert header[:4] == ["scenes", "plain", "augmentation", "consistency, guided"]
+    assert [row[0] for row in rows[:3]] == ["clean", "noise 0.5", "noise 1"]
+    trials = (results / "trials.jsonl").read_text()
+    again = run_script(
+        "denoising", str(results), "--small", "--seeds", "1", "--budget-minutes", "0", "--out", str(record)
+    )
+    assert again.returncode == 0, again.stderr
+    assert (results / "trials.jsonl").read_text() == trials
+    assert next_table(record.read_text(), "by corruption and strength") == [header, _, *rows]
+
+
+def next_table(record: str, heading: str) -> list[list[str]]:
+    """The first table behind a heading."""
+    lines = record.partition(heading)[2].partition("\n\n")[2].partition("\n\n")[0]
+    return table_rows(lines)
 
 
 def test_the_self_training_benchmark_measures_the_teacher_and_the_student_before_and_after():
@@ -137,9 +152,6 @@ def test_the_benchmark_of_questions_finds_the_same_answers_before_and_after_comp
     assert header[:2] == ["question", "goal s"]
     assert rows[0][0] == "a rare label"
     assert all(row[-1] for row in rows)
-
-
-needs_font = pytest.mark.skipif(not FONT.is_file(), reason="the font Noto Color Emoji is not installed")
 
 
 @needs_font
