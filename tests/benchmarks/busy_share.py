@@ -178,6 +178,7 @@ def host_cost(jpegs: list[bytes], top_k: int, n_batches: int) -> dict[str, float
         **dict.fromkeys(("n_samples", "source_size", "source_etag")),
         **{"shard": "shard", "first_index": 0, "key": [f"{number:07d}" for number in range(BATCH_SIZE)], "data": data},
         **dict.fromkeys(("error", "message"), [None] * BATCH_SIZE),
+        "known": None,
         **dict.fromkeys(("caption", "truth"), pa.nulls(BATCH_SIZE)),
     }
     steps: dict[str, Callable[[Any], Any]] = {

@@ -47,30 +47,39 @@ def train(out: Path, settings: TrainSettings) -> TrainJob:
     return job
 
 
-def bare_rate(scratch: Path, model: str, settings: TrainSettings, n_steps: int) -> float:
-    """Images a second of steps over batches that are ready."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shards = source_shards(SOURCE)
-    plan = TrainPlan(
-        out=str(scratch),
-        start_model=model,
-        shards=shards,
-        val_shards=[],
-        settings=settings,
-        asked=settings.described(),
-        device=device,
-        n_threads=torch.get_num_threads(),
-    )
-    trainer = Trainer(plan, 0, 1, lambda report: None)
-    maker = BatchMaker(trainer.labeler, settings, 0, 1)
-    examples = ExampleStream(shards, settings, 0, 1, None).batches(settings.batch_size, Position())
-    ready = [maker.make(step, *batch) for step, batch in enumerate(itertools.islice(examples, _READY_BATCHES))]
-    for batch in ready[:2]:
-        trainer.step(0, batch)
-    started = time.perf_counter()
-    for step in range(n_steps):
-        trainer.step(step, ready[step % len(ready)])
-    return n_steps * settings.batch_size / (time.perf_counter() - started)
+class BareStep:
+    """A training step over batches that lie ready in memory.
+
+    They are read once, and long before Ray is stopped: its threads that read ahead take a while to notice that nobody
+    wants more, and end the process without a word where Ray is gone by then.
+    """
+
+    def __init__(self, scratch: Path, model: str, settings: TrainSettings) -> None:
+        shards = source_shards(SOURCE)
+        plan = TrainPlan(
+            out=str(scratch),
+            start_model=model,
+            shards=shards,
+            val_shards=[],
+            settings=settings,
+            asked=settings.described(),
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            n_threads=torch.get_num_threads(),
+        )
+        self._trainer, self._batch_size = Trainer(plan, 0, 1, lambda report: None), settings.batch_size
+        maker = BatchMaker(self._trainer.labeler, settings, 0, 1)
+        examples = ExampleStream(shards, settings, 0, 1, None).batches(settings.batch_size, Position())
+        first = itertools.islice(examples, _READY_BATCHES)
+        self._ready = [maker.make(step, *batch) for step, batch in enumerate(first)]
+
+    def rate(self, n_steps: int) -> float:
+        """Images a second."""
+        for batch in self._ready[:2]:
+            self._trainer.step(0, batch)
+        started = time.perf_counter()
+        for step in range(n_steps):
+            self._trainer.step(step, self._ready[step % len(self._ready)])
+        return n_steps * self._batch_size / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -87,9 +96,10 @@ def main() -> None:
         folder = Path(scratch)
         train(folder / "first", dataclasses.replace(settings, steps=_LOG_EVERY))
         model = str(folder / "first")
-        bare = [bare_rate(folder / "bare", model, settings, n_bare)]
+        step = BareStep(folder / "bare", model, settings)
+        bare = [step.rate(n_bare)]
         job = train(folder / "job", settings)
-        bare.append(bare_rate(folder / "bare", model, settings, n_bare))
+        bare.append(step.rate(n_bare))
         rows = job.checkpoints.read_state(options.steps).metrics[_ROWS_LEFT_OUT:]
     stop_ray()
     text = report(settings, bare, rows)

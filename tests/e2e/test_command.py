@@ -52,7 +52,7 @@ def test_the_demo_labels_prints_rows_answers_sql_and_makes_a_report_and_status_a
     demo, *questions = shown_outputs(README)
     assert demo.command == "make demo"
     assert demo.is_in(result.stdout)
-    assert len(questions) >= 3
+    assert len(questions) >= 2
     monkeypatch.chdir(tmp_path)
     for shown in questions:
         answer = CliRunner().invoke(group, shlex.split(shown.command)[1:])

@@ -41,6 +41,8 @@ OTHERS = {
     "max_image_pixels": 10_000,
     "max_sample_s": 0.5,
     "no_progress_timeout_s": 60,
+    "reuse": True,
+    "reuse_stores": ("s3://bucket/tags",),
 }
 # They decide the labels, too, but exclude `beam`.
 FEWER_TOKENS = {"image_tokens": 64}
@@ -104,6 +106,8 @@ class TestFromAFile:
             max_image_pixels = 10_000
             max_sample_s = 0.5
             no_progress_timeout_s = 60
+            reuse = true
+            reuse_stores = ["s3://bucket/tags"]
             actor_resources = {gpu_node = 0.5}
             label_selector = {"ray.io/accelerator-type" = "in(H100, H200)"}
             [nodes_to_come]
@@ -280,7 +284,9 @@ class TestFingerprint:
 
     @pytest.mark.parametrize(("name", "value"), {**OTHERS, **BOUNDS}.items())
     def test_any_other_setting_leaves_it_alone(self, name: str, value: Any) -> None:
-        assert fingerprint(read_settings(LabelSettings, {name: value}, "label.toml")) == fingerprint(DEFAULTS)
+        # Other stores are named where labels are reused at all.
+        given = {"reuse": True, name: value} if name == "reuse_stores" else {name: value}
+        assert fingerprint(read_settings(LabelSettings, given, "label.toml")) == fingerprint(DEFAULTS)
 
     def test_every_setting_is_known_to_decide_the_labels_or_not(self) -> None:
         known = {*DECIDING, *FEWER_TOKENS, *FEWER_TOKENS_OF_SQUARES, *OTHERS, *BOUNDS, "hub"}
