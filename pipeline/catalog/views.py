@@ -27,12 +27,12 @@ from pipeline.catalog.connection import (
     hide_progress,
     read_sql,
 )
-from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice, create_lists, listed_files
+from pipeline.catalog.label_choice import OPEN_LABELS, LabelChoice, create_lists
+from pipeline.catalog.stored_files import StoredFiles
 from pipeline.errors import StoreError
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
 from pipeline.storage.files import full_url, is_local, open_filesystem, storage_errors
 from pipeline.store.layout import Layout
-from pipeline.store.ownership import is_compacted
 from pipeline.store.reviews import RunReviews
 from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store, no_store
@@ -99,11 +99,13 @@ def open_store(
         filesystem, _ = open_filesystem(url, default_cache_type="none")
         connection.register_filesystem(filesystem)
     samples = [sample for run in runs for sample in RunReviews(store.run(run)).samples()]
-    _create_records(connection, store, runs, samples)
+    records = {run: record for run in runs if (record := store.run(run).read_record()) is not None}
+    _create_records(connection, store, records, samples)
     chosen = create_lists(connection, store, runs, labels)
     try:
         with storage_errors(f"read the store {url}"):
-            _create_file_views(connection, store, runs, root, chosen, shows_open=labels.shows_open)
+            files = StoredFiles.of(store, runs, records, Layout(_as_pattern(root)))
+            _create_file_views(connection, files, chosen, shows_open=labels.shows_open)
             _create_review_views(connection, store, runs, samples, root)
     except duckdb.Error as error:
         reason = without_traceback(str(error)).strip().splitlines()[0]
@@ -160,69 +162,30 @@ def _confine(connection: Connection, root: str) -> None:
 
 
 def _create_file_views(
-    connection: Connection,
-    store: Store,
-    runs: Sequence[str],
-    root: str,
-    chosen: Mapping[str, str],
-    *,
-    shows_open: bool,
+    connection: Connection, files: StoredFiles, chosen: Mapping[str, str], *, shows_open: bool
 ) -> None:
-    """Views of the files that own shards, as they are now.
+    """Views of the files that own shards.
 
     Args:
         chosen: of each run the list whose labels are shown, if any.
         shows_open: whether labels that the recognizer wrote of itself are shown.
     """
-    committed = {run: store.run(run).committed() for run in runs}
-    listed = [(run, files) for run in runs for files in listed_files(store.run(run), committed[run])]
-    superseded = [
-        {"file": file, "shard": shard}
-        for shards in (*committed.values(), *(files.owners for _, files in listed))
-        for file, lost in shards.superseded.items()
-        for shard in lost
-    ]
-    if superseded:
-        add_table(connection, "superseded", pa.Table.from_pylist(superseded))
-    owning = [(run, file) for run, shards in committed.items() for file in shards.files]
-    compacted = [(run, file) for run, file in owning if is_compacted(file)]
-    unnamed = [(run, file) for run, file in owning if not is_compacted(file)] if shows_open else []
-    records = {run: store.run(run).read_record() for run in runs}
-    of_images = {run: FORMER_IMAGES if record is None else record.images_schema for run, record in records.items()}
-    telling_views = {run for run, record in records.items() if record is not None and record.tells_views}
-    layout = Layout(_as_pattern(root))
-
-    def paths(table: str, files: Sequence[tuple[str, str]]) -> list[str]:
-        return [layout.run(run).file(table, file) for run, file in files]
-
-    def image_paths(schema: pa.Schema) -> list[str]:
-        return paths("images", [one for one in owning if of_images[one[0]] is schema])
-
-    def label_paths(files: Sequence[tuple[str, str]], *, of_views: bool) -> list[str]:
-        return paths("labels", [one for one in files if (one[0] in telling_views) is of_views])
-
-    def listed_paths(*, only_chosen: bool) -> list[str]:
-        return [
-            layout.run(run).listed(files.version, file)
-            for run, files in listed
-            if not only_chosen or chosen.get(run) == files.version
-            for file in files.owners.files
-        ]
-
-    for view, found, schema in (
-        ("todays_images", image_paths(IMAGES), IMAGES),
-        ("former_images", image_paths(FORMER_IMAGES), FORMER_IMAGES),
-        ("reusing_images", image_paths(IMAGES_OF_REUSE), IMAGES_OF_REUSE),
-        ("centre_labels", label_paths(owning, of_views=False), LABELS),
-        ("view_labels", label_paths(owning, of_views=True), LABELS_OF_VIEWS),
-        ("stored_spellings", paths("spellings", compacted) if shows_open else [], SPELLINGS),
-        ("unnamed_centre_labels", label_paths(unnamed, of_views=False), LABELS),
-        ("unnamed_view_labels", label_paths(unnamed, of_views=True), LABELS_OF_VIEWS),
-        ("listed_labels", listed_paths(only_chosen=False), LISTED),
-        ("chosen_listed_labels", listed_paths(only_chosen=True), LISTED),
+    if files.superseded:
+        add_table(connection, "superseded", pa.Table.from_pylist(files.superseded))
+    for view, paths, schema in (
+        ("todays_images", files.images(IMAGES), IMAGES),
+        ("former_images", files.images(FORMER_IMAGES), FORMER_IMAGES),
+        ("reusing_images", files.images(IMAGES_OF_REUSE), IMAGES_OF_REUSE),
+        ("centre_labels", files.labels(of_views=False), LABELS),
+        ("view_labels", files.labels(of_views=True), LABELS_OF_VIEWS),
+        ("stored_spellings", files.spellings() if shows_open else [], SPELLINGS),
+        ("unnamed_centre_labels", files.labels(of_views=False, only_unnamed=True) if shows_open else [], LABELS),
+        ("unnamed_view_labels", files.labels(of_views=True, only_unnamed=True) if shows_open else [], LABELS_OF_VIEWS),
+        ("listed_labels", files.listed_labels(), LISTED),
+        ("chosen_listed_labels", files.listed_labels(chosen), LISTED),
     ):
         partitions = ("list", "run") if schema is LISTED else ("run",)
-        _create_file_view(connection, view, found, schema, partitions, superseded=bool(superseded))
+        _create_file_view(connection, view, paths, schema, partitions, superseded=bool(files.superseded))
     connection.execute(read_sql("images"))
     connection.execute(read_sql("written_labels"))
 
@@ -273,12 +236,11 @@ def _folder_pattern(name: str) -> str:
 
 
 def _create_records(
-    connection: Connection, store: Store, names: Sequence[str], samples: Sequence[SampleRecord]
+    connection: Connection, store: Store, runs: Mapping[str, RunRecord], samples: Sequence[SampleRecord]
 ) -> None:
     """Tables of the json records; their nested objects are structs."""
-    runs = [record for name in names if (record := store.run(name).read_record()) is not None]
-    jobs = [job for run in runs for job in store.run(run.run).read_jobs()]
-    tables = (("runs", RunRecord, runs), ("jobs", JobRecord, jobs), ("samples", SampleRecord, samples))
+    jobs = [job for record in runs.values() for job in store.run(record.run).read_jobs()]
+    tables = (("runs", RunRecord, list(runs.values())), ("jobs", JobRecord, jobs), ("samples", SampleRecord, samples))
     for name, kind, records in tables:
         types = {field.name: _RECORD_TYPES.get(str(field.type)) for field in fields(kind)}
         if records:
