@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from pipeline.errors import (
@@ -11,16 +10,10 @@ from pipeline.errors import (
     SourceError,
     StorageError,
     TagstreamError,
-    stood_still,
     worker_failed,
 )
 
 _ADVICE = ("Failed to apply UDF transform after ", "To change retry attempts, backoff, ")
-
-
-def standstill(error: ExecutionTimeoutError, timeout_s: int) -> ClusterError:
-    """The error that says what did not move, from Ray's words."""
-    return stood_still("; ".join(line.removeprefix("- ") for line in _lines(error) if line.startswith("- ")), timeout_s)
 
 
 def as_sentence(error: BaseException) -> TagstreamError:
