@@ -38,8 +38,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PATH": path, "PYTHONPATH": str(older)}
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "fixtures" / "servers" / "head.py")],
+        [sys.executable, "-m", "tests.fixtures.servers.head"],
         env=environment,
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
