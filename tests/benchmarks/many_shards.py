@@ -1,4 +1,4 @@
-"""What a store of very many small shards costs: listing, a job with nothing to do, `status` and `sql`.
+"""What a store of very many small shards costs: listing, a job with nothing to do, `status`, `sql`, compaction.
 
     python tests/benchmarks/many_shards.py --shards 100000 --out tests/benchmarks/results/many-shards-cpu.md
     python tests/benchmarks/many_shards.py --shards 100000 --folder /tmp/many --keep
@@ -124,13 +124,18 @@ def commands(folder: Path) -> dict[str, list[str]]:
     )
     sql = [sys.executable, "-m", "jobs.cli", "sql", store]
     top = "SELECT label, count(*) AS n FROM labels GROUP BY label ORDER BY n DESC LIMIT 10"
-    return {
-        "listing the source": [sys.executable, "-c", listing, source],
-        "listing the commits": [sys.executable, "-c", committed, store],
+    asked = {
         "`label`, nothing to do": [sys.executable, _JOB, source, store],
         "`status`": [sys.executable, "-m", "jobs.cli", "status", store],
         "`sql`: SELECT count(*) FROM images": [*sql, "SELECT count(*) FROM images"],
         "`sql`: the ten most frequent labels": [*sql, top],
+    }
+    return {
+        "listing the source": [sys.executable, "-c", listing, source],
+        "listing the commits": [sys.executable, "-c", committed, store],
+        **asked,
+        "`compact`": [sys.executable, "-m", "jobs.cli", "compact", store],
+        **{f"{name}, compacted": command for name, command in asked.items()},
     }
 
 

@@ -237,7 +237,7 @@ def test_many_shards_are_listed_counted_and_asked(tmp_path):
     path = tmp_path / "record.md"
     finished = run_script("many_shards", "--shards", "60", "--images", "2", "--out", str(path), timeout_s=240)
     assert finished.returncode == 0, finished.stderr
-    assert len(table_rows(path.read_text())[2:]) == 6
+    assert len(table_rows(path.read_text())[2:]) == 11
 
 
 def test_waves_are_labelled_by_models_that_are_loaded_once(tmp_path):
