@@ -2,9 +2,10 @@
 
 A label that several views have is that of the view which scores it best, with its score, tokens and probabilities:
 scores mean what they mean of an image with one view. Of equal scores the earlier view's counts. Where a ranking sorts
-nothing, all views' first labels come first, then their second ones.
+nothing, all views' first labels come first, then their second ones. A name of a list scores by the same rule.
 
-Shape suffixes: B images, L labels of all images together, C labels of all views together, batch behind batch.
+Shape suffixes: B images, L labels of all images together, C labels of all views together, batch behind batch; V views
+of one batch, N names of a list.
 """
 
 from __future__ import annotations
@@ -112,6 +113,19 @@ def join_views(
         ranked=ranked,
         places=places,
     )
+
+
+def join_scores(scores: Sequence[np.ndarray], places: Places, n_images: int, n_names: int) -> np.ndarray:
+    """Scores of names for images, float32 [B, N]: what each name scores in the view that scores it best.
+
+    Args:
+        scores: of each batch, [V, N], the higher the better.
+        places: image and view of each view of each batch, as `model.images.views.cut_batches` gives them.
+    """
+    best_BN = np.full((n_images, n_names), -np.inf, np.float32)
+    for scores_VN, of_batch in zip(scores, places, strict=True):
+        np.maximum.at(best_BN, [image for image, _ in of_batch], np.asarray(scores_VN, np.float32))
+    return best_BN
 
 
 def _first_of_each(image_C: np.ndarray, folded: list[str]) -> np.ndarray:

@@ -1,18 +1,22 @@
 """Names of a list as a tagger scores them: each by all of its spellings.
 
-Shape suffixes: B images, L spellings, N names.
+Shape suffixes: B images, L spellings, N names, H height, W width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model.branches import BranchDecoder
 from model.ending import Ending
+from model.images.views import count_tokens, cut_batches
+from model.joined_views import join_scores
 from model.label_trie import ListedLabels
 from model.scoring import score_labels
 
@@ -61,6 +65,27 @@ def score_names(decoder: BranchDecoder, names: ListedNames, ending: Ending) -> T
     shift_BN = highest_BN.clamp(min=torch.finfo(scores_BL.dtype).min)
     shares_BL = (scores_BL - shift_BN.gather(1, names_BL)).exp()
     return shift_BN + torch.zeros_like(highest_BN).scatter_add(1, names_BL, shares_BL).log()
+
+
+def score_views(
+    tagger: Any, images: Sequence[Sequence[np.ndarray]], names: ListedNames, image_tokens: int = 0, view_tokens: int = 0
+) -> np.ndarray:
+    """Log probability of each name in the view of each image that scores it best, float32 [B, N].
+
+    Args:
+        tagger: a `model.tagger.Tagger`; its `list_names` made the names, for as many views as there are.
+        images: the views of each, uint8 [H, W, 3]; all views of images that have equally many are scored at once.
+        image_tokens, view_tokens: as of `model.images.views.count_tokens`.
+    """
+    n_views = [len(views) for views in images]
+    places = cut_batches(n_views, max(1, sum(n_views)))
+    scores = []
+    for of_batch in places:
+        prepared = tagger.prepare([images[image][view] for image, view in of_batch])
+        n_tokens = count_tokens(n_views[of_batch[0][0]], image_tokens, view_tokens)
+        (scores_VN,) = tagger.score_prepared(prepared, [names], image_tokens=n_tokens)
+        scores.append(scores_VN.numpy())
+    return join_scores(scores, places, len(images), names.n_names)
 
 
 def no_scores(lists: Sequence[ListedNames]) -> tuple[Tensor, ...]:

@@ -48,6 +48,7 @@ def report(store: str, out: str, run: str | None, vocabulary: str | None, **opti
     the whole run. The file can be opened from a disk, without a network.
 
     Pictures are made from the source that was labelled. The condition of --where is about the columns of `images`.
+    Names that the vocabulary calls sensitive are left out; the page says how many.
 
     \b
     tagstream report STORE --out report.html
@@ -70,6 +71,8 @@ def print_report(made: Report) -> None:
     if made.problems:
         ((problem, n_images),) = made.problems.most_common(1)
         click.echo(f"{made.problems.total():,} images have no picture ({n_images:,}: {problem})")
+    if made.left_out:
+        click.echo(made.left_out)
 
 
 def _describe(made: Report) -> str:

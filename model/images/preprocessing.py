@@ -13,9 +13,9 @@ A large JPEG need not be decoded in full: libjpeg gives a half, a quarter or an 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -154,6 +154,11 @@ class ImagePreprocessor(ImageDecoding):
             return cls(**{**fields, "image_mean": tuple(fields["image_mean"]), "image_std": tuple(fields["image_std"])})
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} does not describe this preprocessing: {error}") from error
+
+
+def fit_decoding(preprocessor: Any, settings: Any) -> Any:
+    """A recognizer's preprocessor that decodes by settings: all that `ImageDecoding` has under the same names."""
+    return replace(preprocessor, **{field.name: getattr(settings, field.name) for field in fields(ImageDecoding)})
 
 
 def _check_not_empty(image: Image.Image) -> None:

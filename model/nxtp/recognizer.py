@@ -20,7 +20,7 @@ from model.images.preprocessing import ImagePreprocessor
 from model.images.resampling import box_in
 from model.images.views import CENTRE, count_tokens, cut_batches, most_squares, share_branches
 from model.joined_views import join_views
-from model.listed_names import ListedNames, no_scores, score_names
+from model.listed_names import ListedNames, no_scores, score_names, score_views
 from model.notebook import LabelLists, Labels, recognizer_html
 from model.nxtp.branches import NxtpBranches, sample_one_shot
 from model.nxtp.configuration import RecognizerConfig
@@ -301,7 +301,15 @@ class Recognizer:
         return self.tokenizer.decode(list(body)).strip() if body else ""
 
     @torch.inference_mode()
-    def score(self, images: Sequence[ImageInput], names: Sequence[str], *, image_tokens: int = 0) -> Tensor:
+    def score(
+        self,
+        images: Sequence[ImageInput],
+        names: Sequence[str],
+        *,
+        views: str | int = CENTRE,
+        view_tokens: int = 0,
+        image_tokens: int = 0,
+    ) -> Tensor:
         """Log probability that the model writes each of these names for each image, float32 [images, names].
 
         It is that of the name's tokens and of the delimiter behind them. The ranking "prob" gives the same probability
@@ -310,14 +318,16 @@ class Recognizer:
         Args:
             images: as in `label`.
             names: labels of your own list, each spelled as the model would write it.
+            views, view_tokens: as in `label`. A name scores what it scores in the view that scores it best.
             image_tokens: as in `label_pixels`.
 
         Raises ImageDecodeError where bytes are no readable image, ValueError where a name cannot be a label.
         """
-        pixel_values = self.prepare([self.preprocessor.view(image) for image in read_images(images)])
-        listed = self.list_names([[name] for name in names], len(pixel_values))
-        (scores,) = self.score_prepared(pixel_values, [listed], image_tokens=image_tokens)
-        return scores
+        most = most_squares(views)
+        check_view_tokens(view_tokens, image_tokens, most)
+        seen = [self.preprocessor.views(image, most) for image in read_images(images)]
+        listed = self.list_names([[name] for name in names], sum(map(len, seen)))
+        return torch.from_numpy(score_views(self, seen, listed, image_tokens, view_tokens))
 
     def explain(
         self,

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from model.choices import Ranking
-from model.joined_views import Places, join_views
+from model.joined_views import Places, join_scores, join_views
 from pipeline.actor.labelled_rows import FoundLabels, rank_listed
 from pipeline.naming.name_list import NameList
 
@@ -41,12 +39,12 @@ def join_found(
     """
     ranked = [of_batch.labels for of_batch in found if of_batch.labels is not None]
     labels = join_views(ranked, places, n_images, ranking, most) if len(ranked) == len(places) else None
-    scores = [np.full((n_images, len(of_list.names)), -np.inf, np.float32) for of_list in lists]
+    scores = [
+        join_scores([of_batch.listed[place] for of_batch in found], places, n_images, len(of_list.names))
+        for place, of_list in enumerate(lists)
+    ]
     seconds: dict[str, float] = {}
-    for of_batch, of_views in zip(found, places, strict=True):
-        owners = [image for image, _ in of_views]
-        for best, log_probs in zip(scores, of_batch.listed, strict=True):
-            np.maximum.at(best, owners, np.asarray(log_probs, np.float32))
+    for of_batch in found:
         for name, value in of_batch.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + value
     return FoundLabels(labels, rank_listed(lists, scores, n_images), seconds)

@@ -22,6 +22,7 @@ from model.choices import find_ranking
 from model.hub.options import HubOptions
 from model.images.opening import MAX_IMAGE_PIXELS, allow_image_pixels
 from model.images.pixels import PIXEL_RULE
+from model.images.preprocessing import fit_decoding
 from model.images.reduced_decoding import DECODING
 from model.images.views import count_tokens, cut_batches, share_branches
 from model.part_clock import PartClock
@@ -124,7 +125,7 @@ class Labeler:
             self.recognizer = self._device.run(None, self.load_recognizer, config)
         self._transfers = _transfers(config.device)
         allow_image_pixels(config.max_image_pixels)
-        self.preprocessor = _fitted(self.recognizer.preprocessor, config)
+        self.preprocessor = fit_decoding(self.recognizer.preprocessor, config)
         self._names = self._list_names(config.batch_size)
         self._decoders = DecodePool(self._decode, config.n_threads, config.max_sample_s)
         if config.job:
@@ -167,7 +168,7 @@ class Labeler:
     @classmethod
     def decoding_read(cls, config: LabelerConfig, n_threads: int) -> DecodingRead:
         """Reads shards and decodes their images as the labeler would, with so many threads."""
-        decode_one = cls.decoder(_fitted(cls.load_preprocessor(config), config), config)
+        decode_one = cls.decoder(fit_decoding(cls.load_preprocessor(config), config), config)
         return DecodingRead(decode_one, n_threads, config.max_sample_s, config.max_image_pixels)
 
     def __call__(self, batches: pa.Table) -> pa.Table:
@@ -343,17 +344,6 @@ def _keep_from_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _fitted(preprocessor: Any, config: LabelerConfig) -> Any:
-    """A recognizer's preprocessor under these settings."""
-    return replace(
-        preprocessor,
-        honour_exif=config.honour_exif,
-        max_image_pixels=config.max_image_pixels,
-        pixel_rule=config.pixel_rule,
-        decoding=config.decoding,
-    )
 
 
 def _rows(batches: pa.Table) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ _SMALL_TILE = (_WIDTH - 2 * _MARGIN - (_HEADS_IN_ROW - 1) * _SMALL_GAP) // _HEAD
 _GROUND, _INK, _QUIET = "#ffffff", "#1c1e21", "#5a6068"
 _TITLE, _HEADING, _TEXT, _SMALL = 28, 22, 18, 14
 _OUTLINES = ("#f2b705", "#27a4f2")
+_CHIP = 20
 _MAX_CHARACTERS = 200
 _MAX_TILES = 50
 
@@ -59,9 +60,8 @@ def write_picture(explanation: Explanation, address: str, stream: IO[bytes]) -> 
     )
     strips += _grid(_rollout_tiles(explanation, shown), _TILES_IN_ROW, _GAP)
     for seen, square in zip(explanation.views, _squares(explanation), strict=True):
-        strips += _head_strips(
-            seen.image, f"Before any label{square}, where all first tokens are read", seen.answer_maps
-        )
+        heading = f"{_with_square('Before any label', square)}, where all first tokens are read"
+        strips += _head_strips(seen.image, heading, seen.answer_maps)
     for best in shown[:1]:
         view = explanation.views[best.label.view].image
         strips += _head_strips(view, f'The tokens of "{best.label.text}"', best.maps)
@@ -78,20 +78,24 @@ def _rollout_tiles(explanation: Explanation, shown: list[ExplainedLabel]) -> lis
     views = [seen.image.resize((_TILE, _TILE), Image.Resampling.BICUBIC) for seen in explanation.views]
     squares = _squares(explanation)
     tiles = [] if len(views) == 1 else [_Tile(_outlined(explanation), "the photograph", f"{len(views)} squares")]
-    tiles += [_Tile(view, f"what the model saw{square}", "") for view, square in zip(views, squares, strict=True)]
+    tiles += [_Tile(view, "what the model saw", square) for view, square in zip(views, squares, strict=True)]
     for view, seen, square in zip(views, explanation.views, squares, strict=True):
-        tiles.append(_Tile(draw_over(view, seen.answer_rollout, _TILE), f"before any label{square}", ""))
+        tiles.append(_Tile(draw_over(view, seen.answer_rollout, _TILE), "before any label", square))
     for explained in shown:
         label = explained.label
         drawn = draw_over(views[label.view], explained.rollout, _TILE)
-        tiles.append(_Tile(drawn, label.text, f"{label.score:.3f}{squares[label.view]}"))
+        tiles.append(_Tile(drawn, label.text, _with_square(f"{label.score:.3f}", squares[label.view])))
     return tiles
 
 
 def _squares(explanation: Explanation) -> list[str]:
     """What tells the views apart; nothing where there is one."""
     n_views = len(explanation.views)
-    return [""] if n_views == 1 else [f", square {number}" for number in range(1, n_views + 1)]
+    return [""] if n_views == 1 else [f"square {number}" for number in range(1, n_views + 1)]
+
+
+def _with_square(text: str, square: str) -> str:
+    return f"{text}, {square}" if square else text
 
 
 def _outlined(explanation: Explanation) -> Image.Image:
@@ -107,7 +111,9 @@ def _outlined(explanation: Explanation) -> Image.Image:
         left, top, right, bottom = (round(scale * edge) for edge in seen.box)
         colour_name = _OUTLINES[number % len(_OUTLINES)]
         pen.rectangle((left, top, right - 1, bottom - 1), outline=colour_name, width=3)
-        pen.text((left + 8, top + 6), str(number + 1), colour_name, _font(_TEXT))
+        # On any picture a number can be read on a ground of its own.
+        pen.rectangle((left, top, left + _CHIP, top + _CHIP), fill=colour_name)
+        pen.text((left + _CHIP / 2, top + _CHIP / 2), str(number + 1), _INK, _font(_SMALL), anchor="mm")
     return tile
 
 

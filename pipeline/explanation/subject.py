@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from model.demo_scenes import describe_strangers, is_demo_folder, is_scene
 from model.fingerprint import fingerprint_folder
 from model.images.opening import MAX_IMAGE_PIXELS, ImageDecodeError, allow_image_pixels
-from model.images.preprocessing import ImagePreprocessor
+from model.images.preprocessing import ImagePreprocessor, fit_decoding
 from model.images.views import most_squares
 from pipeline.catalog.connection import Connection, query_rows
 from pipeline.catalog.views import open_store
@@ -103,7 +103,7 @@ def find_strangeness(subject: Subject) -> str | None:
     folder = Path(fetch_model(subject.model))
     if not is_demo_folder(folder):
         return None
-    preprocessor = replace(ImagePreprocessor.from_pretrained(folder), honour_exif=subject.settings.honour_exif)
+    preprocessor = fit_decoding(ImagePreprocessor.from_pretrained(folder), subject.settings)
     views = preprocessor.views(subject.data, most_squares(subject.settings.views))
     return describe_strangers(int(not any(is_scene(view) for view in views)), 1)
 
@@ -115,14 +115,7 @@ def _load(model: str, settings: LabelSettings) -> Recognizer:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_recognizer(model, device, resolve_dtype(settings.dtype, device))
-    preprocessor = replace(
-        loaded.preprocessor,
-        honour_exif=settings.honour_exif,
-        max_image_pixels=settings.max_image_pixels,
-        pixel_rule=settings.pixel_rule,
-        decoding=settings.decoding,
-    )
-    return Recognizer(loaded.module, preprocessor, loaded.tokenizer)
+    return Recognizer(loaded.module, fit_decoding(loaded.preprocessor, settings), loaded.tokenizer)
 
 
 def _find_row(connection: Connection, record: RunRecord, name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from model.demo_scenes import describe_strangers
 from model.images.pixels import PIXEL_RULE
 from pipeline.labelling.assignment import OpenJob
 from pipeline.labelling.run_identity import RunIdentity
-from pipeline.settings.labelling import FORMER_PIXEL_RULE, LabelSettings
+from pipeline.settings.labelling import FORMER_PIXEL_RULE, VIEWS_IGNORED, LabelSettings
 from schemas import JobRecord
 
 # More are told: what hub models ship makes thousands of a photograph.
@@ -22,9 +22,7 @@ def notes_of_model(identity: RunIdentity, settings: LabelSettings) -> list[str]:
             "image_options in the table [hub] of --config can make them fewer"
         )
     if identity.ignores_views:
-        notes.append(
-            "this model takes pictures of any shape and sees each of them whole; the setting views does nothing"
-        )
+        notes.append(VIEWS_IGNORED)
     return notes
 
 

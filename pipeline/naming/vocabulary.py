@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from importlib.resources import files
@@ -24,7 +24,10 @@ from pipeline.naming.sensitive import sensitive_names
 from pipeline.settings.toml_file import read_settings
 from pipeline.text import one_line
 
-_COLUMNS = {"label", "name", "wider"}
+_COLUMNS = {"label", "name", "wider", "allow", "sensitive"}
+_DISPLAY = "display."
+# What a cell of `allow` and `sensitive` may say; an empty one says no.
+_ANSWERS = {"yes": True, "no": False, "": False}
 _BETWEEN_WORDS = re.compile(r"[\s_-]+")
 # Singulars end like this more often than plurals do; the others are aliases.
 _SINGULAR_ENDINGS = ("ss", "us", "is")
@@ -65,7 +68,7 @@ class Vocabulary:
     allow: frozenset[str] | None = None
     """The names that may be published; None sets no limit."""
     sensitive: frozenset[str] = frozenset()
-    """Names that are marked, and left out of what is published."""
+    """Names that are marked, and left out of what is published; those that are denied or not allowed among them."""
     display: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By language (`de`) what names are called there."""
 
@@ -85,11 +88,19 @@ class Vocabulary:
 
     def name_of(self, label: str) -> str | None:
         """The name of a label; None for one that is denied, not allowed, or has no letters."""
-        text = spelled(label)
-        singular = self._singular(text)
-        name = self.aliases.get(text) or self.aliases.get(singular) or singular
+        name = self.unlimited_name(label)
         is_left_out = not name or name in self.deny or (self.allow is not None and name not in self.allow)
         return None if is_left_out else name
+
+    def unlimited_name(self, label: str) -> str:
+        """The name of a label, whatever is denied or allowed; empty for one that has no letters."""
+        text = spelled(label)
+        singular = self._singular(text)
+        return self.aliases.get(text) or self.aliases.get(singular) or singular
+
+    def is_sensitive(self, label: str) -> bool:
+        """Whether a label's name is sensitive, be it denied or not allowed as well."""
+        return bool(self.sensitive) and self.unlimited_name(label) in self.sensitive
 
     def without_limit(self) -> Vocabulary:
         """This vocabulary as if every name might be published."""
@@ -123,8 +134,9 @@ def read_vocabulary(path: str | Path | None) -> Vocabulary:
 
     TOML: the settings of `VocabularyFile` and the tables `aliases` (label = name), `wider` (name = wider term) and
     `display.LANGUAGE` (name = what it is called there). Names that are allowed, sensitive or displayed may be written
-    as labels are: in the plural, or as an alias. CSV: columns `label`, `name` and, if wanted, `wider`; a label without
-    a name is denied.
+    as labels are: in the plural, or as an alias. CSV: a row a label with the columns `label` and `name` and, if wanted,
+    `wider`, `allow` and `sensitive` (yes, no or empty) and `display.LANGUAGE`, which are all about the row's name; a
+    label without a name is denied. Other settings need TOML.
 
     Raises TagstreamError for a file that is none of this.
     """
@@ -159,17 +171,39 @@ def _from_toml(text: str, title: str) -> Vocabulary:
         aliases={**joined, **aliases},
         wider=wider,
     )
-    if "allow" in values and not settings.allow:
+    return _with_choices(
+        rules,
+        allow=settings.allow if "allow" in values else None,
+        sensitive=[*settings.sensitive, *sensitive_names(settings.sensitive_topics, origin)],
+        display={language: table.items() for language, table in display.items()},
+    )
+
+
+def _with_choices(
+    rules: Vocabulary,
+    allow: Iterable[str] | None,
+    sensitive: Iterable[str],
+    display: Mapping[str, Iterable[tuple[str, Any]]],
+) -> Vocabulary:
+    """The rules with what may be published and how.
+
+    Args:
+        allow, sensitive: labels; None allows all.
+        display: by language labels with what their names are called there.
+
+    Raises TagstreamError for a label without a name, for a name with no text or with two, and where nothing is allowed.
+    """
+    allowed = None if allow is None else frozenset(_named(rules, allow, "allow"))
+    if allowed is not None and not allowed:
         raise TagstreamError(
-            f"{origin}: allow is empty, so that nothing would have a name; list names, or leave it out"
+            f"the vocabulary {rules.title}: allow is empty, so that nothing would have a name; list names, or leave it "
+            "out"
         )
-    sensitive = [*settings.sensitive, *sensitive_names(settings.sensitive_topics, origin)]
     return replace(
         rules,
-        allow=frozenset(_named(rules, settings.allow, "allow")) if settings.allow else None,
-        # A name that is denied is not published in any case.
-        sensitive=frozenset(name for label in sensitive if (name := rules.name_of(label)) is not None),
-        display={language: _shown(rules, language, table) for language, table in display.items()},
+        allow=allowed,
+        sensitive=frozenset(filter(None, map(rules.unlimited_name, sensitive))),
+        display={language: _shown(rules, language, pairs) for language, pairs in display.items()},
     )
 
 
@@ -185,31 +219,61 @@ def _named(rules: Vocabulary, labels: Iterable[str], setting: str) -> list[str]:
     return names
 
 
-def _shown(rules: Vocabulary, language: str, table: Mapping[str, Any]) -> dict[str, str]:
+def _shown(rules: Vocabulary, language: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
     """What names are called in a language."""
-    for label, text in table.items():
+    shown: dict[str, str] = {}
+    for label, text in pairs:
+        origin = f"the vocabulary {rules.title}: display.{language}"
         if not isinstance(text, str) or not text.strip():
-            raise TagstreamError(
-                f"the vocabulary {rules.title}: display.{language} calls {label!r} {text!r}; expected a text"
-            )
-    return dict(zip(_named(rules, table, f"display.{language}"), table.values(), strict=True))
+            raise TagstreamError(f"{origin} calls {label!r} {text!r}; expected a text")
+        (name,) = _named(rules, [label], f"display.{language}")
+        if shown.setdefault(name, text) != text:
+            raise TagstreamError(f"{origin} calls {name!r} {shown[name]!r} and {text!r}; expected one of them")
+    return shown
 
 
 def _from_csv(text: str, title: str) -> Vocabulary:
     reader = csv.DictReader(text.splitlines())
-    columns = set(reader.fieldnames or ())
-    if not {"label", "name"} <= columns <= _COLUMNS:
-        got = ", ".join(reader.fieldnames or ["nothing"])
-        raise TagstreamError(f"the vocabulary {title} has the columns {got}; expected label, name and perhaps wider")
-    rows = [{column: spelled(row[column] or "") for column in columns} for row in reader]
-    return Vocabulary(
+    columns = list(reader.fieldnames or ())
+    languages = [column.removeprefix(_DISPLAY) for column in columns if column.startswith(_DISPLAY)]
+    known = _COLUMNS | {_DISPLAY + language for language in languages if language}
+    if not {"label", "name"} <= set(columns) <= known:
+        got = ", ".join(columns or ["nothing"])
+        raise TagstreamError(
+            f"the vocabulary {title} has the columns {got}; expected label and name, and perhaps wider, allow, "
+            "sensitive and display.LANGUAGE (other settings need a TOML file)"
+        )
+    rows = [{column: row[column] or "" for column in columns} for row in reader]
+    pairs = [(spelled(row["label"]), spelled(row["name"]), spelled(row.get("wider", ""))) for row in rows]
+    rules = Vocabulary(
         title=title,
         fold_plurals=True,
         keep=frozenset(),
-        deny=frozenset(row["label"] for row in rows if not row["name"]),
-        aliases={row["label"]: row["name"] for row in rows if row["name"]},
-        wider={row["name"]: row["wider"] for row in rows if row["name"] and row.get("wider")},
+        deny=frozenset(label for label, name, _ in pairs if not name),
+        aliases={label: name for label, name, _ in pairs if name},
+        wider={name: wider for _, name, wider in pairs if name and wider},
     )
+    return _with_choices(
+        rules,
+        allow=_marked(rows, "allow", title) if "allow" in columns else None,
+        sensitive=_marked(rows, "sensitive", title) if "sensitive" in columns else [],
+        display={language: _displayed(rows, _DISPLAY + language) for language in languages},
+    )
+
+
+def _marked(rows: Sequence[Mapping[str, str]], column: str, title: str) -> list[str]:
+    """The labels of a CSV file whose cell of a column says yes."""
+    for row in rows:
+        if row[column].strip().casefold() not in _ANSWERS:
+            raise TagstreamError(
+                f"the vocabulary {title}: {column} of {row['label']!r} is {row[column]!r}; expected yes, no or nothing"
+            )
+    return [row["label"] for row in rows if _ANSWERS[row[column].strip().casefold()]]
+
+
+def _displayed(rows: Sequence[Mapping[str, str]], column: str) -> list[tuple[str, str]]:
+    """Labels of a CSV file with the text of their cell of a column, where there is one."""
+    return [(row["label"], text) for row in rows if (text := row[column].strip())]
 
 
 def _table(value: Any, name: str, title: str) -> dict[str, str]:

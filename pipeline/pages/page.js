@@ -20,6 +20,25 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/**
+ * A box of a picture's shape that holds it, with numbered outlines of parts of it.
+ * Boxes are left, top, right and bottom, in the units of width and height.
+ */
+function outlined(picture, width, height, boxes) {
+  const share = (length, whole) => `${(100 * length) / whole}%`;
+  const outlines = boxes.map(([left, top, right, bottom], place) => {
+    const outline = element("div", { class: "outline", "aria-hidden": "true" }, element("span", {}, place + 1));
+    outline.style.left = share(left, width);
+    outline.style.top = share(top, height);
+    outline.style.width = share(right - left, width);
+    outline.style.height = share(bottom - top, height);
+    return outline;
+  });
+  const holder = element("div", { class: "outlined" }, picture, outlines);
+  holder.style.setProperty("--ratio", width / height);
+  return holder;
+}
+
 /** A whole number with separators of thousands. */
 function formatCount(number) {
   return number.toLocaleString("en-US");

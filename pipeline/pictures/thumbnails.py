@@ -34,7 +34,13 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    record: RunRecord, images: Sequence[ImageRow], edge_px: int, max_bytes: int, done: Callable[[], None]
+    record: RunRecord,
+    images: Sequence[ImageRow],
+    edge_px: int,
+    max_bytes: int,
+    done: Callable[[], None],
+    *,
+    honour_exif: bool = True,
 ) -> dict[int, Thumbnail]:
     """Thumbnails by image_id. Each shard is read once, a few at a time; what cannot be read has no picture.
 
@@ -43,15 +49,15 @@ def make_thumbnails(
         edge_px: neither side is longer.
         max_bytes: none is larger.
         done: called after each one.
+        honour_exif: turn pictures upright by their EXIF orientation.
     """
-
     stopping = Event()
 
     def of_shard(rows: list[ImageRow]) -> list[Thumbnail]:
         thumbnails = []
         with _set_on_error(stopping):
             for original in _read(record, rows):
-                thumbnails.append(_make(original, edge_px, max_bytes))
+                thumbnails.append(_make(original, edge_px, max_bytes, honour_exif))
                 done()
                 if stopping.is_set():
                     break
@@ -83,25 +89,25 @@ def _read(record: RunRecord, rows: list[ImageRow]) -> Iterator[Original]:
         yield from (Original(row, None, str(error)) for row in left.values())
 
 
-def _make(original: Original, edge_px: int, max_bytes: int) -> Thumbnail:
+def _make(original: Original, edge_px: int, max_bytes: int, honour_exif: bool) -> Thumbnail:
     image_id = original.image["image_id"]
     if original.data is None:
         return Thumbnail(image_id, None, original.problem)
     # It may be larger than others may be: it was labelled.
     n_pixels = (original.image.get("width") or 0) * (original.image.get("height") or 0)
     try:
-        shrunk = _shrink(original.data, edge_px, max(MAX_IMAGE_PIXELS, n_pixels))
+        shrunk = _shrink(original.data, edge_px, max(MAX_IMAGE_PIXELS, n_pixels), honour_exif)
         return Thumbnail(image_id, _encode(shrunk, max_bytes))
     except (ImageDecodeError, OSError, ValueError, MemoryError) as error:
         return Thumbnail(image_id, None, f"no picture can be made of it: {one_line(error)}")
 
 
-def _shrink(data: bytes, edge_px: int, max_image_pixels: int) -> Image.Image:
+def _shrink(data: bytes, edge_px: int, max_image_pixels: int, honour_exif: bool) -> Image.Image:
     allow_image_pixels(max_image_pixels)
     image = open_image(data, max_image_pixels)
     # A JPEG is decoded no larger than needed; other formats have no such thing.
     image.draft("RGB", (2 * edge_px, 2 * edge_px))
-    shrunk = see_whole(image, max_image_pixels=max_image_pixels)
+    shrunk = see_whole(image, honour_exif, max_image_pixels=max_image_pixels)
     shrunk.thumbnail((edge_px, edge_px))
     return shrunk
 

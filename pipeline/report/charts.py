@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from string import Template
 from typing import Any
@@ -27,6 +27,8 @@ _MAX_CHANGED_NAMES = 100
 # As in the SQL of the other charts: a name may be of any length.
 _MAX_NAME_CHARACTERS = 200
 _SHOWN_MEASURES = ("recall_macro", "precision_macro", "f1_macro", "hit")
+# A condition keeps no order.
+_NOT_SENSITIVE = "WHERE name NOT IN (SELECT name FROM spellings WHERE sensitive)\nORDER BY images DESC, name"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,11 +67,18 @@ class Commands:
         return f'{self.line("sql")} "{sql}"'
 
 
-def run_charts(connection: Connection, commands: Commands, run: str, ranking: Ranking) -> list[Chart]:
-    """Charts of what a run holds; of their SQL each is one query that a user can ask."""
+def run_charts(
+    connection: Connection, commands: Commands, run: str, ranking: Ranking, sensitive: Collection[str] = ()
+) -> list[Chart]:
+    """Charts of what a run holds; of their SQL each is one query that a user can ask.
+
+    Args:
+        sensitive: names that no chart shows, those of the vocabulary that the store was opened with.
+    """
     width, last = _UNIT_BINS if ranking.is_bounded else _UNBOUNDED_BINS
-    queries = [
-        ("labels", "Most frequent labels", "Images on which a name stands.", {}),
+    shown = _NOT_SENSITIVE if sensitive else ""
+    queries: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("labels", "Most frequent labels", "Images on which a name stands.", {"shown": shown}),
         ("scores", "Scores", f"Of the ranking {ranking.name}.", {"width": width, "last": last}),
         ("labels_each", "Labels an image", "", {}),
         ("jobs", "Throughput", "Images a second while a job labelled, over the time of its invocation.", {}),
@@ -78,19 +87,33 @@ def run_charts(connection: Connection, commands: Commands, run: str, ranking: Ra
     return [_asked(connection, commands, run, name, title, note, values) for name, title, note, values in queries]
 
 
-def truth_charts(analysis: RunAnalysis, commands: Commands, top_k: int) -> list[Chart]:
-    """Charts of how good the labels are, of a run with a truth."""
-    charts = [_truth_chart(analysis, commands, top_k), _names_chart(analysis, commands, min(_LABEL_K, top_k))]
+def truth_charts(analysis: RunAnalysis, commands: Commands, top_k: int, sensitive: Collection[str] = ()) -> list[Chart]:
+    """Charts of how good the labels are, of a run with a truth.
+
+    Args:
+        sensitive: names that no chart shows; measures of all names together count them.
+    """
+    charts = [
+        _truth_chart(analysis, commands, top_k),
+        _names_chart(analysis, commands, min(_LABEL_K, top_k), sensitive),
+    ]
     if analysis.ranking.is_probability:
         charts.append(_calibration_chart(analysis, commands))
     return charts
 
 
-def comparison_charts(comparison: Comparison, commands: Commands, truth: str) -> list[Chart]:
-    """Charts of what a run (b) changes against another one (a)."""
+def comparison_charts(
+    comparison: Comparison, commands: Commands, truth: str, sensitive: Collection[str] = ()
+) -> list[Chart]:
+    """Charts of what a run (b) changes against another one (a).
+
+    Args:
+        sensitive: as of `truth_charts`.
+    """
     a, b = comparison.a.run, comparison.b.run
     arguments = [a, b, "--k", str(comparison.k), "--truth", truth]
-    changed = [change for change in comparison.names if change.n_gained or change.n_lost][:_MAX_CHANGED_NAMES]
+    shown = (change for change in comparison.names if change.name not in sensitive)
+    changed = [change for change in shown if change.n_gained or change.n_lost][:_MAX_CHANGED_NAMES]
     charts = [
         Chart(
             id="changed_names",
@@ -141,7 +164,7 @@ def _asked(
 ) -> Chart:
     text = Template(read_sql(f"report_{name}")).substitute(run=f"'{run}'", **values)
     # A shell's user gives it as an argument, where a comment at the start would pass for an option.
-    sql = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+    sql = "\n".join(line for line in text.splitlines() if line and not line.startswith("--"))
     result = run_query(connection, sql)
     return Chart(
         id=name,
@@ -202,8 +225,9 @@ def _recall_chart(
     )
 
 
-def _names_chart(analysis: RunAnalysis, commands: Commands, k: int) -> Chart:
-    names = [counts for counts in analysis.name_counts(k) if counts["n_truth"]][:_MAX_NAMES]
+def _names_chart(analysis: RunAnalysis, commands: Commands, k: int, sensitive: Collection[str]) -> Chart:
+    shown = (counts for counts in analysis.name_counts(k) if counts["name"] not in sensitive)
+    names = [counts for counts in shown if counts["n_truth"]][:_MAX_NAMES]
     return Chart(
         id="names",
         title=f"Recall of each name at k = {k}",

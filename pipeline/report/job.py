@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline.analysis.comparison import compare_runs
@@ -29,6 +29,7 @@ from pipeline.report.charts import (
 )
 from pipeline.report.gallery import Gallery, draw_gallery, image_data
 from pipeline.report.head import describe_run
+from pipeline.report.hidden_names import HiddenNames
 from pipeline.settings.labelling import full_labelling
 from pipeline.settings.toml_file import check_range
 from pipeline.store.run_choice import choose_run
@@ -83,7 +84,8 @@ class Report:
     """Makes a report, and knows how far it is.
 
     Attributes: `phase`; `n_tried` of `n_drawn` pictures; `run`; and when it is written, `n_pictures`, `problems` (why
-    the others have none, with their number) and `n_bytes` of the file.
+    the others have none, with their number), `left_out` (a sentence about sensitive names, None where there are none)
+    and `n_bytes` of the file.
     """
 
     def __init__(self, request: ReportRequest) -> None:
@@ -92,6 +94,7 @@ class Report:
         self.run = request.run or ""
         self.n_drawn = self.n_tried = self.n_pictures = self.n_bytes = 0
         self.problems: Counter[str] = Counter()
+        self.left_out: str | None = None
 
     def write(self) -> None:
         """Does it. Raises TagstreamError where it cannot be done; no file is written then."""
@@ -123,8 +126,14 @@ class Report:
         scope = narrow_to_run(connection, self.run)
         where = self._shown(record.run)
         gallery = draw_gallery(scope, named, None if other is None else other.run, where, request.sample, request.seed)
+        gallery = self._leave_out(connection, gallery, [held.run for held in (record, other) if held])
         data = {
-            "head": {**head, "store": request.store, "vocabulary": request.vocabulary.version},
+            "head": {
+                **head,
+                "store": request.store,
+                "vocabulary": request.vocabulary.version,
+                "leftOut": self.left_out,
+            },
             "compare": other and {"run": other.run, "ranking": rankings[-1].name, "k": k},
             "gallery": {
                 "where": where,
@@ -135,6 +144,14 @@ class Report:
             "charts": [asdict(chart) for chart in charts],
         }
         return self._with_pictures(record, data, gallery)
+
+    def _leave_out(self, connection: Connection, gallery: Gallery, runs: list[str]) -> Gallery:
+        """The gallery without sensitive names."""
+        hidden = HiddenNames(self.request.vocabulary)
+        hidden.find(connection, runs)
+        shown = [hidden.leave_out(image) for image in gallery.images]
+        self.left_out = hidden.sentence
+        return replace(gallery, images=shown)
 
     def _shown(self, run: str) -> str | None:
         """The condition of shown pictures: where reviews are the truth, only reviewed images have any."""
@@ -151,26 +168,31 @@ class Report:
         top_k = labels_each(connection, record.run, record.labelling)
         ranking = shown_ranking(connection, record.run, record.labelling)
         commands = Commands(request.store, request.vocabulary_path, request.labels)
-        charts = run_charts(connection, commands, record.run, ranking)
+        sensitive = request.vocabulary.sensitive
+        charts = run_charts(connection, commands, record.run, ranking, sensitive)
         if other is not None:
             comparison = compare_runs(connection, other.run, record.run, k, request.truth)
-            charts = comparison_charts(comparison, commands, request.truth) + charts
+            charts = comparison_charts(comparison, commands, request.truth, sensitive) + charts
         # After the comparison, whose names and truth they take the place of.
         if request.truth == "reviews":
             reviewed = analyse_reviews(connection, record.run)
             return [*charts, reviews_chart(reviewed, commands, top_k)], reviewed.reviews.named
         named = name_labels(connection, [record.run], request.truth)
         if named.n_images:
-            charts += truth_charts(RunAnalysis(named, ranking), commands, top_k)
+            charts += truth_charts(RunAnalysis(named, ranking), commands, top_k, sensitive)
         return charts, named
 
     def _with_pictures(self, record: RunRecord, data: dict[str, Any], gallery: Gallery) -> bytes:
         """The page, with as much for each picture as its size allows."""
 
-        most_views = full_labelling(record.labelling)["views"]
+        labelling = full_labelling(record.labelling)
+        # As the model saw it, or the squares that it saw would lie elsewhere.
+        honour_exif = labelling.get("honour_exif", True)
 
         def render(thumbnails: dict[int, Thumbnail]) -> bytes:
-            images = [image_data(image, thumbnails.get(image["image_id"]), most_views) for image in gallery.images]
+            images = [
+                image_data(image, thumbnails.get(image["image_id"]), labelling["views"]) for image in gallery.images
+            ]
             page = render_page(
                 "report", f"{data['head']['title']} - tagstream", {**data, "images": images}, ["d3", "plot"]
             )
@@ -185,7 +207,7 @@ class Report:
                 "or a larger --max-mb"
             )
         self.phase, self.n_drawn = "making pictures", len(wanted)
-        thumbnails = make_thumbnails(record, wanted, _EDGE_PX, int(left_each), self._count_try)
+        thumbnails = make_thumbnails(record, wanted, _EDGE_PX, int(left_each), self._count_try, honour_exif=honour_exif)
         self.problems = Counter(made.problem for made in thumbnails.values() if made.problem)
         self.n_pictures = len(thumbnails) - self.problems.total()
         return render(thumbnails)

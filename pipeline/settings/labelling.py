@@ -35,6 +35,8 @@ DecodePlace = Literal["actor", "read"]
 FORMER_PIXEL_RULE = 1
 FORMER_DECODING = "exact"
 FORMER_LABELLING: Mapping[str, Any] = {"pixel_rule": FORMER_PIXEL_RULE, "decoding": FORMER_DECODING, "views": 1}
+# What the user should know who asks for several views of a model that has no use for them.
+VIEWS_IGNORED = "this model takes pictures of any shape and sees each of them whole; the setting views does nothing"
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
 DECODE_PLACES: tuple[str, ...] = get_args(DecodePlace)
 

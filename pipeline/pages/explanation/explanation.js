@@ -16,6 +16,7 @@ const entries = [...answers, ...data.labels].map((entry) => ({
 const palette = makePalette();
 const pictures = data.views.map(() => new Image());
 const photograph = new Image();
+photograph.alt = "";
 let chosenEntry = entries[0];
 let chosenMap = 0;
 
@@ -55,30 +56,24 @@ function paint(canvas, entry, map) {
   context.drawImage(drawValues(mapValues(entry, map), patchColumns, patchRows), 0, 0, canvas.width, canvas.height);
 }
 
-/** The whole photograph with the squares that the model saw; that of the chosen entry stands out. */
-function paintOverview() {
+/** The whole photograph with the squares that the model saw. */
+function makeOverview() {
+  if (data.views.length === 1) return;
+  const boxes = data.views.map((seen) => seen.box);
+  // Squares reach from end to end.
+  const [width, height] = [2, 3].map((side) => Math.max(...boxes.map((box) => box[side])));
+  const overview = document.getElementById("overview");
+  overview.append(outlined(photograph, width, height, boxes));
+  overview.hidden = false;
+}
+
+/** Lets the square of the chosen entry stand out. */
+function markOverview() {
   if (data.views.length === 1) return;
   const overview = document.getElementById("overview");
-  const [width, height] = [2, 3].map((side) => Math.max(...data.views.map((seen) => seen.box[side])));
-  overview.width = photograph.width;
-  overview.height = photograph.height;
-  const context = overview.getContext("2d");
-  context.drawImage(photograph, 0, 0);
-  data.views.forEach((seen, view) => {
-    const [left, top, right, bottom] = seen.box;
-    const isChosen = view === chosenEntry.view;
-    context.lineWidth = isChosen ? 6 : 2;
-    context.strokeStyle = isChosen ? "#f2b705" : "#ffffff";
-    const inset = context.lineWidth / 2;
-    const [scaleX, scaleY] = [photograph.width / width, photograph.height / height];
-    context.strokeRect(
-      left * scaleX + inset,
-      top * scaleY + inset,
-      (right - left) * scaleX - 2 * inset,
-      (bottom - top) * scaleY - 2 * inset,
-    );
+  overview.querySelectorAll(".outline").forEach((outline, view) => {
+    outline.classList.toggle("is-chosen", view === chosenEntry.view);
   });
-  overview.hidden = false;
   overview.setAttribute("aria-label", `The photograph with its ${data.views.length} squares; shown is ${squareOf(chosenEntry)}`);
 }
 
@@ -118,7 +113,7 @@ function paintTiles() {
 }
 
 function paintAll() {
-  paintOverview();
+  markOverview();
   paintStage();
   paintTiles();
 }
@@ -184,6 +179,7 @@ function start() {
   document.getElementById("scale").getContext("2d").drawImage(scale, 0, 0);
   document.getElementById("labels").append(...entries.map(labelChoice));
   document.getElementById("maps").append(...mapNames.map(mapChoice));
+  makeOverview();
   paintAll();
 }
 

@@ -41,7 +41,7 @@ class Detail {
     end("detail-after", place === this.gallery.shown.length - 1);
     const body = document.getElementById("detail-body");
     body.replaceChildren(
-      element("div", { class: "detail-picture" }, outlined(frame(image), image.squares), this.facts(image)),
+      element("div", { class: "detail-picture" }, withSquares(frame(image), image.squares), this.facts(image)),
       element("div", { class: "detail-labels" }, this.lists(image)),
     );
     body.scrollTop = 0;
@@ -131,24 +131,18 @@ class Detail {
 }
 
 /** A frame whose picture has the outlines of the squares that were labelled, from the left or the top. */
-function outlined(holder, squares) {
+function withSquares(holder, squares) {
   const picture = holder.querySelector("img");
   if (!picture || !squares) return holder;
   picture.decode().then(() => {
     const [width, height] = [picture.naturalWidth, picture.naturalHeight];
     const side = Math.min(width, height);
-    const shape = (name, attributes) => {
-      const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-      Object.entries(attributes).forEach(([attribute, value]) => made.setAttribute(attribute, value));
-      return made;
-    };
-    const overlay = shape("svg", { class: "squares", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
-    for (let view = 0; view < squares; view += 1) {
+    const boxes = Array.from({ length: squares }, (_, view) => {
       const share = view / (squares - 1);
-      const [x, y] = [share * (width - side), share * (height - side)];
-      overlay.append(shape("rect", { x, y, width: side, height: side, "vector-effect": "non-scaling-stroke" }));
-    }
-    holder.append(overlay);
+      const [left, top] = [share * (width - side), share * (height - side)];
+      return [left, top, left + side, top + side];
+    });
+    holder.replaceChildren(outlined(picture, width, height, boxes));
   });
   return holder;
 }

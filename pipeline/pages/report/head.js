@@ -15,6 +15,9 @@ function showHead({ head, compare }) {
   const note = document.getElementById("note");
   note.textContent = head.note ?? "";
   note.hidden = !head.note;
+  const leftOut = document.getElementById("left-out");
+  leftOut.textContent = `${head.leftOut}.`;
+  leftOut.hidden = !head.leftOut;
   const tiles = Object.entries(COUNT_NAMES).map(([name, text]) => [text, formatCount(head.counts[name])]);
   if (head.imagesPerSecond !== null) tiles.push(["images/s", formatRate(head.imagesPerSecond)]);
   if (head.cost?.usdPerMillion) tiles.push(["USD a million", formatUsd(head.cost.usdPerMillion)]);

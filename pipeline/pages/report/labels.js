@@ -52,9 +52,13 @@ function changesOf(image) {
   };
 }
 
+/** The first names of a run. Those that are left out in front of a label take their places all the same. */
 function firstNames(labels) {
-  const names = new Set(labels.filter((label) => !label.is_denied).map(nameOf));
-  return [...names].slice(0, compared.k);
+  const names = new Set();
+  for (const label of labels) {
+    if (!label.is_denied && names.size + (label.left_out ?? 0) < compared.k) names.add(nameOf(label));
+  }
+  return [...names];
 }
 
 function bar(share) {

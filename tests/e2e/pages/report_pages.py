@@ -25,7 +25,8 @@ def write_report(folder: Path, shards: Any, **options: Any) -> Path:
 
 def report_of(store: Store, folder: Path, **options: Any) -> Path:
     out = folder / "report.html"
-    Report(ReportRequest(store=store.url, out=str(out), run=RUN, vocabulary=read_vocabulary(None), **options)).write()
+    options.setdefault("vocabulary", read_vocabulary(None))
+    Report(ReportRequest(store=store.url, out=str(out), run=RUN, **options)).write()
     return out
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from pipeline.naming.vocabulary import read_vocabulary
 from tests.e2e.pages.report_pages import IMAGE, chart_rows, found, report_of, shown_keys, write_report
 from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
 from tests.fixtures.stored.reported import OTHER, REJECTED, make_store
@@ -71,6 +73,20 @@ class TestComparison:
         expect(page.get_by_role("dialog")).to_contain_text("first 10")
         page.keyboard.press("Escape")
         assert chart_rows(page, "Names gained and lost") == [["dog", "1", "0", "0"], ["word j", "0", "1", "1"]]
+
+    @pytest.mark.long
+    def test_sensitive_names_take_their_places_among_those_that_are_compared(
+        self, open_page: OpenPage, tmp_path: Path
+    ) -> None:
+        words = [f"word {chr(97 + n)}" for n in range(11)]
+        store = make_store(tmp_path, {"a": [{"labels": words}]}, other={"a": [{"labels": words[:10]}]}, top_ks=(20, 10))
+        vocabulary = replace(read_vocabulary(None), sensitive=frozenset({"word c"}))
+        page = open_page(report_of(store, tmp_path, compare=OTHER, vocabulary=vocabulary))
+        expect(page.locator("#left-out")).to_contain_text("1 name that the vocabulary default-")
+        expect(page.locator(".card")).not_to_contain_text("word c")
+        # The eleventh of the run is not the tenth of what is shown.
+        page.get_by_label("Kind").select_option("gained or lost labels")
+        assert found(page) == 0
 
     def test_the_run_with_fewer_labels_says_how_many_are_compared(self, open_page: OpenPage, tmp_path: Path) -> None:
         mine, other = [{"labels": ["dog", "cat", "sky"]}], [{"labels": ["cat", "dog"]}]

@@ -215,6 +215,18 @@ class TestViews:
         explained = recognizer.explain(wide, 12, views="whole", view_tokens=4)
         assert [of.label for of in explained.labels] == found[1]
 
+    def test_a_name_scores_what_it_scores_in_the_square_that_scores_it_best(self, build_recognizer, make_image):
+        recognizer, names = build_recognizer(image_size=56), ["w20", "w21", "w22", "w23", "w24"]
+        square, tall = make_image(56, 56, 1), make_image(56, 168, 2)
+        own_squares = [tall.crop((0, top, 56, top + 56)) for top in (0, 56, 112)]
+        scores = recognizer.score([tall, square], names, views="whole", view_tokens=4)
+        alone = recognizer.score(own_squares, names, image_tokens=4)
+        assert len(set(alone.argmax(dim=0).tolist())) > 1
+        # As above.
+        torch.testing.assert_close(scores[0], alone.max(dim=0).values, atol=0, rtol=1e-5)
+        torch.testing.assert_close(scores[1:], recognizer.score([square], names), atol=0, rtol=1e-5)
+        assert torch.equal(recognizer.score([tall], names), recognizer.score([tall], names, views=1))
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
@@ -223,10 +235,14 @@ class TestViews:
         ],
     )
     def test_fewer_tokens_of_views_that_are_not_there_are_refused(self, recognizer, make_image, options, message):
-        for label in (lambda **given: recognizer.label([make_image(56, 28)], **given), recognizer.explain):
-            image = (make_image(56, 28),) if label == recognizer.explain else ()
+        image = make_image(56, 28)
+        for asked, given in (
+            (recognizer.label, ([image],)),
+            (recognizer.explain, (image,)),
+            (recognizer.score, ([image], ["w20"])),
+        ):
             with pytest.raises(ValueError, match=message):
-                label(*image, view_tokens=3, **options)
+                asked(*given, view_tokens=3, **options)
 
     def test_the_centre_is_one_of_three_squares(self, recognizer, make_image):
         image = make_image(84, 28)

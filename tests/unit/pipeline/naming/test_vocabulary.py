@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from pipeline.errors import TagstreamError
 from pipeline.naming.sensitive import sensitive_topics
 from pipeline.naming.vocabulary import Vocabulary, read_vocabulary
+from tests.fixtures.checkout import ROOT
+from tests.fixtures.pages import blocks
 
 TOML = """
 keep = ["Lens"]
@@ -104,6 +106,28 @@ class TestFiles:
         assert [vocabulary.name_of(label) for label in ("Auto", "photo, old", "tree")] == ["car", None, "tree"]
         assert vocabulary.wider == {"car": "vehicle"}
 
+    def test_what_csv_allows_marks_and_displays_is_what_toml_does(self, tmp_path: Path) -> None:
+        table = vocabulary_of(
+            tmp_path,
+            "label,name,allow,sensitive,display.de,display.fr\n"
+            "puppy,dog,yes,,Hund,chien\nhound,dog,Yes,no,Hund,\nrifle,gun,, YES ,,\ncar,car,yes,,,\nPhoto,,,yes,,\n",
+            "mine.csv",
+        )
+        text = (
+            'allow = ["puppy", "car"]\nsensitive = ["rifle", "Photo"]\ndeny = ["photo"]\n'
+            '[aliases]\npuppy = "dog"\nhound = "dog"\nrifle = "gun"\ncar = "car"\n'
+            '[display.de]\npuppy = "Hund"\n[display.fr]\npuppy = "chien"\n'
+        )
+        assert table == vocabulary_of(tmp_path, text)
+        assert table.version == vocabulary_of(tmp_path, text).version
+        assert [table.name_of(label) for label in ("hound", "rifle", "car")] == ["dog", None, "car"]
+
+    def test_the_csv_that_the_page_for_users_shows_says_what_the_page_says(self, tmp_path: Path) -> None:
+        (text,) = blocks(ROOT / "jobs" / "questions.md", "csv")
+        shown = vocabulary_of(tmp_path, text, "mine.csv")
+        assert [shown.name_of(label) for label in ("puppies", "rifle", "photo", "cat")] == ["dog", "gun", None, None]
+        assert (shown.sensitive, shown.display) == ({"gun"}, {"de": {"dog": "Hund", "gun": "Waffe"}})
+
     def test_wider_terms_are_by_name(self, tmp_path: Path) -> None:
         assert vocabulary_of(tmp_path, TOML).wider == {"dog": "animal"}
 
@@ -126,7 +150,9 @@ class TestFiles:
             + '[display.de]\ndogs = "Hund"\n'
         )
         vocabulary = vocabulary_of(tmp_path, text)
-        assert vocabulary.sensitive == {"car"}
+        # One that is denied is no less sensitive: what shows denied labels, too, has to know it.
+        assert vocabulary.sensitive == {"car", "photo"}
+        assert [vocabulary.is_sensitive(label) for label in ("automobile", "Photos", "dog")] == [True, True, False]
         assert vocabulary.display == {"de": {"dog": "Hund"}}
         assert vocabulary.version == vocabulary_of(tmp_path, TOML).version
         assert vocabulary.version != vocabulary_of(tmp_path, 'allow = ["dog"]\n' + TOML).version
@@ -166,8 +192,20 @@ class TestFiles:
             ("v.toml", "[display]\ndog = 'Hund'", "expected a table for each language, as .display.de."),
             ("v.toml", "[display.de]\ndog = 1", "display.de calls 'dog' 1; expected a text"),
             ("v.toml", "[aliases]\na = 1", "aliases is {'a': 1}; expected a table of strings"),
-            ("v.csv", "a,b\n1,2\n", "has the columns a, b; expected label, name and perhaps wider"),
-            ("v.csv", "", "has the columns nothing; expected label, name and perhaps wider"),
+            ("v.toml", "[display.de]\ndog = 'Hund'\ndogs = 'Tier'", "calls 'dog' 'Hund' and 'Tier'; expected one of"),
+            (
+                "v.csv",
+                "a,b\n1,2\n",
+                r"has the columns a, b; expected label and name, and perhaps wider, allow, sensitive and "
+                r"display\.LANGUAGE \(other settings need a TOML file\)",
+            ),
+            ("v.csv", "", "has the columns nothing; expected label and name"),
+            ("v.csv", "label,name,keep\n", r"has the columns label, name, keep; .* need a TOML file"),
+            ("v.csv", "label,name,display.\n", r"has the columns label, name, display\.; expected"),
+            ("v.csv", "label,name,allow\ndog,dog,1\n", "allow of 'dog' is '1'; expected yes, no or nothing"),
+            ("v.csv", "label,name,allow\ndog,dog,\n", "allow is empty, so that nothing would have a name"),
+            ("v.csv", "label,name,allow\nphoto,,yes\n", "allow has 'photo', which deny leaves out"),
+            ("v.csv", "label,name,display.de\na,dog,Hund\nb,dog,Tier\n", "calls 'dog' 'Hund' and 'Tier'; expected one"),
         ],
     )
     def test_a_file_that_is_no_vocabulary_is_an_error_that_says_why(

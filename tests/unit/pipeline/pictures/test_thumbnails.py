@@ -26,7 +26,9 @@ def usual_limit() -> Iterator[None]:
     allow_image_pixels(MAX_IMAGE_PIXELS)
 
 
-def thumbnails_of(folder: Path, *originals: bytes, max_bytes: int = 100_000, **columns: Any) -> list[Thumbnail]:
+def thumbnails_of(
+    folder: Path, *originals: bytes, max_bytes: int = 100_000, honour_exif: bool = True, **columns: Any
+) -> list[Thumbnail]:
     """Of originals in one shard."""
     (folder / "a.tar").write_bytes(tar_bytes((f"{n}.jpg", data) for n, data in enumerate(originals)))
     record = run_record("run-1", source=str(folder), source_root=str(folder))
@@ -34,7 +36,7 @@ def thumbnails_of(folder: Path, *originals: bytes, max_bytes: int = 100_000, **c
         {"image_id": n, "shard": "a", "index": n, "key": str(n), "content_hash": None, **columns}
         for n in range(len(originals))
     ]
-    made = make_thumbnails(record, rows, 256, max_bytes, lambda: None)
+    made = make_thumbnails(record, rows, 256, max_bytes, lambda: None, honour_exif=honour_exif)
     return [made[n] for n in range(len(originals))]
 
 
@@ -66,6 +68,13 @@ def test_photographs_are_shown_upright(tmp_path: Path, orientation: int) -> None
     assert shown.size == (120, 40)
     assert np.abs(np.int16(shown.getpixel((20, 20))) - (255, 0, 0)).max() < 25
     assert np.abs(np.int16(shown.getpixel((100, 20))) - (0, 0, 255)).max() < 25
+
+
+def test_photographs_stay_as_they_are_stored_where_turns_are_not_honoured(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (thumbnail,) = thumbnails_of(tmp_path, encode(Image.new("RGB", (90, 40)), "JPEG", exif=exif), honour_exif=False)
+    assert opened(thumbnail).size == (90, 40)
 
 
 @pytest.mark.parametrize("max_bytes", [20_000, 5_000, 1_000])
