@@ -133,10 +133,10 @@ def read_vocabulary(path: str | Path | None) -> Vocabulary:
     """A vocabulary from a TOML or CSV file, or the one that comes along.
 
     TOML: the settings of `VocabularyFile` and the tables `aliases` (label = name), `wider` (name = wider term) and
-    `display.LANGUAGE` (name = what it is called there). Names that are allowed, sensitive or displayed may be written
-    as labels are: in the plural, or as an alias. CSV: a row a label with the columns `label` and `name` and, if wanted,
-    `wider`, `allow` and `sensitive` (yes, no or empty) and `display.LANGUAGE`, which are all about the row's name; a
-    label without a name is denied. Other settings need TOML.
+    `display.LANGUAGE` (name = what it is called there). Names that are denied, allowed, sensitive or displayed may be
+    written as labels are: in the plural, or as an alias. CSV: a row a label with the columns `label` and `name` and, if
+    wanted, `wider`, `allow` and `sensitive` (yes, no or empty) and `display.LANGUAGE`, which are all about the row's
+    name; a label without a name is denied. Other settings need TOML.
 
     Raises TagstreamError for a file that is none of this.
     """
@@ -167,12 +167,13 @@ def _from_toml(text: str, title: str) -> Vocabulary:
         title=title,
         fold_plurals=settings.fold_plurals,
         keep=frozenset(map(spelled, settings.keep)),
-        deny=frozenset(map(spelled, settings.deny)),
+        deny=frozenset(),
         aliases={**joined, **aliases},
         wider=wider,
     )
     return _with_choices(
         rules,
+        deny=settings.deny,
         allow=settings.allow if "allow" in values else None,
         sensitive=[*settings.sensitive, *sensitive_names(settings.sensitive_topics, origin)],
         display={language: table.items() for language, table in display.items()},
@@ -181,18 +182,20 @@ def _from_toml(text: str, title: str) -> Vocabulary:
 
 def _with_choices(
     rules: Vocabulary,
+    deny: Iterable[str],
     allow: Iterable[str] | None,
     sensitive: Iterable[str],
     display: Mapping[str, Iterable[tuple[str, Any]]],
 ) -> Vocabulary:
-    """The rules with what may be published and how.
+    """The rules with what is counted, and what may be published and how.
 
     Args:
-        allow, sensitive: labels; None allows all.
+        deny, allow, sensitive: labels; None allows all.
         display: by language labels with what their names are called there.
 
     Raises TagstreamError for a label without a name, for a name with no text or with two, and where nothing is allowed.
     """
+    rules = replace(rules, deny=frozenset(filter(None, map(rules.unlimited_name, deny))))
     allowed = None if allow is None else frozenset(_named(rules, allow, "allow"))
     if allowed is not None and not allowed:
         raise TagstreamError(
@@ -249,12 +252,13 @@ def _from_csv(text: str, title: str) -> Vocabulary:
         title=title,
         fold_plurals=True,
         keep=frozenset(),
-        deny=frozenset(label for label, name, _ in pairs if not name),
+        deny=frozenset(),
         aliases={label: name for label, name, _ in pairs if name},
         wider={name: wider for _, name, wider in pairs if name and wider},
     )
     return _with_choices(
         rules,
+        deny=[label for label, name, _ in pairs if not name],
         allow=_marked(rows, "allow", title) if "allow" in columns else None,
         sensitive=_marked(rows, "sensitive", title) if "sensitive" in columns else [],
         display={language: _displayed(rows, _DISPLAY + language) for language in languages},

@@ -106,6 +106,16 @@ class TestFiles:
         assert [vocabulary.name_of(label) for label in ("Auto", "photo, old", "tree")] == ["car", None, "tree"]
         assert vocabulary.wider == {"car": "vehicle"}
 
+    @pytest.mark.parametrize("denied", ["photo", "Photos", "snapshot", "Snap-Shots"])
+    @pytest.mark.parametrize("name", ["mine.toml", "mine.csv"])
+    def test_what_is_denied_may_be_written_in_the_plural_or_as_an_alias(
+        self, tmp_path: Path, denied: str, name: str
+    ) -> None:
+        toml = f'deny = ["{denied}"]\n[aliases]\nsnapshot = "photo"\n"snap shot" = "photo"\n'
+        table = f"label,name\nsnapshot,photo\nsnap shot,photo\n{denied if denied != 'snapshot' else 'snapshots'},\n"
+        vocabulary = vocabulary_of(tmp_path, toml if name == "mine.toml" else table, name)
+        assert [vocabulary.name_of(label) for label in ("photo", "photos", "snapshot", "tree")] == [None] * 3 + ["tree"]
+
     def test_what_csv_allows_marks_and_displays_is_what_toml_does(self, tmp_path: Path) -> None:
         table = vocabulary_of(
             tmp_path,
