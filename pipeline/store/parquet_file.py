@@ -63,10 +63,14 @@ def read_file(filesystem: Filesystem, path: str, dictionaries: Sequence[str] = (
     """
     with reading(path):
         content = filesystem.cat_file(path)
-        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(dictionaries))
-        if has_other_digest(file, content):
-            raise pa.ArrowInvalid("its digest is that of other bytes")
-        return file.read(), read_described(file)
+        try:
+            file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(dictionaries))
+            if has_other_digest(file, content):
+                raise pa.ArrowInvalid("its digest is that of other bytes")
+            return file.read(), read_described(file)
+        except OSError as error:
+            # Of damaged pages Arrow says so. All bytes are here: no storage is at fault.
+            raise pa.ArrowInvalid(str(error)) from error
 
 
 def read_metadata(filesystem: Filesystem, path: str) -> dict[str, str]:

@@ -103,6 +103,19 @@ class TestAnyFile:
         with pytest.raises(StoreError, match=r"images/0\.parquet is damaged: its digest is that of other bytes"):
             read_file(store.filesystem, path)
 
+    def test_damage_at_any_byte_is_no_failure_of_the_storage(self, store: Store) -> None:
+        content = encode_file(self.TABLE, {})
+        kinds = set()
+        for place in range(4, len(content)):
+            damaged = bytearray(content)
+            damaged[place] ^= 1
+            path = self.write(store, bytes(damaged))
+            try:
+                read_file(store.filesystem, path)
+            except StoreError as error:
+                kinds.add(type(error))
+        assert kinds == {StoreError}
+
     def test_a_file_that_is_not_there_is_named(self, any_store: Store) -> None:
         for read in (read_file, read_metadata):
             with pytest.raises(StoreError, match=r"cannot read .*images/0\.parquet"):
