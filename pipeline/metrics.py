@@ -47,6 +47,11 @@ REUSED = Metric(
     kind="counter",
     description="Samples that get the labels of an image of the same content.",
 )
+NEAR_DUPLICATES = Metric(
+    name="tagstream_near_duplicates_total",
+    kind="counter",
+    description="Samples that get the labels of an image of their shard that looks alike.",
+)
 BATCH_SECONDS = Metric(
     name="tagstream_batch_seconds",
     kind="histogram",
@@ -91,6 +96,7 @@ METRICS = (
     IMAGES,
     REJECTS,
     REUSED,
+    NEAR_DUPLICATES,
     BATCH_SECONDS,
     STAGE_SECONDS,
     SHARDS_OPEN,

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from schemas.tables import FORMER_IMAGES, IMAGES, IMAGES_OF_REUSE
+from schemas.tables import FORMER_IMAGES, IMAGES, IMAGES_OF_HASHES, IMAGES_OF_REUSE
 
 
 class _JsonRecord:
@@ -48,8 +48,9 @@ class RunRecord(_JsonRecord):
     """Hash of model_fingerprint, preprocessing and `labelling`: what decides the labels."""
     labelling: dict[str, Any]
     """The settings that decide the labels: top_k, ranking, sampling, max_label_tokens, dtype, honour_exif,
-    pixel_rule and decoding (the former ones where they are left out), views (1, the centre, where it is left out), and
-    where image tokens were merged image_tokens or view_tokens (how many were kept) and token_merging (the method)."""
+    pixel_rule and decoding (the former ones where they are left out), views (1, the centre, where it is left out),
+    where image tokens were merged image_tokens or view_tokens (how many were kept) and token_merging (the method), and
+    where images that look alike are labelled once skip_near_duplicates and near_distance."""
     versions: dict[str, str]
     sources: list[str] = field(default_factory=list)
     """All arguments of a source that was given by several, as `source` has a single one."""
@@ -58,6 +59,8 @@ class RunRecord(_JsonRecord):
     reuses: bool = False
     """Whether images of one content are labelled once. The run's images have the columns `reused_from` and `reused_run`
     then."""
+    perceptual_hash: bool = False
+    """Whether the run's images have a hash of what they look like: the columns `phash` and `reused_distance`."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -72,6 +75,8 @@ class RunRecord(_JsonRecord):
     @property
     def images_schema(self) -> pa.Schema:
         """The columns of the run's images."""
+        if self.perceptual_hash:
+            return IMAGES_OF_HASHES
         if self.reuses:
             return IMAGES_OF_REUSE
         return IMAGES if self.tells_flat else FORMER_IMAGES
@@ -141,6 +146,8 @@ class JobRecord(_JsonRecord):
     """Listed labels that were written."""
     n_reused: int = 0
     """How many of the labelled images got the labels of an image of the same content."""
+    n_near_duplicates: int = 0
+    """How many of the labelled images got the labels of an image that looks alike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,6 +240,7 @@ class JobSummary(_JsonRecord):
     n_shards_listed: int = 0
     n_listed: int = 0
     n_reused: int = 0
+    n_near_duplicates: int = 0
     reject_rate: float = 0.0
     seconds: float = 0.0
     images_per_s: float = 0.0

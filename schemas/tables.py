@@ -42,9 +42,15 @@ FORMER_IMAGES = IMAGES.remove(IMAGES.get_field_index("flat"))
 # its run, null where it is the run itself. Both are null where the labels are the image's own.
 IMAGES_OF_REUSE = pa.schema([*IMAGES, pa.field("reused_from", pa.int64()), pa.field("reused_run", pa.string())])
 
+# Of runs with perceptual hashes, whether they reuse labels or not: `phash` has 64 bits, and `reused_distance` tells in
+# how many of them an image differs from the one whose labels it has, where these two are not of one content.
+IMAGES_OF_HASHES = pa.schema([*IMAGES_OF_REUSE, pa.field("phash", pa.int64()), pa.field("reused_distance", pa.int8())])
+
 
 def images_schema(columns: Collection[str]) -> pa.Schema:
     """The one of the schemas of images that has these columns."""
+    if "phash" in columns:
+        return IMAGES_OF_HASHES
     if "reused_from" in columns:
         return IMAGES_OF_REUSE
     return IMAGES if "flat" in columns else FORMER_IMAGES
@@ -131,8 +137,9 @@ LEDGER = pa.schema(
         pa.field("n_unfinished", pa.int64(), nullable=False),
         # A JSON list by class (stage, error, n_rejected), with the first images of each as examples; null without any.
         pa.field("rejects", pa.string()),
-        # Labelled images whose labels are those of another image.
+        # Labelled images whose labels are those of another image: of the same content, and of one that looks alike.
         pa.field("n_reused", pa.int64(), nullable=False),
+        pa.field("n_near_duplicates", pa.int64(), nullable=False),
     ]
 )
 

@@ -72,6 +72,7 @@ def _summarize(job: LabelJob, known: dict[str, Any]) -> JobSummary:
         n_shards_listed=counts["shards_listed"],
         n_listed=counts["listed"],
         n_reused=counts["reused"],
+        n_near_duplicates=counts["near_duplicates"],
         reject_rate=n_rejected / counts["images"] if counts["images"] else 0.0,
         seconds=round(job.elapsed_s, 3),
         images_per_s=round(job.progress.images_per_s, 2),

@@ -81,6 +81,7 @@ def describe(at: ProgressSnapshot, elapsed_s: float) -> str:
         f"{at.n_images:,} images",
         f"{at.n_rejected:,} rejected",
         *([f"{at.n_reused:,} reused"] if at.n_reused else []),
+        *([f"{at.n_near_duplicates:,} near-duplicates"] if at.n_near_duplicates else []),
         f"{clock(elapsed_s)} elapsed",
     ]
     if at.images_per_s:

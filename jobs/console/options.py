@@ -119,6 +119,9 @@ lock_option = click.option("--lock", is_flag=True, help="Exit with 5 if another 
 reuse_option = click.option(
     "--reuse", multiple=True, metavar="STORE", help="Reuse labels of equal images; may be repeated."
 )
+near_duplicates_option = click.option(
+    "--skip-near-duplicates", is_flag=True, default=None, help="Label one of those that look alike in a shard."
+)
 verbose_option = click.option("--verbose", is_flag=True, help="Show Ray's own log, and tracebacks.")
 
 
@@ -145,7 +148,7 @@ def names_options(command: Any) -> Any:
     for option in (
         click.option("--names-min-score", type=FiniteRange(0, 1), help="Lowest score kept.  [default: 0]"),
         click.option("--names-top", type=WholeRange(0), help="Names kept; 0: all.  [default: 20]"),
-        click.option("--names", multiple=True, type=EXISTING_FILE, help="List of names to score; may be repeated."),
+        click.option("--names", multiple=True, type=EXISTING_FILE, help="Names to score, one a line; may be repeated."),
     ):
         command = option(command)
     return command

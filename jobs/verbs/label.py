@@ -27,6 +27,7 @@ from jobs.console.options import (
     log_format_option,
     model_option,
     names_options,
+    near_duplicates_option,
     ray_address_option,
     reuse_option,
     reuse_settings,
@@ -61,7 +62,7 @@ DEMO_NOTICE = (
 _WHY = "SELECT error, any_value(message) AS example, count(*) AS n FROM rejects GROUP BY error ORDER BY n DESC"
 _TOP_LABELS = "SELECT name, count(*) AS n FROM labels GROUP BY name ORDER BY n DESC LIMIT 10"
 # Flags that are also settings: a flag overrides --config.
-_FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
+_FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors", "skip_near_duplicates")
 
 
 @click.command
@@ -87,6 +88,7 @@ _FLAG_SETTINGS = ("top_k", "limit", "changed", "batch_size", "actors")
 )
 @click.option("--count-skipped", is_flag=True, help="Count what is left out as rejected.")
 @reuse_option
+@near_duplicates_option
 @column_options
 @batch_size_option
 @actors_option
@@ -115,8 +117,7 @@ def label(
     SOURCE is a folder of images, or one with tars (WebDataset), zips or Parquet files, some of these files, a glob, a
     pattern {00000..00099}.tar, or @FILE with one URL a line; local or s3://. Several make one run.
 
-    MODEL may be org/name[@revision] of the hub (tagstream models). --names scores your own list, one name a line, also
-    where a run is labelled already.
+    MODEL may be org/name[@revision] of the hub; --names scores old runs, too.
 
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
@@ -255,6 +256,9 @@ def _report_labelled(record: JobRecord, store: str) -> None:
     click.echo(f"{found}: {rejected}, {record.seconds:,.1f} s")
     if record.n_reused:
         click.echo(f"Reused: {counted(record.n_reused, 'image')} of these have the labels of an equal image")
+    if record.n_near_duplicates:
+        alike = counted(record.n_near_duplicates, "image")
+        click.echo(f"Skipped: {alike} of these have the labels of an image that looks alike")
     click.echo(f"Time: {_describe_phases(record)}")
     if record.n_rejected:
         click.echo(f"Why: {to_paste('sql', store, '--run', record.run, _WHY)}")

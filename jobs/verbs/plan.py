@@ -17,6 +17,7 @@ from jobs.console.options import (
     config_option,
     format_option,
     model_option,
+    near_duplicates_option,
     ray_address_option,
     reuse_option,
     reuse_settings,
@@ -32,7 +33,7 @@ from pipeline.forecast.forecast import Forecast
 from pipeline.labelling.request import LabelRequest
 from pipeline.labelling.time_limit import TimeLimit
 
-_FLAG_SETTINGS = ("top_k", "batch_size", "actors")
+_FLAG_SETTINGS = ("top_k", "batch_size", "actors", "skip_near_duplicates")
 
 
 @click.command
@@ -50,6 +51,7 @@ _FLAG_SETTINGS = ("top_k", "batch_size", "actors")
 @click.option("--price", "usd_per_hour", type=FiniteRange(min=0), help="Price of all machines, in USD an hour.")
 @time_limit_options
 @reuse_option
+@near_duplicates_option
 @click.option("--gpus", "n_gpus", type=WholeRange(1), help="Predict for this many GPUs from the one here.")
 @top_k_option
 @column_options
@@ -139,6 +141,11 @@ def print_forecast(made: Forecast, time_limit: TimeLimit | None = None) -> None:
         *(
             [("reused", f"{made.n_reused / made.n_sampled:.0%} of the sample have labels already")]
             if made.n_reused
+            else []
+        ),
+        *(
+            [("skipped", f"{made.n_near_duplicates / made.n_sampled:.0%} of the sample look like an earlier image")]
+            if made.n_near_duplicates
             else []
         ),
         *([("covered", _covered(made, time_limit))] if time_limit else []),

@@ -131,6 +131,8 @@ def _print_totals(counts: RunCounts) -> bool:
         click.echo(f"  flat        {counts.n_flat:,} of one colour to the model")
     if counts.n_reused:
         click.echo(f"  reused      {counts.n_reused:,} have the labels of an image of the same content")
+    if counts.n_near_duplicates:
+        click.echo(f"  near        {counts.n_near_duplicates:,} have the labels of an image that looks alike")
     click.echo(f"  labels      {counts.n_labels:,} ({counts.n_unfinished:,} branches unfinished)")
     images_add_up = counts.n_images == counts.n_labelled + counts.n_rejected
     labels_add_up = counts.n_labels == counts.n_label_rows

@@ -25,7 +25,7 @@ from model.images.opening import MAX_IMAGE_PIXELS, ImageDecodeError, decode_erro
 from model.images.pixels import PIXEL_RULE, TORCH_RULE
 from model.images.reduced_decoding import DECODING, reduce_decoding
 from model.images.resampling import Frame, centre_frame, cut_frames, resample_by_former_rule, square_frames
-from model.images.seen_image import see, see_whole
+from model.images.seen_image import SeenImage, see, see_whole
 from model.images.views import count_squares
 
 if TYPE_CHECKING:
@@ -73,14 +73,34 @@ class ImageDecoding:
         """
         if isinstance(image, bytes):
             return self.views_opened(self._open(image), most)
-        return self._views(image, "exact", most)
+        return self.cut_views(self._see(image, "exact"), most)
 
     def views_opened(self, opened: Image.Image, most: int) -> list[np.ndarray]:
         """The views of an image that `open_image` gave and that nobody else needs: it may be decoded at a reduced size.
 
         Raises ImageDecodeError where it cannot be decoded.
         """
-        return self._views(opened, self.decoding, most)
+        return self.cut_views(self.see_opened(opened), most)
+
+    def see_opened(self, opened: Image.Image) -> SeenImage:
+        """The whole of an image that `open_image` gave and that nobody else needs, decoded as `views_opened` does it.
+
+        Raises ImageDecodeError where it cannot be decoded.
+        """
+        return self._see(opened, self.decoding)
+
+    def cut_views(self, seen: SeenImage, most: int) -> list[np.ndarray]:
+        """What the model sees of a decoded image where it sees at most so many squares, each uint8 [H, W, 3].
+
+        Raises ImageDecodeError where it cannot be resampled.
+        """
+        if self.pixel_rule >= TORCH_RULE:
+            return cut_frames(seen.cut, self.frames(*seen.upright_size, most))
+        with decode_errors():
+            frames = self.frames(*seen.size, most)
+            if len(frames) == 1:
+                return [self._view_by_former_rule(seen.rgb)]
+            return [resample_by_former_rule(seen.rgb, frame) for frame in frames]
 
     def open_upright(self, image: Image.Image | bytes) -> Image.Image:
         """The whole image as the model's view is cut from it: decoded in full, turned upright, in RGB.
@@ -94,21 +114,16 @@ class ImageDecoding:
     def _open(self, data: bytes) -> Image.Image:
         return open_image(data, self.max_image_pixels, self.pixel_rule)
 
-    def _views(self, opened: Image.Image, decoding: str, most: int) -> list[np.ndarray]:
+    def _see(self, opened: Image.Image, decoding: str) -> SeenImage:
         if self.pixel_rule < TORCH_RULE:
             with decode_errors():
                 whole = self.open_upright(opened)
-                frames = self.frames(*whole.size, most)
-                if len(frames) == 1:
-                    return [self._view_by_former_rule(whole)]
-                return [resample_by_former_rule(whole, frame) for frame in frames]
+                return SeenImage(whole, whole.size, None)
         _check_not_empty(opened)
         size, resized = opened.size, self.frame(*opened.size)
         reduction = reduce_decoding(opened, (resized.width, resized.height), decoding)
         seen = see(opened, self.honour_exif, self.pixel_rule, self.max_image_pixels)
-        if reduction > 1 and seen.is_first:
-            seen = seen._replace(reduction=reduction, size=size)
-        return cut_frames(seen.cut, self.frames(*seen.upright_size, most))
+        return seen._replace(reduction=reduction, size=size) if reduction > 1 and seen.is_first else seen
 
     def _view_by_former_rule(self, whole: Image.Image) -> np.ndarray:
         """The view of an upright image under rules 1 and 2."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from model.images.opening import allow_image_pixels
 from model.images.resampling import load_torch
 from pipeline.actor.decoding import DecodedImage, DecodePool
 from pipeline.reuse.marking import KNOWN_FIELD
+from pipeline.reuse.seen_pictures import SeenPictures
 from pipeline.settings.limits import MAX_SAMPLE_BYTES
 from pipeline.sources.batches import BATCHES, SAMPLE, read_batches_or_failure
 from pipeline.sources.shard import Shard
@@ -34,6 +35,9 @@ _TOLD = {
     "is_flat": pa.bool_(),
     "is_strange": pa.bool_(),
     "n_bytes": pa.int64(),
+    "phash": pa.int64(),
+    "near_index": pa.int32(),
+    "near_distance": pa.int8(),
     "cpu_s": pa.float64(),
 }
 IMAGE = pa.struct([*_TOLD.items(), ("views", pa.list_(VIEW))])
@@ -59,6 +63,9 @@ class DecodingRead:
     """Seconds that decoding one image may take."""
     max_image_pixels: int
     """Images that claim more pixels are rejected."""
+    near_distance: int | None = None
+    """An image whose hash differs from that of an earlier one of its shard in so many bits at most is not labelled;
+    None for all are."""
     read: Callable[[Shard, int, int], Iterator[pa.Table]] = read_batches_or_failure
     """Reads a shard as rows of `BATCHES`, perhaps with marks (`pipeline.reuse.marking`)."""
 
@@ -71,9 +78,10 @@ class DecodingRead:
         # Otherwise it would count as the first image's decoding.
         load_torch()
         pool = DecodePool(self.decode_one, self.n_threads, self.limit_s)
+        seen = None if self.near_distance is None else SeenPictures(self.near_distance)
         started = time.perf_counter()
         for batch in _read_ahead(self.read(shard, batch_size, max_sample_bytes)):
-            yield _decode_batch(batch, pool, started)
+            yield _decode_batch(batch, pool, seen, started)
             # What waits until somebody takes the batch is no work.
             started = time.perf_counter()
 
@@ -105,14 +113,17 @@ def _read_ahead(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield batch
 
 
-def _decode_batch(batch: pa.Table, pool: DecodePool, started: float) -> pa.Table:
+def _decode_batch(batch: pa.Table, pool: DecodePool, seen: SeenPictures | None, started: float) -> pa.Table:
     """A row of `BATCHES` as one of `DECODED_BATCHES`.
 
     Args:
+        seen: what the shard's images before look like; it is added to. None where nobody asks.
         started: when the task began with it.
     """
     (samples,) = batch.column("samples").chunks
     images = pool.decode(samples.values.field("data").to_pylist())
+    if seen is not None:
+        images = _mark_near(images, seen, batch.column("first_index")[0].as_py())
     kept = pa.StructArray.from_arrays([samples.values.field(name) for name in _KEPT.names], fields=list(_KEPT))
     columns = {
         **{name: batch.column(name) for name in batch.column_names},
@@ -122,6 +133,16 @@ def _decode_batch(batch: pa.Table, pool: DecodePool, started: float) -> pa.Table
     }
     schema = DECODED_BATCHES if KNOWN_FIELD.name not in columns else DECODED_BATCHES.append(KNOWN_FIELD)
     return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _mark_near(images: Sequence[DecodedImage], seen: SeenPictures, first_index: int) -> list[DecodedImage]:
+    """The images, of which those that look like an earlier one of the shard have no views, and say which that is."""
+    marked = []
+    for index, image in enumerate(images, first_index):
+        if image.phash is not None and (near := seen.find_or_add(image.phash, index)) is not None:
+            image = replace(image, views=(), near_index=near[0], near_distance=near[1])
+        marked.append(image)
+    return marked
 
 
 def _as_one_row(values: pa.Array) -> pa.ListArray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from model.demo_scenes import is_scene
 from model.images.opening import ImageDecodeError, ImageTooLargeError, open_image
+from model.images.perceptual_hash import perceptual_hash
 from model.images.pixels import is_flat
 from model.images.preprocessing import ImagePreprocessor
 from pipeline.settings.limits import MAX_SAMPLE_S
@@ -42,6 +43,12 @@ class DecodedImage:
     """Whether the image is none of the scenes that the demo model knows; False where nobody looked."""
     n_bytes: int | None = None
     """Length of the encoded bytes; None where there are none."""
+    phash: int | None = None
+    """Hash of what the whole picture looks like (`model.images.perceptual_hash`); None where nobody asked."""
+    near_index: int | None = None
+    """Index in the shard of the image whose labels this one gets, since both look alike; None for others."""
+    near_distance: int | None = None
+    """In how many bits the hashes of these two differ."""
     cpu_s: float = 0.0
     """Seconds of a CPU that decoding took; what waited for a CPU does not count."""
 
@@ -52,6 +59,7 @@ def decode(
     find_strange: bool = False,
     most_views: int = 1,
     with_hash: bool = True,
+    with_phash: bool = False,
 ) -> DecodedImage:
     """Decodes one image to its views; damage becomes an error class and a message.
 
@@ -59,24 +67,29 @@ def decode(
         find_strange: look whether the image is one of the scenes that the demo model knows. One view that is suffices.
         most_views: squares of the image, at most.
         with_hash: make the hash of the bytes, which costs a tenth of a millisecond for a photograph.
+        with_phash: make the hash of what the picture looks like.
     """
     if data is None:
         return DecodedImage()
     started = time.thread_time()
-    decoded = _decode(data, preprocessor, find_strange, most_views)
+    decoded = _decode(data, preprocessor, find_strange, most_views, with_phash)
     digest = content_hash(data) if with_hash else None
     return replace(decoded, content_hash=digest, n_bytes=len(data), cpu_s=time.thread_time() - started)
 
 
-def _decode(data: bytes, preprocessor: ImagePreprocessor, find_strange: bool, most_views: int) -> DecodedImage:
+def _decode(
+    data: bytes, preprocessor: ImagePreprocessor, find_strange: bool, most_views: int, with_phash: bool
+) -> DecodedImage:
     width = height = None
     try:
         image = open_image(data, preprocessor.max_image_pixels, preprocessor.pixel_rule)
         width, height = image.size
-        views = tuple(preprocessor.views_opened(image, most_views))
+        seen = preprocessor.see_opened(image)
+        views = tuple(preprocessor.cut_views(seen, most_views))
         is_strange = find_strange and not any(is_scene(view) for view in views)
         are_flat = all(is_flat(view) for view in views)
-        return DecodedImage(views, width, height, is_flat=are_flat, is_strange=is_strange)
+        phash = perceptual_hash(seen) if with_phash else None
+        return DecodedImage(views, width, height, is_flat=are_flat, is_strange=is_strange, phash=phash)
     except ImageTooLargeError as error:
         message = plain(f"{one_line(error)} (setting max_image_pixels)")
         return DecodedImage((), error.width, error.height, error="ImageTooLarge", message=message)

@@ -36,7 +36,7 @@ from pipeline.actor.rows import READER
 from pipeline.background import without_collector
 from pipeline.errors import ClusterError
 from pipeline.naming.name_list import NameList
-from pipeline.settings.labelling import LabelSettings, full_labelling
+from pipeline.settings.labelling import NEAR_DISTANCE, LabelSettings, full_labelling
 from pipeline.settings.limits import MAX_SAMPLE_S
 from pipeline.storage.model_cache import check_names, load_preprocessor, load_tagger, measure_image_cost
 
@@ -93,6 +93,12 @@ class LabelerConfig:
     """Views that are labelled or scored at once, at most; more where a batch has more images than these."""
     makes_hashes: bool = True
     """Whether the hashes of images are made where these are decoded. Otherwise batches come with them."""
+    perceptual_hash: bool = False
+    """Whether images get a hash of what they look like."""
+    skip_near_duplicates: bool = False
+    """Whether an image that looks like an earlier one of its shard is not labelled. Its batches come decoded then."""
+    near_distance: int = NEAR_DISTANCE
+    """In how many bits the hashes of two images that look alike may differ."""
     samples_labels: bool = True
     """Whether labels are sampled; otherwise the lists of names are scored, and nothing else."""
     run: str = ""
@@ -163,13 +169,15 @@ class Labeler:
             find_strange=config.is_demo,
             most_views=config.views,
             with_hash=config.makes_hashes,
+            with_phash=config.perceptual_hash,
         )
 
     @classmethod
     def decoding_read(cls, config: LabelerConfig, n_threads: int) -> DecodingRead:
         """Reads shards and decodes their images as the labeler would, with so many threads."""
         decode_one = cls.decoder(fit_decoding(cls.load_preprocessor(config), config), config)
-        return DecodingRead(decode_one, n_threads, config.max_sample_s, config.max_image_pixels)
+        near_distance = config.near_distance if config.skip_near_duplicates else None
+        return DecodingRead(decode_one, n_threads, config.max_sample_s, config.max_image_pixels, near_distance)
 
     def __call__(self, batches: pa.Table) -> pa.Table:
         """Labels rows of `BATCHES` or of `DECODED_BATCHES`; returns rows of `pipeline.actor.rows.LABELLED_ROWS`."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.actor.decoding import DecodedImage
 from pipeline.actor.rows import FAILED_SHARD, LABEL, LABELLED_ROWS, LISTED_LABEL, PARTS, READER, STAGES
 from pipeline.naming.name_list import NameList
+from pipeline.reuse.marking import SAME_SHARD
 from pipeline.sources.sample import DECODE_STAGE, READ_STAGE
 from schemas import LABELLED, REJECTED
 
@@ -80,7 +82,7 @@ def labelled_rows(
     """
     n_rows = len(decoded)
     seen = np.array([bool(image.views) for image in decoded], bool)
-    told = _told_by(batch["known"], decoded)
+    told = _told_by(batch["known"], decoded) | {"phash": [image.phash for image in decoded]}
     faults = [_fault(*row) for row in zip(decoded, batch["error"], batch["message"], strict=True)]
     columns = {
         "shard": [batch["shard"]] * n_rows,
@@ -113,18 +115,30 @@ def labelled_rows(
 
 
 def _told_by(known: pa.StructArray | None, decoded: Sequence[DecodedImage]) -> dict[str, pa.Array]:
-    """What is told of the bytes of every sample: where images are marked, what was seen when they were read.
+    """What is told of the bytes of every sample, and whose labels it gets.
 
     Args:
         known: as `pipeline.reuse.marking.KNOWN` has it; None where nobody looked whether images are known.
     """
-    if known is not None:
-        names = {"n_bytes": "n_bytes", "content_hash": "content_hash", "known_shard": "shard", "known_index": "index"}
-        return {name: known.field(field) for name, field in names.items()}
+    near = pa.array([image.near_index for image in decoded], pa.int32())
+    of_near = {
+        "known_shard": pc.if_else(near.is_valid(), pa.scalar(SAME_SHARD, pa.int32()), pa.scalar(None, pa.int32())),
+        "known_index": near,
+        "known_distance": pa.array([image.near_distance for image in decoded], pa.int8()),
+    }
+    if known is None:
+        return {
+            "n_bytes": pa.array([image.n_bytes for image in decoded], pa.int64()),
+            "content_hash": pa.array([image.content_hash for image in decoded], pa.string()),
+            **of_near,
+        }
+    # What is marked was not decoded, so that nobody knows what it looks like.
+    of_known = {"known_shard": known.field("shard"), "known_index": known.field("index")}
     return {
-        "n_bytes": pa.array([image.n_bytes for image in decoded], pa.int64()),
-        "content_hash": pa.array([image.content_hash for image in decoded], pa.string()),
-        **dict.fromkeys(("known_shard", "known_index"), pa.nulls(len(decoded), pa.int32())),
+        "n_bytes": known.field("n_bytes"),
+        "content_hash": known.field("content_hash"),
+        **of_near,
+        **{name: pc.coalesce(marked, of_near[name]) for name, marked in of_known.items()},
     }
 
 

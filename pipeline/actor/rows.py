@@ -44,6 +44,9 @@ LABELLED_ROWS = pa.schema(
         # Of an image that gets the labels of another: the number of its shard and its index there (`pipeline.reuse`).
         pa.field("known_shard", pa.int32()),
         pa.field("known_index", pa.int32()),
+        # Of one that looks like another of its shard: in how many bits their hashes differ. Null for equal contents.
+        pa.field("known_distance", pa.int8()),
+        pa.field("phash", pa.int64()),
         *(pa.field(f"{name}_s", pa.float64()) for name in (*STAGES, *PARTS, READER)),
     ]
 )

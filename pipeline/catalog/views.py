@@ -41,6 +41,7 @@ from schemas import (
     DRAWN,
     FORMER_IMAGES,
     IMAGES,
+    IMAGES_OF_HASHES,
     IMAGES_OF_REUSE,
     LABELS,
     LABELS_OF_VIEWS,
@@ -70,7 +71,8 @@ def open_store(
 ) -> Connection:
     """A DuckDB connection with views of the store and macros.
 
-    The views: images, labels, listed_labels, rejects, truth, runs, jobs, lists, samples, drawn, reviews.
+    The views: images, labels, listed_labels, rejects, truth, duplicates, near_duplicates, runs, jobs, lists, samples,
+    drawn, reviews.
 
     `labels` holds what the recognizer wrote of itself, or as the choice says the scores of a list of names, or both;
     its column `kind` tells which. `listed_labels` holds the scores of every list.
@@ -176,6 +178,7 @@ def _create_file_views(
         ("todays_images", files.images(IMAGES), IMAGES),
         ("former_images", files.images(FORMER_IMAGES), FORMER_IMAGES),
         ("reusing_images", files.images(IMAGES_OF_REUSE), IMAGES_OF_REUSE),
+        ("hashed_images", files.images(IMAGES_OF_HASHES), IMAGES_OF_HASHES),
         ("centre_labels", files.labels(of_views=False), LABELS),
         ("view_labels", files.labels(of_views=True), LABELS_OF_VIEWS),
         ("stored_spellings", files.spellings() if shows_open else [], SPELLINGS),

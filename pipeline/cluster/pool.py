@@ -138,7 +138,7 @@ def _plan_actor(able: list[Node], settings: LabelSettings) -> _Actor:
     if not with_gpus:
         return _Actor(_cpus_of_cpu_actor(able), 0.0, settings.actor_resources)
     cpus = _cpus_beside_gpu(with_gpus, settings.gpus_per_actor)
-    if settings.decode_in == "read":
+    if settings.place_of_decoding == "read":
         cpus = min(cpus, _CPUS_TO_LABEL)
     return _Actor(cpus, settings.gpus_per_actor, settings.actor_resources)
 

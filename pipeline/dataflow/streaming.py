@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from pipeline.actor.decoded_batches import DecodingRead
 from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.background import abandon_threads
 from pipeline.cluster.pool import PoolPlan
@@ -45,7 +46,11 @@ def open_labelers(
         with _Threads(settings.no_progress_timeout_s) as threads:
             # The device's metrics are those of an actor, which a node of Ray shows.
             labeler = threads.result(threads.call(lambda: labeler_class(replace(config, job=""))))
-            yield lambda waves: _stream_in_process(waves, threads, labeler, pool.batch_size, settings.max_sample_bytes)
+            config = labeler.config
+            decoding = labeler_class.decoding_read(config, config.n_threads) if config.skip_near_duplicates else None
+            yield lambda waves: _stream_in_process(
+                threads, labeler, _read(waves, decoding, pool.batch_size, settings.max_sample_bytes)
+            )
         return
     # Brings in Ray, which takes seconds to import.
     from pipeline.dataflow.actor_pool import open_actors
@@ -55,10 +60,9 @@ def open_labelers(
 
 
 def _stream_in_process(
-    waves: Iterable[Wave], threads: _Threads, labeler: Labeler, batch_size: int, max_sample_bytes: int
+    threads: _Threads, labeler: Labeler, batches: Iterator[pa.Table]
 ) -> Generator[pa.Table, None, None]:
     """As a `Stream`, in the order of the shards. No more than a few batches are in memory."""
-    batches = _read(waves, batch_size, max_sample_bytes)
     in_flight: deque[Future[pa.Table]] = deque()
     next_batch, is_read = threads.read(batches), False
     while in_flight or not is_read:
@@ -75,9 +79,20 @@ def _stream_in_process(
             next_batch = threads.read(batches)
 
 
-def _read(waves: Iterable[Wave], batch_size: int, max_sample_bytes: int) -> Iterator[pa.Table]:
+def _read(
+    waves: Iterable[Wave], decoding: DecodingRead | None, batch_size: int, max_sample_bytes: int
+) -> Iterator[pa.Table]:
+    """Batches of all waves.
+
+    Args:
+        decoding: decodes them; None where the labeler does it.
+    """
     for wave in waves:
-        read = read_batches_or_failure if wave.known is None else MarkingRead(partial(_same, wave.known))
+        read: Callable[..., Iterator[pa.Table]] = read_batches_or_failure
+        if wave.known is not None:
+            read = MarkingRead(partial(_same, wave.known))
+        if decoding is not None:
+            read = replace(decoding, read=read)
         for shard in wave.shards:
             yield from read(shard, batch_size, max_sample_bytes)
 

@@ -78,6 +78,8 @@ class Forecast:
     0 for recognizers that read all of their own."""
     n_reused: int = 0
     """Images of the sample that got the labels of an image of the same content."""
+    n_near_duplicates: int = 0
+    """Images of the sample that got the labels of an image that looks alike."""
 
     def seconds_for(self, n_bytes: int, n_images_at_most: int = 0) -> float:
         """Seconds of a job over a part of the source.
@@ -141,6 +143,7 @@ def forecast(
     usd_per_hour: float | None = None,
     n_image_tokens: int = 0,
     n_reused: int = 0,
+    n_near_duplicates: int = 0,
     **described: str,
 ) -> Forecast:
     """Predicts a job over the whole source.
@@ -149,7 +152,7 @@ def forecast(
         n_gpus: predict for so many GPUs and the CPUs of now; 0 is for the workers that labelled the sample.
         decode_in, decoding: where the job decodes and how much of JPEGs, as its settings say.
         usd_per_hour: price of all machines together; None leaves the cost out.
-        n_image_tokens, n_reused: as of `Forecast`.
+        n_image_tokens, n_reused, n_near_duplicates: as of `Forecast`.
         described: run, source and fingerprint.
 
     Raises TagstreamError where the sample is too small to predict from.
@@ -178,6 +181,7 @@ def forecast(
         notes=[*notes, *pace.notes],
         n_image_tokens=n_image_tokens,
         n_reused=n_reused,
+        n_near_duplicates=n_near_duplicates,
         **described,
     )
 

@@ -127,7 +127,7 @@ class SampleAssignment(Assignment):
         # There are no more results than batches.
         check_results(sum(-(-head.n_samples // job.pool.batch_size) for head in extent.heads), extent)
         workers = _workers(pool, available_nodes(self._address), count_threads(job.run.filesystem))
-        decode_in = "actor" if pool.in_process else job.settings.decode_in
+        decode_in = "actor" if pool.in_process else job.settings.place_of_decoding
         self._sample = Sample(job.record, extent, workers, job.pool.free, decode_in, looking_s)
         return ShardPlan([head.shard for head in extent.heads], len(shards), [], {})
 
@@ -245,6 +245,7 @@ class ForecastJob:
                 usd_per_hour=request.usd_per_hour,
                 n_image_tokens=self._job.n_image_tokens,
                 n_reused=outcome.record.n_reused,
+                n_near_duplicates=outcome.record.n_near_duplicates,
                 run=sample.record.run,
                 source=sample.record.source,
                 fingerprint=sample.record.fingerprint,

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from pipeline.actor.rows import FAILED_SHARD, STAGES
 from pipeline.errors import StorageError, TagstreamError
-from pipeline.reuse.copying import Marks
+from pipeline.reuse.copying import Marks, share_labels
+from pipeline.store.ledger import count_shared
 from schemas import IMAGES, LABELLED, LABELS, LISTED
 from schemas.identity import image_ids
 
@@ -42,15 +43,18 @@ class WholeShard:
     why_copied: str | None = None
     """Why an actor's branches copied their image's tokens; None where all shared them."""
     marks: Marks | None = None
-    """The images that are to get the labels of others; None where no labels are reused."""
+    """The images that are to get the labels of others of the same content; None where no labels are reused. Those that
+    look like another have its labels already."""
 
     @property
     def n_reused(self) -> int:
-        """Number of labelled images that have the labels of another."""
-        if "reused_from" not in self.images.column_names:
-            return 0
-        reuses = pc.and_(pc.is_valid(self.images["reused_from"]), pc.equal(self.images["status"], LABELLED))
-        return int(pc.sum(reuses).as_py() or 0)
+        """Number of labelled images that have the labels of another of the same content."""
+        return count_shared(self.images)[0]
+
+    @property
+    def n_near_duplicates(self) -> int:
+        """Number of labelled images that have the labels of another that looks alike."""
+        return count_shared(self.images)[1]
 
     @property
     def n_labelled(self) -> int:
@@ -154,25 +158,43 @@ def make_whole(name: str, rows: pa.Table, images: pa.Schema = IMAGES, labels: pa
         # Known once the labels of others have been fetched.
         "reused_from": pa.nulls(rows.num_rows, pa.int64()),
         "reused_run": pa.nulls(rows.num_rows, pa.string()),
+        "reused_distance": pa.nulls(rows.num_rows, pa.int8()),
     }
-    return WholeShard(
-        name,
+    tables = share_labels(
         pa.table([columns[column] for column in images.names], schema=images),
         _ranked(rows, ids, pc.list_parent_indices(found), found.flatten(), labels),
+        _find_marks(rows, are_near=True),
+    )
+    return WholeShard(
+        name,
+        *tables,
         pc.max(rows.column("source_size")).as_py(),
         pc.max(rows.column("source_etag")).as_py(),
         {stage: pc.sum(rows.column(f"{stage}_s")).as_py() for stage in STAGES},
         _listed_tables(rows, ids),
         pc.sum(rows.column("is_strange")).as_py() or 0,
         pc.max(rows.column("why_copied")).as_py(),
-        _find_marks(rows),
+        _find_marks(rows, are_near=False),
     )
 
 
-def _find_marks(rows: pa.Table) -> Marks | None:
-    """The rows that are to get labels of other images; None where there are none."""
-    marked = rows.select(["index", "known_shard", "known_index"]).filter(pc.is_valid(rows["known_shard"]))
+def _find_marks(rows: pa.Table, *, are_near: bool) -> Marks | None:
+    """The rows that are to get labels of other images; None where there are none.
+
+    Args:
+        are_near: of images that look alike; otherwise of images of the same content.
+    """
+    is_near = pc.is_valid(rows["known_distance"])
+    wanted = is_near if are_near else pc.and_not(pc.is_valid(rows["known_shard"]), is_near)
+    names = ["index", "known_shard", "known_index", *(["known_distance"] if are_near else [])]
+    marked = rows.select(names).filter(wanted)
     return Marks(*(column.to_numpy() for column in marked.columns)) if marked.num_rows else None
+
+
+def count_marked(rows: pa.Table) -> tuple[int, int]:
+    """How many rows of `LABELLED_ROWS` are to get labels of others: of equal content, and of such that look alike."""
+    n_marked, n_near = (rows.num_rows - rows[name].null_count for name in ("known_shard", "known_distance"))
+    return n_marked - n_near, n_near
 
 
 def _listed_tables(rows: pa.Table, ids: pa.Array) -> dict[str, pa.Table]:

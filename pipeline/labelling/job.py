@@ -24,7 +24,7 @@ from pipeline.dataflow.decode_place import PlaceOfDecoding
 from pipeline.dataflow.streaming import open_labelers
 from pipeline.dataflow.waves import Stream, Wave
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
-from pipeline.labelling.assembly import ShardAssembler, WholeShard
+from pipeline.labelling.assembly import ShardAssembler, WholeShard, count_marked
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.committing import Commit, Committer
 from pipeline.labelling.job_metrics import JobMetrics
@@ -210,18 +210,27 @@ class LabelJob:
     def _open_reuse(self, job: OpenJob, pending: list[Shard]) -> list[Shard]:
         """The shards to label within the limit; where labels are reused, in the order in which they are."""
         limit = self.request.settings.limit
-        if not pending or not job.record.reuses or self._assignment.is_retry:
-            return cut_to_limit(pending, limit)
-        if job.lists:
+        if pending and job.lists and (self._reuses(job) or self._skips(job)):
+            why = "reuses labels" if self._reuses(job) else "gives images that look alike the labels of one"
             raise TagstreamError(
-                f"run {job.run.name} reuses labels, and scores of a list of names are not reused; label without "
+                f"run {job.run.name} {why}, and scores of a list of names are not reused; label without "
                 "--names first, then once more with it, which adds the scores"
             )
+        if not pending or not self._reuses(job):
+            return cut_to_limit(pending, limit)
         self.progress.begin(READING_KNOWN)
         order = open_order(job, pending, job.pool, self.request.settings.reuse_stores)
         pending = cut_to_limit(sorted(pending, key=lambda shard: order.number_of(shard.name)), limit)
         self._reuse = Reuse(job, order, pending)
         return pending
+
+    def _reuses(self, job: OpenJob) -> bool:
+        """Whether images get the labels of images of the same content."""
+        return job.record.reuses and not self._assignment.is_retry
+
+    def _skips(self, job: OpenJob) -> bool:
+        """Whether an image that looks like an earlier one of its shard is not labelled."""
+        return "skip_near_duplicates" in job.record.labelling and not self._assignment.is_retry
 
     def _fit_pool(self, job: OpenJob, plan: ShardPlan, former: Sequence[JobRecord]) -> PoolPlan:
         settings, n_bytes = self.request.settings, self._assignment.n_bytes(plan)
@@ -255,7 +264,7 @@ class LabelJob:
 
     def _label(self, job: OpenJob, plan: ShardPlan, pending: list[Shard]) -> None:
         metrics, reuse = JobMetrics(job.run.name, self.started_at), self._reuse
-        config = self._labeler_config(job)
+        config = replace(self._labeler_config(job), skip_near_duplicates=self._skips(job))
         committer = Committer(
             job.run,
             job.record.fingerprint,
@@ -300,7 +309,7 @@ class LabelJob:
     ) -> None:
         """Reads and labels shards until so many images are done (0: all), and commits each as soon as it is whole."""
         settings = self.request.settings
-        place = PlaceOfDecoding(settings.decode_in, job.pool, has_small_views="hub" not in job.record.labelling)
+        place = PlaceOfDecoding(settings.place_of_decoding, job.pool, has_small_views="hub" not in job.record.labelling)
         self.progress.begin(LOADING_MODEL if job.pool.in_process else STARTING_WORKERS)
 
         def cut(shards: list[Shard]) -> Iterator[list[Shard]]:
@@ -375,6 +384,8 @@ class LabelJob:
             request.model, job.settings, dtype=pool.dtype, device=pool.device, n_threads=pool.n_threads
         )
         lists, batch_size, is_demo = job.lists, pool.batch_size, is_demo_model(job.record.model_fingerprint)
+        # What looks alike is skipped where whole shards are labelled, and nowhere else.
+        config = replace(config, perceptual_hash=job.record.perceptual_hash, skip_near_duplicates=False)
         return replace(
             config, run=job.run.name, job=self.started_at, lists=lists, batch_size=batch_size, is_demo=is_demo
         )
@@ -398,8 +409,7 @@ class LabelJob:
                 continue
             self._assignment.on_rows(table)
             n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
-            n_reused = table.num_rows - table.column("known_shard").null_count
-            self.progress.add_rows(table.num_rows, n_rejected, n_reused)
+            self.progress.add_rows(table.num_rows, n_rejected, *count_marked(table))
             metrics.count_rows(table)
             yield assembler.add(table)
 

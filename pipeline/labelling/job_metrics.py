@@ -6,12 +6,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.actor.rows import PARTS
+from pipeline.labelling.assembly import count_marked
 from pipeline.labelling.progress import ProgressSnapshot
 from pipeline.metrics import (
     BATCH_SECONDS,
     COMMIT_QUEUE,
     ETA,
     IMAGES,
+    NEAR_DUPLICATES,
     REJECTS,
     REUSED,
     SHARDS_OPEN,
@@ -27,7 +29,7 @@ class JobMetrics:
     """What the process that runs a job tells."""
 
     def __init__(self, run: str, job: str) -> None:
-        told = (IMAGES, REJECTS, REUSED, BATCH_SECONDS, STAGE_SECONDS, SHARDS_OPEN, COMMIT_QUEUE, ETA)
+        told = (IMAGES, REJECTS, REUSED, NEAR_DUPLICATES, BATCH_SECONDS, STAGE_SECONDS, SHARDS_OPEN, COMMIT_QUEUE, ETA)
         self._metrics = make_metrics(told, run, job)
 
     def count_rows(self, rows: pa.Table) -> None:
@@ -37,8 +39,9 @@ class JobMetrics:
         for reject in rejected.group_by(["stage", "error"]).aggregate([([], "count_all")]).to_pylist():
             tags = {"stage": reject["stage"], "error": reject["error"]}
             self._metrics[REJECTS].inc(reject["count_all"], tags)
-        if n_reused := rows.num_rows - rows.column("known_shard").null_count:
-            self._metrics[REUSED].inc(n_reused)
+        for metric, n_images in zip((REUSED, NEAR_DUPLICATES), count_marked(rows), strict=True):
+            if n_images:
+                self._metrics[metric].inc(n_images)
         for stage in _BATCH_STAGES:
             # Seconds stand on the first row of each batch.
             seconds = rows.column(f"{stage}_s")

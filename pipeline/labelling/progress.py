@@ -43,6 +43,8 @@ class ProgressSnapshot:
     """Seconds since the phase began."""
     n_reused: int = 0
     """Number of images that came back to get the labels of images of the same content."""
+    n_near_duplicates: int = 0
+    """Number of images that came back to get the labels of images that look alike."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class Progress:
     n_images: int = 0
     n_rejected: int = 0
     n_reused: int = 0
+    n_near_duplicates: int = 0
     batch_size: int | None = None
     """Images that are labelled at once, where a search has found it."""
     decoding: Choice | None = None
@@ -72,7 +75,7 @@ class Progress:
             self._enter(phase)
             self.n_shards = self.n_shards if n_shards is None else n_shards
 
-    def add_rows(self, n_rows: int, n_rejected: int, n_reused: int = 0) -> None:
+    def add_rows(self, n_rows: int, n_rejected: int, n_reused: int = 0, n_near_duplicates: int = 0) -> None:
         """Counts images that came back from the labelling pool."""
         with self.lock:
             self._last = time.perf_counter()
@@ -82,6 +85,7 @@ class Progress:
             self.n_images += n_rows
             self.n_rejected += n_rejected
             self.n_reused += n_reused
+            self.n_near_duplicates += n_near_duplicates
 
     def add_shard(self, n_images: int) -> None:
         """Counts a committed shard."""
@@ -128,6 +132,7 @@ class Progress:
                 self._eta_s(rate),
                 self._phase_s(),
                 self.n_reused,
+                self.n_near_duplicates,
             )
 
     def _eta_s(self, images_per_s: float) -> float | None:

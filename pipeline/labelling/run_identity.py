@@ -8,11 +8,12 @@ from typing import Self
 
 from model.fingerprint import fingerprint_folder
 from model.folder import is_hub_model
+from model.images.perceptual_hash import load_hasher
 from model.images.pixels import PIXEL_RULE
 from model.images.reduced_decoding import DECODING
 from model.images.views import CENTRE, most_squares
 from pipeline.cluster.pool import PoolPlan
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.request import LabelRequest
 from pipeline.machine import installed_versions
 from pipeline.settings.labelling import FORMER_DECODING, FORMER_LABELLING, FORMER_PIXEL_RULE, run_fingerprint
@@ -90,6 +91,7 @@ class RunIdentity:
             sources=given if len(given) > 1 else [],
             columns=request.columns.given(),
             reuses=settings.reuse,
+            perceptual_hash=settings.perceptual_hash or settings.skip_near_duplicates,
         )
         former = []
         for rule in range(PIXEL_RULE - 1, FORMER_PIXEL_RULE - 1, -1):
@@ -103,11 +105,15 @@ class RunIdentity:
     def open_run(self, store: Store) -> RunRecord:
         """The record of the run in a store; makes the run where there is none of this name, and none of before.
 
-        Raises StoreError where the run of this name has another schema version, model, settings or source.
+        Raises StoreError where the run of this name has another schema version, model, settings or source, and
+        TagstreamError where its images get perceptual hashes and nothing here makes any.
         """
         stored = store.run(self.wanted.run).read_record()
         if stored is None and (former := self._find_former(store)) is not None:
             return former
+        if (stored or self.wanted).perceptual_hash:
+            # Before the run is made, which would insist on them.
+            _check_hasher()
         stored = stored or store.create_run(self.wanted)
         self._check_same(stored, store.url)
         return stored
@@ -146,11 +152,23 @@ class RunIdentity:
                 f"run {stored.run} in {store} was made without reuse of labels; leave reuse out, or give another --run "
                 "name: the new run reuses the labels of this one"
             )
+        if wanted.perceptual_hash and not stored.perceptual_hash:
+            raise StoreError(
+                f"run {stored.run} in {store} was made without perceptual hashes; leave perceptual_hash out, or give "
+                "another --run name"
+            )
         if stored.columns != wanted.columns:
             raise StoreError(
                 f"run {stored.run} in {store} reads {_columns(stored)} of Parquet files, not {_columns(wanted)}; "
                 "ask for the same columns, or give the others a --run name of their own"
             )
+
+
+def _check_hasher() -> None:
+    try:
+        load_hasher()
+    except ImportError as error:
+        raise TagstreamError(str(error)) from error
 
 
 def _pixel_rule(record: RunRecord) -> int:

@@ -51,8 +51,8 @@ class Tally:
         self.rejects = RejectTally()
         self._started = time.perf_counter()
         self._lock = threading.Lock()
-        kinds = ("shards", "images", "labelled", "labels", "flat", "strange", "shards_listed", "listed", "reused")
-        self._counts = dict.fromkeys(kinds, 0)
+        of_images = ("images", "labelled", "labels", "flat", "strange", "reused", "near_duplicates")
+        self._counts = dict.fromkeys(("shards", *of_images, "shards_listed", "listed"), 0)
         self._n_images_listed = 0
         self._why_copied = ""
         self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
@@ -82,12 +82,14 @@ class Tally:
                 self._counts["flat"] += shard.n_flat
                 self._counts["strange"] += shard.n_strange
                 self._counts["reused"] += shard.n_reused
+                self._counts["near_duplicates"] += shard.n_near_duplicates
                 self.rejects.add(shard.images)
 
     @property
     def counts(self) -> dict[str, int]:
         """What is committed: shards, images, labelled, labels, images that are flat, images strange to the demo model;
-        listed labels, and the shards that only got these; images that reuse the labels of another."""
+        listed labels, and the shards that only got these; images that have the labels of another, of the same content
+        or one that looks alike."""
         with self._lock:
             return dict(self._counts)
 
@@ -128,6 +130,7 @@ class Tally:
             n_shards_listed=counts["shards_listed"],
             n_listed=counts["listed"],
             n_reused=counts["reused"],
+            n_near_duplicates=counts["near_duplicates"],
             seconds=round(self.elapsed_s, 3),
             labelling_s=round(progress.labelling_s, 3),
             images_per_s=round(progress.images_per_s, 2),

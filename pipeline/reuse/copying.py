@@ -1,8 +1,8 @@
-"""Rows of images that get the labels of another one."""
+"""Rows of images that get the labels of another one: of the same content, or of one that looks alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipeline.errors import StoreError
 from pipeline.reuse.marking import SAME_SHARD
 from pipeline.reuse.stored_images import Rows
-from schemas import IMAGES_OF_REUSE, REJECTED
+from schemas import REJECTED
 
 # What an image has of the one whose labels it gets. A fault is that of the bytes where the other was rejected.
 _OF_CONTENT = ("status", "width", "height", "n_labels", "n_unfinished")
@@ -30,6 +30,8 @@ class Marks:
     """Number of the other image's shard, or SAME_SHARD."""
     of: np.ndarray
     """Index of the other image in its shard."""
+    distance: np.ndarray | None = None
+    """In how many bits the hashes of the two differ; None where they are of the same content."""
 
     def of_shard(self, number: int) -> Marks:
         """Those that are of one shard."""
@@ -47,7 +49,7 @@ def copy_labels(
     """A shard's images and labels, in which the marked images have what the images of the same content have.
 
     Args:
-        images: all of the shard, one row an index from 0 on; of `schemas.IMAGES_OF_REUSE`.
+        images: all of the shard, one row an index from 0 on; of `schemas.IMAGES_OF_REUSE` or IMAGES_OF_HASHES.
         labels: of those that are not marked.
         read: rows of images and labels of a shard, by its number and indexes there.
         name_run: what a row says of the run of a shard: by its number, and by what the row says itself that is copied.
@@ -63,12 +65,38 @@ def copy_labels(
         rows = _copy_images(images, found[0], of_shard, partial(name_run, number))
         copied.append(rows)
         added.append(_copy_labels(rows, found[1], of_shard, labels.schema))
-    replaced = np.arange(images.num_rows)
-    of_rows = np.concatenate([rows["index"].to_numpy() for rows in copied])
-    replaced[of_rows] = images.num_rows + np.arange(len(of_rows))
-    images = pa.concat_tables([images, *copied]).take(pa.array(replaced)).combine_chunks()
-    in_order = pa.concat_tables(added).sort_by([("index", "ascending"), ("rank", "ascending")])
-    return images, in_order.combine_chunks()
+    return _with_rows(images, copied), _in_order(added)
+
+
+def share_labels(images: pa.Table, labels: pa.Table, marks: Marks | None) -> tuple[pa.Table, pa.Table]:
+    """A shard's images and labels, in which the marked images have the labels of those of the shard they look like.
+
+    Args:
+        images: all of the shard, one row an index from 0 on; of `schemas.IMAGES_OF_HASHES` where any are marked.
+        labels: of those that are not marked.
+        marks: of images of the same shard, which are not marked themselves; None where there are none.
+    """
+    if marks is None:
+        return images, labels
+    own, other = images.take(pa.array(marks.index)), images.take(pa.array(marks.of))
+    columns = {name: own[name] for name in images.column_names}
+    columns |= {name: other[name] for name in ("n_labels", "n_unfinished")}
+    columns |= {"reused_from": other["image_id"], "reused_distance": pa.array(marks.distance, pa.int8())}
+    rows = pa.table(columns, schema=images.schema)
+    return _with_rows(images, [rows]), _in_order([labels, _copy_labels(rows, labels, marks, labels.schema)])
+
+
+def _with_rows(images: pa.Table, others: Sequence[pa.Table]) -> pa.Table:
+    """A shard's images, in which other rows stand at their indexes."""
+    taken = np.arange(images.num_rows)
+    of_rows = np.concatenate([rows["index"].to_numpy() for rows in others])
+    taken[of_rows] = images.num_rows + np.arange(len(of_rows))
+    return pa.concat_tables([images, *others]).take(pa.array(taken)).combine_chunks()
+
+
+def _in_order(parts: Sequence[pa.Table]) -> pa.Table:
+    """Labels of a shard, those of an image together and the best first."""
+    return pa.concat_tables(parts).sort_by([("index", "ascending"), ("rank", "ascending")]).combine_chunks()
 
 
 def _copy_images(
@@ -97,7 +125,14 @@ def _copy_images(
         # Not of the copy, but of the image that was labelled.
         columns["reused_from"], said = pc.coalesce(other["reused_from"], other["image_id"]), other["reused_run"]
     columns["reused_run"] = pa.array([name_run(run) for run in said.to_pylist()], pa.string())
-    return pa.table([columns[name] for name in IMAGES_OF_REUSE.names], schema=IMAGES_OF_REUSE)
+    if "phash" in columns:
+        # Nobody has looked at the copy. What it is copied from may itself have the labels of one that looks alike.
+        told = set(other.column_names)
+        columns |= {
+            name: other[name] if name in told else pa.nulls(len(at), images.schema.field(name).type)
+            for name in ("phash", "reused_distance")
+        }
+    return pa.table([columns[name] for name in images.column_names], schema=images.schema)
 
 
 def _copy_labels(rows: pa.Table, labels: pa.Table, marks: Marks, schema: pa.Schema) -> pa.Table:

@@ -34,9 +34,13 @@ DecodePlace = Literal["actor", "read"]
 # Of runs whose record names none.
 FORMER_PIXEL_RULE = 1
 FORMER_DECODING = "exact"
+# Of a photograph written anew or made smaller the hash differs in no more bits, of another photograph in more.
+NEAR_DISTANCE = 6
 FORMER_LABELLING: Mapping[str, Any] = {"pixel_rule": FORMER_PIXEL_RULE, "decoding": FORMER_DECODING, "views": 1}
 # What the user should know who asks for several views of a model that has no use for them.
 VIEWS_IGNORED = "this model takes pictures of any shape and sees each of them whole; the setting views does nothing"
+# Hashes of pictures that have nothing in common differ in 32 of their 64 bits.
+_MOST_DISTANT = 24
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)
 DECODE_PLACES: tuple[str, ...] = get_args(DecodePlace)
 
@@ -119,6 +123,13 @@ class LabelSettings:
     """Label images of one content once. A run that began with it goes on with it."""
     reuse_stores: tuple[str, ...] = ()
     """Other stores, whose labels of the same model and settings are reused as well."""
+    perceptual_hash: bool = False
+    """Keep a hash of what each image looks like (`images.phash`). A run that began with it goes on with it."""
+    skip_near_duplicates: bool = False
+    """Do not label an image that looks like an earlier one of its shard: it gets the labels of that. It brings
+    `perceptual_hash` with it, and images are decoded where they are read."""
+    near_distance: int = NEAR_DISTANCE
+    """In how many of 64 bits the hashes of two images that look alike may differ."""
     hub: HubOptions = field(default_factory=HubOptions)
     """How a vision-language model of the hub is asked; a table in the file."""
 
@@ -154,6 +165,7 @@ class LabelSettings:
         self._check_pool()
         if self.reuse_stores and not self.reuse:
             raise TagstreamError("reuse_stores names stores and reuse is false; set reuse = true as well")
+        self._check_near_duplicates()
         check_choice("hub.opens", self.hub.opens, OPENS)
         check_choice("hub.image_backend", self.hub.image_backend, IMAGE_BACKENDS)
         check_range("hub.max_view_pixels", self.hub.max_view_pixels, 1)
@@ -169,6 +181,24 @@ class LabelSettings:
         for name, value in self.label_selector.items():
             if not isinstance(value, str):
                 raise TagstreamError(f"label_selector.{name} is {value!r}; expected a string")
+
+    def _check_near_duplicates(self) -> None:
+        check_range("near_distance", self.near_distance, 0, _MOST_DISTANT)
+        if not self.skip_near_duplicates:
+            if self.near_distance != NEAR_DISTANCE:
+                raise TagstreamError(
+                    "near_distance is set and skip_near_duplicates is false; set skip_near_duplicates = true as well"
+                )
+        elif self.decode_in == "actor":
+            raise TagstreamError(
+                "decode_in is actor and skip_near_duplicates is true: what looks alike is found where a shard is read; "
+                "leave decode_in out"
+            )
+
+    @property
+    def place_of_decoding(self) -> str:
+        """actor, read or auto: where images are to be decoded."""
+        return "read" if self.skip_near_duplicates else self.decode_in
 
     def labelling(self, dtype: str, is_hub_model: bool = False) -> dict[str, Any]:
         """The settings that decide the labels, with the dtype as resolved.
@@ -195,6 +225,7 @@ class LabelSettings:
         is_exact = self.decoding == FORMER_DECODING or self.pixel_rule < TORCH_RULE
         n_squares = most_squares(self.views)
         views = {} if n_squares == 1 else {"views": n_squares}
+        near = {"skip_near_duplicates": True, "near_distance": self.near_distance} if self.skip_near_duplicates else {}
         return {
             "top_k": self.top_k,
             "ranking": self.ranking,
@@ -206,6 +237,7 @@ class LabelSettings:
             **rule,
             **({} if is_exact else {"decoding": self.decoding}),
             **views,
+            **near,
             **({"hub": asdict(self.hub)} if is_hub_model else {}),
         }
 

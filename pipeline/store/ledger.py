@@ -44,6 +44,7 @@ _COUNTED = (
     "n_unfinished",
     "flat",
     "reused_from",
+    "reused_distance",
 )
 
 
@@ -57,7 +58,7 @@ def count_rows(images: pa.Table, n_label_rows: int) -> dict[str, Any]:
     is_rejected = pc.equal(images["status"], REJECTED)
     names = images.column_names
     n_flat = pc.sum(images["flat"]).as_py() if "flat" in names else 0
-    reuses = pc.and_(pc.is_valid(images["reused_from"]), pc.invert(is_rejected)) if "reused_from" in names else None
+    n_reused, n_near_duplicates = count_shared(images)
     return {
         "n_shards": pc.count_distinct(images["shard"]).as_py(),
         "n_images": images.num_rows,
@@ -68,8 +69,25 @@ def count_rows(images: pa.Table, n_label_rows: int) -> dict[str, Any]:
         "n_label_rows": n_label_rows,
         "n_unfinished": pc.sum(images["n_unfinished"]).as_py() or 0,
         "rejects": _describe_rejects(images.filter(is_rejected)),
-        "n_reused": 0 if reuses is None else pc.sum(reuses).as_py() or 0,
+        "n_reused": n_reused,
+        "n_near_duplicates": n_near_duplicates,
     }
+
+
+def count_shared(images: pa.Table) -> tuple[int, int]:
+    """How many of the images are labelled and have the labels of another: of the same content, of one that looks alike.
+
+    Args:
+        images: of any of the schemas of images.
+    """
+    if "reused_from" not in images.column_names:
+        return 0, 0
+    shares = pc.and_(pc.is_valid(images["reused_from"]), pc.equal(images["status"], LABELLED))
+    n_shared = pc.sum(shares).as_py() or 0
+    if "reused_distance" not in images.column_names:
+        return n_shared, 0
+    n_near = pc.sum(pc.and_(shares, pc.is_valid(images["reused_distance"]))).as_py() or 0
+    return n_shared - n_near, n_near
 
 
 def counted_columns(names: Sequence[str]) -> list[str]:
@@ -189,9 +207,10 @@ def _read_part(filesystem: Filesystem, path: str) -> pa.Table | None:
     """Rows of a part; None where it is damaged or gone."""
     try:
         rows, _ = read_file(filesystem, path)
-        if "n_reused" not in rows.column_names:
-            # Of former versions, whose images all have labels of their own.
-            rows = rows.append_column(LEDGER.field("n_reused"), pa.array([0] * rows.num_rows, pa.int64()))
+        for name in ("n_reused", "n_near_duplicates"):
+            if name not in rows.column_names:
+                # Of former versions, whose images do not share labels in this way.
+                rows = rows.append_column(LEDGER.field(name), pa.array([0] * rows.num_rows, pa.int64()))
         return rows.select(LEDGER.names).replace_schema_metadata().cast(LEDGER)
     except (StoreError, pa.ArrowException, KeyError) as error:
         if isinstance(error, StorageError) and not isinstance(error.__cause__, FileNotFoundError):

@@ -41,7 +41,9 @@ class RunCounts:
     """As they lie in the files of labels."""
     n_unfinished: int
     n_reused: int
-    """Labelled images whose labels are those of another."""
+    """Labelled images whose labels are those of another of the same content."""
+    n_near_duplicates: int
+    """Labelled images whose labels are those of another that looks alike."""
     rejects: list[dict[str, Any]]
     """By class, the most frequent first: stage, error, n_rejected, and as `examples` the first three, each with shard,
     index, key and message."""

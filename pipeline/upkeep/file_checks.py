@@ -19,6 +19,7 @@ from pipeline.text import one_line
 from schemas import (
     FORMER_IMAGES,
     IMAGES,
+    IMAGES_OF_HASHES,
     IMAGES_OF_REUSE,
     LABELLED,
     LABELS,
@@ -81,10 +82,10 @@ def decode_file(content: bytes, schema: pa.Schema) -> tuple[pa.Table, dict[str, 
 
 
 def _known_schemas(schema: pa.Schema) -> tuple[pa.Schema, ...]:
-    """The columns that files of a table may have: those of today, and those in runs of before, with reuse or with
-    several views."""
+    """The columns that files of a table may have: those of today, and those in runs of before, with reuse, with
+    perceptual hashes or with several views."""
     if schema is IMAGES:
-        return (IMAGES, FORMER_IMAGES, IMAGES_OF_REUSE)
+        return (IMAGES, FORMER_IMAGES, IMAGES_OF_REUSE, IMAGES_OF_HASHES)
     return (LABELS, LABELS_OF_VIEWS) if schema is LABELS else (schema,)
 
 

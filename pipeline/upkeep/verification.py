@@ -23,7 +23,7 @@ from pipeline.upkeep.findings import Finding, Mend, Verification
 from pipeline.upkeep.leftovers import Leftover, find_leftovers
 from pipeline.upkeep.list_verification import ListsCheck
 from pipeline.upkeep.review_verification import check_reviews
-from schemas import IMAGES, IMAGES_OF_REUSE, LABELS, READABLE_VERSIONS, SPELLINGS, JobRecord, RunRecord
+from schemas import IMAGES, IMAGES_OF_HASHES, LABELS, READABLE_VERSIONS, SPELLINGS, JobRecord, RunRecord
 
 _N_READERS = 16
 # Larger files are read one after the other: rows take ten times the room of the file.
@@ -187,7 +187,7 @@ class _FileCheck:
         """Checks what the ledger says of a file, by which `status` counts it."""
         if name not in self._places:
             return
-        plain = pa.schema([IMAGES_OF_REUSE.field(column) for column in counted_columns(images.column_names)])
+        plain = pa.schema([IMAGES_OF_HASHES.field(column) for column in counted_columns(images.column_names)])
         counts = count_rows(images.select(plain.names).cast(plain), n_labels)
         (noted,) = self._noted.slice(self._places[name], 1).to_pylist()
         wrong = [f"{kind} {noted[kind]}" for kind in counts if noted[kind] != counts[kind]]

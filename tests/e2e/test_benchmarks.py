@@ -37,6 +37,17 @@ def table_rows(record: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+def test_hashes_of_what_images_look_like_are_measured(tmp_path):
+    record = tmp_path / "record.md"
+    options = ("--images", "4", "--rounds", "1", "--rows", "2000", "--out", str(record))
+    finished = run_script("near_duplicates", *options)
+    assert finished.returncode == 0, finished.stderr
+    rows = {row[0]: row for row in table_rows(record.read_text())}
+    assert rows["quality 90"][1:4] == ["4", "0", "0"]
+    assert rows["another picture"][1] == "6"
+    assert int(rows["2,000"][2].replace(",", "")) >= 150
+
+
 def test_the_comparison_prints_what_it_records(comparison):
     finished, record = comparison
     assert finished.returncode == 0, finished.stderr

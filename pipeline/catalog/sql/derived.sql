@@ -42,6 +42,24 @@ SELECT run, shard, index, key, stage, error, message, n_bytes, image_id
 FROM images
 WHERE status = 'rejected';
 
+-- Images with the bytes of an earlier one of their run, each beside the first of that content.
+CREATE VIEW duplicates AS
+WITH
+firsts AS (
+    SELECT
+        run, content_hash, count(*) AS copies,
+        arg_min({'shard': shard, 'index': index, 'key': key, 'image_id': image_id}, (shard, index)) AS first
+    FROM images
+    WHERE content_hash IS NOT NULL
+    GROUP BY run, content_hash
+    HAVING count(*) > 1
+)
+SELECT
+    run, shard, index, key, first.shard AS first_shard, first.index AS first_index, first.key AS first_key, copies,
+    content_hash, image_id, first.image_id AS first_image_id
+FROM images JOIN firsts USING (run, content_hash)
+WHERE (shard, index) <> (first.shard, first.index);
+
 -- One row a given label.
 CREATE VIEW truth AS
 SELECT *, name_of(label) AS name

@@ -105,6 +105,54 @@ SELECT
 FROM pairs
 ORDER BY reviewer_a, reviewer_b;
 
+-- Images that look like an earlier one of their run, each beside the nearest of these, of several the first. Hashes of
+-- one distance have a quarter in common but for a fourth of the bits in which they differ, rounded down: only such hashes
+-- are compared, which equal quarters find. Each hash is looked at once, however many images have it.
+CREATE MACRO near_duplicates(max_distance := 6) AS TABLE
+WITH
+firsts AS (
+    SELECT
+        run AS of_run, phash AS bits, row_number() OVER (ORDER BY run, min((shard, index))) AS place,
+        arg_min({'shard': shard, 'index': index, 'key': key, 'image_id': image_id}, (shard, index)) AS first
+    FROM images
+    WHERE phash IS NOT NULL
+    GROUP BY run, phash
+),
+quarters AS (
+    SELECT of_run, place, bits, quarter, (bits >> (16 * quarter)) & 65535 AS part
+    FROM firsts, (SELECT unnest([0, 1, 2, 3]) AS quarter)
+),
+masks AS (
+    SELECT mask FROM (SELECT unnest(range(65536)) AS mask) WHERE bit_count(mask) <= max_distance // 4
+),
+near AS (
+    SELECT
+        one.place AS place,
+        arg_min(other.place, (bit_count(xor(one.bits, other.bits)), other.place)) AS first_place,
+        min(bit_count(xor(one.bits, other.bits))) AS distance
+    FROM
+        (SELECT of_run, place, bits, quarter, xor(part, mask) AS part FROM quarters, masks) AS one
+        JOIN quarters AS other USING (of_run, quarter, part)
+    WHERE other.place < one.place AND bit_count(xor(one.bits, other.bits)) <= max_distance
+    GROUP BY one.place
+),
+found AS (
+    SELECT images.*, CASE WHEN image_id = first.image_id THEN near.distance ELSE 0 END AS distance,
+        CASE WHEN image_id = first.image_id THEN near.first_place ELSE firsts.place END AS first_place
+    FROM
+        images JOIN firsts ON run = of_run AND phash = bits
+        LEFT JOIN near USING (place)
+)
+SELECT
+    run, shard, index, key, first.shard AS first_shard, first.index AS first_index, first.key AS first_key, distance,
+    phash, image_id, first.image_id AS first_image_id
+FROM found JOIN firsts ON first_place = place;
+
+-- These at the distance that images are skipped at by default.
+CREATE VIEW near_duplicates AS
+SELECT *
+FROM near_duplicates();
+
 -- What a name is called in a language; the name itself where the vocabulary does not say it. Inside, columns have names
 -- that no argument has: those of a macro's arguments are looked up inside first.
 CREATE MACRO display_name(what, in_language) AS

@@ -10,7 +10,8 @@ per_run AS (
         sum(n_labels) AS n_labels,
         sum(n_unfinished) AS n_unfinished,
         count(*) FILTER (flat) AS n_flat,
-        count(*) FILTER (reused_from IS NOT NULL AND status = 'labelled') AS n_reused
+        count(*) FILTER (reused_from IS NOT NULL AND reused_distance IS NULL AND status = 'labelled') AS n_reused,
+        count(*) FILTER (reused_distance IS NOT NULL) AS n_near_duplicates
     FROM images
     WHERE $run IS NULL OR run = $run
     GROUP BY run

@@ -9,7 +9,7 @@ import pytest
 
 from schemas import (
     DRAWN,
-    IMAGES_OF_REUSE,
+    IMAGES_OF_HASHES,
     LABELS_OF_VIEWS,
     LISTED,
     REUSE_ORDER,
@@ -30,7 +30,7 @@ from tests.fixtures.checkout import ROOT
 @pytest.mark.parametrize(
     ("title", "schema"),
     [
-        ("images", IMAGES_OF_REUSE),
+        ("images", IMAGES_OF_HASHES),
         ("labels", LABELS_OF_VIEWS),
         ("listed", LISTED),
         ("spellings", SPELLINGS),

@@ -17,7 +17,7 @@ from pipeline.storage.files import open_filesystem
 from pipeline.store.ownership import file_name
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
-from schemas import FORMER_IMAGES, IMAGES, IMAGES_OF_REUSE, LABELS, LISTED, REJECTED
+from schemas import FORMER_IMAGES, IMAGES, IMAGES_OF_HASHES, LABELS, LISTED, REJECTED
 from tests.fixtures.stored.tables import commit_shard, job_record, run_record, shard_tables
 
 RUN = "run-1"
@@ -67,7 +67,7 @@ class TestViews:
     @pytest.mark.parametrize(
         ("view", "columns"),
         [
-            ("images", [*IMAGES_OF_REUSE.names, "run"]),
+            ("images", [*IMAGES_OF_HASHES.names, "run"]),
             ("labels", [*LABELS.names, "run", "view", "name", "kind", "list", "sensitive"]),
             ("listed_labels", [*LISTED.names, "list", "run"]),
         ],

@@ -120,6 +120,7 @@ def test_all_shards_are_committed_and_the_record_says_so(label_request: LabelReq
         "shards_listed": 0,
         "listed": 0,
         "reused": 0,
+        "near_duplicates": 0,
     }
     assert job.progress.snapshot().n_shards_done == 3
 

@@ -33,9 +33,8 @@ JOB = StartedJob(
 )
 
 
-NOTHING = dict.fromkeys(
-    ("shards", "images", "labelled", "labels", "flat", "strange", "shards_listed", "listed", "reused"), 0
-)
+OF_IMAGES = ("images", "labelled", "labels", "flat", "strange", "reused", "near_duplicates")
+NOTHING = dict.fromkeys(("shards", *OF_IMAGES, "shards_listed", "listed"), 0)
 
 
 def images(shard: str, *faults: str | None) -> pa.Table:

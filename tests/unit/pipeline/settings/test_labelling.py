@@ -41,11 +41,13 @@ OTHERS = {
     "max_image_pixels": 10_000,
     "max_sample_s": 0.5,
     "no_progress_timeout_s": 60,
+    "perceptual_hash": True,
     "reuse": True,
     "reuse_stores": ("s3://bucket/tags",),
 }
 # They decide the labels, too, but exclude `beam`.
 FEWER_TOKENS = {"image_tokens": 64}
+NEAR_DUPLICATES = {"skip_near_duplicates": True, "near_distance": 4}
 FEWER_TOKENS_OF_SQUARES = {"views": 4, "view_tokens": 64}
 # Decides labels where the model is one of the hub.
 OF_THE_HUB = {
@@ -106,6 +108,9 @@ class TestFromAFile:
             max_image_pixels = 10_000
             max_sample_s = 0.5
             no_progress_timeout_s = 60
+            perceptual_hash = true
+            skip_near_duplicates = true
+            near_distance = 4
             reuse = true
             reuse_stores = ["s3://bucket/tags"]
             actor_resources = {gpu_node = 0.5}
@@ -125,7 +130,7 @@ class TestFromAFile:
         """
         settings = read_settings(LabelSettings, tomllib.loads(text), "label.toml")
         rest = {"actors": 0, "image_tokens": 0, "view_tokens": 0, **BOUNDS, "hub": OF_THE_HUB}
-        assert asdict(settings) == {**DECIDING, **OTHERS, **rest}
+        assert asdict(settings) == {**DECIDING, **OTHERS, **NEAR_DUPLICATES, **rest}
         assert read_settings(LabelSettings, FEWER_TOKENS, "label.toml").image_tokens == 64
 
     @pytest.mark.parametrize("views", ["whole", 3])
@@ -269,6 +274,26 @@ class TestFingerprint:
             fingerprint(LabelSettings(views=4, image_tokens=64)),
         }
 
+    def test_images_that_look_alike_labelled_once_are_another_run_that_is_read_back(self) -> None:
+        settings = replace(DEFAULTS, dtype="float32", views=1, **NEAR_DUPLICATES)
+        recorded = settings.labelling("float32")
+        assert read_settings(LabelSettings, full_labelling(recorded), "record") == settings
+        others = (replace(settings, near_distance=2), replace(DEFAULTS, dtype="float32"))
+        assert fingerprint(settings) not in {*map(fingerprint, others)}
+        assert (settings.place_of_decoding, DEFAULTS.place_of_decoding) == ("read", "auto")
+
+    @pytest.mark.parametrize(
+        ("given", "sentence"),
+        [
+            ({"near_distance": 4}, "near_distance is set and skip_near_duplicates is false"),
+            ({"near_distance": 25, "skip_near_duplicates": True}, "near_distance is 25; expected"),
+            ({"decode_in": "actor", "skip_near_duplicates": True}, "leave decode_in out"),
+        ],
+    )
+    def test_images_cannot_be_skipped_where_nobody_looks_for_them(self, given: dict[str, Any], sentence: str) -> None:
+        with pytest.raises(TagstreamError, match=sentence):
+            read_settings(LabelSettings, given, "label.toml")
+
     def test_a_run_whose_tokens_were_merged_by_another_method_is_not_gone_on_with(self) -> None:
         recorded = {**LabelSettings(image_tokens=64).labelling("float32"), "token_merging": "kcentre-merge-2"}
         with pytest.raises(TagstreamError, match="merged by kcentre-merge-2, and this program merges by"):
@@ -289,7 +314,7 @@ class TestFingerprint:
         assert fingerprint(read_settings(LabelSettings, given, "label.toml")) == fingerprint(DEFAULTS)
 
     def test_every_setting_is_known_to_decide_the_labels_or_not(self) -> None:
-        known = {*DECIDING, *FEWER_TOKENS, *FEWER_TOKENS_OF_SQUARES, *OTHERS, *BOUNDS, "hub"}
+        known = {*DECIDING, *NEAR_DUPLICATES, *FEWER_TOKENS, *FEWER_TOKENS_OF_SQUARES, *OTHERS, *BOUNDS, "hub"}
         assert {field.name for field in fields(LabelSettings)} == known
 
     @pytest.mark.parametrize("name", [name for name in OF_THE_HUB if name != "raw_prompt"])

@@ -90,13 +90,14 @@ def test_what_is_damaged_is_passed_over(run: Run) -> None:
     assert noted(run) == {}
 
 
-def test_a_part_of_a_version_without_reuse_counts_no_reused_images(run: Run) -> None:
+@pytest.mark.parametrize("columns", [["n_near_duplicates"], ["n_reused", "n_near_duplicates"]])
+def test_a_part_of_a_version_without_reuse_counts_no_reused_images(run: Run, columns: list[str]) -> None:
     expected = noted(run)
     for path in list_parts(run.filesystem, run.layout):
         rows, _ = read_file(run.filesystem, path)
-        Path(path).write_bytes(encode_file(rows.drop_columns(["n_reused"]), describe_file({"run": RUN})))
+        Path(path).write_bytes(encode_file(rows.drop_columns(columns), describe_file({"run": RUN})))
     assert noted(run) == expected
-    assert [row["n_reused"] for row in expected.values()] == [0, 0]
+    assert [row[name] for row in expected.values() for name in columns] == [0, 0] * len(columns)
 
 
 def test_a_part_that_was_copied_counts_once(run: Run) -> None:
