@@ -34,8 +34,9 @@ DecodePlace = Literal["actor", "read"]
 # Of runs whose record names none.
 FORMER_PIXEL_RULE = 1
 FORMER_DECODING = "exact"
-# Of a photograph written anew or made smaller the hash differs in no more bits, of another photograph in more.
-NEAR_DISTANCE = 6
+# Photographs that are written anew or made smaller differ in fewer bits, others in more
+# (tests/benchmarks/results/near-duplicates-cpu.md).
+NEAR_DISTANCE = 4
 FORMER_LABELLING: Mapping[str, Any] = {"pixel_rule": FORMER_PIXEL_RULE, "decoding": FORMER_DECODING, "views": 1}
 # What the user should know who asks for several views of a model that has no use for them.
 VIEWS_IGNORED = "this model takes pictures of any shape and sees each of them whole; the setting views does nothing"

@@ -105,25 +105,37 @@ SELECT
 FROM pairs
 ORDER BY reviewer_a, reviewer_b;
 
--- Images that look like an earlier one of their run, each beside the nearest of these, of several the first. Hashes of
--- one distance have a quarter in common but for a fourth of the bits in which they differ, rounded down: only such hashes
--- are compared, which equal quarters find. Each hash is looked at once, however many images have it.
-CREATE MACRO near_duplicates(max_distance := 6) AS TABLE
+-- Images that look like an earlier one of their run, each beside the nearest of these, of several the first. Hashes that
+-- differ in few bits are cut into parts: in one part at least they differ in no more than their share of these bits. So
+-- only hashes are compared of which a part is the same once a mask of so few bits has changed it. Long parts are best where
+-- few bits differ, as of three parts there would be too many masks otherwise. Each hash is looked at once, however many
+-- images have it. DuckDB knows how long a range is, and so keeps in memory the side of the join that no masks multiply.
+CREATE MACRO near_duplicates(max_distance := 4) AS TABLE
 WITH
 firsts AS (
     SELECT
-        run AS of_run, phash AS bits, row_number() OVER (ORDER BY run, min((shard, index))) AS place,
+        run AS of_run, phash AS bits,
+        dense_rank() OVER (ORDER BY run) AS run_number, row_number() OVER (ORDER BY run, min((shard, index))) AS place,
         arg_min({'shard': shard, 'index': index, 'key': key, 'image_id': image_id}, (shard, index)) AS first
     FROM images
     WHERE phash IS NOT NULL
     GROUP BY run, phash
 ),
-quarters AS (
-    SELECT of_run, place, bits, quarter, (bits >> (16 * quarter)) & 65535 AS part
-    FROM firsts, (SELECT unnest([0, 1, 2, 3]) AS quarter)
+cuts AS (
+    SELECT *
+    FROM (
+        VALUES (3, 0, 0, 22), (3, 1, 22, 21), (3, 2, 43, 21), (4, 0, 0, 16), (4, 1, 16, 16), (4, 2, 32, 16), (4, 3, 48, 16)
+    ) AS cuts(n_parts, number, start, width)
+    WHERE n_parts = CASE WHEN max_distance <= 8 THEN 3 ELSE 4 END
 ),
-masks AS (
-    SELECT mask FROM (SELECT unnest(range(65536)) AS mask) WHERE bit_count(mask) <= max_distance // 4
+parts AS (
+    SELECT place, bits, number, ((4 * run_number + number) << 22) + ((bits >> start) & ((1 << width) - 1)) AS part
+    FROM firsts, cuts
+),
+masks AS MATERIALIZED (
+    SELECT number, mask
+    FROM cuts, range(4194304) AS masks(mask)
+    WHERE mask < (1 << width) AND bit_count(mask) <= max_distance // n_parts
 ),
 near AS (
     SELECT
@@ -131,8 +143,8 @@ near AS (
         arg_min(other.place, (bit_count(xor(one.bits, other.bits)), other.place)) AS first_place,
         min(bit_count(xor(one.bits, other.bits))) AS distance
     FROM
-        (SELECT of_run, place, bits, quarter, xor(part, mask) AS part FROM quarters, masks) AS one
-        JOIN quarters AS other USING (of_run, quarter, part)
+        (SELECT place, bits, xor(part, mask) AS part FROM parts JOIN masks USING (number)) AS one
+        JOIN parts AS other USING (part)
     WHERE other.place < one.place AND bit_count(xor(one.bits, other.bits)) <= max_distance
     GROUP BY one.place
 ),

@@ -47,7 +47,7 @@ OTHERS = {
 }
 # They decide the labels, too, but exclude `beam`.
 FEWER_TOKENS = {"image_tokens": 64}
-NEAR_DUPLICATES = {"skip_near_duplicates": True, "near_distance": 4}
+NEAR_DUPLICATES = {"skip_near_duplicates": True, "near_distance": 3}
 FEWER_TOKENS_OF_SQUARES = {"views": 4, "view_tokens": 64}
 # Decides labels where the model is one of the hub.
 OF_THE_HUB = {
@@ -110,7 +110,7 @@ class TestFromAFile:
             no_progress_timeout_s = 60
             perceptual_hash = true
             skip_near_duplicates = true
-            near_distance = 4
+            near_distance = 3
             reuse = true
             reuse_stores = ["s3://bucket/tags"]
             actor_resources = {gpu_node = 0.5}
@@ -285,7 +285,7 @@ class TestFingerprint:
     @pytest.mark.parametrize(
         ("given", "sentence"),
         [
-            ({"near_distance": 4}, "near_distance is set and skip_near_duplicates is false"),
+            ({"near_distance": 3}, "near_distance is set and skip_near_duplicates is false"),
             ({"near_distance": 25, "skip_near_duplicates": True}, "near_distance is 25; expected"),
             ({"decode_in": "actor", "skip_near_duplicates": True}, "leave decode_in out"),
         ],
