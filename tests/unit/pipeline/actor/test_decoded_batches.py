@@ -72,6 +72,31 @@ def test_rows_are_those_of_a_labeler_that_decodes_itself(shard: Shard, batch_siz
     assert {row["error"] for row in itself.to_pylist()} == {None, "ImageUnreadable", "ImageTooLarge", "NoImage"}
 
 
+def test_both_places_make_the_same_hashes_of_what_images_look_like(shard: Shard) -> None:
+    config = replace(CONFIG, perceptual_hash=True)
+    itself, read = InstantLabeler(config), InstantLabeler.decoding_read(config, n_threads=2)
+    hashes = [
+        pa.concat_tables([itself(batch) for batch in batches])["phash"].to_pylist()
+        for batches in (read_batches(shard, 4), read(shard, 4))
+    ]
+    assert hashes[0] == hashes[1]
+    # Of the three pictures, but not of the one of one colour.
+    assert sum(phash is not None for phash in hashes[0]) == 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_images_that_look_like_one_of_any_batch_before_come_without_pixels(tmp_path: Path, batch_size: int) -> None:
+    members = [(f"{place}.jpg", jpeg(seed, 64, 48)) for place, seed in enumerate([0, 1, 0, 2, 1, 0])]
+    (tmp_path / "0.tar").write_bytes(tar_bytes(members))
+    (shard,) = find_source(str(tmp_path)).shards
+    read = InstantLabeler.decoding_read(replace(CONFIG, perceptual_hash=True, skip_near_duplicates=True), n_threads=2)
+    # Each reading of a shard begins anew.
+    for _ in range(2):
+        images = [image for batch in read(shard, batch_size) for image in read_images(batch["images"][0].values)]
+        assert [image.near_index for image in images] == [None, None, 0, None, 1, 0]
+        assert [bool(image.views) for image in images] == [image.near_index is None for image in images]
+
+
 def test_blocks_may_be_merged_moved_and_split(shard: Shard) -> None:
     labeler, read = InstantLabeler(CONFIG), InstantLabeler.decoding_read(CONFIG, n_threads=1)
     batches = list(read(shard, 3))

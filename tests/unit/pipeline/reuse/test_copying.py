@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.reuse.copying import Marks, copy_labels
+from pipeline.reuse.copying import Marks, copy_labels, share_labels
 from pipeline.reuse.marking import SAME_SHARD
-from schemas import IMAGES, IMAGES_OF_REUSE, LABELS, REJECTED, content_hash, image_id
+from schemas import IMAGES, IMAGES_OF_HASHES, IMAGES_OF_REUSE, LABELS, REJECTED, content_hash, image_id
 
 
 def images_of(shard: str, contents: str, **changed: dict[int, object]) -> pa.Table:
@@ -113,6 +113,25 @@ def test_a_rejected_image_of_the_shard_gives_its_fault_and_side_files_give_their
     assert images["status"].to_pylist() == [REJECTED, "labelled", REJECTED, "labelled"]
     assert images["error"].to_pylist() == ["ImageUnreadable", "SideFileUnreadable", "ImageUnreadable", None]
     assert images["message"].to_pylist() == ["broken", "no caption", "broken", None]
+
+
+def near(*triples: tuple[int, int, int]) -> Marks:
+    index, of, distance = (np.array(column, np.int64) for column in zip(*triples, strict=True))
+    return Marks(index, np.full(len(index), SAME_SHARD), of, distance)
+
+
+def test_images_that_look_alike_share_labels_and_keep_what_is_their_own() -> None:
+    images, labels = labels_of(images_of("own", "abcd"), {0: ["red", "sea"], 2: ["cup"]})
+    empty = {name: pa.nulls(4, IMAGES_OF_HASHES.field(name).type) for name in ("phash", "reused_distance")}
+    images = pa.table({**dict(zip(images.column_names, images.columns, strict=True)), **empty}, schema=IMAGES_OF_HASHES)
+    shared, found = share_labels(images, labels, near((3, 0, 4), (1, 2, 0)))
+    assert named(found) == [(0, 1, "red"), (0, 2, "sea"), (1, 1, "cup"), (2, 1, "cup"), (3, 1, "red"), (3, 2, "sea")]
+    ids = images["image_id"].to_pylist()
+    assert shared["reused_from"].to_pylist() == [None, ids[2], None, ids[0]]
+    assert shared["reused_distance"].to_pylist() == [None, 0, None, 4]
+    assert shared["n_labels"].to_pylist() == [2, 1, 1, 2]
+    own = ["image_id", "key", "width", "content_hash", "caption", "reused_run"]
+    assert shared.select(own) == images.select(own)
 
 
 def test_images_of_runs_without_the_columns_of_reuse_are_copied_too() -> None:
