@@ -117,7 +117,7 @@ def label(
     SOURCE is a folder of images, or one with tars (WebDataset), zips or Parquet files, some of these files, a glob, a
     pattern {00000..00099}.tar, or @FILE with one URL a line; local or s3://. Several make one run.
 
-    MODEL may be org/name[@revision] of the hub; --names scores old runs, too.
+    `tagstream models` lists models of the hub. --names scores old runs, too.
 
     \b
     tagstream label s3://bucket/shards --store s3://bucket/tags --model ./nxtp --top-k 10
