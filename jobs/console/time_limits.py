@@ -24,17 +24,19 @@ class Deadline(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         now = datetime.now(UTC)
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value):
-            return now + timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
         try:
-            # Without a zone it is the time of this machine.
-            deadline = datetime.fromisoformat(value).astimezone(UTC)
-        except ValueError:
+            if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value):
+                deadline = now + timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+            else:
+                # Without a zone it is the time of this machine.
+                deadline = datetime.fromisoformat(value).astimezone(UTC)
+        # Longer than the calendar is.
+        except (ValueError, OverflowError):
             self.fail(
                 f"{value!r} is no time; expected one such as 2026-12-01T06:00, or 90m, 8h, 2d from now", param, ctx
             )
         if deadline <= now:
-            self.fail(f"{value} is over", param, ctx)
+            self.fail(f"{value!r} is over; expected a time to come", param, ctx)
         return deadline
 
 

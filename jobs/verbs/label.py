@@ -236,7 +236,8 @@ def report(outcome: LabelOutcome, store: str) -> None:
     if record.lists and (record.n_shards_committed or record.n_shards_listed):
         click.echo(f"Listed labels: {record.n_listed:,} of {', '.join(record.lists)}; --labels listed reads them")
     if not record.n_shards_committed and not record.n_shards_listed:
-        click.echo(f"Nothing to do: all {record.n_shards_source:,} shards are labelled already (run {record.run}).")
+        done = f"all {record.n_shards_source:,} shards are labelled already (run {record.run})."
+        click.echo(f"Nothing to do: {done}" if not outcome.alarm else f"Labelled no shard of run {record.run} in time.")
         _report_skipped(outcome)
         return
     if record.n_shards_committed:

@@ -94,12 +94,21 @@ def plan(
         made = job.run()
     for note in job.notes:
         click.echo(f"Note: {note}.", err=True)
+    show_forecast(made, output, time_limit)
+
+
+def show_forecast(made: Forecast, output: str, time_limit: TimeLimit | None) -> None:
+    """Prints a prediction as a table, as CSV or as JSON. What is labelled within a limit of time is a note beside these
+    two."""
+    if output == "table":
+        print_forecast(made, time_limit)
+        return
     if output == "json":
         click.echo(made.to_json(), nl=False)
-    elif output == "csv":
-        print_rows(("what", "value", "low", "high"), estimate_rows(made), output)
     else:
-        print_forecast(made, time_limit)
+        print_rows(("what", "value", "low", "high"), estimate_rows(made), output)
+    if time_limit:
+        click.echo(f"Note: covered are {_covered(made, time_limit)}.", err=True)
 
 
 def estimate_rows(made: Forecast) -> list[tuple[object, ...]]:

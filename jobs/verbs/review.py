@@ -11,6 +11,7 @@ from jobs.console.options import read_run_option, store_argument
 from jobs.console.paste import to_paste
 from pipeline.reviews.files import TOOLS
 from pipeline.reviews.job import import_reviews
+from pipeline.text import counted
 
 
 @click.group
@@ -31,17 +32,34 @@ def review() -> None:
 def import_file(store: str, file: str, tool: Any, reviewer: str | None, run: str | None) -> None:
     """Add the decisions of FILE to a run of STORE: yes, no or unsure for labels, and labels that were missing.
 
-    Nothing is overwritten: a second reviewer's decisions stand beside the first's, and the same file twice is there
-    once. In SQL they are the view `reviews`; `review_agreement(run)` compares reviewers.
+    Nothing is overwritten: a second reviewer's decisions stand beside the first's. Of what one person says of a label
+    again the latest counts, so that a file may come twice, or once more when it has grown. In SQL they are the view
+    `reviews`; `review_agreement(run)` compares reviewers.
 
     \b
     tagstream review import STORE review-random-1a2b3c4d-ada.json --from page
     tagstream review import STORE review/review.csv --from csv --reviewer ada
     tagstream review import STORE export.json --from label-studio
     """
-    chosen, n_decisions, is_new = import_reviews(store, run, file, tool, reviewer or getpass.getuser())
-    if is_new:
-        click.echo(f"Added {n_decisions:,} decisions to run {chosen}")
+    added = import_reviews(store, run, file, tool, reviewer or _user())
+    chosen, n_before = added.run, added.n_decisions - added.n_new
+    if added.n_new:
+        before = f"; it had {n_before:,} more of the file already" if n_before else ""
+        click.echo(f"Added {counted(added.n_new, 'decision')} to run {chosen}{before}")
     else:
-        click.echo(f"Nothing to add: run {chosen} has these {n_decisions:,} decisions already")
+        click.echo(f"Nothing to add: run {chosen} has {counted(n_before, 'decision')} of the file already")
+    if added.n_undrawn:
+        click.echo(
+            f"Note: decisions on {counted(added.n_undrawn, 'image')} count in no estimate, since no sample of the run "
+            "has drawn them",
+            err=True,
+        )
     click.echo("next: " + to_paste("recall", store, "--run", chosen, "--truth", "reviews"))
+
+
+def _user() -> str:
+    """The user's name; empty where a container does not tell it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""

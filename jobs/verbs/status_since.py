@@ -66,12 +66,13 @@ def _describe(side: Side) -> str:
 def _find_time(store: Store, names: Sequence[str], text: str) -> datetime:
     """The time that is meant; of a run the one when it was made. Raises UsageError where there is none."""
     now = datetime.now(UTC)
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        return now - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
     try:
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+            return now - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
         # Without a zone it is the time of this machine.
         start = datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
+    # Longer than the calendar is, or no time at all.
+    except (ValueError, OverflowError):
         return _made(store, names, text)
     if start > now:
         raise click.UsageError(f"--since is {text}, which is to come; expected a time that is over")

@@ -15,6 +15,7 @@ from pipeline.analysis.drift_tests import ALARM_P, DriftTest, Flags, Floats, Gro
 from pipeline.analysis.shard_times import shard_times
 from pipeline.catalog.connection import Connection, add_table, query_rows, read_sql, run_record
 from pipeline.catalog.label_choice import shown_ranking
+from pipeline.errors import TagstreamError
 from pipeline.store.store import Store
 
 N_TESTS = 6
@@ -62,7 +63,12 @@ class _Shard:
 
 
 def drift_between(connection: Connection, run_a: str, run_b: str) -> Drift:
-    """Holds the shards of the second run against those of the first; same shards of one source are pairs."""
+    """Holds the shards of the second run against those of the first; same shards of one source are pairs.
+
+    Raises TagstreamError for a run and itself: whoever is to be warned would never be.
+    """
+    if run_a == run_b:
+        raise TagstreamError(f"drift is asked of run {run_a} against itself, which never drifts; name two runs")
     rows = query_rows(connection, "run_shards", {"runs": [run_a, run_b]})
     shards = [_Shard(row["run"], row["shard"], row["run"] == run_b) for row in rows]
     first, second = (run_record(connection, run) for run in (run_a, run_b))

@@ -35,8 +35,12 @@ class ResultFile:
             yield stream
 
 
-def find_result_file(url: str, store_url: str | None, *, overwrite: bool) -> ResultFile:
-    """The file of this name or URL. Raises TagstreamError where no result may be written: not inside of the store."""
+def find_result_file(url: str, store_url: str | None, *, overwrite: bool | None) -> ResultFile:
+    """The file of this name or URL. Raises TagstreamError where no result may be written: not inside of the store.
+
+    Args:
+        overwrite: whether a file that is there may be replaced; None where the user cannot ask for it.
+    """
     with storage_errors(f"open {url}"):
         filesystem, path = open_filesystem(url)
         if store_url is not None and _is_inside(filesystem, path, Store(store_url)):
@@ -49,7 +53,8 @@ def find_result_file(url: str, store_url: str | None, *, overwrite: bool) -> Res
             if not filesystem.isfile(path):
                 raise TagstreamError(f"{url} is no file; expected the name of a file, such as labels.parquet")
             if not overwrite:
-                raise TagstreamError(f"{url} exists; give another name, or --overwrite")
+                choice = ", or --overwrite" if overwrite is not None else ""
+                raise TagstreamError(f"{url} exists; give another name{choice}")
     return ResultFile(url, filesystem, path)
 
 

@@ -57,6 +57,12 @@ if TYPE_CHECKING:
     from pipeline.naming.thresholds import Thresholds
 
 _WILDCARD = re.compile(r"[*?\[]")
+# Columns of a file's path, as SQL. A folder `name=value` is one that only such folders part from the file.
+_OF_FOLDER = r"regexp_extract(filename, '/{}=([^/]*)/(?:[^/=]+=[^/]*/)*[^/]*$', 1)"
+_OF_RUN = {"run": _OF_FOLDER.format("run")}
+_OF_LIST = {"list": _OF_FOLDER.format("list"), **_OF_RUN}
+# When reviews were imported, UTC; null of files whose names do not say it.
+_IMPORTED = r"epoch_ms(try_cast(regexp_extract(filename, '/([0-9]+)-[^/]*$', 1) AS BIGINT))"
 _RECORD_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "list[str]": pa.list_(pa.string())}
 
 
@@ -187,8 +193,8 @@ def _create_file_views(
         ("listed_labels", files.listed_labels(), LISTED),
         ("chosen_listed_labels", files.listed_labels(chosen), LISTED),
     ):
-        partitions = ("list", "run") if schema is LISTED else ("run",)
-        _create_file_view(connection, view, paths, schema, partitions, superseded=bool(files.superseded))
+        columns = _OF_LIST if schema is LISTED else _OF_RUN
+        _create_file_view(connection, view, paths, schema, columns, superseded=bool(files.superseded))
     connection.execute(read_sql("images"))
     connection.execute(read_sql("written_labels"))
 
@@ -201,8 +207,10 @@ def _create_review_views(
     held = [one for one in samples if store.filesystem.exists(store.run(one.run).layout.drawn(one.sample))]
     drawn = [layout.run(sample.run).drawn(sample.sample) for sample in held]
     reviews = [layout.run(run).reviews_file(name) for run in runs for name in RunReviews(store.run(run)).review_files()]
-    for view, paths, schema in (("drawn", drawn, DRAWN), ("stored_reviews", reviews, REVIEWS)):
-        _create_file_view(connection, view, paths, schema, ("run",), superseded=False)
+    _create_file_view(connection, "drawn", drawn, DRAWN, _OF_RUN, superseded=False)
+    schema = REVIEWS.append(pa.field("imported", pa.timestamp("us")))
+    columns = {**_OF_RUN, "imported": _IMPORTED}
+    _create_file_view(connection, "stored_reviews", reviews, schema, columns, superseded=False)
 
 
 def _create_file_view(
@@ -210,32 +218,27 @@ def _create_file_view(
     view: str,
     paths: Sequence[str],
     schema: pa.Schema,
-    partitions: Sequence[str],
+    columns: Mapping[str, str],
     *,
     superseded: bool,
 ) -> None:
     """One view of files, or an empty table where there are none.
 
     Args:
-        partitions: columns that stand in the files' paths.
+        columns: those that stand in the files' paths, as SQL over `filename`. They are text where the schema has none.
         superseded: whether files hold rows that others own.
     """
     if not paths:
-        columns = [*schema, *(pa.field(name, pa.string()) for name in partitions)]
-        add_table(connection, view, _empty_table(pa.schema(columns)))
+        told = [pa.field(name, pa.string()) for name in columns if name not in schema.names]
+        add_table(connection, view, _empty_table(pa.schema([*schema, *told])))
         return
     connection.execute(
         f"SET VARIABLE {view} = (SELECT list(path) FROM (SELECT unnest($paths) AS path))", {"paths": list(paths)}
     )
     has_shards = "shard" in schema.names
     text = read_sql("file_view_without_superseded" if superseded and has_shards else "file_view")
-    told = ", ".join(f"regexp_extract(filename, {_folder_pattern(name)}, 1) AS {name}" for name in partitions)
-    connection.execute(Template(text).substitute(view=view, columns=told))
-
-
-def _folder_pattern(name: str) -> str:
-    """A regular expression, in quotes, for the folder `name=value` that only such folders part from the file."""
-    return f"'/{name}=([^/]*)/(?:[^/=]+=[^/]*/)*[^/]*$'"
+    of_path = ", ".join(f"{told} AS {name}" for name, told in columns.items())
+    connection.execute(Template(text).substitute(view=view, columns=of_path))
 
 
 def _create_records(

@@ -160,6 +160,11 @@ class LabelJob:
                 f"the limit of time ended the job ({limit.alarm}); {n_left:,} shards are left, and the same command "
                 "goes on"
             )
+            if not self.progress.n_shards_done:
+                self.notes.append(
+                    "no shard was whole by then, and the next job begins where this one began: give it more time, or "
+                    "make smaller shards"
+                )
             return LabelOutcome(record, self.notes, job.source.skipped, limit.alarm)
 
     def _open(self, held: contextlib.ExitStack) -> OpenJob:
@@ -322,9 +327,10 @@ class LabelJob:
         ):
             # How large the next wave of a limited job is, its commits tell.
             for together in ([wave] for wave in waves) if limit else [waves]:
-                self._label_waves(job, together, stream, committer, place, metrics)
-                if self._is_stopped:
+                # Loading the model may have taken all of the time.
+                if self._is_out_of_time():
                     break
+                self._label_waves(job, together, stream, committer, place, metrics)
 
     def _placed(
         self, waves: Iterable[tuple[list[Shard], KnownImages | None]], place: PlaceOfDecoding
@@ -394,12 +400,8 @@ class LabelJob:
         self, assembler: ShardAssembler, arriving: Iterable[pa.Table], metrics: JobMetrics
     ) -> Iterator[list[WholeShard]]:
         """The shards that became whole with each table of rows, often none. Counts the rows. Ends at the time limit."""
-        limit = self.request.time_limit
         for rows in arriving:
-            if limit is not None and limit.is_over(self.elapsed_s):
-                self._is_stopped = True
-                if self._reuse is not None:
-                    self._reuse.close()
+            if self._is_out_of_time():
                 return
             table = assembler.without_failed(rows)
             if self._reuse is not None and assembler.failures:
@@ -412,6 +414,15 @@ class LabelJob:
             self.progress.add_rows(table.num_rows, n_rejected, *count_marked(table))
             metrics.count_rows(table)
             yield assembler.add(table)
+
+    def _is_out_of_time(self) -> bool:
+        """Whether the limit of time ends the labelling. Where it does, it stays so, and nobody waits for labels."""
+        limit = self.request.time_limit
+        if limit is not None and limit.is_over(self.elapsed_s):
+            self._is_stopped = True
+            if self._reuse is not None:
+                self._reuse.close()
+        return self._is_stopped
 
     def _count_commit(self, metrics: JobMetrics, commit: Commit, adds_lists: bool = False) -> None:
         shard = commit.shard

@@ -170,7 +170,9 @@ def find_others(own: Run, fingerprint: str, stores: Sequence[str]) -> Iterator[P
         store = Store(own.store_url if url is None else url)
         names = store.run_names()
         if url is not None and not names:
-            raise StoreError(f"there is no store at {url}, whose labels are to be reused; correct --reuse")
+            raise StoreError(
+                f"there is no store at {url}, whose labels are to be reused; correct --reuse or reuse_stores"
+            )
         for name in names:
             run = store.run(name)
             record = None if url is None and name == own.name else run.read_record()

@@ -106,6 +106,8 @@ def _check(connection: Connection, run: str, draw: Draw) -> None:
             if draw.by == "disagreement"
             else f"--against names the other run of --by disagreement, and images are drawn by {draw.by}"
         )
+    if draw.against == run:
+        raise TagstreamError(f"--against is {run}, the run that is drawn from; name another one")
     ranking = ranking_of(run, run_record(connection, run)["labelling"])
     if draw.by == "uncertain" and not ranking.is_probability:
         raise TagstreamError(

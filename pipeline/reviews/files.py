@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +15,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 from pipeline.errors import TagstreamError
-from pipeline.text import one_line
+from pipeline.text import one_line, printable
 from schemas import REVIEWS, VERDICTS
 
 ReviewTool = Literal["page", "csv", "label-studio", "fiftyone"]
@@ -24,25 +25,48 @@ COLUMNS = ("image_id", "key", "file", "name", "rank", "score", "verdict", "revie
 # The field of Label Studio where a person writes what cannot be chosen.
 MISSING_FIELD = "missing"
 _PAGE_KIND = "tagstream review"
+_EXPECTED: dict[str, str] = {
+    "page": "the file that a page of `tagstream sample --to page` saved",
+    "csv": "a table as `tagstream sample --to csv` writes it, in UTF-8",
+    "label-studio": "an export of Label Studio as JSON",
+    "fiftyone": "a folder that FiftyOne exported as FiftyOneDataset, or its samples.json",
+}
+# As the table to review has it. Spreadsheets take a plain number of so many digits for one that may be rounded.
+_IMAGE_ID = re.compile(r"#?(-?[0-9]{1,19})")
+_INT64 = range(-(1 << 63), 1 << 63)
 Row = dict[str, Any]
+
+
+class _RowError(ValueError):
+    """A decision that cannot be understood, in a file of the right kind."""
 
 
 def read_reviews(path: str, tool: ReviewTool, reviewer: str) -> pa.Table:
     """Reads what people decided.
 
     Args:
-        reviewer: who reviewed, where the file does not say it.
+        reviewer: who reviewed, where the file does not say it; empty where nobody knows.
 
     Raises TagstreamError where the file cannot be read, or nobody decided anything in it.
     """
     try:
-        rows = [_check({"reviewer": reviewer, "reviewed": None, **row}, path) for row in _READERS[tool](Path(path))]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TagstreamError(f"{path} is no {tool} file of reviews: {one_line(error)}") from error
+        rows = [_checked({"reviewer": reviewer, "reviewed": None, **row}) for row in _READERS[tool](Path(path))]
+        unique = {tuple(row[name] for name in REVIEWS.names): row for row in rows}
+        table = pa.Table.from_pylist(list(unique.values()), schema=REVIEWS)
+    except _RowError as error:
+        raise TagstreamError(f"{path}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+        why = f"{_why(error)}; expected {_EXPECTED[tool]}"
+        raise TagstreamError(f"{path} is no {tool} file of reviews: {why}") from error
     if not rows:
         raise TagstreamError(f"{path} has no decision; expected a verdict of {', '.join(VERDICTS)} for some label")
-    unique = {tuple(row[name] for name in REVIEWS.names): row for row in rows}
-    return pa.Table.from_pylist(list(unique.values()), schema=REVIEWS)
+    _check_together(rows, path)
+    return table
+
+
+def write_image_id(image_id: int | str) -> str:
+    """An image's id as a table for people has it: a text, which spreadsheets leave as it is."""
+    return f"#{image_id}"
 
 
 def run_told(path: str, tool: ReviewTool) -> str | None:
@@ -54,7 +78,7 @@ def _read_page(path: Path) -> Iterator[Row]:
     """What the page of `pipeline.reviews.page` saves; `pages/review/decisions.js` writes it."""
     saved = json.loads(path.read_text("utf-8"))
     if (saved["kind"], type(saved["run"])) != (_PAGE_KIND, str):
-        raise ValueError(f"it is {saved['kind']!r} of run {saved['run']!r}; expected {_PAGE_KIND!r} of a run")
+        raise ValueError(f"it is of the kind {saved['kind']!r} and of run {saved['run']!r}")
     for decision in saved["decisions"]:
         told = {**_told("reviewer", saved.get("reviewer")), **_told("reviewed", decision.get("reviewed"))}
         yield {**told, **_row(decision["image_id"], decision["name"], decision["verdict"])}
@@ -62,14 +86,19 @@ def _read_page(path: Path) -> Iterator[Row]:
 
 def _read_csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file)
-        if missing := {"image_id", "name", "verdict"}.difference(lines.fieldnames or ()):
-            raise ValueError(f"the columns {', '.join(sorted(missing))} are missing")
+        header = file.readline()
+        file.seek(0)
+        # Spreadsheets write what the country's convention is.
+        lines = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
+        columns = lines.fieldnames or ()
+        if missing := {"image_id", "name", "verdict"}.difference(columns):
+            held = ", ".join(map(repr, columns)) or "none"
+            raise ValueError(f"the columns {', '.join(sorted(missing))} are missing, it has {held}")
         for line in lines:
             verdict = (line["verdict"] or "").strip().lower()
             if not verdict:
                 continue
-            told = {name: line[name] for name in ("reviewer", "reviewed") if line.get(name)}
+            told = {**_told("reviewer", line.get("reviewer")), **_told("reviewed", line.get("reviewed"))}
             # What was not shown has no rank.
             is_added = verdict == "yes" and not line.get("rank", "-")
             yield {**told, **_row(line["image_id"], line["name"], "added" if is_added else verdict)}
@@ -121,12 +150,13 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _row(image_id: Any, name: str, verdict: str) -> Row:
-    return {"image_id": int(image_id), "label": name, "verdict": verdict}
+def _row(image_id: Any, name: Any, verdict: Any) -> Row:
+    return {"image_id": image_id, "label": name, "verdict": verdict}
 
 
 def _told(name: str, value: Any) -> Row:
-    return {name: str(value)} if value else {}
+    text = "" if value is None else str(value).strip()
+    return {name: text} if text else {}
 
 
 def _person(completed_by: Any) -> Any:
@@ -134,12 +164,46 @@ def _person(completed_by: Any) -> Any:
     return completed_by.get("email") or completed_by.get("id") if isinstance(completed_by, dict) else completed_by
 
 
-def _check(row: Row, path: str) -> Row:
+def _why(error: BaseException) -> str:
+    """What is wrong with a file, as part of a sentence."""
+    if isinstance(error, KeyError):
+        return f"something in it has no {error}"
+    if isinstance(error, TypeError | AttributeError):
+        return "it is built otherwise"
+    if isinstance(error, json.JSONDecodeError | RecursionError):
+        return f"it is no JSON ({one_line(error)})"
+    return one_line(error)
+
+
+def _check_together(rows: list[Row], path: str) -> None:
+    """Raises TagstreamError where a person says at once that a label is true and that it is not."""
+    said: dict[tuple[Any, ...], str] = {}
+    for row in rows:
+        verdict = "yes" if row["verdict"] == "added" else row["verdict"]
+        decided = (row["image_id"], row["label"], row["reviewer"], row["reviewed"])
+        if (before := said.setdefault(decided, verdict)) != verdict:
+            what = f"{before} and {verdict} of {printable(row['label'])} on image {row['image_id']}"
+            raise TagstreamError(
+                f"{path}: {printable(row['reviewer'])} says {what}; expected one verdict of each person"
+            )
+
+
+def _checked(row: Row) -> Row:
+    """A row with its image_id as a number. Raises _RowError where it is no decision."""
+    image = printable(str(row["image_id"])).strip()
+    written = _IMAGE_ID.fullmatch(image) if type(row["image_id"]) in (int, str) else None
+    if written is None or int(written[1]) not in _INT64:
+        raise _RowError(
+            f"a verdict has the image_id {image!r}; expected a whole number of up to 19 digits as `tagstream sample` "
+            "wrote it; a spreadsheet rounds such numbers unless their column is read as text"
+        )
+    if not isinstance(row["label"], str) or not row["label"].strip():
+        raise _RowError(f"a verdict on image {image} has no name; expected that of a label")
     if row["verdict"] not in VERDICTS:
-        raise ValueError(
-            f"the verdict of {row['label']} on image {row['image_id']} is {row['verdict']!r}; expected one of "
+        raise _RowError(
+            f"the verdict of {printable(row['label'])} on image {image} is {row['verdict']!r}; expected one of "
             f"{', '.join(VERDICTS)}"
         )
-    if not row["label"]:
-        raise ValueError(f"a verdict on image {row['image_id']} has no name")
-    return row
+    if not row["reviewer"]:
+        raise _RowError("it does not say who reviewed; name that person with --reviewer")
+    return {**row, "image_id": int(written[1])}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pipeline.catalog.connection import Connection, query_rows
+from pipeline.catalog.connection import Connection, add_table, query_rows, read_sql
 from pipeline.catalog.result_file import find_result_file
 from pipeline.catalog.views import open_store
 from pipeline.errors import TagstreamError
@@ -16,7 +16,7 @@ from pipeline.export.job import Export, ExportRequest, Format
 from pipeline.export.selection import Selection, select_images
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.reviews.drawing import Draw, draw_images
-from pipeline.reviews.files import COLUMNS, MISSING_FIELD, ReviewTool, read_reviews, run_told
+from pipeline.reviews.files import COLUMNS, MISSING_FIELD, ReviewTool, read_reviews, run_told, write_image_id
 from pipeline.reviews.page import ReviewImage, write_review_page
 from pipeline.reviews.written import WrittenSample
 from pipeline.store.reviews import RunReviews
@@ -59,7 +59,7 @@ def sample_for_review(request: SampleRequest) -> tuple[SampleRecord, WrittenSamp
 def _write_page(
     connection: Connection, request: SampleRequest, sample: SampleRecord, selection: Selection
 ) -> WrittenSample:
-    file = find_result_file(request.out, request.store, overwrite=False)
+    file = find_result_file(request.out, request.store, overwrite=None)
     against = query_rows(connection, "other_names", {"run": request.draw.against}) if request.draw.against else []
     others = {row["image_id"]: row["names"] for row in against}
     run = choose_run(Store(request.store), request.run).record
@@ -108,7 +108,7 @@ def _write_review_file(folder: Path) -> None:
         rows = csv.DictWriter(review, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
         rows.writeheader()
         for row in csv.DictReader(file):
-            rows.writerow({**row, "file": files[row["image_id"]]})
+            rows.writerow({**row, "image_id": write_image_id(row["image_id"]), "file": files[row["image_id"]]})
 
 
 def _ask_for_missing(config: Path) -> None:
@@ -118,24 +118,55 @@ def _ask_for_missing(config: Path) -> None:
     config.write_text(f"{view}{field}</View>\n", "utf-8")
 
 
-def import_reviews(store: str, run: str | None, path: str, tool: ReviewTool, reviewer: str) -> tuple[str, int, bool]:
-    """Adds what people decided to a run; returns the run, the number of decisions, and whether they are new.
+@dataclass(frozen=True, slots=True)
+class AddedReviews:
+    """What became of a file of reviews."""
+
+    run: str
+    n_decisions: int
+    """Decisions in the file."""
+    n_new: int
+    """Those that the run did not have."""
+    n_undrawn: int
+    """Images of the file that no sample of the run has: what is said of them counts in no estimate."""
+
+
+def import_reviews(store: str, run: str | None, path: str, tool: ReviewTool, reviewer: str) -> AddedReviews:
+    """Adds to a run what people decided and it does not have yet.
 
     Raises TagstreamError where the file is no such file, is of another run, or speaks of an image that the run has not.
     """
     reviews = read_reviews(path, tool, reviewer)
     told = run_told(path, tool)
-    chosen = choose_run(Store(store), run or told).run
-    if told not in (None, chosen):
-        raise TagstreamError(f"{path} is of run {told}, not of {chosen}; name that with --run, or leave it out")
-    connection = open_store(store, run=chosen)
-    asked = {"image_ids": sorted(set(reviews.column("image_id").to_pylist()))}
-    ((n_known,),) = connection.execute(
-        "SELECT count(DISTINCT image_id) FROM images WHERE image_id IN (SELECT unnest($image_ids))", asked
-    ).fetchall()
-    if n_foreign := len(asked["image_ids"]) - n_known:
+    if run and told and (named := choose_run(Store(store), run).run) != told:
+        raise TagstreamError(f"{path} is of run {told}, not of {named}; name that with --run, or leave it out")
+    connection = open_store(store)
+    add_table(connection, "read_reviews", reviews)
+    chosen = _find_run(connection, store, run or told, path)
+    (images,) = query_rows(connection, "review_images", {"run": chosen})
+    if n_foreign := images["n_images"] - images["n_known"]:
         raise TagstreamError(
-            f"{n_foreign:,} of {len(asked['image_ids']):,} reviewed images in {path} are none of run {chosen}; name "
+            f"{n_foreign:,} of {images['n_images']:,} reviewed images in {path} are none of run {chosen}; name "
             "the run that they were drawn from with --run"
         )
-    return chosen, reviews.num_rows, RunReviews(Store(store).run(chosen)).add_reviews(reviews)
+    new = connection.sql(read_sql("new_reviews"), params={"run": chosen}).to_arrow_table()
+    if new.num_rows:
+        RunReviews(Store(store).run(chosen)).add_reviews(new)
+    return AddedReviews(chosen, reviews.num_rows, new.num_rows, images["n_images"] - images["n_drawn"])
+
+
+def _find_run(connection: Connection, store: str, named: str | None, path: str) -> str:
+    """The run that was named, the only one, or the only one that the reviewed images were drawn from.
+
+    Raises TagstreamError where that leaves several: runs of one source have the same images.
+    """
+    names = Store(store).run_names()
+    if named or len(names) == 1:
+        return choose_run(Store(store), named).run
+    drawn_from = [row["run"] for row in query_rows(connection, "review_runs", {})]
+    if len(drawn_from) != 1:
+        images = f"were drawn from {', '.join(drawn_from)}" if drawn_from else "were drawn from none"
+        raise TagstreamError(
+            f"{path} does not say of which run it is, and its images {images}; name the run with --run"
+        )
+    return str(drawn_from[0])

@@ -11,7 +11,7 @@ STORE/labels/run=<run>/<shard>.parquet
 STORE/images/run=<run>/<shard>.parquet      its existence is the shard's commit
 STORE/listed/run=<run>/list=<list>/<shard>.parquet   scores of a list of names (`pipeline.store.lists`)
 STORE/drawn/run=<run>/<sample>.parquet      the images of a sample
-STORE/reviews/run=<run>/<digest>.parquet    what people say of labels, a file an import
+STORE/reviews/run=<run>/<time>-<digest>.parquet   what people say of labels, a file an import
 STORE/spellings/run=<run>/<file>.parquet    the distinct labels of a compacted file, named
 STORE/embeddings/<model>.parquet            meanings of names, by the digest of the model that gave them
 

@@ -1,11 +1,12 @@
 """Samples of a run that were drawn for review, and the reviews of its images.
 
-Both are only ever added. A sample of one name, and an import of reviews of one content, is there once.
+Both are only ever added. A sample of one name is there once, and so is what a person says again and again.
 """
 
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -66,17 +67,18 @@ class RunReviews:
                 raise StoreError(f"{path} is damaged: {one_line(error)}; delete it, and draw anew") from error
         return sorted(records, key=lambda record: (record.created, record.sample))
 
-    def add_reviews(self, reviews: pa.Table) -> bool:
-        """Keeps reviews. False where the same ones were imported before.
+    def add_reviews(self, reviews: pa.Table) -> None:
+        """Keeps reviews, in a file that says when.
 
         Args:
             reviews: rows of `schemas.REVIEWS`.
         """
         rows = _in_order(reviews)
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
         with storage_errors(f"write to the store {self._run.store_url}"):
-            return write_whole(
+            write_whole(
                 self._run.filesystem,
-                self._run.layout.reviews_file(name_reviews_file(rows)),
+                self._run.layout.reviews_file(f"{now_ms}-{reviews_digest(rows)}{SUFFIX}"),
                 encode_file(rows, describe_file({})),
                 if_absent=True,
             )
@@ -90,9 +92,14 @@ class RunReviews:
         return sorted(self._run.list_files(self._run.layout.all_reviews))
 
 
-def name_reviews_file(reviews: pa.Table) -> str:
-    """The name of the file that keeps these reviews: a digest of what they say, in whichever order."""
-    return f"{hashlib.sha256(str(_in_order(reviews).to_pylist()).encode()).hexdigest()[:16]}{SUFFIX}"
+def is_name_of(name: str, reviews: pa.Table) -> bool:
+    """Whether a file of this name keeps these reviews."""
+    return name.rpartition("-")[2] == f"{reviews_digest(reviews)}{SUFFIX}"
+
+
+def reviews_digest(reviews: pa.Table) -> str:
+    """A digest of what reviews say, in whichever order."""
+    return hashlib.sha256(str(_in_order(reviews).to_pylist()).encode()).hexdigest()[:16]
 
 
 def _in_order(reviews: pa.Table) -> pa.Table:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.storage.files import read_if_exists, storage_errors
 from pipeline.store.ownership import SUFFIX
-from pipeline.store.reviews import RunReviews, name_reviews_file
+from pipeline.store.reviews import RunReviews, is_name_of
 from pipeline.store.run import Run
 from pipeline.text import one_line
 from pipeline.upkeep.file_checks import DamagedFileError, check_described, decode_file
@@ -80,7 +80,7 @@ def _check_reviews(rows: pa.Table, name: str) -> None:
     strange = set(pc.unique(rows.column("verdict")).to_pylist()) - set(VERDICTS)
     if strange:
         raise DamagedFileError("rows", f"has the verdict {strange.pop()!r}; expected one of {', '.join(VERDICTS)}")
-    if name_reviews_file(rows) != name:
+    if not is_name_of(name, rows):
         raise DamagedFileError("rows", "has other reviews than its name says")
 
 

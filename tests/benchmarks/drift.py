@@ -213,7 +213,8 @@ def main() -> None:
             f"{N_LABELS} labels, {N_NAMES} names; alarm where p < {ALARM_P} after Holm's correction, "
             f"{arguments.permutations:,} permutations. Unlike shards differ in their mix of names by a Dirichlet "
             "distribution of weight 100, as folders by subject do; alike ones by weight 10,000, as those of images "
-            "dealt by chance do. The first rows of each kind of night are false alarms, all others are power."
+            "dealt by chance do. The first rows of each kind of night are false alarms, all others are power. Goal: "
+            "false alarms on 1 % of the nights at most."
         )
         described = environment("cpu", shlex.join(["python", *sys.argv]))
         Path(arguments.out).write_text(f"{title}\n\n{said}\n\n{table}\n\n{described}\n")

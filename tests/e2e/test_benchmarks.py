@@ -270,6 +270,19 @@ def test_the_simulation_of_nights_has_false_alarms_a_control_and_power(tmp_path)
     assert {row[2] for row in rows if row[1] == "nothing"} == {"2"}
 
 
+def test_the_simulation_of_reviews_has_every_measure_for_each_way_of_drawing(tmp_path):
+    path = tmp_path / "record.md"
+    finished = run_script("review_estimates", "--images", "2000", "--n", "200", "--draws", "20", "--out", str(path))
+    assert finished.returncode == 0, finished.stderr
+    header, _, *rows = table_rows(path.read_text())
+    assert header[4:6] == ["bias %", "95 % intervals that hold it"]
+    assert [row[0] for row in rows] == [by for by in ("random", "uncertain", "disagreement", "rare") for _ in range(7)]
+    # Of 20 draws the mean is within four standard errors, as wide as the intervals are.
+    for row in rows:
+        whole, mean, width = (float(row[column]) for column in (2, 3, 6))
+        assert abs(mean - whole) < 4 * width / 3.92 / 20**0.5, row
+
+
 def test_the_benchmark_of_reuse_compares_the_tables_of_jobs_with_and_without_it(tmp_path):
     path = tmp_path / "record.md"
     small = ("--hashes", "20000", "--images", "40", "--shard", "10", "--rounds", "1", "--image-ms", "1", "--no-ray")

@@ -65,7 +65,12 @@ CREATE VIEW truth AS
 SELECT *, name_of(label) AS name
 FROM (SELECT run, image_id, shard, index, key, unnest(truth) AS label FROM images WHERE truth IS NOT NULL);
 
--- One row what a person says of a label of an image.
+-- One row what a person says of a label of an image: of several decisions the latest, by the tool's time, or where the
+-- tool tells none by that of the import.
 CREATE VIEW reviews AS
 SELECT *, name_of(label) AS name
-FROM stored_reviews;
+FROM stored_reviews
+QUALIFY row_number() OVER (
+    PARTITION BY run, image_id, label, reviewer
+    ORDER BY coalesce(epoch(try_cast(reviewed AS TIMESTAMPTZ)), epoch(imported)) DESC, imported DESC, verdict DESC
+) = 1;

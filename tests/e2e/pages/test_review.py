@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from pipeline.catalog.views import open_store
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.reviews.drawing import Draw
-from pipeline.reviews.job import SampleRequest, import_reviews, sample_for_review
+from pipeline.reviews.job import AddedReviews, SampleRequest, import_reviews, sample_for_review
 from pipeline.store.store import Store
 from tests.e2e.pages.test_report import HOSTILE
 from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
@@ -100,7 +100,7 @@ def test_with_the_keyboard_alone_what_was_decided_comes_back_to_the_store(
     assert path.name.startswith("review-random-")
     assert path.name.endswith("-Ada-L-.json")
     expect(page.get_by_role("status")).to_contain_text("holds 7 decisions")
-    assert import_reviews(store.url, None, str(path), "page", "someone") == (RUN, 7, True)
+    assert import_reviews(store.url, None, str(path), "page", "someone") == AddedReviews(RUN, 7, 7, 0)
     rows = open_store(store.url).sql(
         "SELECT key, label, verdict, reviewer, reviewed > '2026' "
         "FROM reviews JOIN images USING (run, image_id) ORDER BY ALL"

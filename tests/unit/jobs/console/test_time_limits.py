@@ -53,7 +53,11 @@ def test_the_first_of_two_limits_counts() -> None:
     [
         (("--max-cost", "5"), "--max-cost goes with --price"),
         (("--deadline", "soon"), "'soon' is no time; expected one such as 2026-12-01T06:00, or 90m"),
-        (("--deadline", "2020-01-01"), "2020-01-01 is over"),
+        (("--deadline", "2020-01-01"), "'2020-01-01' is over; expected a time to come"),
+        (("--deadline", "0h"), "'0h' is over; expected a time to come"),
+        (("--deadline", "99999999999d"), "'99999999999d' is no time; expected one such as"),
+        (("--deadline", "9999-12-31T23:59-14:00"), "is no time; expected one such as"),
+        (("--max-cost", "0", "--price", "1"), "--max-cost"),
     ],
 )
 def test_a_limit_that_is_none_says_what_to_write(arguments: tuple[str, ...], reason: str) -> None:

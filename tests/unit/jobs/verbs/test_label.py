@@ -212,18 +212,23 @@ def test_what_was_done_is_told_with_the_seconds_of_each_phase_and_a_rate_where_t
     assert run == "Run r in tags"
     report(LabelOutcome(record(**{**phases, "ray_start_s": 0.0}, images_per_s=0.0), []), "tags")
     assert "\nTime: loading the model 8.0 s, labelling 1.5 s\n" in capsys.readouterr().out
+    report(LabelOutcome(record(n_shards_committed=0, n_images=0), [], alarm="deadline D"), "tags")
+    assert capsys.readouterr().out == "Labelled no shard of run r in time.\n"
     report(LabelOutcome(record(n_reused=1), []), "tags")
     assert "\nReused: 1 image of these have the labels of an equal image\n" in capsys.readouterr().out
 
 
-def test_the_commands_that_the_page_shows_for_reuse_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = (
-        (ROOT / "jobs" / "labelling.md").read_text().split("## Images that occur more than once")[1].split("## ")[0]
-    )
+def test_the_commands_that_the_page_shows_for_reuse_and_limits_of_time_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "jobs" / "labelling.md").read_text()
+    section = page.split("## Images that occur more than once")[1].split("## ")[0]
     commands = re.findall(r"^tagstream (.+)$", section, re.MULTILINE)
-    assert len(commands) == 5
+    commands += re.findall(r"^tagstream (.+ photos .*--deadline .+)$", page, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["label"] * 3 + ["plan", "sql", "status", "plan", "label"]
     monkeypatch.chdir(tmp_path)
-    for folder, numbers in (("photos", (1, 2, 1)), ("resharded", (2, 1))):
+    # From fewer images than four batches `plan` predicts nothing.
+    for folder, numbers in (("photos", (*range(60), 1)), ("resharded", range(59, -1, -1))):
         (tmp_path / folder).mkdir()
         for place, number in enumerate(numbers):
             (tmp_path / folder / f"{place}.jpg").write_bytes(jpeg(number))
@@ -235,7 +240,9 @@ def test_the_commands_that_the_page_shows_for_reuse_run(tmp_path: Path, monkeypa
         outputs.append(result.output)
     assert "Reused: 1 image" in outputs[0]
     assert all("Reused: " in output for output in outputs[1:3])
-    assert "1 have the labels of an image of the same content" in outputs[4]
+    assert "1 have the labels of an image of the same content" in outputs[5]
+    assert "covered     all images, within 8:00:00" in outputs[6]
+    assert "Nothing to do" in outputs[7]
 
 
 def test_what_may_come_next_can_be_pasted(

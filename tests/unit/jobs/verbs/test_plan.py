@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.verbs.plan import estimate_rows, print_forecast
+from jobs.verbs.plan import estimate_rows, print_forecast, show_forecast
 from pipeline.estimate import Estimate
 from pipeline.forecast.forecast import Forecast, OutputSizes
 from pipeline.forecast.pace import StageForecast, Workers
@@ -79,6 +79,14 @@ def test_a_limit_of_time_tells_how_many_images_it_covers(capsys: pytest.CaptureF
     assert "covered     100,000 images (10%) within 17:05; the same command goes on later\n" in capsys.readouterr().out
     print_forecast(MADE, TimeLimit(36_000, "deadline"))
     assert "covered     all images, within 10:00:00\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", ["json", "csv"])
+def test_for_programs_it_is_a_note_beside_the_numbers(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show_forecast(MADE, output, TimeLimit(36_000, "deadline"))
+    assert capsys.readouterr().err == "Note: covered are all images, within 10:00:00.\n"
+    show_forecast(MADE, output, None)
+    assert capsys.readouterr().err == ""
 
 
 def test_csv_has_one_row_an_estimate() -> None:

@@ -32,6 +32,13 @@ def test_a_page_is_written_and_the_way_back_is_said(store: Store, tmp_path: Path
     assert command.endswith(f"review import {store.url} review.json --from page --run {RUN}")
 
 
+def test_a_page_that_is_there_is_not_replaced(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "review.html"
+    out.touch()
+    result = run(store, "--to", "page", "--out", str(out))
+    assert str(result.exception) == f"{out} exists; give another name"
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -90,6 +90,7 @@ def test_too_few_shards_are_told(store: str) -> None:
             ["--since", "yesterday"],
             "--since is 'yesterday'; expected a time such as 2026-12-01T06:00, 24h, 7d, or a run",
         ),
+        (["--since", "99999999999d"], "--since is '99999999999d'; expected a time such as 2026-12-01T06:00"),
         (["--since", "2999-01-01"], "--since is 2999-01-01, which is to come"),
         (["--since", "24h", "--verify"], "--since looks at labels, --verify and --repair at files"),
         (["--fail-if", "drift"], "--fail-if, --summary and --notify go with --since"),

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.analysis.drift import Drift, drift_between, drift_since
 from pipeline.catalog.views import open_store
+from pipeline.errors import TagstreamError
 from pipeline.store.store import Store
 from tests.fixtures.stored.tables import commit_judged, run_record
 
@@ -116,6 +117,12 @@ def test_runs_of_one_source_are_compared_shard_by_shard(store: Store, root: str,
         assert drift.least_p == least_p
     else:
         assert drift.least_p < 1e-7
+
+
+def test_a_run_is_not_held_against_itself(store: Store) -> None:
+    store.create_run(run_record("run-1"))
+    with pytest.raises(TagstreamError, match="against itself, which never drifts; name two runs"):
+        drift_between(open_store(store.url), "run-1", "run-1")
 
 
 def test_scores_of_two_rankings_are_not_compared(store: Store) -> None:

@@ -154,6 +154,13 @@ class TestStore:
         (row,) = run.connection.sql("FROM review_agreement('run-1') WHERE reviewer_b = 'bob'").fetchall()
         assert row[:4] == ("ada", "bob", 2, 0.0)
 
+    def test_a_person_who_says_the_same_again_has_one_voice(self, store: Store) -> None:
+        add_reviews(store, RUN, "a", [(0, "dog", "yes", "ada")])
+        # The same name, spelled otherwise, in a later import.
+        add_reviews(store, RUN, "a", [(0, "dogs", "yes", "ada"), (0, "dog", "yes", "ada")])
+        run = self.reviewed(store, (0, "dog", "no", "bob"), (0, "dog", "no", "cyd"))
+        assert run.measure([1])[1]["precision_micro"].value == 0
+
     def test_without_a_reviewed_image_of_a_sample_it_says_what_to_do(self, store: Store) -> None:
         with pytest.raises(TagstreamError, match="draw some with `tagstream sample`"):
             self.reviewed(store)

@@ -824,13 +824,13 @@ class TestTimeLimits:
     """Jobs that are to end before all is labelled."""
 
     class AfterTwo(TimeLimit):
-        """Over when the third batch comes."""
+        """Over when the third batch comes; it is asked before the first one, too."""
 
         n_asked: ClassVar[list[float]] = []
 
         def is_over(self, elapsed_s: float) -> bool:
             self.n_asked.append(elapsed_s)
-            return len(self.n_asked) > 2
+            return len(self.n_asked) > 3
 
     def test_it_ends_the_job_with_what_is_whole_committed_and_the_next_one_goes_on(
         self, label_request: LabelRequest
@@ -842,6 +842,14 @@ class TestTimeLimits:
         assert note == "the limit of time ended the job (deadline D); 1 shards are left, and the same command goes on"
         rest = LabelJob(replace(label_request, time_limit=TimeLimit(3600, "cost > 1"))).run()
         assert (rest.record.n_shards_committed, rest.alarm, rest.notes) == (1, "", [])
+
+    def test_where_loading_took_all_of_the_time_nothing_is_labelled_and_it_says_that_the_next_job_begins_anew(
+        self, label_request: LabelRequest
+    ) -> None:
+        stopped = LabelJob(replace(label_request, time_limit=TimeLimit(0, "deadline D"))).run()
+        assert (stopped.record.outcome, stopped.record.n_shards_committed, stopped.alarm) == ("done", 0, "deadline D")
+        assert stopped.notes[-1].startswith("no shard was whole by then, and the next job begins where this one began")
+        assert LabelJob(label_request).run().record.n_shards_committed == 3
 
     def test_a_limit_keeps_time_to_close(self) -> None:
         limit = TimeLimit(100, "")

@@ -104,6 +104,8 @@ def test_asking_for_more_than_there_are_draws_all_with_certainty(connection: Con
 def test_a_draw_that_cannot_be_done_says_why(connection: Connection, tmp_path: Path) -> None:
     with pytest.raises(TagstreamError, match="name it with --against"):
         draw(connection, by="disagreement", against="")
+    with pytest.raises(TagstreamError, match="--against is run-1, the run that is drawn from; name another one"):
+        draw(connection, by="disagreement", against="run-1")
     with pytest.raises(TagstreamError, match="images are drawn by random"):
         draw(connection, by="random", against="run-2")
     store = Store(str(tmp_path / "store"))

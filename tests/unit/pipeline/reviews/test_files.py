@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,39 @@ def test_a_saved_page_has_decisions_of_one_person(tmp_path: Path) -> None:
     assert (run_told(str(path), "page"), run_told(str(path), "csv")) == ("r", None)
 
 
+@pytest.mark.parametrize("image_id", ["7", "#7"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_csv_may_come_back_from_a_spreadsheet_of_any_country(tmp_path: Path, separator: str, image_id: str) -> None:
+    path = tmp_path / "review.csv"
+    lines = [("image_id", "key", "name", "verdict"), (image_id, "a, b", "dog", "yes")]
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(lines)
+    assert read(path, "csv") == [(7, "dog", "yes", "someone", None)]
+
+
+def page_of(**changed: Any) -> str:
+    """A saved page with one decision, of which some is changed."""
+    decision = {"image_id": "1", "name": "dog", "verdict": "yes", **changed}
+    return json.dumps({"kind": "tagstream review", "run": "r", "decisions": [decision]})
+
+
 @pytest.mark.parametrize(
     ("tool", "content", "reason"),
     [
-        ("page", "{}", "is no page file of reviews"),
-        ("page", "[]", "is no page file of reviews"),
-        ("page", '{"kind": "other", "run": "r", "decisions": []}', "expected 'tagstream review'"),
+        ("page", "{}", "is no page file of reviews: something in it has no 'kind'; expected the file that a page of"),
+        ("page", "[]", "is no page file of reviews: it is built otherwise; expected"),
+        ("page", "[" * 100_000, "is no page file of reviews: it is no JSON"),
+        (
+            "page",
+            '{"kind": "other", "run": "r", "decisions": []}',
+            "is no page file of reviews: it is of the kind 'other'",
+        ),
+        ("page", page_of(image_id=1.5), "a verdict has the image_id '1.5'; expected a whole number"),
+        ("page", page_of(image_id=True), "a verdict has the image_id 'True'; expected a whole number"),
+        ("page", page_of(image_id=str(1 << 63)), "a verdict has the image_id '9223372036854775808'; expected"),
+        ("page", page_of(name=5), "a verdict on image 1 has no name; expected that of a label"),
+        ("page", page_of(name="\ud800"), "is no page file of reviews"),
+        ("page", page_of(verdict=["yes"]), "the verdict of dog on image 1 is .'yes'.; expected one of yes"),
         ("page", '{"kind": "tagstream review", "run": "r", "decisions": []}', "has no decision"),
         ("csv", "image_id,name\n1,dog\n", "no csv file of reviews: the columns verdict are missing"),
         (
@@ -102,7 +130,18 @@ def test_a_saved_page_has_decisions_of_one_person(tmp_path: Path) -> None:
             "the verdict of dog on image 1 is 'maybe'; expected one of yes",
         ),
         ("csv", "image_id,name,verdict\n1,,yes\n", "a verdict on image 1 has no name"),
-        ("csv", "image_id,name,verdict\nx,dog,yes\n", "invalid literal"),
+        ("csv", "image_id,name,verdict\n1.23E+18,dog,yes\n", "a spreadsheet rounds such numbers unless"),
+        ("csv", f"image_id,name,verdict\n1,{'x' * 200_000},yes\n", "is no csv file of reviews: field larger than"),
+        (
+            "csv",
+            "image_id,name,verdict\n1,dog,yes\n1,dog,no\n",
+            "someone says yes and no of dog on image 1; expected one",
+        ),
+        (
+            "csv",
+            "image_id;name,verdict\n1,dog,yes\n",
+            "the columns image_id, name are missing, it has 'image_id;name', 'v",
+        ),
         ("csv", "image_id,name,verdict\n1,dog,\n", "has no decision"),
         ("label-studio", "{}", "has no decision"),
         ("label-studio", "nonsense", "is no label-studio file"),
@@ -114,3 +153,15 @@ def test_a_file_that_cannot_be_understood_says_why(tmp_path: Path, tool: ReviewT
     (tmp_path / "file").write_text(content)
     with pytest.raises(TagstreamError, match=reason):
         read(tmp_path / "file", tool)
+
+
+def test_where_nobody_knows_who_reviewed_the_option_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("image_id,name,verdict,reviewer\n1,dog,yes, \n")
+    with pytest.raises(TagstreamError, match="does not say who reviewed; name that person with --reviewer"):
+        read_reviews(str(tmp_path / "file"), "csv", "")
+
+
+def test_a_table_in_another_encoding_says_which_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes("image_id,name,verdict\n1,Bär,yes\n".encode("cp1252"))
+    with pytest.raises(TagstreamError, match="expected a table as `tagstream sample --to csv` writes it, in UTF-8"):
+        read(tmp_path / "file", "csv")

@@ -15,7 +15,7 @@ from pipeline.errors import TagstreamError
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.reviews.drawing import Draw
 from pipeline.reviews.files import ReviewTool
-from pipeline.reviews.job import SampleRequest, import_reviews, sample_for_review
+from pipeline.reviews.job import AddedReviews, SampleRequest, import_reviews, sample_for_review
 from pipeline.store.store import Store
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.stored.labelled import label_source
@@ -61,8 +61,8 @@ def test_a_csv_is_filled_in_and_comes_back(store: Store, tmp_path: Path) -> None
         writer.writerows([*rows, *missing])
     path = str(folder / "review.csv")
     n_decisions = len(rows) + len(missing)
-    assert import_reviews(store.url, None, path, "csv", "ada") == ("r", n_decisions, True)
-    assert import_reviews(store.url, None, path, "csv", "ada") == ("r", n_decisions, False)
+    assert import_reviews(store.url, None, path, "csv", "ada") == AddedReviews("r", n_decisions, n_decisions, 0)
+    assert import_reviews(store.url, None, path, "csv", "ada") == AddedReviews("r", n_decisions, 0, 0)
     # Of the first two names one is true, of the three true ones (dog, owl, fox) one is among them.
     assert measured(store) == pytest.approx({"precision_micro": 1 / 2, "recall_micro": 1 / 3})
 
@@ -105,7 +105,55 @@ def test_a_saved_page_of_another_run_is_refused_and_its_own_run_is_found(store: 
     path.write_text(json.dumps({"kind": "tagstream review", "run": "r", "sample": "s", "decisions": decisions}))
     with pytest.raises(TagstreamError, match=r"is of run r, not of later; name that with --run"):
         import_reviews(store.url, "later", str(path), "page", "ada")
-    assert import_reviews(store.url, None, str(path), "page", "ada") == ("r", 1, True)
+    assert import_reviews(store.url, None, str(path), "page", "ada") == AddedReviews("r", 1, 1, n_undrawn=1)
+
+
+def decide(store: Store, tmp_path: Path, *decided: tuple[str, str, str], reviewer: str = "ada") -> AddedReviews:
+    """Imports what a person says of the first image: names, verdicts and times, which may be none."""
+    ((image_id,),) = open_store(store.url).sql("SELECT min(image_id) FROM images").fetchall()
+    lines = ["image_id,name,verdict,reviewed", *(f"{image_id},{','.join(one)}" for one in decided)]
+    (tmp_path / "decided.csv").write_text("\n".join(lines))
+    return import_reviews(store.url, "r", str(tmp_path / "decided.csv"), "csv", reviewer)
+
+
+def said(store: Store) -> list[tuple[str, str, str]]:
+    return open_store(store.url).sql("SELECT label, verdict, reviewer FROM reviews ORDER BY ALL").fetchall()
+
+
+def test_of_what_a_person_says_of_a_label_the_latest_counts_and_all_is_kept(store: Store, tmp_path: Path) -> None:
+    assert decide(store, tmp_path, ("dog", "yes", ""), ("owl", "no", "")).n_new == 2
+    # Looked at again: one is changed, one is as before, one is new.
+    assert decide(store, tmp_path, ("dog", "no", ""), ("owl", "no", ""), ("tree", "yes", "")).n_new == 2
+    assert decide(store, tmp_path, ("dog", "yes", ""), reviewer="bob").n_new == 1
+    assert said(store) == [("dog", "no", "ada"), ("dog", "yes", "bob"), ("owl", "no", "ada"), ("tree", "yes", "ada")]
+    # And back again, by the very file that came first.
+    assert decide(store, tmp_path, ("dog", "yes", ""), ("owl", "no", "")).n_new == 1
+    assert said(store)[0] == ("dog", "yes", "ada")
+    ((versions,),) = (
+        open_store(store.url)
+        .sql("SELECT list(verdict ORDER BY imported) FROM stored_reviews WHERE label = 'dog' AND reviewer = 'ada'")
+        .fetchall()
+    )
+    assert versions == ["yes", "no", "yes"]
+
+
+def test_an_older_file_that_comes_late_changes_nothing(store: Store, tmp_path: Path) -> None:
+    older, newer = ("dog", "yes", "2026-11-27T10:00:00Z"), ("dog", "no", "2026-11-27T12:30:00+02:00")
+    for decision, n_new in ((newer, 1), (older, 1), (newer, 0), (older, 0)):
+        assert decide(store, tmp_path, decision).n_new == n_new
+    assert said(store) == [("dog", "no", "ada")]
+
+
+def test_the_run_is_the_one_that_the_images_were_drawn_from(store: Store, tmp_path: Path) -> None:
+    label_source(store, "later", str(tmp_path / "source"), LABELS)
+    store.run("later").write_job(job_record("later"))
+    folder = sample(store, tmp_path, "csv", images=False)
+    path = folder / "review.csv"
+    path.write_text(path.read_text().replace("0.5,,", "0.5,yes,"))
+    assert import_reviews(store.url, None, str(path), "csv", "ada").run == "r"
+    sample(store, tmp_path, "fiftyone", run="later", images=False)
+    with pytest.raises(TagstreamError, match=r"were drawn from later, r; name the run with --run"):
+        import_reviews(store.url, None, str(path), "csv", "ada")
 
 
 @pytest.mark.parametrize("to", ["page", "csv"])
