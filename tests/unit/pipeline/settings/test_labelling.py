@@ -139,7 +139,7 @@ class TestFromAFile:
 
     @pytest.mark.parametrize("views", [True, 2.0, ["whole"]])
     def test_views_of_another_type_are_refused(self, views: Any) -> None:
-        with pytest.raises(TagstreamError, match=r"label\.toml: views is .*; expected"):
+        with pytest.raises(TagstreamError, match=r"label\.toml: views is .*; expected a value of type str or int$"):
             read_settings(LabelSettings, {"views": views}, "label.toml")
 
     def test_what_a_file_leaves_out_has_its_default(self) -> None:
