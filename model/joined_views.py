@@ -4,8 +4,8 @@ A label that several views have is that of the view which scores it best, with i
 scores mean what they mean of an image with one view. Of equal scores the earlier view's counts. Where a ranking sorts
 nothing, all views' first labels come first, then their second ones. A name of a list scores by the same rule.
 
-Shape suffixes: B images, V views of a batch or, batch behind batch, of all of them, C their labels, D distinct labels of
-each image, L labels that images keep, N names of a list.
+Shape suffixes: B images, V views of a batch or, batch behind batch, of all, C their labels, D distinct labels of each
+image, L labels that images keep, N names of a list.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from pipeline.labelling.reusing import Reuse, open_order
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.shard_flow import ShardFlow
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
-from pipeline.settings.labelling import full_labelling
+from pipeline.settings.labelling import FORMER_LABELLING, full_labelling
 from pipeline.sources.folder_metadata import describe_shards
 from pipeline.sources.listing import find_source, source_name
 from pipeline.sources.parquet_reader import check_columns
@@ -159,7 +159,7 @@ class LabelJob:
             record=record,
             source=source,
             sources=identity.wanted.addresses,
-            settings=replace(request.settings, **{name: made_by[name] for name in ("pixel_rule", "decoding", "views")}),
+            settings=replace(request.settings, **{name: made_by[name] for name in FORMER_LABELLING}),
             pool=pool,
             progress=self.progress,
             lists=request.lists,

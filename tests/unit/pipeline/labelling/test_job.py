@@ -358,18 +358,23 @@ class TestModelsOfTheHub:
         (note,) = outcome.notes
         assert note.endswith("changed this model's labels: the rule of its mask is unknown")
 
-    @pytest.mark.parametrize("sees_squares", [True, False])
+    @pytest.mark.parametrize(("sees_squares", "view_tokens"), [(True, 0), (False, 0), (False, 9)])
     def test_one_that_takes_any_shape_ignores_views_and_says_so(
-        self, label_request: LabelRequest, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, sees_squares: bool
+        self,
+        label_request: LabelRequest,
+        hub: FakeHub,
+        monkeypatch: pytest.MonkeyPatch,
+        sees_squares: bool,
+        view_tokens: int,
     ) -> None:
         cost = ImageCost({}, 16, sees_squares)
         monkeypatch.setattr(Labeler, "measure_image_cost", staticmethod(lambda *_: cost))
-        settings = replace(label_request.settings, views="whole")
+        settings = replace(label_request.settings, views="whole", view_tokens=view_tokens)
         outcome = LabelJob(replace(label_request, model="org/tiny", run=None, settings=settings)).run()
         run = Store(label_request.store).run(outcome.record.run).read_record()
         assert run is not None
         assert ("views" in run.labelling) is sees_squares
-        assert any("the setting views does nothing" in note for note in outcome.notes) is not sees_squares
+        assert any("views and view_tokens do nothing" in note for note in outcome.notes) is not sees_squares
 
     def test_one_that_cannot_label_stops_the_job_before_anything_is_listed_written_or_started(
         self, label_request: LabelRequest, hub: FakeHub
