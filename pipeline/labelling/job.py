@@ -18,7 +18,7 @@ from pipeline.cluster.ray_session import joined_ray
 from pipeline.cluster.small_jobs import fit_small_job
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
 from pipeline.labelling.assignment import Assignment, OpenJob
-from pipeline.labelling.notes import notes_of_former_rule, notes_of_job, notes_of_model
+from pipeline.labelling.notes import notes_of_centre, notes_of_former_rule, notes_of_job, notes_of_model
 from pipeline.labelling.pending import ShardPlan, cut_to_limit
 from pipeline.labelling.progress import (
     COMPARING,
@@ -111,6 +111,7 @@ class LabelJob:
                     is_stopped = self._label(job, plan, pending, make_record, held)
             record = make_record("done")
             job.run.write_job(record)
+            self.notes += notes_of_centre(job.record, self._tally.n_long, record.n_labelled)
             self.notes += notes_of_job(record, self.request.settings.limit)
             limit = self.request.time_limit
             if limit is None or not is_stopped:
