@@ -51,8 +51,8 @@ def notes_of_centre(run: RunRecord, n_long: int, n_labelled: int) -> list[str]:
     if not sees_centre or n_long < max(_MANY_LONG, _MANY_LONG_SHARE * n_labelled):
         return []
     return [
-        f"{n_long:,} of {n_labelled:,} images have sides of 5:4 or more, and the model saw the square in the middle of "
-        'each; views = "whole" in --config labels all of them, in a new run'
+        f"{n_long:,} of {n_labelled:,} images are 5:4 or longer, and the model saw only the square in the middle of "
+        'each; a run with views = "whole" in --config sees them whole'
     ]
 
 

@@ -19,7 +19,7 @@ from tests.fixtures.stored.tables import run_record
 )
 def test_many_images_that_the_centre_is_seen_of_alone_are_told(n_long: int, n_labelled: int, is_told: bool) -> None:
     notes = notes_of_centre(run_record("r"), n_long, n_labelled)
-    assert [note[: note.index(" have")] for note in notes] == [f"{n_long} of {n_labelled} images"] * is_told
+    assert [note[: note.index(" are")] for note in notes] == [f"{n_long} of {n_labelled} images"] * is_told
 
 
 @pytest.mark.parametrize("labelling", [{"views": 4}, {"hub": {}}])
@@ -32,6 +32,6 @@ def test_a_job_tells_of_its_long_images_and_what_shows_all_of_them(label_request
     # Each is 96 x 72.
     write_tars(Path(str(label_request.source)), 1, 30, first=3)
     (note,) = LabelJob(label_request).run().notes
-    assert note.startswith("36 of 36 images have sides of 5:4 or more, and the model saw the square in the middle")
+    assert note.startswith("36 of 36 images are 5:4 or longer, and the model saw only the square in the middle of")
     whole = replace(label_request, run="whole", settings=replace(label_request.settings, views="whole"))
     assert LabelJob(whole).run().notes == []
