@@ -196,6 +196,11 @@ def test_the_benchmark_of_views_sets_each_way_to_see_a_picture_beside_the_centre
     assert [len(row) for row in rows if row[0] == "centre"] == [7] * 5 + [5]
     squares = [row[1] for row in rows if row[0] == "whole, max, k shared" and len(row) == 7]
     assert squares == ["1", "2", "2", "2", "2"]
+    few = run_script("views", "--small", "--few-labels")
+    assert few.returncode == 0, few.stderr
+    assert [row[:2] for row in table_rows(few.stdout)[2:]] == [
+        [s, k] for s in ("3:2", "2:1") for k in ("3", "5", "10", "20")
+    ]
 
 
 @needs_font
