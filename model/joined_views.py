@@ -4,8 +4,8 @@ A label that several views have is that of the view which scores it best, with i
 scores mean what they mean of an image with one view. Of equal scores the earlier view's counts. Where a ranking sorts
 nothing, all views' first labels come first, then their second ones. A name of a list scores by the same rule.
 
-Shape suffixes: B images, L labels of all images together, C labels of all views together, batch behind batch; V views
-of one batch, N names of a list.
+Shape suffixes: B images, V views of a batch or, batch behind batch, of all, C their labels, D distinct labels of each
+image, L labels that images keep, N names of a list.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from model.choices import Ranking
 from model.ranking import Label, RankedLabels
 
 Places = Sequence[Sequence[tuple[int, int]]]
+"""Image and view of each view of each batch, as `model.images.views.cut_batches` gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class JoinedLabels:
     n_labels_B: labels of each image. texts, scores_L: of each label.
     view_L: place of the view that each label is of, among those of its image, int64.
     chosen_L: which of the labels of all views it is.
-    ranked, places: labels of the views, and the image and view of each, batch by batch.
+    ranked, places: labels of the views, batch by batch, and of which views they are.
     """
 
     n_labels_B: np.ndarray
@@ -86,24 +87,22 @@ def join_views(
 
     Args:
         ranked: labels of the views of each batch.
-        places: image and view of each of them, as `model.images.views.cut_batches` gives them.
+        places: of these views.
         most: labels that an image keeps.
     """
     n_labels_V = _concatenated([of_batch.n_labels_B for of_batch in ranked]).astype(np.int64)
-    flat = np.array([place for of_batch in places for place in of_batch], np.int64).reshape(-1, 2)
-    image_C, view_C = np.repeat(flat, n_labels_V, axis=0).T
-    place_C = np.arange(n_labels_V.sum()) - np.repeat(n_labels_V.cumsum() - n_labels_V, n_labels_V)
-    scores_C = _concatenated([of_batch.scores_L for of_batch in ranked])
+    places_V2 = np.array([place for of_batch in places for place in of_batch], np.int64).reshape(-1, 2)
+    image_C, view_C = np.repeat(places_V2, n_labels_V, axis=0).T
+    rank_C, scores_C = _ranks(n_labels_V), _concatenated([of_batch.scores_L for of_batch in ranked])
     texts = [text for of_batch in ranked for text in of_batch.texts]
     folded = [text for of_batch in ranked for text in of_batch.spelling.folded(of_batch.texts)]
     if ranking.is_sorted:
-        order_C = np.lexsort((place_C, view_C, scores_C if ranking.lowest_first else -scores_C, image_C))
+        best_first_C = np.lexsort((rank_C, view_C, scores_C if ranking.lowest_first else -scores_C, image_C))
     else:
-        order_C = np.lexsort((view_C, place_C, image_C))
-    first_L = order_C[_first_of_each(image_C[order_C], [folded[place] for place in order_C.tolist()])]
-    n_found_B = np.bincount(image_C[first_L], minlength=n_images)
-    rank_L = np.arange(len(first_L)) - np.repeat(n_found_B.cumsum() - n_found_B, n_found_B)
-    chosen_L = first_L[rank_L < most]
+        best_first_C = np.lexsort((view_C, rank_C, image_C))
+    best_D = best_first_C[_first_of_each(image_C[best_first_C], [folded[place] for place in best_first_C.tolist()])]
+    n_found_B = np.bincount(image_C[best_D], minlength=n_images)
+    chosen_L = best_D[_ranks(n_found_B) < most]
     return JoinedLabels(
         n_labels_B=np.minimum(n_found_B, most),
         texts=[texts[place] for place in chosen_L.tolist()],
@@ -120,12 +119,17 @@ def join_scores(scores: Sequence[np.ndarray], places: Places, n_images: int, n_n
 
     Args:
         scores: of each batch, [V, N], the higher the better.
-        places: image and view of each view of each batch, as `model.images.views.cut_batches` gives them.
+        places: of the views.
     """
     best_BN = np.full((n_images, n_names), -np.inf, np.float32)
     for scores_VN, of_batch in zip(scores, places, strict=True):
         np.maximum.at(best_BN, [image for image, _ in of_batch], np.asarray(scores_VN, np.float32))
     return best_BN
+
+
+def _ranks(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... for each of these counts, one behind the other."""
+    return np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
 
 
 def _first_of_each(image_C: np.ndarray, folded: list[str]) -> np.ndarray:

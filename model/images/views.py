@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
+
 CENTRE, WHOLE = "centre", "whole"
 MAX_SQUARES = 16
 _SQUARES_OF_WHOLE = 4
@@ -39,12 +42,22 @@ def count_squares(width: int, height: int, most: int) -> int:
         width, height: pixels, at least 1.
         most: they are never more. A longer image has gaps between its squares.
     """
-    ratio = Fraction(max(width, height), min(width, height))
-    if ratio < _NEARLY_SQUARE:
+    if is_nearly_square(width, height):
         return 1
+    ratio = Fraction(max(width, height), min(width, height))
     # n squares over n - 1 gaps of g cover n + (n - 1) g sides.
     needed = -(-(ratio + _MAX_GAP) // (1 + _MAX_GAP))
     return min(most, max(2, int(needed)))
+
+
+def is_nearly_square(width: npt.ArrayLike, height: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Whether one square in the middle shows nearly all of an image, or of each of several.
+
+    Args:
+        width, height: pixels.
+    """
+    long, short = np.maximum(width, height), np.minimum(width, height)
+    return np.asarray(_NEARLY_SQUARE.denominator * long < _NEARLY_SQUARE.numerator * short)
 
 
 def place_squares(length: int, size: int, n_squares: int) -> list[int]:

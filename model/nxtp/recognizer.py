@@ -139,6 +139,7 @@ class Recognizer:
         check_view_tokens(view_tokens, image_tokens, most)
         seen = [self.preprocessor.views(image, most) for image in read_images(images)]
         n_views = [len(squares) for squares in seen]
+        # Without images there is one batch all the same: what is asked for is checked.
         places = cut_batches(n_views, max(1, sum(n_views))) or [[]]
         ranked = []
         for of_batch in places:

@@ -100,25 +100,8 @@ def open_store(
     if not store.exists():
         raise no_store(url)
     runs = store.run_names() if run is None else [choose_run(store, run).run]
-    connection = _connect(memory_limit)
-    root = full_url(store.filesystem, store.root)
-    if not is_local(store.filesystem):
-        # With its default cache the filesystem would read whole files for the sake of one column.
-        filesystem, _ = open_filesystem(url, default_cache_type="none")
-        connection.register_filesystem(filesystem)
-    samples = [sample for run in runs for sample in RunReviews(store.run(run)).samples()]
-    records = {run: record for run in runs if (record := store.run(run).read_record()) is not None}
-    _create_records(connection, store, records, samples)
-    chosen = create_lists(connection, store, runs, labels)
-    try:
-        with storage_errors(f"read the store {url}"):
-            files = StoredFiles.of(store, runs, records, Layout(_as_pattern(root)))
-            _create_file_views(connection, files, chosen, shows_open=labels.shows_open)
-            _create_review_views(connection, store, runs, samples, root)
-    except duckdb.Error as error:
-        reason = without_traceback(str(error)).strip().splitlines()[0]
-        raise StoreError(f"the store {url} cannot be read: {reason}") from error
-    connection.execute(read_sql(f"{labels.kinds}_labels"))
+    connection, root = _connect(store, memory_limit), full_url(store.filesystem, store.root)
+    _create_views(connection, store, runs, labels, root)
     _create_derived(connection, vocabulary or read_vocabulary(None), thresholds)
     _confine(connection, root)
     if "IPython" in sys.modules:
@@ -135,8 +118,8 @@ def count_files(connection: Connection) -> int:
     return sum(int(connection.execute(query, {"view": view}).fetchall()[0][0]) for view in views)
 
 
-def _connect(memory_limit: str | None) -> Connection:
-    """A connection to a database in memory that shows no progress."""
+def _connect(store: Store, memory_limit: str | None) -> Connection:
+    """A connection to a database in memory that shows no progress and can read the store's files."""
     connection = duckdb.connect()
     # Otherwise it would be a folder in the working directory.
     spill = Path(tempfile.gettempdir()) / f"tagstream-{uuid.uuid4().hex}"
@@ -144,7 +127,34 @@ def _connect(memory_limit: str | None) -> Connection:
     if memory_limit is not None:
         connection.execute(f"SET memory_limit = {_sql_string(memory_limit)}")
     hide_progress(connection)
+    if not is_local(store.filesystem):
+        # With its default cache the filesystem would read whole files for the sake of one column.
+        filesystem, _ = open_filesystem(store.url, default_cache_type="none")
+        connection.register_filesystem(filesystem)
     return connection
+
+
+def _create_views(connection: Connection, store: Store, runs: Sequence[str], labels: LabelChoice, root: str) -> None:
+    """Tables of the store's records and views of its files.
+
+    Args:
+        root: of the store, as DuckDB reads it.
+
+    Raises StoreError where they cannot be read, or there is no such list.
+    """
+    samples = [sample for run in runs for sample in RunReviews(store.run(run)).samples()]
+    records = {run: record for run in runs if (record := store.run(run).read_record()) is not None}
+    _create_records(connection, store, records, samples)
+    chosen = create_lists(connection, store, runs, labels)
+    try:
+        with storage_errors(f"read the store {store.url}"):
+            files = StoredFiles.of(store, runs, records, Layout(_as_pattern(root)))
+            _create_file_views(connection, files, chosen, shows_open=labels.shows_open)
+            _create_review_views(connection, store, runs, samples, root)
+    except duckdb.Error as error:
+        reason = without_traceback(str(error)).strip().splitlines()[0]
+        raise StoreError(f"the store {store.url} cannot be read: {reason}") from error
+    connection.execute(read_sql(f"{labels.kinds}_labels"))
 
 
 def _create_derived(connection: Connection, vocabulary: Vocabulary, thresholds: Thresholds | None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.images.views import is_nearly_square
 from pipeline.actor.rows import FAILED_SHARD, STAGES
 from pipeline.errors import StorageError, TagstreamError
 from pipeline.reuse.copying import Marks, share_labels
@@ -66,6 +67,13 @@ class WholeShard:
         """Number of images that showed the model one colour alone; 0 where the run's images do not tell."""
         is_told = "flat" in self.images.column_names
         return int(pc.sum(self.images.column("flat")).as_py() or 0) if is_told else 0
+
+    @property
+    def n_long(self) -> int:
+        """Number of labelled images that one square in the middle does not show nearly all of."""
+        labelled = self.images.filter((pc.field("status") == LABELLED) & pc.field("width").is_valid())
+        sides = (labelled.column(name).to_numpy() for name in ("width", "height"))
+        return labelled.num_rows - int(is_nearly_square(*sides).sum())
 
 
 @dataclass(slots=True)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from model.demo_scenes import is_demo_model
 from pipeline.actor.batch_size import TO_BE_FOUND, batch_size_of_job
@@ -20,33 +16,24 @@ from pipeline.cluster.nodes import available_nodes
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.cluster.ray_session import joined_ray
 from pipeline.cluster.small_jobs import fit_small_job
-from pipeline.dataflow.decode_place import PlaceOfDecoding
-from pipeline.dataflow.streaming import open_labelers
-from pipeline.dataflow.waves import Stream, Wave
 from pipeline.errors import ClusterError, StorageError, StoreError, TagstreamError
-from pipeline.labelling.assembly import ShardAssembler, WholeShard, count_marked
 from pipeline.labelling.assignment import Assignment, OpenJob
-from pipeline.labelling.committing import Commit, Committer
-from pipeline.labelling.job_metrics import JobMetrics
-from pipeline.labelling.listing import ListCommitter, ListPlan
-from pipeline.labelling.notes import notes_of_former_rule, notes_of_job, notes_of_model
-from pipeline.labelling.pending import ShardPlan, cut_to_limit, cut_waves
+from pipeline.labelling.notes import notes_of_centre, notes_of_former_rule, notes_of_job, notes_of_model
+from pipeline.labelling.pending import ShardPlan, cut_to_limit
 from pipeline.labelling.progress import (
     COMPARING,
     FINDING_BATCH_SIZE,
     LOADING_MODEL,
     READING_KNOWN,
     STARTING_RAY,
-    STARTING_WORKERS,
     Progress,
 )
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.reusing import Reuse, open_order
 from pipeline.labelling.run_identity import RunIdentity
+from pipeline.labelling.shard_flow import ShardFlow
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
-from pipeline.metrics import repeated
-from pipeline.reuse.known_images import KnownImages
-from pipeline.settings.labelling import full_labelling
+from pipeline.settings.labelling import FORMER_LABELLING, full_labelling
 from pipeline.sources.folder_metadata import describe_shards
 from pipeline.sources.listing import find_source, source_name
 from pipeline.sources.parquet_reader import check_columns
@@ -56,10 +43,8 @@ from pipeline.store.lists import RunLists
 from pipeline.store.lock import held_lock
 from pipeline.store.run import Run
 from pipeline.store.store import Store, check_run_name
-from pipeline.text import conceal
-from schemas import LABELS, LABELS_OF_VIEWS, REJECTED, JobRecord
-
-_LOG = logging.getLogger(__name__)
+from pipeline.text import conceal, counted
+from schemas import JobRecord
 
 
 class LabelJob:
@@ -92,10 +77,6 @@ class LabelJob:
         self._tally = Tally()
         self._reuse: Reuse | None = None
         """What gives images the labels of others; None where labels are not reused."""
-        self._is_stopped = False
-        """Whether the limit of time has ended the labelling."""
-        self._failures: dict[str, str] = {}
-        """Why shards cannot be read, by their names."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -119,47 +100,25 @@ class LabelJob:
         where it is stopped. What is committed stays, and the same command goes on from there.
         """
         with contextlib.ExitStack() as held:
-            job = self._open(held)
-            former = job.run.read_jobs()
-            self.skipped, self.n_skipped_before = job.source.skipped, former[-1].n_skipped if former else 0
-            self.progress.begin(COMPARING)
-            plan = self.shard_plan = self._assignment.plan(job).with_columns(self.request.columns)
-            if plan.pending and job.record.folder_buckets:
-                pending, notes = describe_shards(job.source.root, plan.pending)
-                plan = self.shard_plan = replace(plan, pending=pending)
-                self.notes += notes
-            job = replace(job, pool=self._fit_pool(job, plan, former))
+            job, plan = self._compare(self._open(held))
             make_record = partial(self._tally.job_record, self._started_job(job, plan), self.progress)
             if plan.pending:
                 self.notes += notes_of_former_rule(job)
             pending = self._open_reuse(job, plan.pending)
-            if pending or plan.lists.shards:
+            n_shards, is_stopped = len(pending) + len(plan.lists.shards), False
+            if n_shards:
                 with _recorded(job.run, make_record):
-                    starting = LOADING_MODEL if job.pool.in_process else STARTING_RAY
-                    self.progress.begin(starting, len(pending) + len(plan.lists.shards))
-                    if not job.pool.in_process:
-                        held.enter_context(joined_ray(self.request.address, self.request.verbose))
-                    if job.pool.batch_size == TO_BE_FOUND:
-                        job = replace(job, pool=self._find_batch_size(job))
-                        # Before any image: a job that goes on with this one's run has to label in the same batches.
-                        job.run.write_job(make_record("running", ""))
-                    with _said_how_to_go_on():
-                        if pending:
-                            self._label(job, plan, pending)
-                        if plan.lists.shards and not self._is_stopped:
-                            self._add_lists(job, plan.lists)
-                        self._check_failures()
+                    is_stopped = self._label(job, plan, pending, make_record, held)
             record = make_record("done")
             job.run.write_job(record)
+            self.notes += notes_of_centre(job.record, self._tally.n_long, record.n_labelled)
             self.notes += notes_of_job(record, self.request.settings.limit)
             limit = self.request.time_limit
-            if limit is None or not self._is_stopped:
+            if limit is None or not is_stopped:
                 return LabelOutcome(record, self.notes, job.source.skipped)
-            n_left = len(pending) + len(plan.lists.shards) - self.progress.n_shards_done
-            self.notes.append(
-                f"the limit of time ended the job ({limit.alarm}); {n_left:,} shards are left, and the same command "
-                "goes on"
-            )
+            n_left = n_shards - self.progress.n_shards_done
+            left = f"{counted(n_left, 'shard')} {'is' if n_left == 1 else 'are'} left, and the same command goes on"
+            self.notes.append(f"the limit of time ended the job ({limit.alarm}); {left}")
             if not self.progress.n_shards_done:
                 self.notes.append(
                     "no shard was whole by then, and the next job begins where this one began: give it more time, or "
@@ -205,12 +164,24 @@ class LabelJob:
             record=record,
             source=source,
             sources=identity.wanted.addresses,
-            settings=replace(request.settings, **{name: made_by[name] for name in ("pixel_rule", "decoding", "views")}),
+            settings=replace(request.settings, **{name: made_by[name] for name in FORMER_LABELLING}),
             pool=pool,
             progress=self.progress,
             lists=request.lists,
             notes=self.notes,
         )
+
+    def _compare(self, job: OpenJob) -> tuple[OpenJob, ShardPlan]:
+        """What there is to label, and the job with a pool that fits it."""
+        former = job.run.read_jobs()
+        self.skipped, self.n_skipped_before = job.source.skipped, former[-1].n_skipped if former else 0
+        self.progress.begin(COMPARING)
+        plan = self.shard_plan = self._assignment.plan(job).with_columns(self.request.columns)
+        if plan.pending and job.record.folder_buckets:
+            pending, notes = describe_shards(job.source.root, plan.pending)
+            plan = self.shard_plan = replace(plan, pending=pending)
+            self.notes += notes
+        return replace(job, pool=self._fit_pool(job, plan, former)), plan
 
     def _open_reuse(self, job: OpenJob, pending: list[Shard]) -> list[Shard]:
         """The shards to label within the limit; where labels are reused, in the order in which they are."""
@@ -267,122 +238,39 @@ class LabelJob:
             sources=[] if job.sources == job.record.addresses else job.sources,
         )
 
-    def _label(self, job: OpenJob, plan: ShardPlan, pending: list[Shard]) -> None:
-        metrics, reuse = JobMetrics(job.run.name, self.started_at), self._reuse
-        config = replace(self._labeler_config(job), skip_near_duplicates=self._skips(job))
-        committer = Committer(
-            job.run,
-            job.record.fingerprint,
-            plan.replaced,
-            partial(self._assignment.complete, job),
-            partial(self._count_commit, metrics),
-            listed_of=plan.lists.listed_of,
-            above=plan.lists.above,
-            fill=reuse.fill if reuse else None,
-            on_end=reuse.end if reuse else None,
-        )
-        # Of a folder's parts it is known what they hold: all of them are one wave.
-        limit = self.request.settings.limit if any(shard.is_file for shard in pending) else 0
-        with contextlib.closing(reuse) if reuse else contextlib.nullcontext():
-            self._run_waves(job, pending, replace(config, makes_hashes=not reuse), committer, metrics, limit, reuse)
-
-    def _add_lists(self, job: OpenJob, plan: ListPlan) -> None:
-        """Scores lists of names for shards that are labelled already."""
-        metrics, n_left = JobMetrics(job.run.name, self.started_at), [0]
-
-        def count_left(n_images: int) -> None:
-            n_left[0] += n_images
-
-        committer = ListCommitter(
-            job.run, job.record.fingerprint, plan, count_left, partial(self._count_commit, metrics, adds_lists=True)
-        )
-        config = replace(self._labeler_config(job), samples_labels=False)
-        self._run_waves(job, plan.shards, config, committer, metrics, self.request.settings.limit)
-        if n_left[0]:
-            reason = "are gone, others now, or over a limit of this job, and got no scores for the names"
-            job.notes.append(f"{n_left[0]:,} labelled images {reason}")
-
-    def _run_waves(
+    def _label(
         self,
         job: OpenJob,
-        shards: list[Shard],
-        config: LabelerConfig,
-        committer: Committer,
-        metrics: JobMetrics,
-        limit: int,
-        reuse: Reuse | None = None,
-    ) -> None:
-        """Reads and labels shards until so many images are done (0: all), and commits each as soon as it is whole."""
-        settings = self.request.settings
-        place = PlaceOfDecoding(settings.place_of_decoding, job.pool, has_small_views="hub" not in job.record.labelling)
-        self.progress.begin(LOADING_MODEL if job.pool.in_process else STARTING_WORKERS)
-
-        def cut(shards: list[Shard]) -> Iterator[list[Shard]]:
-            return cut_waves(shards, limit, lambda: self._tally.n_images_done, most=place.most_shards)
-
-        waves = self._placed(reuse.waves(shards, cut) if reuse else ((wave, None) for wave in cut(shards)), place)
-        with (
-            repeated(lambda: metrics.show(self.progress.snapshot(), committer.n_committing)),
-            open_labelers(job.pool, config, self.request.labeler_class, settings) as stream,
-        ):
-            # How large the next wave of a limited job is, its commits tell.
-            for together in ([wave] for wave in waves) if limit else [waves]:
-                # Loading the model may have taken all of the time.
-                if self._is_out_of_time():
-                    break
-                self._label_waves(job, together, stream, committer, place, metrics)
-
-    def _placed(
-        self, waves: Iterable[tuple[list[Shard], KnownImages | None]], place: PlaceOfDecoding
-    ) -> Iterator[Wave]:
-        for shards, known in waves:
-            self.progress.decoding = chosen = place.choose()
-            yield Wave(shards, chosen.place, known)
-
-    def _label_waves(
-        self,
-        job: OpenJob,
-        waves: Iterable[Wave],
-        stream: Stream,
-        committer: Committer,
-        place: PlaceOfDecoding,
-        metrics: JobMetrics,
-    ) -> None:
-        assembler = ShardAssembler(
-            job.record.images_schema,
-            LABELS_OF_VIEWS if job.record.tells_views else LABELS,
+        plan: ShardPlan,
+        pending: list[Shard],
+        make_record: Callable[[str, str], JobRecord],
+        held: contextlib.ExitStack,
+    ) -> bool:
+        """Labels the pending shards and adds scores of lists to others. Returns whether the limit of time ended it."""
+        self.progress.begin(
+            LOADING_MODEL if job.pool.in_process else STARTING_RAY, len(pending) + len(plan.lists.shards)
         )
-        n_shards = [0]
-
-        def counted() -> Iterator[Wave]:
-            for wave in waves:
-                n_shards[0] += len(wave.shards)
-                yield wave
-
-        # Closed at once where the job is stopped: a Ray that others use too must not go on working for nobody.
-        with contextlib.closing(stream(counted())) as rows, self._waiting_ends_with_errors():
-            n_whole = committer.commit_all(self._assembled(assembler, place.watch(rows), metrics))
-        self._failures |= assembler.failures
-        if not self._is_stopped and (n_lost := n_shards[0] - n_whole - len(assembler.failures)) > 0:
-            missing = f"{n_lost} of {n_shards[0]} shards came back incomplete"
-            raise TagstreamError(f"{missing}; run the command again, it labels them anew")
-
-    @contextlib.contextmanager
-    def _waiting_ends_with_errors(self) -> Iterator[None]:
-        """Nobody goes on waiting for labels to reuse where what is to commit them fails."""
-        try:
-            yield
-        except BaseException:
-            if self._reuse is not None:
-                self._reuse.close()
-            raise
-
-    def _check_failures(self) -> None:
-        """Raises StorageError where shards could not be read, now that the others are done."""
-        if self._failures:
-            first = next(iter(self._failures.values()))
-            n_open = len(self._failures)
-            raise StorageError(first if n_open == 1 else f"{n_open} shards are left open, the first: {first}")
+        if not job.pool.in_process:
+            held.enter_context(joined_ray(self.request.address, self.request.verbose))
+        if job.pool.batch_size == TO_BE_FOUND:
+            job = replace(job, pool=self._find_batch_size(job))
+            # Before any image: a job that goes on with this one's run has to label in the same batches.
+            job.run.write_job(make_record("running", ""))
+        flow = ShardFlow(
+            job=job,
+            request=self.request,
+            assignment=self._assignment,
+            config=replace(self._labeler_config(job), skip_near_duplicates=self._skips(job)),
+            tally=self._tally,
+            reuse=self._reuse,
+        )
+        with _said_how_to_go_on():
+            if pending:
+                flow.label(plan, pending)
+            if plan.lists.shards and not flow.is_stopped:
+                flow.add_lists(plan.lists)
+            flow.check_failures()
+        return flow.is_stopped
 
     def _labeler_config(self, job: OpenJob) -> LabelerConfig:
         request, pool = self.request, job.pool
@@ -395,47 +283,6 @@ class LabelJob:
         return replace(
             config, run=job.run.name, job=self.started_at, lists=lists, batch_size=batch_size, is_demo=is_demo
         )
-
-    def _assembled(
-        self, assembler: ShardAssembler, arriving: Iterable[pa.Table], metrics: JobMetrics
-    ) -> Iterator[list[WholeShard]]:
-        """The shards that became whole with each table of rows, often none. Counts the rows. Ends at the time limit."""
-        for rows in arriving:
-            if self._is_out_of_time():
-                return
-            table = assembler.without_failed(rows)
-            if self._reuse is not None and assembler.failures:
-                self._reuse.leave(*assembler.failures)
-            if not table.num_rows:
-                yield []
-                continue
-            self._assignment.on_rows(table)
-            n_rejected = pc.sum(pc.equal(table.column("status"), REJECTED)).as_py()
-            self.progress.add_rows(table.num_rows, n_rejected, *count_marked(table))
-            metrics.count_rows(table)
-            yield assembler.add(table)
-
-    def _is_out_of_time(self) -> bool:
-        """Whether the limit of time ends the labelling. Where it does, it stays so, and nobody waits for labels."""
-        limit = self.request.time_limit
-        if limit is not None and limit.is_over(self.elapsed_s):
-            self._is_stopped = True
-            if self._reuse is not None:
-                self._reuse.close()
-        return self._is_stopped
-
-    def _count_commit(self, metrics: JobMetrics, commit: Commit, adds_lists: bool = False) -> None:
-        shard = commit.shard
-        metrics.count_commit(commit.seconds)
-        self._tally.add(commit, adds_lists=adds_lists)
-        if self._reuse is not None and not adds_lists:
-            self._reuse.add(shard)
-        self.progress.add_shard(shard.images.num_rows)
-        kept = "left as it was, since another job committed it or its source changed"
-        done = "committed" if not adds_lists else "has scores for the names"
-        result = done if commit.is_written else kept
-        counts = {"n_images": shard.images.num_rows, "n_labelled": shard.n_labelled}
-        _LOG.info("shard %s %s", shard.name, result, extra={"fields": {"shard": shard.name, **counts}})
 
 
 def _plan_pool(request: LabelRequest, progress: Progress, held: contextlib.ExitStack) -> PoolPlan:

@@ -7,10 +7,12 @@ from model.images.pixels import PIXEL_RULE
 from pipeline.labelling.assignment import OpenJob
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.settings.labelling import FORMER_PIXEL_RULE, VIEWS_IGNORED, LabelSettings
-from schemas import JobRecord
+from schemas import JobRecord, RunRecord
 
 # More are told: what hub models ship makes thousands of a photograph.
 _MANY_IMAGE_TOKENS = 600
+# Fewer images that are cut are not worth a sentence.
+_MANY_LONG, _MANY_LONG_SHARE = 20, 0.1
 
 
 def notes_of_model(identity: RunIdentity, settings: LabelSettings) -> list[str]:
@@ -37,6 +39,21 @@ def notes_of_former_rule(job: OpenJob) -> list[str]:
             "be black squares to the model; a run of another name (--run) sees them as they are meant"
         ]
     return [f"{goes_on}, and decodes slowly; a run of another name (--run) decodes several times faster"]
+
+
+def notes_of_centre(run: RunRecord, n_long: int, n_labelled: int) -> list[str]:
+    """What the user should know of images that the model saw the centre of.
+
+    Args:
+        n_long: images that one square in the middle does not show nearly all of, among those that a job labelled.
+    """
+    sees_centre = not run.tells_views and "hub" not in run.labelling
+    if not sees_centre or n_long < max(_MANY_LONG, _MANY_LONG_SHARE * n_labelled):
+        return []
+    return [
+        f"{n_long:,} of {n_labelled:,} images are 5:4 or longer, and the model saw only the square in the middle of "
+        'each; a run with views = "whole" in --config sees them whole'
+    ]
 
 
 def notes_of_job(record: JobRecord, limit: int) -> list[str]:

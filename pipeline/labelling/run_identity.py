@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
+from model.choices import TOKEN_MERGING
 from model.fingerprint import fingerprint_folder
 from model.folder import is_hub_model
 from model.images.perceptual_hash import load_hasher
@@ -182,7 +183,9 @@ def _columns(record: RunRecord) -> str:
 
 def _differences(stored: RunRecord, wanted: RunRecord) -> list[str]:
     """The model and the settings in which two runs differ, as `name stored -> wanted`."""
-    former, asked = {**FORMER_LABELLING, **stored.labelling}, {**FORMER_LABELLING, **wanted.labelling}
+    # A run whose tokens are not merged could be by any method.
+    left_out = {**FORMER_LABELLING, "token_merging": TOKEN_MERGING}
+    former, asked = {**left_out, **stored.labelling}, {**left_out, **wanted.labelling}
     differences = [
         f"{name} {former.get(name)} -> {asked.get(name)}"
         for name in sorted({*former, *asked})

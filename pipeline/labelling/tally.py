@@ -53,7 +53,7 @@ class Tally:
         self._lock = threading.Lock()
         of_images = ("images", "labelled", "labels", "flat", "strange", "reused", "near_duplicates")
         self._counts = dict.fromkeys(("shards", *of_images, "shards_listed", "listed"), 0)
-        self._n_images_listed = 0
+        self._n_images_listed = self._n_long = 0
         self._why_copied = ""
         self._seconds = dict.fromkeys(JOB_STAGES, 0.0)
 
@@ -83,6 +83,7 @@ class Tally:
                 self._counts["strange"] += shard.n_strange
                 self._counts["reused"] += shard.n_reused
                 self._counts["near_duplicates"] += shard.n_near_duplicates
+                self._n_long += shard.n_long
                 self.rejects.add(shard.images)
 
     @property
@@ -98,6 +99,12 @@ class Tally:
         """Images that are committed, and those to which listed labels were added."""
         with self._lock:
             return self._counts["images"] + self._n_images_listed
+
+    @property
+    def n_long(self) -> int:
+        """Committed images that one square in the middle does not show nearly all of."""
+        with self._lock:
+            return self._n_long
 
     @property
     def elapsed_s(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from model.folder import is_hub_model
 from model.images.opening import ImageDecodeError, allow_image_pixels
 from model.images.preprocessing import fit_decoding
-from model.images.views import most_squares
+from model.images.views import CENTRE, most_squares
 from pipeline.errors import TagstreamError
 from pipeline.naming.name_list import NameList
 from pipeline.settings.labelling import LabelSettings, resolve_dtype
@@ -58,20 +58,19 @@ class ImageScorer:
         """
         spellings = [(spelling, of_list.version) for spelling in of_list.spellings()]
         check_names(model, settings.hub, spellings)
-        self._list, self._model, self._settings = of_list, model, settings
         self.most_views = most_squares(settings.views)
         self.ignores_views = False
         if is_hub_model(fetch_model(model)):
+            if self.most_views > 1 and not measure_image_cost(model, settings.hub).sees_squares:
+                self.most_views, self.ignores_views = 1, True
+                settings = replace(settings, views=CENTRE, view_tokens=0)
             # Refuses what these models have not.
             settings.labelling(settings.dtype, is_hub_model=True)
-            sees_squares = self.most_views == 1 or measure_image_cost(model, settings.hub).sees_squares
-            self.ignores_views = not sees_squares
         else:
             for name in ("image_tokens", "view_tokens"):
                 # Refuses more than the model has.
                 resolve_image_tokens(model, getattr(settings, name), name)
-        if self.ignores_views:
-            self.most_views = 1
+        self._list, self._model, self._settings = of_list, model, settings
 
     def score(self, urls: Sequence[str]) -> Iterator[ImageScore]:
         """The names that each image keeps, the best first.

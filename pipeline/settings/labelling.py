@@ -37,9 +37,17 @@ FORMER_DECODING = "exact"
 # Photographs that are written anew or made smaller differ in fewer bits, others in more
 # (tests/benchmarks/results/near-duplicates-cpu.md).
 NEAR_DISTANCE = 4
-FORMER_LABELLING: Mapping[str, Any] = {"pixel_rule": FORMER_PIXEL_RULE, "decoding": FORMER_DECODING, "views": 1}
+FORMER_LABELLING: Mapping[str, Any] = {
+    "pixel_rule": FORMER_PIXEL_RULE,
+    "decoding": FORMER_DECODING,
+    "views": 1,
+    "image_tokens": 0,
+    "view_tokens": 0,
+}
 # What the user should know who asks for several views of a model that has no use for them.
-VIEWS_IGNORED = "this model takes pictures of any shape and sees each of them whole; the setting views does nothing"
+VIEWS_IGNORED = (
+    "this model takes pictures of any shape and sees each of them whole; the settings views and view_tokens do nothing"
+)
 # Hashes of pictures that have nothing in common differ in 32 of their 64 bits.
 _MOST_DISTANT = 24
 CHANGED_POLICIES: tuple[str, ...] = get_args(ChangedPolicy)

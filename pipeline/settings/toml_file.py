@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pipeline.errors import TagstreamError
 
@@ -33,8 +33,8 @@ def read_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
         if is_dataclass(hints[name]) and isinstance(value, Mapping):
             given[name] = read_settings(hints[name], value, f"{origin}, table {name}")
         else:
-            expected = int if hints[name] == str | int and type(value) is int else type(_default(known[name]))
-            given[name] = _checked(name, value, expected, origin)
+            kinds = get_args(hints[name]) if hints[name] == str | int else (type(_default(known[name])),)
+            given[name] = _checked(name, value, kinds, origin)
     return cls(**given)
 
 
@@ -42,17 +42,20 @@ def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _checked(name: str, value: Any, expected: type[Any], origin: str) -> Any:
+def _checked(name: str, value: Any, kinds: tuple[type[Any], ...], origin: str) -> Any:
+    """A value, which has to be of one of these types."""
+    expected = kinds[0]
     if expected is tuple:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise TagstreamError(f"{origin}: {name} is {value!r}; expected a list of strings")
     if expected is dict and isinstance(value, Mapping):
         return dict(value)
-    fits = isinstance(value, expected) or (expected is float and fits_float(value))
+    fits = isinstance(value, kinds) or (expected is float and fits_float(value))
     if not fits or (isinstance(value, bool) and expected is not bool):
-        kind = "table" if is_dataclass(expected) or expected is dict else f"value of type {expected.__name__}"
-        raise TagstreamError(f"{origin}: {name} is {value!r}; expected a {kind}")
+        is_table = is_dataclass(expected) or expected is dict
+        wanted = "table" if is_table else f"value of type {' or '.join(kind.__name__ for kind in kinds)}"
+        raise TagstreamError(f"{origin}: {name} is {value!r}; expected a {wanted}")
     return float(value) if expected is float else value
 
 

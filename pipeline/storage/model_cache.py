@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from model import folder as model_folder
 from model.fetching.files import CONFIG_FILE, check_config, check_files, check_folder, is_model_file
@@ -85,13 +86,17 @@ def load_recognizer(model: str, device: str, dtype: str | None = None) -> Recogn
     Args:
         device: torch's name of the device that it computes on.
         dtype: as of `Recognizer.from_pretrained`.
+
+    Raises ModelError where there is no such recognizer, or its files do not fit together.
     """
     from transformers.utils import logging
 
     from model.nxtp.recognizer import Recognizer
 
     logging.disable_progress_bar()
-    return Recognizer.from_pretrained(fetch_recognizer(model), device=device, dtype=dtype)
+    folder = fetch_recognizer(model)
+    with _as_sentence(model, folder):
+        return Recognizer.from_pretrained(folder, device=device, dtype=dtype)
 
 
 def load_tagger(model: str, device: str, dtype: str | None, hub: HubOptions) -> Tagger:
@@ -255,13 +260,18 @@ def _hide_download_bars(model: str) -> None:
 
 @contextlib.contextmanager
 def _as_sentence(model: str, folder: str) -> Iterator[None]:
-    """What a model of the hub raises where it cannot be asked for labels, as ModelError."""
+    """What a model raises where its files do not fit together, or it cannot be asked for labels, as ModelError."""
     try:
         yield
+    except SafetensorError as error:
+        reason = one_line(error)
+        raise ModelError(f"the weights of {model} cannot be read ({reason}); copy or download them again") from error
     except (ImportError, ValueError, NotImplementedError) as error:
-        if not is_hub_model(folder):
+        if is_hub_model(folder):
+            raise ModelError(f"{model} cannot be asked for labels: {one_line(error)}") from error
+        if not isinstance(error, ValueError):
             raise
-        raise ModelError(f"{model} cannot be asked for labels: {one_line(error)}") from error
+        raise ModelError(f"{model} cannot be loaded: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What labels of whole pictures bring over those of their centre, and cost: the demo model on scenes of five shapes.
 
     python tests/benchmarks/views.py [--scenes 1000] [--seed 7100] [--small] [--out FILE]
+    python tests/benchmarks/views.py --few-labels [...]      what squares lose that share few branches
 
 Composes the scenes anew (Debian: apt install fonts-noto-color-emoji). Differences are paired: every variant labels the
 same scenes. Time is CPU time of one thread from encoded bytes to joined labels, in turns.
@@ -26,12 +27,13 @@ from record import environment, markdown_table
 from jobs.demo.scenes import Scene, draw_scene, read_pictograms, scene_size
 from model import Label, Recognizer
 from model.choices import find_ranking
-from model.images.views import count_squares, cut_batches, most_squares
+from model.images.views import count_squares, cut_batches, most_squares, share_branches
 from model.joined_views import join_views
 from tests.fixtures.recognizers.random_recognizer import random_recognizer
 
 _FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 _ASPECTS = ("1:1", "4:3", "3:2", "2:1", "9:16")
+_FEW_ASPECTS, _FEW_BRANCHES = ("3:2", "2:1"), (3, 5, 10, 20)
 _TOP_K = 20
 _BATCH = 32
 _N_RESAMPLED = 4000
@@ -51,8 +53,8 @@ class Variant:
     token_share: float = 1.0
     """Of pictures with several squares."""
 
-    def branches(self, n_views: int) -> int:
-        return -(-_TOP_K // n_views) if self.shares_branches else _TOP_K
+    def branches(self, n_views: int, top_k: int = _TOP_K) -> int:
+        return share_branches(top_k, n_views) if self.shares_branches else top_k
 
 
 VARIANTS = (
@@ -77,7 +79,9 @@ def join_mean(n_views: Sequence[int], found: dict[tuple[int, int], list[Label]])
     return images
 
 
-def find_labels(recognizer: Recognizer, variant: Variant, jpegs: Sequence[bytes], batch: int = _BATCH) -> list[Found]:
+def find_labels(
+    recognizer: Recognizer, variant: Variant, jpegs: Sequence[bytes], batch: int = _BATCH, top_k: int = _TOP_K
+) -> list[Found]:
     """Labels of each picture with their scores, the best first."""
     seen = [recognizer.preprocessor.views(jpeg, most_squares(variant.views)) for jpeg in jpegs]
     n_views = [len(squares) for squares in seen]
@@ -86,7 +90,7 @@ def find_labels(recognizer: Recognizer, variant: Variant, jpegs: Sequence[bytes]
         n = n_views[of_batch[0][0]]
         n_tokens = round(recognizer.config.n_image_tokens * variant.token_share) if n > 1 else 0
         squares = recognizer.prepare([seen[image][view] for image, view in of_batch])
-        sampled = recognizer.sample(squares, variant.branches(n), image_tokens=n_tokens)
+        sampled = recognizer.sample(squares, variant.branches(n, top_k), image_tokens=n_tokens)
         ranked.append(recognizer.rank_batch(sampled, _PROB.name))
     if variant.join == "max":
         joined = join_views(ranked, places, len(jpegs), _PROB, 10**6)
@@ -173,24 +177,58 @@ def cost_rows(
     return [[name, *of_variant] for name, of_variant in cells.items()]
 
 
+def few_rows(recognizer: Recognizer, n_scenes: int, seed: int) -> list[list[str]]:
+    """A row a shape and number of labels k: recall@k of the centre, and of two squares that do not share k and do."""
+    pictograms, drawn = read_pictograms(_FONT), draws(n_scenes) / n_scenes
+    rows = []
+    for number, aspect in enumerate(_FEW_ASPECTS):
+        scenes = [draw_scene(pictograms, (seed + number, place), size=scene_size(aspect)) for place in range(n_scenes)]
+        for top_k in _FEW_BRANCHES:
+            centre, apart, shared = (
+                np.array(recalls(recognizer, variant, scenes, top_k), np.float32)
+                for variant in (VARIANTS[0], VARIANTS[1], VARIANTS[3])
+            )
+            low, high = np.quantile(drawn @ (shared - apart), [0.025, 0.975])
+            lost = f"{1000 * (shared - apart).mean():+.0f} [{1000 * low:.0f}, {1000 * high:.0f}]"
+            rows.append([aspect, str(top_k), *(f"{found.mean():.3f}" for found in (centre, apart, shared)), lost])
+    return rows
+
+
+def recalls(recognizer: Recognizer, variant: Variant, scenes: Sequence[Scene], top_k: int) -> list[float]:
+    """Of each scene the share of its objects among the first `top_k` labels."""
+    found = []
+    for start in range(0, len(scenes), _BATCH):
+        part = scenes[start : start + _BATCH]
+        for labels, scene in zip(
+            find_labels(recognizer, variant, [scene.jpeg for scene in part], top_k=top_k), part, strict=True
+        ):
+            true = set(scene.labels)
+            found.append(len(true.intersection(name for name, _ in labels[:top_k])) / len(true))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--scenes", type=int, default=1000, help="of each shape")
     parser.add_argument("--seed", type=int, default=7100, help="of the first shape; the next have the next ones")
     parser.add_argument("--rounds", type=int, default=9, help="of the timed labelling")
+    parser.add_argument("--few-labels", action="store_true", help="measure few branches, and nothing else")
     parser.add_argument("--small", action="store_true", help="a few scenes, to see that the benchmark runs")
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
     options = parser.parse_args()
     torch.set_num_threads(1)
     n_scenes, n_rounds = (12, 1) if options.small else (options.scenes, options.rounds)
     recognizer = Recognizer.from_pretrained("demo", device="cpu")
-    plan = comparison_plan(options.small, None)
-    benchmark_size = random_recognizer(vision=plan.vision, text=plan.text, end_share=plan.end_share)
-    text = report(
-        n_scenes,
-        quality_tables(recognizer, VARIANTS, n_scenes, options.seed),
-        cost_rows({"demo": recognizer, "benchmark size": benchmark_size}, VARIANTS, n_rounds, 32),
-    )
+    if options.few_labels:
+        text = few_report(n_scenes, options.seed, few_rows(recognizer, n_scenes, options.seed))
+    else:
+        plan = comparison_plan(options.small, None)
+        benchmark_size = random_recognizer(vision=plan.vision, text=plan.text, end_share=plan.end_share)
+        text = report(
+            n_scenes,
+            quality_tables(recognizer, VARIANTS, n_scenes, options.seed),
+            cost_rows({"demo": recognizer, "benchmark size": benchmark_size}, VARIANTS, n_rounds, 32),
+        )
     print(text)
     if options.out:
         options.out.write_text(text)
@@ -216,6 +254,19 @@ def quality_tables(
         tables[f"{aspect} (seed {seed + number})"] = quality_rows(measured, count_squares(*size, 4), drawn)
         print(f"{aspect} is measured", file=sys.stderr)
     return tables
+
+
+def few_report(n_scenes: int, seed: int, rows: list[list[str]]) -> str:
+    """The result as Markdown."""
+    header = ["scenes", "k", "centre", "whole, k each", "whole, k shared", "shared against each, x 1000"]
+    return f"""# Views that share few branches
+
+{environment("cpu", f"python {' '.join(sys.argv)}")}
+- the demo model, {n_scenes:,} fresh scenes of each shape (seed {seed} and the next), recall of the first k labels
+- k is the run's `top_k`; the difference has 95 % (paired bootstrap over scenes)
+
+{markdown_table(header, rows)}
+"""
 
 
 def report(n_scenes: int, tables: dict[str, list[list[str]]], costs: list[list[str]]) -> str:

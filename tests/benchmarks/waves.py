@@ -30,7 +30,7 @@ import ray
 from record import environment, markdown_table
 
 from pipeline.actor.labeler import LabelerConfig
-from pipeline.labelling import job as job_module
+from pipeline.labelling import shard_flow
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import cut_waves
 from pipeline.labelling.request import LabelRequest
@@ -123,7 +123,7 @@ def main() -> None:
     n_images = make_source(folder / "source", options.shards, seed=0)
     # More CPUs than there are: sleeping takes none.
     ray.init(address="local", num_cpus=3 * options.actors + 2, include_dashboard=False, log_to_driver=False)
-    job_module.cut_waves = partial(cut_waves, size=options.wave)  # type: ignore[attr-defined]
+    shard_flow.cut_waves = partial(cut_waves, size=options.wave)  # type: ignore[attr-defined]
     settings = LabelSettings(top_k=5, batch_size=_BATCH, actors=options.actors, no_progress_timeout_s=120)
     request = LabelRequest(
         source=str(folder / "source"),

@@ -189,6 +189,21 @@ def test_the_benchmark_of_image_tokens_has_a_row_for_each_number_and_model(tmp_p
 
 
 @needs_font
+def test_the_benchmark_of_views_sets_each_way_to_see_a_picture_beside_the_centre_on_five_shapes():
+    finished = run_script("views", "--small", timeout_s=240)
+    assert finished.returncode == 0, finished.stderr
+    rows = table_rows(finished.stdout)
+    assert [len(row) for row in rows if row[0] == "centre"] == [7] * 5 + [5]
+    squares = [row[1] for row in rows if row[0] == "whole, max, k shared" and len(row) == 7]
+    assert squares == ["1", "2", "2", "2", "2"]
+    few = run_script("views", "--small", "--few-labels")
+    assert few.returncode == 0, few.stderr
+    assert [row[:2] for row in table_rows(few.stdout)[2:]] == [
+        [s, k] for s in ("3:2", "2:1") for k in ("3", "5", "10", "20")
+    ]
+
+
+@needs_font
 def test_the_benchmark_of_graphs_sets_onnxruntime_beside_torch_in_recall_and_time():
     finished = run_script("exported", "--small", "--scenes", "32", "--single", "2", "--repeats", "1", timeout_s=240)
     assert finished.returncode == 0, finished.stderr

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.actor.labeler import LabelerConfig
-from pipeline.labelling import job as job_module
+from pipeline.labelling import shard_flow
 from pipeline.labelling.pending import cut_waves
 from tests.fixtures.corpus import write_tars
 from tests.fixtures.labelling import LabelFunction
@@ -40,7 +40,7 @@ def test_a_model_is_loaded_once_and_the_rows_are_those_of_one_wave(
 ) -> None:
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
     label_instantly(tmp_path / "source", tmp_path / "whole", limit=limit)
-    monkeypatch.setattr(job_module, "cut_waves", partial(cut_waves, size=2))
+    monkeypatch.setattr(shard_flow, "cut_waves", partial(cut_waves, size=2))
     outcome = label_instantly(
         tmp_path / "source",
         tmp_path / "waves",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from model import Recognizer
 from model.fetching.refusal import ModelUnusableError
 from model.folder import DEMO_MODEL, resolve_folder
+from tests.fixtures.shipped_scenes import read_scenes
 
 MAX_BYTES = 12_000_000
 
@@ -35,3 +40,24 @@ def test_its_card_tells_how_it_was_made_and_what_it_does_not_know() -> None:
     card = (resolve_folder(DEMO_MODEL) / "README.md").read_text()
     for said in ("tagstream demo-corpus", "tagstream train", "recall", "photograph"):
         assert said in card
+
+
+def test_of_pictures_twice_as_wide_as_high_two_squares_find_what_the_centre_leaves_out() -> None:
+    """Two scenes side by side: their centre is half of each, two squares are the scenes themselves."""
+    scenes, recognizer = read_scenes()[:40], Recognizer.from_pretrained(DEMO_MODEL, device="cpu")
+    pairs = list(zip(scenes[::2], scenes[1::2], strict=True))
+    pictures = [side_by_side(left, right) for (left, _), (right, _) in pairs]
+    truths = [{*left, *right} for (_, left), (_, right) in pairs]
+
+    def recall(**views: Any) -> float:
+        found = [{label.text for label in labels} for labels in recognizer.label(pictures, 20, **views)]
+        return float(np.mean([len(names & truth) / len(truth) for names, truth in zip(found, truths, strict=True)]))
+
+    centre, whole, lean = recall(), recall(views="whole"), recall(views="whole", view_tokens=9)
+    assert whole > centre + 0.3
+    assert lean > whole - 0.05
+
+
+def side_by_side(*scenes: bytes) -> Image.Image:
+    opened = [np.asarray(Image.open(BytesIO(scene)).convert("RGB")) for scene in scenes]
+    return Image.fromarray(np.hstack(opened))

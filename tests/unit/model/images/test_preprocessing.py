@@ -127,6 +127,30 @@ def test_squares_of_a_very_long_image_are_cut_from_the_source():
         assert np.abs(view[56:-56].astype(int) - expected[56:-56]).mean() < 12
 
 
+@pytest.mark.parametrize("rule", [2, PIXEL_RULE])
+@pytest.mark.parametrize("orientation", sorted(STORED_AS))
+def test_squares_lie_in_the_upright_photograph(orientation, rule):
+    upright, turn = noise(90, 40), STORED_AS[orientation]
+    stored = upright if turn is None else upright.transpose(turn)
+    preprocessor = ImagePreprocessor(image_size=SIZE, pixel_rule=rule)
+    squares = preprocessor.views(encoded(stored, exif=with_orientation(orientation)), 4)
+    expected = preprocessor.views(upright, 4)
+    assert len(expected) == 3
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(squares, expected, strict=True))
+
+
+def test_squares_are_those_of_the_page_that_shows_something():
+    blank, shown = Image.new("RGB", (40, 40), "white"), noise(90, 40)
+    squares = PREPROCESSOR.views(encoded(blank, "TIFF", save_all=True, append_images=[shown]), 4)
+    assert [np.array_equal(*pair) for pair in zip(squares, PREPROCESSOR.views(shown, 4), strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize("size", [(1, 5_000), (5_000, 1), (2, 9), (1, 1)])
+def test_the_smallest_and_the_longest_images_have_squares_as_well(size):
+    squares = PREPROCESSOR.views(noise(*size), 4)
+    assert [square.shape for square in squares] == [(SIZE, SIZE, 3)] * (1 if size == (1, 1) else 4)
+
+
 def test_an_image_of_the_right_size_is_left_as_it_is():
     image = noise(SIZE, SIZE)
     assert np.array_equal(PREPROCESSOR.view(image), np.asarray(image))

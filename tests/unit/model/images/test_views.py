@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.images.views import count_squares, cut_batches, most_squares, place_squares, share_branches
+from model.images.views import count_squares, cut_batches, is_nearly_square, most_squares, place_squares, share_branches
 
 SIDES = st.integers(1, 5000)
 
@@ -62,6 +63,12 @@ def test_any_other_setting_is_refused_with_what_was_expected(views: object) -> N
 )
 def test_nearly_square_pictures_have_one_and_longer_ones_more(width: int, height: int, expected: int) -> None:
     assert count_squares(width, height, 4) == expected
+
+
+@given(sides=st.lists(st.tuples(SIDES, SIDES), min_size=1))
+def test_images_that_have_one_square_are_told_at_once(sides: list[tuple[int, int]]) -> None:
+    widths, heights = np.array(sides, np.int32).T
+    assert is_nearly_square(widths, heights).tolist() == [count_squares(*size, 4) == 1 for size in sides]
 
 
 @settings(max_examples=300)

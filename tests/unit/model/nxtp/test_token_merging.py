@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
-import tarfile
 from functools import partial
-from importlib.resources import files
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -25,6 +21,7 @@ from model.nxtp.token_merging import MergedTokens, merge_tokens
 from model.sampling import Branches
 from model.scoring import score_labels
 from pipeline.training.recall_sum import RecallSum
+from tests.fixtures.shipped_scenes import read_scenes
 from tests.unit.model.oracle import assert_same_branches, fast_branches, slow_branches
 from tests.unit.model.slow_merging import slow_merge
 
@@ -106,6 +103,14 @@ class TestMerging:
         merged, expected = merge_tokens(halved, 5), merge_tokens(halved.float(), 5)
         assert torch.equal(merged.token_BP, expected.token_BP)
         assert torch.equal(merged.embeds_BND, expected.embeds_BND.to(dtype))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("size", [1, 7])
+    def test_the_choice_is_the_same_in_batches_of_any_size(self, dtype, size):
+        tokens = random_tokens(56).to(dtype)
+        together, parts = merge_tokens(tokens, 5), [merge_tokens(part, 5) for part in tokens.split(size)]
+        assert torch.equal(torch.cat([part.token_BP for part in parts]), together.token_BP)
+        torch.testing.assert_close(torch.cat([part.embeds_BND for part in parts]), together.embeds_BND)
 
     def test_autocast_changes_nothing(self):
         tokens = random_tokens()
@@ -252,17 +257,6 @@ class TestRefusals:
             patchy.label_pixels(pixels, sampling=sampling, image_tokens=4)
 
 
-def demo_scenes() -> list[tuple[bytes, list[str]]]:
-    """The scenes that come along with their truth."""
-    scenes = []
-    for shard in sorted(files("jobs").joinpath("demo", "shards").iterdir(), key=lambda path: path.name):
-        with tarfile.open(fileobj=BytesIO(shard.read_bytes())) as archive:
-            members = {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}
-        names = sorted(name for name in members if name.endswith(".jpg"))
-        scenes += [(members[name], json.loads(members[name.replace(".jpg", ".json")])["labels"]) for name in names]
-    return scenes
-
-
 @pytest.fixture(scope="module")
 def demo() -> Recognizer:
     return Recognizer.from_pretrained("demo", device="cpu")
@@ -270,7 +264,7 @@ def demo() -> Recognizer:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[bytes, list[str]]]:
-    return demo_scenes()
+    return read_scenes()
 
 
 def recall_at_10(recognizer: Recognizer, scenes: list[tuple[bytes, list[str]]], image_tokens: int) -> float:
@@ -296,16 +290,23 @@ class TestDemoModel:
 
     def test_labels_are_the_same_twice_in_any_batch_and_in_any_order(self, demo, scenes):
         pictures = [picture for picture, _ in scenes[:14]]
-        together = token_ids(demo.label(pictures, 10, image_tokens=9))
-        assert token_ids(demo.label(pictures, 10, image_tokens=9)) == together
-        assert token_ids(demo.label(pictures[::-1], 10, image_tokens=9))[::-1] == together
+        together = demo.label(pictures, 10, image_tokens=9)
+        found = [demo.label(pictures, 10, image_tokens=9), demo.label(pictures[::-1], 10, image_tokens=9)[::-1]]
         for size in (1, 7):
             batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
-            assert [ids for batch in batches for ids in token_ids(demo.label(batch, 10, image_tokens=9))] == together
+            found.append([labels for batch in batches for labels in demo.label(batch, 10, image_tokens=9)])
+        for labels in found:
+            assert token_ids(labels) == token_ids(together)
+            # Another batch moves a float32 by some units in its last place.
+            assert scores(labels) == pytest.approx(scores(together), abs=2e-6)
 
 
 def token_ids(images: Any) -> list[list[tuple[int, ...]]]:
     return [[label.token_ids for label in labels] for labels in images]
+
+
+def scores(images: Any) -> list[float]:
+    return [label.score for labels in images for label in labels]
 
 
 def test_the_model_tells_which_patches_are_merged(patchy, pixels):

@@ -9,10 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,82 +26,41 @@ from pipeline.cluster.environment import LOCAL_RAY
 from pipeline.cluster.nodes import Node
 from pipeline.cluster.pool import PoolPlan, plan_pool
 from pipeline.dataflow import actor_pool
-from pipeline.dataflow.waves import Wave
 from pipeline.errors import (
     ClusterError,
     ModelError,
     RunLockedError,
     SourceError,
-    StorageError,
     StoreError,
     TagstreamError,
 )
 from pipeline.labelling import job as job_module
+from pipeline.labelling import shard_flow
 from pipeline.labelling.assignment import Assignment, OpenJob
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.pending import ShardPlan
 from pipeline.labelling.request import LabelOutcome, LabelRequest
 from pipeline.labelling.retry import RetryJob, RetryRequest
 from pipeline.labelling.source_status import compare_with_source
-from pipeline.labelling.time_limit import TimeLimit
 from pipeline.naming.name_list import NameList
 from pipeline.naming.vocabulary import read_vocabulary
 from pipeline.settings.labelling import ComingNodes, LabelSettings
 from pipeline.sources import parquet_reader
-from pipeline.sources.batches import read_batches_or_failure
 from pipeline.sources.originals import read_originals
 from pipeline.sources.sample import Sample, fault
 from pipeline.sources.shard import ColumnNames, Shard
 from pipeline.store.store import Store
 from pipeline.upkeep.compaction import compact_run
 from pipeline.upkeep.verification import verify_run
-from schemas import LABELS, LABELS_OF_VIEWS, JobRecord, content_hash
+from schemas import LABELS, LABELS_OF_VIEWS, content_hash
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import jpeg, sample_members, shard_bytes, tar_bytes, write_tars
+from tests.fixtures.labelling import label_here, labelling_by, records_of
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler, InstantRecognizer
 from tests.fixtures.servers.fake_hub import FakeHub
 from tests.fixtures.stored.lists import add_list, name_list
 
-
-def label_here(shards: list[Shard], pool: PoolPlan, config: LabelerConfig, *_: Any) -> Iterator[pa.Table]:
-    """What the pool does, in this thread."""
-    labeler = InstantLabeler(replace(config, job="", device="cpu"))
-    for shard in shards:
-        yield from (labeler(batch) for batch in read_batches_or_failure(shard, pool.batch_size))
-
-
-def labelling_by(label: Callable[..., Iterator[pa.Table]]) -> Any:
-    """In the place of `open_labelers`: waves of shards are labelled by this function."""
-
-    @contextlib.contextmanager
-    def opened(*arguments: Any) -> Iterator[Any]:
-        def stream(waves: Iterable[Wave]) -> Iterator[pa.Table]:
-            for wave in waves:
-                with contextlib.closing(label(wave.shards, *arguments)) as rows:  # type: ignore[type-var]
-                    yield from rows
-
-        yield stream
-
-    return opened
-
-
-@pytest.fixture(autouse=True)
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "joined_ray", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_here))
-
-
-@pytest.fixture
-def label_request(tmp_path: Path) -> LabelRequest:
-    """Three shards of two samples."""
-    write_tars(tmp_path / "source", 3, 2)
-    settings = LabelSettings(top_k=5, batch_size=8)
-    source, store = str(tmp_path / "source"), str(tmp_path / "store")
-    return LabelRequest(source=source, store=store, model="demo", run="r", settings=settings)
-
-
-def records(request: LabelRequest) -> list[JobRecord]:
-    return Store(request.store).run("r").read_jobs()
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def test_all_shards_are_committed_and_the_record_says_so(label_request: LabelRequest) -> None:
@@ -109,7 +68,7 @@ def test_all_shards_are_committed_and_the_record_says_so(label_request: LabelReq
     outcome = job.run()
     record = outcome.record
     assert (record.outcome, record.n_shards_committed, record.n_images, record.n_labelled) == ("done", 3, 6, 6)
-    assert records(label_request) == [record]
+    assert records_of(label_request) == [record]
     assert job.counts == {
         "shards": 3,
         "images": 6,
@@ -131,7 +90,7 @@ def test_a_job_with_nothing_to_do_starts_no_ray(label_request: LabelRequest, mon
     monkeypatch.setattr(job_module, "joined_ray", lambda *_: pytest.fail("Ray was started"))
     record = LabelJob(on_ray).run().record
     assert (record.outcome, record.n_shards_done_before, record.n_shards_committed) == ("done", 3, 0)
-    assert [kept.n_shards_committed for kept in records(label_request)] == [3, 0]
+    assert [kept.n_shards_committed for kept in records_of(label_request)] == [3, 0]
 
 
 def test_a_small_job_joins_no_ray_and_tells_that_it_loaded_the_model_itself(
@@ -149,7 +108,7 @@ def test_a_small_job_joins_no_ray_and_tells_that_it_loaded_the_model_itself(
         yield from label_here(shards, pool, *arguments)
 
     monkeypatch.setattr(job_module, "joined_ray", join)
-    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
+    monkeypatch.setattr(shard_flow, "open_labelers", labelling_by(label))
     for run, address in (("a", None), ("b", LOCAL_RAY)):
         job = LabelJob(replace(label_request, run=run, address=address))
         record = job.run().record
@@ -179,22 +138,12 @@ def test_the_record_says_running_while_shards_are_labelled(
     seen = []
 
     def label(*arguments: Any) -> Iterator[pa.Table]:
-        seen.extend(record.outcome for record in records(label_request))
+        seen.extend(record.outcome for record in records_of(label_request))
         yield from label_here(*arguments)
 
-    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
+    monkeypatch.setattr(shard_flow, "open_labelers", labelling_by(label))
     LabelJob(label_request).run()
-    assert (seen, [record.outcome for record in records(label_request)]) == (["running"], ["done"])
-
-
-def test_shards_of_which_nothing_came_back_fail_the_job(
-    label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_module, "open_labelers", labelling_by(lambda *_: (row for row in ())))
-    with pytest.raises(TagstreamError, match="3 of 3 shards came back incomplete; run the command again"):
-        LabelJob(label_request).run()
-    (record,) = records(label_request)
-    assert (record.outcome, record.message[:15]) == ("failed", "3 of 3 shards c")
+    assert (seen, [record.outcome for record in records_of(label_request)]) == (["running"], ["done"])
 
 
 def test_a_job_that_is_stopped_is_interrupted_and_the_next_one_labels_the_rest(
@@ -204,12 +153,12 @@ def test_a_job_that_is_stopped_is_interrupted_and_the_next_one_labels_the_rest(
         yield from label_here(shards[:1], *arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job_module, "open_labelers", labelling_by(stop))
+    monkeypatch.setattr(shard_flow, "open_labelers", labelling_by(stop))
     with pytest.raises(KeyboardInterrupt):
         LabelJob(label_request).run()
-    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_here))
+    monkeypatch.setattr(shard_flow, "open_labelers", labelling_by(label_here))
     LabelJob(label_request).run()
-    assert [(record.outcome, record.n_images, record.message) for record in records(label_request)] == [
+    assert [(record.outcome, record.n_images, record.message) for record in records_of(label_request)] == [
         ("interrupted", 2, ""),
         ("done", 4, ""),
     ]
@@ -224,36 +173,9 @@ def test_an_error_is_not_hidden_by_a_store_that_cannot_keep_the_record_of_it(
         raise TagstreamError("an actor died")
         yield
 
-    monkeypatch.setattr(job_module, "open_labelers", labelling_by(fail))
+    monkeypatch.setattr(shard_flow, "open_labelers", labelling_by(fail))
     with pytest.raises(TagstreamError, match=r"^an actor died$"):
         LabelJob(label_request).run()
-
-
-def test_rows_are_labelled_no_more_once_the_job_has_failed(
-    label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Failing(Assignment):
-        def on_rows(self, rows: pa.Table) -> None:
-            raise TagstreamError("no more")
-
-    closed = []
-
-    def label(*arguments: Any) -> Iterator[pa.Table]:
-        try:
-            yield from label_here(*arguments)
-        finally:
-            closed.append(True)
-
-    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
-    with pytest.raises(TagstreamError, match="no more"):
-        LabelJob(label_request, Failing()).run()
-    assert closed == [True]
-
-
-def test_with_a_limit_no_more_shards_are_labelled_than_it_takes(label_request: LabelRequest) -> None:
-    limited = replace(label_request, settings=replace(label_request.settings, limit=3))
-    assert LabelJob(limited).run().record.n_shards_committed == 2
-    assert LabelJob(limited).run().record.n_shards_committed == 1
 
 
 def test_what_was_predicted_is_kept_beside_what_it_took(label_request: LabelRequest) -> None:
@@ -296,7 +218,7 @@ def test_a_run_that_another_job_holds_is_left_alone(
         outcomes.append("locked")
         yield from label_here(*arguments)
 
-    monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
+    monkeypatch.setattr(shard_flow, "open_labelers", labelling_by(label))
     assert LabelJob(locked).run().record.outcome == "done"
     assert (outcomes, LabelJob(locked).run().record.outcome) == (["locked"], "done")
 
@@ -356,7 +278,7 @@ class TestSources:
         (folder / "d.mp4").write_bytes(b"x")
         LabelJob(label_request).run()
         assert outcome.skipped == {".mp4": 2, ".heif2": 1}
-        assert [(record.n_skipped, record.n_skipped_new, record.skipped) for record in records(label_request)] == [
+        assert [(record.n_skipped, record.n_skipped_new, record.skipped) for record in records_of(label_request)] == [
             (3, 3, "2 .mp4, 1 .heif2"),
             (4, 1, "3 .mp4, 1 .heif2"),
         ]
@@ -393,55 +315,6 @@ class TestSources:
             LabelJob(request).run()
 
 
-class TestShardsThatCannotBeRead:
-    """They stay open and fail the job, after it has done the rest."""
-
-    def gone(self, request: LabelRequest, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-        """These shards vanish once the source was listed."""
-
-        def label(*arguments: Any) -> Iterator[pa.Table]:
-            for name in names:
-                (Path(str(request.source)) / name).unlink()
-            yield from label_here(*arguments)
-
-        monkeypatch.setattr(job_module, "open_labelers", labelling_by(label))
-
-    def test_one_costs_itself_alone(self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.gone(label_request, monkeypatch, "00001.tar")
-        with pytest.raises(
-            StorageError, match=r"^cannot read shard 00001 \(.*No such file .*; what is committed stays"
-        ):
-            LabelJob(label_request).run()
-        (record,) = records(label_request)
-        assert (record.outcome, record.n_shards_committed, record.message[:23]) == (
-            "failed",
-            2,
-            "cannot read shard 00001",
-        )
-        write_tars(Path(str(label_request.source)), 1, 2, first=1)
-        monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_here))
-        assert LabelJob(label_request).run().record.n_shards_committed == 1
-
-    def test_several_are_counted(self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.gone(label_request, monkeypatch, "00000.tar", "00002.tar")
-        with pytest.raises(StorageError, match=r"^2 shards are left open, the first: cannot read shard 00000"):
-            LabelJob(label_request).run()
-        assert [record.n_shards_committed for record in records(label_request)] == [1]
-
-    def test_many_in_a_row_end_the_job_at_once(
-        self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        write_tars(Path(str(label_request.source)), 20, 1)
-        names = [f"{number:05}.tar" for number in range(1, 15)]
-        self.gone(label_request, monkeypatch, *names)
-        with pytest.raises(
-            StorageError, match=r"^10 shards in a row cannot be read, the last: cannot read shard 00010"
-        ):
-            LabelJob(label_request).run()
-        # The first was whole before, those behind them may be no better.
-        assert [record.n_shards_committed for record in records(label_request)] == [1]
-
-
 class TestModelsOfTheHub:
     """The commit that a name means is looked up once."""
 
@@ -454,7 +327,7 @@ class TestModelsOfTheHub:
             given.append(config.model)
             return label_here(shards, pool, config)
 
-        monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_and_keep))
+        monkeypatch.setattr(shard_flow, "open_labelers", labelling_by(label_and_keep))
         # The hub's model has no processor.
         monkeypatch.setattr(Labeler, "measure_image_cost", staticmethod(lambda *_: ImageCost({"size": 56}, 600)))
         outcome = LabelJob(replace(label_request, model="org/tiny", run=None)).run()
@@ -485,18 +358,23 @@ class TestModelsOfTheHub:
         (note,) = outcome.notes
         assert note.endswith("changed this model's labels: the rule of its mask is unknown")
 
-    @pytest.mark.parametrize("sees_squares", [True, False])
+    @pytest.mark.parametrize(("sees_squares", "view_tokens"), [(True, 0), (False, 0), (False, 9)])
     def test_one_that_takes_any_shape_ignores_views_and_says_so(
-        self, label_request: LabelRequest, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, sees_squares: bool
+        self,
+        label_request: LabelRequest,
+        hub: FakeHub,
+        monkeypatch: pytest.MonkeyPatch,
+        sees_squares: bool,
+        view_tokens: int,
     ) -> None:
         cost = ImageCost({}, 16, sees_squares)
         monkeypatch.setattr(Labeler, "measure_image_cost", staticmethod(lambda *_: cost))
-        settings = replace(label_request.settings, views="whole")
+        settings = replace(label_request.settings, views="whole", view_tokens=view_tokens)
         outcome = LabelJob(replace(label_request, model="org/tiny", run=None, settings=settings)).run()
         run = Store(label_request.store).run(outcome.record.run).read_record()
         assert run is not None
         assert ("views" in run.labelling) is sees_squares
-        assert any("the setting views does nothing" in note for note in outcome.notes) is not sees_squares
+        assert any("views and view_tokens do nothing" in note for note in outcome.notes) is not sees_squares
 
     def test_one_that_cannot_label_stops_the_job_before_anything_is_listed_written_or_started(
         self, label_request: LabelRequest, hub: FakeHub
@@ -561,7 +439,7 @@ class TestParquet:
         former = self.images(of_parquet)
         monkeypatch.undo()
         monkeypatch.setattr(job_module, "joined_ray", lambda *_: contextlib.nullcontext())
-        monkeypatch.setattr(job_module, "open_labelers", labelling_by(label_here))
+        monkeypatch.setattr(shard_flow, "open_labelers", labelling_by(label_here))
         RetryJob(RetryRequest(store=of_parquet.store, error="DuplicateKey", labeler_class=InstantLabeler)).run()
         images = self.images(of_parquet)
 
@@ -695,7 +573,7 @@ class TestLists:
 
         listed = replace(label_request, lists=(self.ANIMALS,))
         with monkeypatch.context() as patched:
-            patched.setattr(job_module, "open_labelers", labelling_by(stop))
+            patched.setattr(shard_flow, "open_labelers", labelling_by(stop))
             with pytest.raises(KeyboardInterrupt):
                 LabelJob(listed).run()
         assert LabelJob(listed).run().record.n_shards_listed == 2
@@ -801,58 +679,20 @@ class TestBatchSize:
         seen: list[tuple[int, int]] = []
 
         def label(shards: list[Shard], pool: PoolPlan, *arguments: Any) -> Iterator[pa.Table]:
-            seen.append((pool.batch_size, records(label_request)[-1].workers["batch_size"]))
+            seen.append((pool.batch_size, records_of(label_request)[-1].workers["batch_size"]))
             yield from itertools.islice(label_here(shards, pool, *arguments), len(seen))
             raise KeyboardInterrupt
 
         request = replace(label_request, settings=LabelSettings(top_k=5))
         with monkeypatch.context() as stopped:
-            stopped.setattr(job_module, "open_labelers", labelling_by(label))
+            stopped.setattr(shard_flow, "open_labelers", labelling_by(label))
             for _ in range(2):
                 with pytest.raises(KeyboardInterrupt):
                     LabelJob(request).run()
         assert (seen, found) == ([(3, 3), (3, 3)], [7])
         assert LabelJob(request).run().record.workers["batch_size"] == 3
-        assert [record.outcome for record in records(request)] == ["interrupted", "interrupted", "done"]
+        assert [record.outcome for record in records_of(request)] == ["interrupted", "interrupted", "done"]
 
     def test_that_is_set_is_taken_without_a_search(self, label_request: LabelRequest, found: list[int]) -> None:
         LabelJob(label_request).run()
         assert found == [7, 3]
-
-
-class TestTimeLimits:
-    """Jobs that are to end before all is labelled."""
-
-    class AfterTwo(TimeLimit):
-        """Over when the third batch comes; it is asked before the first one, too."""
-
-        n_asked: ClassVar[list[float]] = []
-
-        def is_over(self, elapsed_s: float) -> bool:
-            self.n_asked.append(elapsed_s)
-            return len(self.n_asked) > 3
-
-    def test_it_ends_the_job_with_what_is_whole_committed_and_the_next_one_goes_on(
-        self, label_request: LabelRequest
-    ) -> None:
-        self.AfterTwo.n_asked.clear()
-        stopped = LabelJob(replace(label_request, time_limit=self.AfterTwo(60, "deadline D"))).run()
-        assert (stopped.record.outcome, stopped.record.n_shards_committed, stopped.alarm) == ("done", 2, "deadline D")
-        (note,) = stopped.notes
-        assert note == "the limit of time ended the job (deadline D); 1 shards are left, and the same command goes on"
-        rest = LabelJob(replace(label_request, time_limit=TimeLimit(3600, "cost > 1"))).run()
-        assert (rest.record.n_shards_committed, rest.alarm, rest.notes) == (1, "", [])
-
-    def test_where_loading_took_all_of_the_time_nothing_is_labelled_and_it_says_that_the_next_job_begins_anew(
-        self, label_request: LabelRequest
-    ) -> None:
-        stopped = LabelJob(replace(label_request, time_limit=TimeLimit(0, "deadline D"))).run()
-        assert (stopped.record.outcome, stopped.record.n_shards_committed, stopped.alarm) == ("done", 0, "deadline D")
-        assert stopped.notes[-1].startswith("no shard was whole by then, and the next job begins where this one began")
-        assert LabelJob(label_request).run().record.n_shards_committed == 3
-
-    def test_a_limit_keeps_time_to_close(self) -> None:
-        limit = TimeLimit(100, "")
-        assert [limit.is_over(elapsed_s) for elapsed_s in (94.9, 95.0)] == [False, True]
-        assert limit.n_images(images_per_s=2, start_up_s=15) == 160
-        assert limit.n_images(images_per_s=2, start_up_s=200) == 0

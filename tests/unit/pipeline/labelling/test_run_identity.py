@@ -130,6 +130,20 @@ class TestOpening:
         with pytest.raises(StoreError, match=r"made with other settings \(ranking prob -> sim; top_k 20 -> 3\); leave"):
             other.open_run(store)
 
+    @pytest.mark.parametrize(
+        ("settings", "difference"),
+        [
+            (LabelSettings(image_tokens=9), "image_tokens 0 -> 9"),
+            (LabelSettings(views="whole", view_tokens=9), "view_tokens 0 -> 9; views 1 -> 4"),
+        ],
+    )
+    def test_settings_that_a_record_leaves_out_are_named_by_their_default(
+        self, store: Store, settings: LabelSettings, difference: str
+    ) -> None:
+        identify().open_run(store)
+        with pytest.raises(StoreError, match=rf"made with other settings \({difference}\); leave"):
+            identify(settings=settings).open_run(store)
+
     def test_another_model_is_named_before_the_settings(self, store: Store, tmp_path: Path) -> None:
         identify().open_run(store)
         other = identify(model=other_model(tmp_path / "other"), settings=LabelSettings(top_k=3))

@@ -84,13 +84,13 @@ def test_scores_are_those_of_a_run_with_these_settings(tmp_path: Path) -> None:
     assert changed == {"0.png", "2.png", "3.png"}
 
 
-@pytest.mark.parametrize(("sees_squares", "n_seen"), [(True, 2), (False, 1)])
+@pytest.mark.parametrize(("sees_squares", "view_tokens", "n_seen"), [(True, 0, 2), (False, 0, 1), (False, 9, 1)])
 def test_a_model_of_the_hub_is_shown_squares_where_it_makes_one_of_every_picture(
-    monkeypatch: pytest.MonkeyPatch, sees_squares: bool, n_seen: int
+    monkeypatch: pytest.MonkeyPatch, sees_squares: bool, view_tokens: int, n_seen: int
 ) -> None:
     monkeypatch.setattr(image_scores, "is_hub_model", lambda _: True)
     monkeypatch.setattr(image_scores, "measure_image_cost", lambda *_: ImageCost({}, 9, sees_squares))
-    scorer = ImageScorer(name_list("things", "dog"), "demo", LabelSettings(views=2))
+    scorer = ImageScorer(name_list("things", "dog"), "demo", LabelSettings(views=2, view_tokens=view_tokens))
     assert (scorer.most_views, scorer.ignores_views) == (n_seen, not sees_squares)
 
 

@@ -139,7 +139,7 @@ class TestFromAFile:
 
     @pytest.mark.parametrize("views", [True, 2.0, ["whole"]])
     def test_views_of_another_type_are_refused(self, views: Any) -> None:
-        with pytest.raises(TagstreamError, match=r"label\.toml: views is .*; expected"):
+        with pytest.raises(TagstreamError, match=r"label\.toml: views is .*; expected a value of type str or int$"):
             read_settings(LabelSettings, {"views": views}, "label.toml")
 
     def test_what_a_file_leaves_out_has_its_default(self) -> None:
@@ -238,13 +238,15 @@ class TestFingerprint:
         made = [fingerprint(LabelSettings(pixel_rule=rule, decoding=decoding)) for decoding in DECODINGS]
         assert len(set(made)) == 1
 
-    def test_a_record_without_a_rule_and_a_decoding_has_the_former_ones(self) -> None:
+    def test_what_a_record_leaves_out_is_what_there_was_before_there_was_a_choice(self) -> None:
         former = LabelSettings(pixel_rule=1, decoding="exact")
         assert full_labelling(former.labelling("float32")) == {
             **former.labelling("float32"),
             "pixel_rule": 1,
             "decoding": "exact",
             "views": 1,
+            "image_tokens": 0,
+            "view_tokens": 0,
         }
 
     @pytest.mark.parametrize(("name", "value"), [*DECIDING.items(), *FEWER_TOKENS.items()])

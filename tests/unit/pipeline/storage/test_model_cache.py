@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from pipeline.storage.model_cache import (
     cache_folder,
     fetch_model,
     load_preprocessor,
+    load_recognizer,
     load_tagger,
     model_name,
     pin_model,
@@ -276,3 +278,38 @@ def test_what_decodes_images_is_known_without_the_weights(kind: str, tiny_model:
     hub = HubOptions(max_view_pixels=1234)
     model = str(tiny_model if kind == "recognizer" else save_hub_folder(kind, tmp_path / kind))
     assert load_preprocessor(model, hub) == load_tagger(model, "cpu", "float32", hub).preprocessor
+
+
+def load_tagger_of(folder: Path) -> None:
+    load_tagger(str(folder), "cpu", "float32", HubOptions())
+
+
+def load_recognizer_of(folder: Path) -> None:
+    load_recognizer(str(folder), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "load"),
+    [("recognizer", load_recognizer_of), ("recognizer", load_tagger_of), ("llava", load_tagger_of)],
+)
+def test_weights_that_were_cut_off_are_told_from_a_fault_of_the_program(
+    kind: str, load: Callable[[Path], None], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    _ = shutil.copytree(tiny_model, folder) if kind == "recognizer" else save_hub_folder(kind, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=rf"^the weights of {folder} cannot be read \(.*\); copy or download them"):
+        load(folder)
+
+
+@pytest.mark.parametrize("load", [load_recognizer_of, load_tagger_of])
+def test_weights_that_do_not_fit_are_told_from_a_fault_of_the_program(
+    load: Callable[[Path], None], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] += 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=rf"^{folder} cannot be loaded: the weights in .* do not fit its config"):
+        load(folder)
