@@ -63,8 +63,8 @@ def veil(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Te
 
 
 def pixelate(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Blocks of one colour, up to four times as wide as a pixel of a scene of 48."""
-    n_blocks = round(48 / (1 + 3 * strength))
+    """Blocks of one colour, up to four pixels wide."""
+    n_blocks = round(pixels_BCHW.shape[-1] / (1 + 3 * strength))
     coarse = F.interpolate(pixels_BCHW, (n_blocks, n_blocks), mode="area")
     return F.interpolate(coarse, pixels_BCHW.shape[2:])
 

@@ -18,10 +18,11 @@ from tests.benchmarks.denoising_arms.corruptions import (
 )
 
 
-def pictures(n_images: int = 6) -> Tensor:
-    """Smooth gradients with an edge, so that every corruption has something to spoil."""
-    ramp = torch.linspace(20, 200, 48).expand(n_images, 3, 48, 48).clone()
-    ramp[:, 0, 12:30, 12:30] = 250
+def pictures(n_images: int = 6, side_px: int = 48) -> Tensor:
+    """Smooth gradients, and an edge within a block of pixels, so that every corruption has something to spoil."""
+    ramp = torch.linspace(20, 200, side_px).expand(n_images, 3, side_px, side_px).clone()
+    inside = slice(side_px * 5 // 19, side_px * 16 // 25)
+    ramp[:, 0, inside, inside] = 250
     return ramp
 
 
@@ -29,9 +30,10 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.parametrize("side_px", [48, 96])
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_more_strength_changes_a_picture_more(name: str) -> None:
-    clean = pictures()
+def test_more_strength_changes_a_picture_more(name: str, side_px: int) -> None:
+    clean = pictures(side_px=side_px)
     change = [
         (CORRUPTIONS[name](clean, strength, generator()) - clean).abs().mean().item() for strength in (0.1, 0.5, 1.0)
     ]
@@ -62,9 +64,12 @@ def test_covered_places_are_grey_squares_of_an_eighth_of_the_side() -> None:
     assert (covered == 128).float().mean().item() == pytest.approx(0.4, abs=0.02)
 
 
-def test_blocks_of_pixels_have_one_colour() -> None:
-    blocks = pixelate(pictures(), 1.0, generator()).unfold(2, 4, 4).unfold(3, 4, 4)
+@pytest.mark.parametrize("side_px", [48, 96])
+def test_blocks_of_four_pixels_have_one_colour(side_px: int) -> None:
+    spoilt = pixelate(pictures(side_px=side_px), 1.0, generator())
+    blocks = spoilt.unfold(2, 4, 4).unfold(3, 4, 4)
     assert torch.equal(blocks, blocks[..., :1, :1].expand_as(blocks))
+    assert not torch.equal(spoilt[..., 3], spoilt[..., 4])
 
 
 def test_crops_are_rounded_and_kept_in_range() -> None:
