@@ -15,10 +15,11 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model import Recognizer
+from model.training.corruptions import to_crops, to_pixels
 from model.training.optimization import learning_rate, make_optimizers
 from tests.benchmarks.budgeted.budget import Budget
-from tests.benchmarks.denoising_arms.arms import ARMS, Batch, Step, Student, pixels_of, tokens_of
-from tests.benchmarks.denoising_arms.corruptions import CORRUPTIONS, to_crops
+from tests.benchmarks.denoising_arms.arms import ARMS, Batch, Step, Student, tokens_of
+from tests.benchmarks.denoising_arms.corruptions import CORRUPTIONS
 from tests.benchmarks.denoising_arms.scenes import Scenes
 from tests.benchmarks.denoising_arms.settings import Schedule, Settings
 
@@ -66,7 +67,7 @@ class Training:
             if not budget.left_s():
                 return False
             places = np.random.default_rng([self.seed, step]).integers(len(token_ids), size=self.schedule.views)
-            batch = Batch(pixels_of(scenes.crops[places]), [token_ids[place] for place in places])
+            batch = Batch(to_pixels(scenes.crops[places]), [token_ids[place] for place in places])
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
             # The CPU's fused attention is slow backwards.
             with sdpa_kernel(SDPBackend.MATH):
@@ -96,7 +97,7 @@ def recalls(recognizer: Recognizer, scenes: Scenes, corruption: str, strength: f
     generator = torch.Generator().manual_seed(0)
     at_1, at_10 = [], []
     for start in range(0, len(scenes.labels), _LABEL_BATCH):
-        pixels_BCHW = pixels_of(scenes.crops[start : start + _LABEL_BATCH])
+        pixels_BCHW = to_pixels(scenes.crops[start : start + _LABEL_BATCH])
         if corruption:
             pixels_BCHW = CORRUPTIONS[corruption](pixels_BCHW, strength, generator)
         labels = recognizer.label_pixels(recognizer.prepare(to_crops(pixels_BCHW)), _TOP_K)
