@@ -240,5 +240,6 @@ class TestSpoiltPictures:
         assert np.array_equal(self.crops(labeler, 1.0, step=3, micro_batch_size=3), self.crops(labeler, 1.0, step=3))
 
     def test_prompts_and_labels_are_drawn_as_of_clean_ones(self, labeler: Labeler) -> None:
-        spoilt = make(labeler, self.IMAGES, step=4, corruption=Corruption(picture_share=1.0))
-        assert drawn(labeler, spoilt) == drawn(labeler, make(labeler, self.IMAGES, step=4))
+        for step in range(8):
+            spoilt = make(labeler, self.IMAGES, step=step, corruption=Corruption(picture_share=1.0))
+            assert drawn(labeler, spoilt) == drawn(labeler, make(labeler, self.IMAGES, step=step))
