@@ -1,6 +1,6 @@
 """Whether denoising pays for the model that comes along: it goes on learning in each of three forms.
 
-    python tests/benchmarks/denoising_full.py RESULTS [--seeds 2] [--steps 400] [--budget-minutes 60] [--out FILE]
+    python tests/benchmarks/denoising_full.py RESULTS [--seeds 2] [--steps 250] [--budget-minutes 60] [--out FILE]
 
 Composes its scenes itself (Debian: apt install fonts-noto-color-emoji). Each finished training is a line in
 RESULTS/trials.jsonl. Those that are there already are not trained again, so a run that was stopped goes on by the same

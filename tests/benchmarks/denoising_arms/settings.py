@@ -42,7 +42,7 @@ class ScratchSettings:
 class ShippedSettings:
     """Of the model that comes along, which goes on learning."""
 
-    steps: int = 400
+    steps: int = 250
     views: int = 32
     """Pictures a step, whatever the form."""
     peak_rate: float = 5e-4
