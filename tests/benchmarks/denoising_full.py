@@ -1,6 +1,6 @@
 """Whether denoising pays for the model that comes along: it goes on learning in each of three forms.
 
-    python tests/benchmarks/denoising_full.py RESULTS [--seeds 2] [--steps 250] [--budget-minutes 60] [--out FILE]
+    python tests/benchmarks/denoising_full.py RESULTS [--seeds 3] [--steps 250] [--budget-minutes 60] [--out FILE]
 
 Composes its scenes itself (Debian: apt install fonts-noto-color-emoji). Each finished training is a line in
 RESULTS/trials.jsonl. Those that are there already are not trained again, so a run that was stopped goes on by the same
@@ -100,7 +100,7 @@ Points of recall@10 against {BASE}, the same further training without corruption
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("results", type=Path, help="folder of finished trainings and of scenes")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=ShippedSettings().steps, help="of the optimizer, in each training")
     parser.add_argument("--budget-minutes", type=float, default=60.0)
     parser.add_argument("--small", action="store_true", help="few steps and scenes, to see that the benchmark runs")
