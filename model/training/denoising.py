@@ -30,6 +30,9 @@ class Corruption:
     """Share of the label tokens read by the decoder that become random tokens, 0 to 1."""
     weight: float = 0.0
     """Weight of the reconstruction loss; the label loss has 1."""
+    picture_share: float = 0.0
+    """Share of the pictures that are spoilt before the encoder sees them, 0 to 1: by noise, blur, low light, occlusion
+    or JPEG, at a random strength. No loss asks for the clean picture."""
 
     @property
     def touches_images(self) -> bool:

@@ -10,7 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 
+from model.training.corruptions import corrupt_crops
 from model.training.label_tokens import label_token_ids, prompt_token_ids
 from model.training.objective import PARAPHRASES, PackedLabels, pack_published, pack_restarting
 from pipeline.actor.labeler import Labeler
@@ -20,6 +22,8 @@ from pipeline.training.settings import TrainSettings
 
 _STEPS_AHEAD = 3
 _LABELS_KEPT = 1 << 16
+_Readable = tuple[np.ndarray, Example]
+"""What the model sees of an image, uint8 [H, W, 3], and the example that it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +86,32 @@ class BatchMaker:
         rng = np.random.default_rng([self._settings.seed, step, self._rank])
         decoded = self._labeler.decode_images(example.data for example in examples)
         readable = [(image.views[0], example) for image, example in zip(decoded, examples, strict=True) if image.views]
+        readable = self._partly_spoilt(readable, rng.spawn(1)[0])
         size = self._settings.micro_batch_size or len(examples)
         micro_batches = [
             self._micro_batch(readable[start : start + size], rng) for start in range(0, len(readable), size)
         ]
         return StepBatch(micro_batches, behind, len(examples) - len(readable))
 
-    def _micro_batch(self, images: Sequence[tuple[np.ndarray, Example]], rng: np.random.Generator) -> MicroBatch:
+    def _micro_batch(self, images: Sequence[_Readable], rng: np.random.Generator) -> MicroBatch:
         labels = [self._drawn_labels(example, rng) for _, example in images]
         prompts = [self._prompts[place] for place in rng.integers(len(self._prompts), size=len(images))]
         pack = pack_restarting if self._settings.objective == "restarting" else pack_published_form
         packed = pack(prompts, labels, self._config.delimiter_id, self._config.n_image_tokens)
         return MicroBatch(np.stack([crop for crop, _ in images]), packed)
+
+    def _partly_spoilt(self, images: list[_Readable], rng: np.random.Generator) -> list[_Readable]:
+        """The images, a share of them corrupted; all of a step at once, whatever the size of a micro-batch.
+
+        Args:
+            rng: its own, so that prompts and labels are drawn as without corruption.
+        """
+        share = self._settings.corruption.picture_share
+        if not share or not images:
+            return images
+        generator = torch.Generator().manual_seed(int(rng.integers(1 << 63)))
+        crops = corrupt_crops(np.stack([crop for crop, _ in images]), share, generator)
+        return [(crop, example) for crop, (_, example) in zip(crops, images, strict=True)]
 
     def _drawn_labels(self, example: Example, rng: np.random.Generator) -> list[list[int]]:
         """The image's labels as token ids, in random order and not too many."""

@@ -136,7 +136,7 @@ class TrainSettings:
                 f"eval_every is {self.eval_every}, checkpoint_every {self.checkpoint_every}; expected a multiple, "
                 "so that the best step has a checkpoint"
             )
-        for name in ("mask_share", "noise_share", "label_share"):
+        for name in ("mask_share", "noise_share", "label_share", "picture_share"):
             check_range(name, getattr(self.corruption, name), 0, 1)
         check_range("mask_share + noise_share", self.corruption.mask_share + self.corruption.noise_share, 0, 1)
         check_range("noise_std", self.corruption.noise_std, 0)
@@ -145,9 +145,11 @@ class TrainSettings:
     def described(self) -> dict[str, Any]:
         """All settings as plain values, for json.
 
-        All image tokens are left out: a training that began before there was a choice goes on.
+        All image tokens and no spoilt pictures are left out: a training that began before there was a choice goes on.
         """
         described = asdict(self)
+        if not self.corruption.picture_share:
+            del described["corruption"]["picture_share"]
         if not self.image_tokens:
             del described["image_tokens"]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in described.items()}

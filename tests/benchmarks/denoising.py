@@ -10,9 +10,7 @@ command. --budget-minutes 0 trains nothing and makes the table of what is there.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
-import json
 import math
 import sys
 from pathlib import Path
@@ -24,28 +22,24 @@ import torch
 from tests.benchmarks.budgeted.budget import Budget
 from tests.benchmarks.denoising_arms.arms import EQUAL, TWICE
 from tests.benchmarks.denoising_arms.comparison import report
-from tests.benchmarks.denoising_arms.small_scenes import cached_scenes
-from tests.benchmarks.denoising_arms.trial import LEARNS_BELOW, Starts, Trial, TrialSettings, run_trial
+from tests.benchmarks.denoising_arms.scenes import cached_scenes, small
+from tests.benchmarks.denoising_arms.settings import ScratchSettings
+from tests.benchmarks.denoising_arms.starts import LEARNS_BELOW, FromScratch
+from tests.benchmarks.denoising_arms.trial import add_trial, read_trials, run_trial
 from tests.benchmarks.record import environment
 
 _TRAIN_SEED, _TEST_SEED = 1, 2
-_SMALL = TrialSettings(steps=4, plain_steps=2, views=8, train_scenes=40, test_scenes=12, pictograms=12, width=32)
+_SMALL = ScratchSettings(steps=4, plain_steps=2, views=8, train_scenes=40, test_scenes=12, pictograms=12, width=32)
 
 
-def read_trials(path: Path, settings: TrialSettings) -> list[Trial]:
-    """The finished trials of these settings."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    trials = [Trial(**json.loads(line)) for line in lines]
-    return [trial for trial in trials if trial.settings == dataclasses.asdict(settings)]
-
-
-def run_missing(folder: Path, settings: TrialSettings, n_seeds: int, learns_below: float, budget: Budget) -> None:
+def run_missing(folder: Path, settings: ScratchSettings, n_seeds: int, learns_below: float, budget: Budget) -> None:
     """Trains what is missing until the budget ends: the forms of equal compute first, all of a seed before the next."""
     if not budget.left_s():
         return
-    train_scenes = cached_scenes(folder, settings.train_scenes, _TRAIN_SEED, settings.pictograms)
-    starts = Starts(settings, train_scenes, learns_below)
-    test_scenes = cached_scenes(folder, settings.test_scenes, _TEST_SEED, settings.pictograms)
+    composition = small(settings.pictograms)
+    train_scenes = cached_scenes(folder, settings.train_scenes, _TRAIN_SEED, composition)
+    starts = FromScratch(settings, train_scenes, learns_below)
+    test_scenes = cached_scenes(folder, settings.test_scenes, _TEST_SEED, composition)
     path = folder / "trials.jsonl"
     done = {(trial.arm, trial.seed) for trial in read_trials(path, settings)}
     seeds: list[int] = []
@@ -56,12 +50,10 @@ def run_missing(folder: Path, settings: TrialSettings, n_seeds: int, learns_belo
             trial = run_trial(arm, seeds[place], starts, test_scenes, budget)
             if trial is None:
                 return
-            with path.open("a") as file:
-                file.write(json.dumps(dataclasses.asdict(trial)) + "\n")
-            print(f"seed {trial.seed}, {arm}: {trial.train_s:.0f} s", file=sys.stderr)
+            add_trial(path, trial)
 
 
-def next_seed(starts: Starts, first: int, known: set[int], budget: Budget) -> int:
+def next_seed(starts: FromScratch, first: int, known: set[int], budget: Budget) -> int:
     """The first seed from `first` on whose plain start learns; any where the budget ends first."""
     seed = first
     while seed not in known and budget.left_s() and not starts.learns(seed, budget):
@@ -74,14 +66,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("results", type=Path, help="folder of finished trainings and of scenes")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=TrialSettings().steps, help="of the optimizer, in each training")
+    parser.add_argument("--steps", type=int, default=ScratchSettings().steps, help="of the optimizer, in each training")
     parser.add_argument("--budget-minutes", type=float, default=60.0)
     parser.add_argument("--small", action="store_true", help="tiny models, to see that the benchmark runs")
     parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.results.mkdir(parents=True, exist_ok=True)
-    settings = _SMALL if options.small else TrialSettings(steps=options.steps)
+    settings = _SMALL if options.small else ScratchSettings(steps=options.steps)
     learns_below = math.inf if options.small else LEARNS_BELOW
     run_missing(options.results, settings, options.seeds, learns_below, Budget(options.budget_minutes * 60))
     trials = read_trials(options.results / "trials.jsonl", settings)

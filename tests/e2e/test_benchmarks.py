@@ -127,17 +127,22 @@ def test_the_training_benchmark_sets_the_job_against_the_bare_step():
 
 
 @needs_font
-def test_the_denoising_benchmark_goes_on_where_it_was_stopped(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "columns"),
+    [
+        ("denoising", ["plain", "augmentation", "consistency, guided"]),
+        ("denoising_full", ["plain", "augmentation", "consistency, guided", "as shipped"]),
+    ],
+)
+def test_a_benchmark_of_denoising_goes_on_where_it_was_stopped(tmp_path, script, columns):
     results, record = tmp_path / "results", tmp_path / "record.md"
-    first = run_script("denoising", str(results), "--small", "--seeds", "1")
+    first = run_script(script, str(results), "--small", "--seeds", "1")
     assert first.returncode == 0, first.stderr
     header, _, *rows = next_table(first.stdout, "by corruption and strength")
-    assert header[:4] == ["scenes", "plain", "augmentation", "consistency, guided"]
+    assert header[: len(columns) + 1] == ["scenes", *columns]
     assert [row[0] for row in rows[:3]] == ["clean", "noise 0.5", "noise 1"]
     trials = (results / "trials.jsonl").read_text()
-    again = run_script(
-        "denoising", str(results), "--small", "--seeds", "1", "--budget-minutes", "0", "--out", str(record)
-    )
+    again = run_script(script, str(results), "--small", "--seeds", "1", "--budget-minutes", "0", "--out", str(record))
     assert again.returncode == 0, again.stderr
     assert (results / "trials.jsonl").read_text() == trials
     assert next_table(record.read_text(), "by corruption and strength") == [header, _, *rows]

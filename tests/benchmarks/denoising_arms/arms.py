@@ -11,16 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model import Recognizer
+from model.training.corruptions import corrupt_each, to_crops
 from model.training.denoising import PatchDenoiser
 from model.training.label_tokens import label_token_ids
 from model.training.objective import PackedLabels, decode_packed, label_log_probs, pack_restarting
-from tests.benchmarks.denoising_arms.corruptions import corrupt_each, to_crops
 
 _CORRUPTED_SHARE = 0.5
 _CONSISTENCY_WEIGHT = 1.0
@@ -186,8 +185,3 @@ def mislabel(labels: list[list[list[int]]], share: float, generator: torch.Gener
 def tokens_of(recognizer: Recognizer, names: Sequence[str]) -> list[list[int]]:
     """The token ids of a scene's labels."""
     return [label_token_ids(recognizer.tokenizer, name, recognizer.config) for name in names]
-
-
-def pixels_of(crops_BHWC: np.ndarray) -> Tensor:
-    """uint8 crops as pixels [B, C, H, W] from 0 to 255."""
-    return torch.from_numpy(crops_BHWC).permute(0, 3, 1, 2).float()

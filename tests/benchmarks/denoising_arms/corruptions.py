@@ -1,60 +1,16 @@
-"""What spoils a picture: five corruptions that training may use, and two that it never sees.
+"""What spoils a picture: the corruptions that training may use, and two that it never sees.
 
 Shape suffixes: B images, C channels, H height, W width. Pixels are floats from 0 to 255.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-Corrupt = Callable[[Tensor, float, torch.Generator], Tensor]
-"""Pixels [B, C, H, W], a strength above 0 to 1, what is drawn from."""
-_PATCHES_A_SIDE = 6
-
-
-def add_noise(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Gaussian noise, up to 60 grey levels strong."""
-    return pixels_BCHW + 60 * strength * torch.randn(pixels_BCHW.shape, generator=generator)
-
-
-def blur(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """A Gaussian of up to a 24th of the width, cut off at a 12th."""
-    n_channels, width = pixels_BCHW.shape[1], pixels_BCHW.shape[-1]
-    radius = max(1, width // 12)
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / (width / 24 * strength)) ** 2)
-    taps = (taps / taps.sum()).expand(n_channels, 1, 1, -1)
-    padded = F.pad(pixels_BCHW, (radius,) * 4, mode="replicate")
-    across = F.conv2d(padded, taps, groups=n_channels)
-    return F.conv2d(across, taps.transpose(2, 3), groups=n_channels)
-
-
-def darken(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Down to a tenth of the light, with the noise of a small sensor."""
-    noise_BCHW = torch.randn(pixels_BCHW.shape, generator=generator)
-    return pixels_BCHW * (1 - 0.9 * strength) + 4 * noise_BCHW
-
-
-def occlude(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Grey squares over up to 40 % of the picture, a sixth of the side each."""
-    covered = torch.rand(len(pixels_BCHW), 1, _PATCHES_A_SIDE, _PATCHES_A_SIDE, generator=generator) < 0.4 * strength
-    return torch.where(F.interpolate(covered.float(), pixels_BCHW.shape[2:]) > 0, 128.0, pixels_BCHW)
-
-
-def compress(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """JPEG, down to quality 4."""
-    decoded = []
-    for image in to_crops(pixels_BCHW):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=round(44 - 40 * strength))
-        decoded.append(np.asarray(Image.open(buffer)))
-    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float()
+from model.training.corruptions import CORRUPTIONS as TRAINED
+from model.training.corruptions import Corrupt
 
 
 def veil(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -63,38 +19,11 @@ def veil(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Te
 
 
 def pixelate(pixels_BCHW: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Blocks of one colour, up to four times as wide as a pixel of a scene of 48."""
-    n_blocks = round(48 / (1 + 3 * strength))
+    """Blocks of one colour, up to four pixels wide."""
+    n_blocks = round(pixels_BCHW.shape[-1] / (1 + 3 * strength))
     coarse = F.interpolate(pixels_BCHW, (n_blocks, n_blocks), mode="area")
     return F.interpolate(coarse, pixels_BCHW.shape[2:])
 
 
-TRAINED: dict[str, Corrupt] = {
-    "noise": add_noise,
-    "blur": blur,
-    "low light": darken,
-    "occlusion": occlude,
-    "JPEG": compress,
-}
 UNSEEN: dict[str, Corrupt] = {"haze": veil, "pixelation": pixelate}
 CORRUPTIONS = TRAINED | UNSEEN
-
-
-def to_crops(pixels_BCHW: Tensor) -> list[np.ndarray]:
-    """The pixels as `Recognizer.prepare` takes them, uint8 [H, W, C] each."""
-    rounded = pixels_BCHW.round().clamp(0, 255).to(torch.uint8)
-    return list(rounded.permute(0, 2, 3, 1).contiguous().numpy())
-
-
-def corrupt_each(pixels_BCHW: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Each image spoilt with a probability, by one of the corruptions of training at a random strength."""
-    names = list(TRAINED)
-    choice_B = torch.randint(len(names), (len(pixels_BCHW),), generator=generator)
-    is_hit_B = torch.rand(len(pixels_BCHW), generator=generator) < share
-    strengths = torch.rand(len(names), generator=generator) * 0.9 + 0.1
-    result = pixels_BCHW.clone()
-    for place, name in enumerate(names):
-        chosen_B = is_hit_B & (choice_B == place)
-        if chosen_B.any():
-            result[chosen_B] = TRAINED[name](pixels_BCHW[chosen_B], float(strengths[place]), generator)
-    return result

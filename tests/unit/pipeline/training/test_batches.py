@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from model.training.denoising import Corruption
 from model.training.label_tokens import label_token_ids
 from model.training.objective import PackedLabels, pack_published, pack_restarting
 from pipeline.actor.labeler import Labeler, LabelerConfig
@@ -206,3 +207,39 @@ class TestSteps:
         monkeypatch.setattr(BatchMaker, "_micro_batch", fail)
         with pytest.raises(ZeroDivisionError):
             self.batches(labeler, 0, Position(), 1)
+
+
+class TestSpoiltPictures:
+    """A share of the pictures is corrupted before it is encoded."""
+
+    IMAGES = [example(20 * shade + 40) for shade in range(8)]
+
+    def crops(self, labeler: Labeler, share: float, **given: Any) -> np.ndarray:
+        batch = make(labeler, self.IMAGES, corruption=Corruption(picture_share=share), **given)
+        return np.concatenate([each.crops_BHWC for each in batch.micro_batches])
+
+    def test_the_share_decides_how_many(self, labeler: Labeler) -> None:
+        clean = self.crops(labeler, 0.0)
+        counts = [
+            sum((self.crops(labeler, share, step=step) != clean).any(axis=(1, 2, 3)).sum() for step in range(20))
+            for share in (0.25, 1.0)
+        ]
+        # Blur and JPEG leave some pictures of one shade as they are.
+        assert 0.1 * 160 < counts[0] < 0.35 * 160
+        assert counts[1] > 0.5 * 160
+
+    def test_they_depend_on_seed_step_and_worker_alone(self, labeler: Labeler) -> None:
+        given = {"seed": 1, "step": 5, "rank": 1}
+        first = self.crops(labeler, 1.0, **given)
+        self.crops(labeler, 1.0, step=9)
+        assert np.array_equal(self.crops(labeler, 1.0, **given), first)
+        for changed in ({"seed": 2}, {"step": 6}, {"rank": 0}):
+            assert not np.array_equal(self.crops(labeler, 1.0, **{**given, **changed}), first)
+
+    def test_micro_batches_see_what_a_whole_batch_sees(self, labeler: Labeler) -> None:
+        assert np.array_equal(self.crops(labeler, 1.0, step=3, micro_batch_size=3), self.crops(labeler, 1.0, step=3))
+
+    def test_prompts_and_labels_are_drawn_as_of_clean_ones(self, labeler: Labeler) -> None:
+        for step in range(8):
+            spoilt = make(labeler, self.IMAGES, step=step, corruption=Corruption(picture_share=1.0))
+            assert drawn(labeler, spoilt) == drawn(labeler, make(labeler, self.IMAGES, step=step))

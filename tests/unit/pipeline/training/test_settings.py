@@ -54,6 +54,7 @@ EVERYTHING = """
     noise_std = 0.5
     label_share = 0.75
     weight = 2.0
+    picture_share = 0.375
 
     [model]
     image_size = 28
@@ -136,7 +137,7 @@ class TestRanges:
         with pytest.raises(TagstreamError, match=rf"^{text.split()[0]} is .*; expected "):
             read(text)
 
-    @pytest.mark.parametrize("name", ["mask_share", "noise_share", "label_share"])
+    @pytest.mark.parametrize("name", ["mask_share", "noise_share", "label_share", "picture_share"])
     @pytest.mark.parametrize("value", ["-0.1", "1.1", "nan"])
     def test_a_share_lies_between_none_and_all(self, name: str, value: str) -> None:
         with pytest.raises(TagstreamError, match=rf"^{name} is {value}; expected 0 to 1$"):
@@ -190,6 +191,11 @@ class TestDescription:
     def test_all_image_tokens_are_described_as_before_there_was_a_choice(self) -> None:
         assert "image_tokens" not in DEFAULTS.described()
         assert replace(DEFAULTS, image_tokens=9).described() == {**DEFAULTS.described(), "image_tokens": 9}
+
+    def test_pictures_that_are_left_as_they_are_are_described_as_before_there_was_a_choice(self) -> None:
+        assert "picture_share" not in DEFAULTS.described()["corruption"]
+        described = replace(DEFAULTS, corruption=Corruption(picture_share=0.5)).described()
+        assert described["corruption"] == {**DEFAULTS.described()["corruption"], "picture_share": 0.5}
 
     def test_noise_words_are_those_of_the_nouns(self) -> None:
         assert DEFAULTS.described()["noise_words"] == list(NOISE_WORDS)

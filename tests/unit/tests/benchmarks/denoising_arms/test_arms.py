@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from model import Recognizer
+from model.training.corruptions import to_crops
 from tests.benchmarks.denoising_arms import arms
 from tests.benchmarks.denoising_arms.arms import ARMS, Batch, Step, Student, divergence, mislabel
-from tests.benchmarks.denoising_arms.corruptions import to_crops
 
 LABELS = [[[20, 21], [22]], [[30]], [[40, 41], [42, 43]], [[50]]]
 
