@@ -36,7 +36,7 @@ def test_the_demo_labels_prints_rows_answers_sql_and_makes_a_report_and_status_a
     # 0.98 and 0.95 on 2,000 scenes; 200 scatter by 0.02.
     assert float(hit_at_1) >= 0.93
     assert float(recall_at_10) >= 0.9
-    assert "200 pictures, 1.5 MB; open demo-store.html" in result.stdout
+    assert "200 pictures, 1.6 MB; open demo-store.html" in result.stdout
     assert (tmp_path / "demo-store.html").is_file()
     assert "Next" in result.stdout
     assert "ray" not in result.stderr.lower()

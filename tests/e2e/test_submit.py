@@ -121,8 +121,11 @@ class TestLabelling:
         assert "12.5% of the images were rejected, more than the 10.0% allowed." in labelled.stdout
 
     def test_its_log_is_shown_without_rays(self, labelled: subprocess.CompletedProcess[str]) -> None:
-        first, *_, last = labelled.stdout.splitlines()
-        assert (first.startswith("Labelled "), last.startswith("12.5% of the images")) == (True, True), labelled.stdout
+        # A job's notes are in its log, too.
+        note, first, *_, last = labelled.stdout.splitlines()
+        starts = ("Note: 21 of 21 images are 5:4 or longer", "Labelled ", "12.5% of the images")
+        shown = zip((note, first, last), starts, strict=True)
+        assert all(line.startswith(start) for line, start in shown), labelled.stdout
         assert "Sent " in labelled.stderr.splitlines()[0]
 
     def test_the_list_of_jobs_shows_it_and_no_secret(

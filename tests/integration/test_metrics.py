@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.actor.labeler import Labeler
-from pipeline.metrics import JOB_TAGS, METRICS, REUSED
+from pipeline.metrics import JOB_TAGS, METRICS, NEAR_DUPLICATES, REUSED
 from schemas import JobRecord
 from tests.fixtures.corpus import jpeg, tar_bytes
 from tests.fixtures.labelling import label_with
@@ -117,8 +117,8 @@ def _is_last(samples: list[Any], record: JobRecord) -> bool:
 def test_every_metric_is_shown_with_its_tags(scraped: Scraped) -> None:
     for metric in METRICS:
         name = f"ray_{metric.name}" + ("_count" if metric.kind == "histogram" else "")
-        # Ray shows a counter once it counts, and this job's run reuses no labels.
-        assert bool(scraped.last[name]) == (metric != REUSED), name
+        # Ray shows a counter once it counts, and each image of this job's run has labels of its own.
+        assert bool(scraped.last[name]) == (metric not in (REUSED, NEAR_DUPLICATES)), name
         for labels in scraped.last[name]:
             assert {*JOB_TAGS, *metric.tags} <= dict(labels).keys()
             assert dict(labels)["run"] == scraped.record.run

@@ -74,7 +74,7 @@ def test_every_setting_of_the_example_files_exists(tmp_path: Path) -> None:
     assert [read_settings(LabelSettings, given, "the example") == LabelSettings() for given in examples] == [False]
     hub = HubOptions(image_options={"do_image_splitting": True})
     assert read_settings(LabelSettings, asking, "the example") == LabelSettings(hub=hub)
-    assert read_settings(TrainSettings, training, "the example").corruption.mask_share == 0.15
+    assert read_settings(TrainSettings, training, "the example").corruption.picture_share == 0.5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
