@@ -71,9 +71,10 @@ class WholeShard:
     @property
     def n_long(self) -> int:
         """Number of labelled images that one square in the middle does not show nearly all of."""
-        labelled = self.images.filter((pc.field("status") == LABELLED) & pc.field("width").is_valid())
-        sides = (labelled.column(name).to_numpy() for name in ("width", "height"))
-        return labelled.num_rows - int(is_nearly_square(*sides).sum())
+        # Not by a filter, which takes ten times as long where shards are small.
+        width, height = (pc.fill_null(self.images.column(name), 1).to_numpy() for name in ("width", "height"))
+        is_labelled = pc.equal(self.images.column("status"), LABELLED).to_numpy()
+        return int((is_labelled & ~is_nearly_square(width, height)).sum())
 
 
 @dataclass(slots=True)

@@ -94,6 +94,12 @@ class TestTables:
         rows = [row("s", 0), row("s", 1, status=REJECTED), row("s", 2, n_samples=3)]
         assert assemble(rows).n_labelled == 2
 
+    def test_long_images_are_counted_that_were_labelled(self) -> None:
+        sides = [(300, 200), (200, 300), (250, 200), (249, 200), (200, 200), (None, None)]
+        rows = [row("s", index, width=width, height=height) for index, (width, height) in enumerate(sides)]
+        rejected = row("s", len(sides), status=REJECTED, width=300, height=200, n_samples=len(sides) + 1)
+        assert assemble([*rows, rejected]).n_long == 3
+
     def test_version_and_seconds_are_those_of_the_whole_shard(self) -> None:
         whole = assemble(shard_rows("s", 4))
         assert (whole.name, whole.source_size, whole.source_etag) == ("s", 104, "etag-s")
