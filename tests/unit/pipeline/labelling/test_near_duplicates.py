@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -32,7 +31,7 @@ from tests.fixtures.interruption import Interruption
 from tests.fixtures.labelling import label_with
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler, InstantRecognizer
 from tests.fixtures.stored.lists import name_list
-from tests.fixtures.stored.queries import read_table, rows
+from tests.fixtures.stored.queries import read_tables, rows
 
 # Each shard's pictures: a number is a picture, a letter behind it another file of the same one, `!` is damaged.
 SHARDS = (("0", "1", "0a", "!", "0", "2", "1b", "3", "2a"), ("2", "4", "4a", "4a", "0"), ("5", "!", "5a", "6", "6"))
@@ -78,10 +77,6 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
-def tables(store: Path, *without: str) -> list[pa.Table]:
-    return [read_table(store, "images").drop_columns(list(without)), read_table(store, "labels")]
-
-
 def alike(store: Path) -> dict[tuple[int, int], int]:
     """Of every image with labels of another: which image that is."""
     query = """SELECT copies.shard, copies.index, first.shard, first.index
@@ -100,7 +95,7 @@ def test_of_images_that_look_alike_the_first_of_a_shard_is_labelled_and_rows_say
     plain = label(source, tmp_path, skip_near_duplicates=False, perceptual_hash=True)
     # All else is as without: hashes, faults, what images are, and labels of images that are labelled themselves.
     shared = ["reused_from", "reused_distance", "n_labels", "n_unfinished"]
-    assert tables(tmp_path, *shared, "run")[0] == tables(undisturbed, *shared, "run")[0]
+    assert read_tables(tmp_path, *shared, "run")[0] == read_tables(undisturbed, *shared, "run")[0]
     own = set(rows(undisturbed, OWN))
     assert own < set(rows(tmp_path, OWN))
     assert rows(undisturbed, SHARED.format("i.image_id")) == rows(undisturbed, SHARED.format("i.reused_from"))
@@ -144,7 +139,7 @@ def test_after_an_interruption_at_any_write_the_tables_are_those_of_an_undisturb
             except KeyboardInterrupt:
                 n_interrupted += 1
         label(source, tmp_path / str(step))
-        assert tables(tmp_path / str(step)) == tables(undisturbed), f"interrupted in front of write {step}"
+        assert read_tables(tmp_path / str(step)) == read_tables(undisturbed), f"interrupted in front of write {step}"
     assert n_interrupted > len(steps) / 2
 
 
@@ -158,7 +153,7 @@ def test_an_image_with_the_bytes_of_a_skipped_one_names_the_one_that_was_labelle
     again = label(source, tmp_path, reuse=True, run="again")
     assert (again.n_reused, again.n_near_duplicates) == (again.n_labelled - 6, 6)
     columns = ["reused_from", "reused_run", "run"]
-    for table in tables(tmp_path, *columns)[:1]:
+    for table in read_tables(tmp_path, *columns)[:1]:
         of_both = table.to_pylist()
         assert [row for row in of_both if of_both.count(row) != 2] == []
 
@@ -172,7 +167,7 @@ def test_a_run_with_images_that_look_alike_is_verified_and_compacted_as_any_othe
     assert verify_run(run).findings == []
     compact_run(run, read_vocabulary(None), lambda done, of: None)
     assert verify_run(run).findings == []
-    assert tables(tmp_path / "store") == tables(undisturbed)
+    assert read_tables(tmp_path / "store") == read_tables(undisturbed)
 
 
 def test_images_that_are_tried_again_are_labelled_themselves(source: Path, tmp_path: Path) -> None:
@@ -189,7 +184,7 @@ def test_hashes_change_neither_the_run_nor_its_labels_and_stay_in_the_run(source
     hashed = label(source, tmp_path / "hashed", skip_near_duplicates=False, perceptual_hash=True, limit=1)
     assert hashed.run == plain.run
     label(source, tmp_path / "hashed", skip_near_duplicates=False)
-    assert tables(tmp_path / "hashed", "phash") == tables(tmp_path / "plain", "phash")
+    assert read_tables(tmp_path / "hashed", "phash") == read_tables(tmp_path / "plain", "phash")
     assert rows(tmp_path / "hashed", "SELECT count(*) FROM images WHERE phash IS NULL") == [(2,)]
     with pytest.raises(TagstreamError, match="made without perceptual hashes"):
         label(source, tmp_path / "plain", skip_near_duplicates=False, perceptual_hash=True)

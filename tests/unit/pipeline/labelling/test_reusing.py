@@ -30,7 +30,7 @@ from tests.fixtures.corpus import jpeg, tar_bytes
 from tests.fixtures.interruption import Interruption
 from tests.fixtures.labelling import label_with
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler
-from tests.fixtures.stored.queries import read_table, rows
+from tests.fixtures.stored.queries import read_tables, rows
 
 N_SHARDS, N_SAMPLES, N_CONTENTS = 6, 12, 30
 REUSE_COLUMNS = ["reused_from", "reused_run"]
@@ -77,18 +77,11 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
-def tables(store: Path, *without: str) -> list[pa.Table]:
-    return [
-        read_table(store, name).drop_columns([one for one in without if name == "images"])
-        for name in ("images", "labels")
-    ]
-
-
 def test_images_of_one_content_are_labelled_once_and_the_tables_are_those_of_a_run_without_reuse(
     source: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     record = label(source, tmp_path, reuse=False)
-    assert tables(tmp_path, *REUSE_COLUMNS) == tables(undisturbed, *REUSE_COLUMNS)
+    assert read_tables(tmp_path, *REUSE_COLUMNS) == read_tables(undisturbed, *REUSE_COLUMNS)
     # Which are labelled themselves: the first of their shard that are in no shard before the former one.
     expected = set()
     for shard, numbers in enumerate(drawn_numbers()):
@@ -119,8 +112,10 @@ def test_another_run_labels_nothing_that_the_first_has(
             tmp_path, "SELECT DISTINCT reused_run FROM images WHERE reused_from IS NOT NULL AND status = 'labelled'"
         )
     } == {"first"}
-    of_second = [table.filter(pa.compute.equal(table["run"], "second")) for table in tables(tmp_path, *REUSE_COLUMNS)]
-    expected = tables(undisturbed, *REUSE_COLUMNS)
+    of_second = [
+        table.filter(pa.compute.equal(table["run"], "second")) for table in read_tables(tmp_path, *REUSE_COLUMNS)
+    ]
+    expected = read_tables(undisturbed, *REUSE_COLUMNS)
     assert [table.drop_columns(["run"]) for table in of_second] == [table.drop_columns(["run"]) for table in expected]
 
 
@@ -190,7 +185,7 @@ def test_after_an_interruption_at_any_write_the_tables_are_those_of_an_undisturb
         pool_of = reusing.look_back
         monkeypatch.setattr(reusing, "look_back", lambda shards, pool: pool_of(shards, replace(pool, in_process=False)))
     label(source, tmp_path / "undisturbed")
-    expected = tables(tmp_path / "undisturbed")
+    expected = read_tables(tmp_path / "undisturbed")
     n_interrupted = 0
     for step in steps:
         store = tmp_path / str(step)
@@ -201,7 +196,7 @@ def test_after_an_interruption_at_any_write_the_tables_are_those_of_an_undisturb
             except KeyboardInterrupt:
                 n_interrupted += 1
         label(source, store)
-        assert tables(store) == expected, f"interrupted in front of write {step}"
+        assert read_tables(store) == expected, f"interrupted in front of write {step}"
     assert n_interrupted > len(steps) / 2
 
 
@@ -216,7 +211,7 @@ def test_a_shard_that_cannot_be_read_is_waited_for_by_nobody_and_labelled_later(
         with pytest.raises(TagstreamError, match="read shard 2"):
             label(source, tmp_path)
     assert label(source, tmp_path).n_shards_committed == 1
-    assert tables(tmp_path, *REUSE_COLUMNS) == tables(undisturbed, *REUSE_COLUMNS)
+    assert read_tables(tmp_path, *REUSE_COLUMNS) == read_tables(undisturbed, *REUSE_COLUMNS)
 
 
 def test_after_a_commit_that_fails_no_shard_decides_without_that_one(
@@ -236,7 +231,7 @@ def test_after_a_commit_that_fails_no_shard_decides_without_that_one(
     # The next one does not look at it.
     assert {row[0] for row in rows(tmp_path, "SELECT DISTINCT shard FROM images")} <= {"0", "1", "3"}
     label(source, tmp_path)
-    assert tables(tmp_path) == tables(undisturbed)
+    assert read_tables(tmp_path) == read_tables(undisturbed)
 
 
 def test_a_run_with_reuse_is_verified_compacted_and_retried_as_any_other(
@@ -248,12 +243,12 @@ def test_a_run_with_reuse_is_verified_compacted_and_retried_as_any_other(
     retry = RetryRequest(store=str(tmp_path), given={"max_image_pixels": 1000}, labeler_class=InstantLabeler)
     RetryJob(retry).run()
     assert record.n_labelled == 0
-    assert tables(tmp_path, *REUSE_COLUMNS) == tables(undisturbed, *REUSE_COLUMNS)
-    before = tables(tmp_path)
+    assert read_tables(tmp_path, *REUSE_COLUMNS) == read_tables(undisturbed, *REUSE_COLUMNS)
+    before = read_tables(tmp_path)
     assert verify_run(run).findings == []
     compact_run(run, read_vocabulary(None), lambda done, of: None)
     assert verify_run(run).findings == []
-    assert tables(tmp_path) == before
+    assert read_tables(tmp_path) == before
 
 
 def test_a_run_goes_on_with_reuse_without_being_asked_and_none_begins_it_later(source: Path, tmp_path: Path) -> None:
