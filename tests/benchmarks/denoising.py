@@ -9,7 +9,6 @@ command. --budget-minutes 0 trains nothing and makes the table of what is there.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import sys
@@ -17,16 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-
 from tests.benchmarks.budgeted.budget import Budget
 from tests.benchmarks.denoising_arms.arms import EQUAL, TWICE
+from tests.benchmarks.denoising_arms.command import describe, read_options, show
 from tests.benchmarks.denoising_arms.comparison import report
 from tests.benchmarks.denoising_arms.scenes import cached_scenes, small
 from tests.benchmarks.denoising_arms.settings import ScratchSettings
 from tests.benchmarks.denoising_arms.starts import LEARNS_BELOW, FromScratch
 from tests.benchmarks.denoising_arms.trial import add_trial, read_trials, run_trial
-from tests.benchmarks.record import environment
 
 _TRAIN_SEED, _TEST_SEED = 1, 2
 _SMALL = ScratchSettings(steps=4, plain_steps=2, views=8, train_scenes=40, test_scenes=12, pictograms=12, width=32)
@@ -63,27 +60,12 @@ def next_seed(starts: FromScratch, first: int, known: set[int], budget: Budget) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("results", type=Path, help="folder of finished trainings and of scenes")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=ScratchSettings().steps, help="of the optimizer, in each training")
-    parser.add_argument("--budget-minutes", type=float, default=60.0)
-    parser.add_argument("--small", action="store_true", help="tiny models, to see that the benchmark runs")
-    parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    options.results.mkdir(parents=True, exist_ok=True)
+    options = read_options(__doc__, ScratchSettings().steps)
     settings = _SMALL if options.small else ScratchSettings(steps=options.steps)
     learns_below = math.inf if options.small else LEARNS_BELOW
     run_missing(options.results, settings, options.seeds, learns_below, Budget(options.budget_minutes * 60))
     trials = read_trials(options.results / "trials.jsonl", settings)
-    # Without the machine's own path, and without the budget: the same command goes on until all is there.
-    options_shown = f"RESULTS --seeds {options.seeds} --steps {options.steps}"
-    where = environment("cpu", f"python tests/benchmarks/denoising.py {options_shown}")
-    text = report(where, settings, trials, options.seeds)
-    print(text)
-    if options.out:
-        options.out.write_text(text)
+    show(report(describe("denoising", options), settings, trials, options.seeds), options.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ command. --budget-minutes 0 trains nothing and makes the tables of what is there
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,15 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-
 from tests.benchmarks.budgeted.budget import Budget
+from tests.benchmarks.denoising_arms.command import describe, read_options, show
 from tests.benchmarks.denoising_arms.comparison import AUGMENTED, BASE, by_condition, finished, goal, summary
 from tests.benchmarks.denoising_arms.scenes import cached_scenes, full
 from tests.benchmarks.denoising_arms.settings import ShippedSettings
 from tests.benchmarks.denoising_arms.starts import FromShipped, shipped
 from tests.benchmarks.denoising_arms.trial import Trial, add_trial, measure, read_trials, run_trial
-from tests.benchmarks.record import environment
 
 # Of the forms that small recognizers were trained in, these two gained most.
 FORMS = (BASE, AUGMENTED, "consistency, guided")
@@ -98,26 +95,11 @@ Points of recall@10 against {BASE}, the same further training without corruption
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("results", type=Path, help="folder of finished trainings and of scenes")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=ShippedSettings().steps, help="of the optimizer, in each training")
-    parser.add_argument("--budget-minutes", type=float, default=60.0)
-    parser.add_argument("--small", action="store_true", help="few steps and scenes, to see that the benchmark runs")
-    parser.add_argument("--out", type=Path, help="also write the result here, as Markdown")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    options.results.mkdir(parents=True, exist_ok=True)
+    options = read_options(__doc__, ShippedSettings().steps)
     settings = _SMALL if options.small else ShippedSettings(steps=options.steps)
     run_missing(options.results, settings, range(options.seeds), Budget(options.budget_minutes * 60))
     trials = read_trials(options.results / "trials.jsonl", settings)
-    # Without the machine's own path, and without the budget: the same command goes on until all is there.
-    options_shown = f"RESULTS --seeds {options.seeds} --steps {options.steps}"
-    where = environment("cpu", f"python tests/benchmarks/denoising_full.py {options_shown}")
-    text = report(where, settings, trials, options.seeds)
-    print(text)
-    if options.out:
-        options.out.write_text(text)
+    show(report(describe("denoising_full", options), settings, trials, options.seeds), options.out)
 
 
 if __name__ == "__main__":
