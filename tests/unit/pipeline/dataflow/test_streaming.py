@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -166,12 +167,18 @@ def test_a_model_that_never_gets_loaded_is_a_standstill(
 def test_a_stream_that_is_closed_drops_what_has_not_begun_and_waits_a_moment_for_what_has(
     shards: list[Shard], abandoned: threading.Event, monkeypatch: pytest.MonkeyPatch, last_s: float, is_left: bool
 ) -> None:
-    is_over, n_begun = threading.Event(), []
+    is_over, second_began = threading.Event(), threading.Event()
+    places, begun = itertools.count(), []
 
     class Slow(InstantLabeler):
         def __call__(self, batches: pa.Table) -> pa.Table:
-            n_begun.append(1)
-            if len(n_begun) > 1:
+            place = next(places)
+            begun.append(place)
+            if place == 0:
+                # However slowly the shards are read, another batch is at work when the first one's rows arrive.
+                assert second_began.wait(60)
+            else:
+                second_began.set()
                 is_over.wait(last_s)
             return super().__call__(batches)
 
@@ -180,7 +187,7 @@ def test_a_stream_that_is_closed_drops_what_has_not_begun_and_waits_a_moment_for
     rows = stream(shards * 10, Slow)
     next(rows)
     rows.close()  # type: ignore[attr-defined]
-    n_at_the_end = len(n_begun)
+    n_at_the_end = len(begun)
     is_over.set()
-    assert (abandoned.is_set(), len(n_begun)) == (is_left, n_at_the_end)
+    assert (abandoned.is_set(), len(begun)) == (is_left, n_at_the_end)
     assert n_at_the_end < 10
