@@ -18,7 +18,7 @@ from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.pool import PoolPlan
 from pipeline.dataflow.block_reader import BlockReader
 from pipeline.dataflow.ray_errors import as_sentence
-from pipeline.dataflow.waves import CALLS_AT_ONCE, MAX_IN_FLIGHT
+from pipeline.dataflow.waves import CALLS_AT_ONCE, MAX_IN_FLIGHT, NOTHING_YET, QUIET_S
 from pipeline.errors import stood_still
 
 # A call is one batch; of a block of many small ones, so that calls do not cost more than their work, an eighth.
@@ -74,6 +74,8 @@ class KeptActors:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._blocks: deque[Any] = deque()
         self._is_read = False
+        # How long nothing has come while it was waited for.
+        self._quiet_s = 0.0
 
     def __enter__(self) -> KeptActors:
         return self
@@ -84,14 +86,14 @@ class KeptActors:
         self._actors = []
 
     def label(self, datasets: Iterable[Dataset]) -> Generator[pa.Table, None, None]:
-        """Rows of `LABELLED_ROWS` of the datasets' batches, in no particular order.
+        """Rows of the datasets' batches, as a `Stream` has them.
 
         Args:
             datasets: of `BATCHES` or `DECODED_BATCHES`; the next one is asked for while the former is labelled.
 
         Raises TagstreamError where an actor fails, the reading does, or nothing happens for too long.
         """
-        self._is_read, self._blocks, self._events = False, deque(), SimpleQueue()
+        self._is_read, self._blocks, self._events, self._quiet_s = False, deque(), SimpleQueue(), 0.0
         reader = BlockReader(datasets, max(2, self._pool.n_actors), self._arrive, self._end)
         try:
             self._start(self._pool.min_actors - len(self._actors))
@@ -110,10 +112,17 @@ class KeptActors:
         return self._is_read and not self._blocks and not any(actor.n_left for actor in self._actors)
 
     def _next_event(self) -> Event:
+        """What happens next; where nothing does for a moment, an event that says so."""
+        moment_s = min(QUIET_S, self._timeout_s - self._quiet_s)
         try:
-            return self._events.get(timeout=self._timeout_s)
+            event = self._events.get(timeout=moment_s)
         except Empty:
-            raise stood_still(self._unfinished(), self._told_s) from None
+            self._quiet_s += moment_s
+            if self._quiet_s >= self._timeout_s:
+                raise stood_still(self._unfinished(), self._told_s) from None
+            return lambda: NOTHING_YET
+        self._quiet_s = 0.0
+        return event
 
     def _unfinished(self) -> str:
         name, n_starting = self._class.__name__, sum(not actor.node for actor in self._actors)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -21,7 +22,15 @@ from pipeline.actor.decoded_batches import DecodingRead
 from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.background import abandon_threads
 from pipeline.cluster.pool import PoolPlan
-from pipeline.dataflow.waves import CALLS_AT_ONCE, MAX_IN_FLIGHT, Stream, Wave, standstill_s
+from pipeline.dataflow.waves import (
+    CALLS_AT_ONCE,
+    MAX_IN_FLIGHT,
+    NOTHING_YET,
+    QUIET_S,
+    Stream,
+    Wave,
+    standstill_s,
+)
 from pipeline.errors import ClusterError, TagstreamError, stood_still, worker_failed
 from pipeline.reuse.known_images import KnownImages
 from pipeline.reuse.marking import MarkingRead
@@ -29,7 +38,6 @@ from pipeline.settings.labelling import LabelSettings
 from pipeline.sources.batches import read_batches_or_failure
 
 T = TypeVar("T")
-U = TypeVar("U")
 # A batch that is at work when the job is stopped may end meanwhile.
 _GRACE_S = 1.0
 
@@ -66,10 +74,10 @@ def _stream_in_process(
     in_flight: deque[Future[pa.Table]] = deque()
     next_batch, is_read = threads.read(batches), False
     while in_flight or not is_read:
+        reads_on = not is_read and len(in_flight) <= MAX_IN_FLIGHT
+        yield from threads.wait_for_one_of([*islice(in_flight, 1), *([next_batch] if reads_on else [])])
         # What is done comes first: the next wave may wait until rows of the former were taken.
-        if in_flight and (
-            is_read or len(in_flight) > MAX_IN_FLIGHT or threads.is_sooner(in_flight[0], than=next_batch)
-        ):
+        if in_flight and in_flight[0].done():
             yield threads.result(in_flight.popleft())
             continue
         batch = threads.result(next_batch)
@@ -122,12 +130,16 @@ class _Threads:
         """What the labeler, or the making of it, is going to return."""
         return self._noted(self._calling.submit(work, *arguments))
 
-    def is_sooner(self, one: Future[T], than: Future[U]) -> bool:
-        """Whether the one is done, as soon as either is. Raises TagstreamError where neither is for too long."""
-        both: list[Future[Any]] = [one, than]
-        if not wait(both, standstill_s(self._timeout_s), FIRST_COMPLETED).done:
-            raise self._stood_still()
-        return one.done()
+    def wait_for_one_of(self, futures: Sequence[Future[Any]]) -> Iterator[pa.Table]:
+        """Yields `NOTHING_YET` until one of them is done. Raises TagstreamError where none is for too long."""
+        quiet_s, most_s = 0.0, standstill_s(self._timeout_s)
+        while quiet_s < most_s:
+            moment_s = min(QUIET_S, most_s - quiet_s)
+            if wait(futures, moment_s, FIRST_COMPLETED).done:
+                return
+            quiet_s += moment_s
+            yield NOTHING_YET
+        raise self._stood_still()
 
     def result(self, future: Future[T]) -> T:
         """What comes of the work. Raises TagstreamError with one clear sentence where nothing does."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from pipeline.actor.rows import LABELLED_ROWS
 from pipeline.reuse.known_images import KnownImages
 from pipeline.settings.labelling import DecodePlace
 from pipeline.sources.shard import Shard
@@ -16,6 +17,8 @@ from pipeline.sources.shard import Shard
 CALLS_AT_ONCE = 2
 MAX_IN_FLIGHT = 2 * CALLS_AT_ONCE
 _SLACK, _SLACK_S = 2, 2
+QUIET_S = 1.0
+NOTHING_YET = LABELLED_ROWS.empty_table()
 
 
 def standstill_s(no_progress_timeout_s: float) -> float:
@@ -36,4 +39,5 @@ class Wave(NamedTuple):
 Stream = Callable[[Iterable[Wave]], Generator[pa.Table, None, None]]
 """Reads and labels shards; yields tables of `pipeline.actor.rows.LABELLED_ROWS` in no particular order. The next
 wave is asked for, perhaps in another thread, while the former is labelled: models and devices never wait for it. Asking
-may take until rows of former waves were taken."""
+may take until rows of former waves were taken. Where no rows come for `QUIET_S` seconds, `NOTHING_YET` does, a table
+without rows: a batch may take minutes, and whoever takes the rows looks at the time, and at what else has failed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -146,7 +147,7 @@ def actors_of(n_actors: int = 1, min_actors: int = 1, timeout_s: float = 5) -> K
 
 
 def label(actors: KeptActors, *datasets: Any) -> list[str]:
-    return sorted(name for rows in actors.label(datasets) for name in rows["block"].to_pylist())
+    return sorted(name for rows in actors.label(datasets) if rows.num_rows for name in rows["block"].to_pylist())
 
 
 def test_every_block_is_labelled_and_the_actors_end_with_the_context(make_cluster: Callable[..., Cluster]) -> None:
@@ -255,3 +256,45 @@ def test_where_nothing_happens_the_work_that_does_not_end_is_named(make_cluster:
     expected = r"7 s of no_progress_timeout_s; unfinished: the start of 2 of 2 actors \(InstantLabeler\)"
     with pytest.raises(ClusterError, match=expected), actors_of(2, 2, timeout_s=0.3) as actors:
         label(actors, blocks("a"))
+
+
+def test_while_nothing_comes_a_table_without_rows_does_and_what_comes_in_the_end_is_whole(
+    make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_actors, "QUIET_S", 0.01)
+    may_go_on = threading.Event()
+
+    def work(block: str) -> pa.Table:
+        assert may_go_on.wait(60)
+        return named(block)
+
+    make_cluster(work)
+    with actors_of(timeout_s=60) as actors:
+        n_quiet, names = 0, []
+        for rows in actors.label([blocks("abc")]):
+            n_quiet += not rows.num_rows
+            names += rows["block"].to_pylist() if rows.num_rows else []
+            if n_quiet == 5:
+                may_go_on.set()
+    assert (n_quiet >= 5, sorted(names)) == (True, list("abc"))
+
+
+def test_time_in_which_nobody_takes_the_rows_is_no_standstill(
+    make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_actors, "QUIET_S", 0.01)
+    may_go_on = threading.Event()
+
+    def work(block: str) -> pa.Table:
+        assert may_go_on.wait(60)
+        return named(block)
+
+    make_cluster(work)
+    with actors_of(timeout_s=2) as actors:
+        stream = actors.label([blocks("a")])
+        assert not next(stream).num_rows
+        # Longer than nothing may come, as where a store does not answer.
+        time.sleep(2.5)
+        assert not next(stream).num_rows
+        may_go_on.set()
+        assert [name for rows in stream if rows.num_rows for name in rows["block"].to_pylist()] == ["a"]

@@ -52,8 +52,9 @@ def shards(tmp_path: Path) -> list[Shard]:
 def stream(
     shards: list[Shard], labeler_class: type[Labeler], pool: PoolPlan = POOL, settings: LabelSettings = SETTINGS
 ) -> Iterator[pa.Table]:
+    """Tables with rows."""
     with open_labelers(pool, CONFIG, labeler_class, settings) as label:
-        yield from label([Wave(shards)])
+        yield from (rows for rows in label([Wave(shards)]) if rows.num_rows)
 
 
 def label_one_by_one(shards: list[Shard]) -> pa.Table:
@@ -191,3 +192,24 @@ def test_a_stream_that_is_closed_drops_what_has_not_begun_and_waits_a_moment_for
     is_over.set()
     assert (abandoned.is_set(), len(begun)) == (is_left, n_at_the_end)
     assert n_at_the_end < 10
+
+
+def test_while_a_batch_takes_long_a_table_without_rows_comes_again_and_again(
+    shards: list[Shard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "QUIET_S", 0.01)
+    may_go_on = threading.Event()
+
+    class Slow(InstantLabeler):
+        def __call__(self, batches: pa.Table) -> pa.Table:
+            assert may_go_on.wait(60)
+            return super().__call__(batches)
+
+    n_quiet, n_rows = 0, 0
+    with open_labelers(POOL, CONFIG, Slow, replace(SETTINGS, no_progress_timeout_s=60)) as label:
+        for rows in label([Wave(shards)]):
+            n_quiet += not rows.num_rows
+            n_rows += rows.num_rows
+            if n_quiet == 5:
+                may_go_on.set()
+    assert (n_quiet >= 5, n_rows) == (True, N_SHARDS * N_SAMPLES)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 
+from pipeline.dataflow.waves import NOTHING_YET
 from pipeline.errors import StorageError, TagstreamError
 from pipeline.labelling import shard_flow
 from pipeline.labelling.assignment import Assignment
@@ -138,3 +139,24 @@ class TestTimeLimits:
         assert (stopped.record.outcome, stopped.record.n_shards_committed, stopped.alarm) == ("done", 0, "deadline D")
         assert stopped.notes[-1].startswith("no shard was whole by then, and the next job begins where this one began")
         assert LabelJob(label_request).run().record.n_shards_committed == 3
+
+    def test_it_ends_a_job_whose_batch_takes_too_long(
+        self, label_request: LabelRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        n_quiet = 0
+
+        class AfterThreeMoments(TimeLimit):
+            def is_over(self, elapsed_s: float) -> bool:
+                return n_quiet == 3
+
+        def stall(*arguments: Any) -> Iterator[pa.Table]:
+            nonlocal n_quiet
+            yield next(label_here(*arguments))
+            while True:
+                n_quiet += 1
+                yield NOTHING_YET
+
+        monkeypatch.setattr(shard_flow, "open_labelers", labelling_by(stall))
+        stopped = LabelJob(replace(label_request, time_limit=AfterThreeMoments(60, "deadline D"))).run()
+        assert (stopped.record.outcome, stopped.record.n_shards_committed, stopped.alarm) == ("done", 1, "deadline D")
+        assert n_quiet == 3
