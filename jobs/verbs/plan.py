@@ -158,7 +158,7 @@ def print_forecast(made: Forecast, time_limit: TimeLimit | None = None) -> None:
             else []
         ),
         *([("covered", _covered(made, time_limit))] if time_limit else []),
-        *([("image", f"{made.n_image_tokens:,} tokens a photograph")] if made.n_image_tokens else []),
+        *([("image", f"{made.n_image_tokens:,} tokens a view")] if made.n_image_tokens else []),
     ]
     for name, text in lines:
         click.echo(f"{name:<12}{text}")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import duckdb
 import pyarrow as pa
@@ -43,8 +43,8 @@ def find_result_file(url: str, store_url: str | None, *, overwrite: bool | None)
     """
     with storage_errors(f"open {url}"):
         filesystem, path = open_filesystem(url)
-        if store_url is not None and _is_inside(filesystem, path, Store(store_url)):
-            raise TagstreamError(f"{url} lies in the store {store_url}, which is only read; give a place outside")
+        if store_url is not None:
+            Store(store_url).check_outside(url, filesystem, path)
         if is_local(filesystem) and not Path(path).parent.is_dir():
             raise TagstreamError(f"there is no folder {Path(path).parent}; make it, or give another place than {url}")
         if is_local(filesystem) and not os.access(Path(path).parent, os.W_OK):
@@ -66,14 +66,3 @@ def stream_batches(connection: Connection, query: str) -> pa.RecordBatchReader:
         return connection.sql(query).to_arrow_reader(_ROWS_AT_ONCE)
     except duckdb.Error as error:
         raise query_error(error) from error
-
-
-def _is_inside(filesystem: Filesystem, path: str, store: Store) -> bool:
-    if is_local(filesystem) and is_local(store.filesystem):
-        # Links must not lead into the store.
-        return Path(path).resolve().is_relative_to(Path(store.root).resolve())
-    return _full(filesystem, path).startswith(_full(store.filesystem, store.root) + "/")
-
-
-def _full(filesystem: Filesystem, path: str) -> Any:
-    return filesystem.unstrip_protocol(path)

@@ -25,7 +25,7 @@ from pipeline.export.selection import Selection, select_images
 from pipeline.naming.thresholds import Thresholds
 from pipeline.naming.vocabulary import Vocabulary
 from pipeline.sources.originals import clean_file_name, original_address, read_originals
-from pipeline.storage.files import storage_errors
+from pipeline.storage.files import open_filesystem, storage_errors
 from pipeline.store.run_choice import choose_run
 from pipeline.store.store import Store
 from pipeline.text import counted
@@ -88,7 +88,7 @@ class Export:
             connection: the store as the request has it opened, which is narrowed to the run; None opens it.
         """
         request = self.request
-        out = _new_folder(request.out)
+        out = _new_folder(request.out, Store(request.store))
         if connection is None:
             connection = open_store(request.store, request.vocabulary, request.thresholds, labels=request.labels)
         record = choose_run(Store(request.store), request.run).record
@@ -110,7 +110,7 @@ class Export:
                 images = self._with_files(record, rows, temporary) if request.images else self._referenced(record, rows)
                 WRITERS[request.to](temporary, self._counted(images), origin)
                 self._check_any_left()
-                _new_folder(request.out)
+                _new_folder(request.out, Store(request.store))
                 temporary.rename(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -174,11 +174,12 @@ class Export:
             raise TagstreamError(f"none of the {self.n_chosen:,} images could be copied: {note}")
 
 
-def _new_folder(out: str) -> Path:
+def _new_folder(out: str, store: Store) -> Path:
     if "://" in out:
         raise TagstreamError(f"cannot export to {out}; expected a folder of this machine")
     # Absolute, so that `.` and `x/..` have a name too.
     path = Path(out).absolute()
     if path.exists() or path.is_symlink():
         raise TagstreamError(f"{out} exists; expected a folder that is not there yet")
+    store.check_outside(out, *open_filesystem(str(path)))
     return path

@@ -74,8 +74,8 @@ class Forecast:
     notes: list[str]
     """Sentences for the user about what the forecast assumes."""
     n_image_tokens: int = 0
-    """Tokens that a photograph costs in front of every label, of a model of the hub and where image tokens are merged;
-    0 for recognizers that read all of their own."""
+    """Tokens that each view of a photograph costs in front of every label, of a model of the hub and where image tokens
+    are merged; 0 for recognizers that read all of their own."""
     n_reused: int = 0
     """Images of the sample that got the labels of an image of the same content."""
     n_near_duplicates: int = 0

@@ -29,7 +29,7 @@ from pipeline.labelling.progress import (
     Progress,
 )
 from pipeline.labelling.request import LabelOutcome, LabelRequest
-from pipeline.labelling.reusing import Reuse, open_order
+from pipeline.labelling.reusing import Reuse, check_stores, open_order
 from pipeline.labelling.run_identity import RunIdentity
 from pipeline.labelling.shard_flow import ShardFlow
 from pipeline.labelling.tally import RejectTally, StartedJob, Tally
@@ -148,6 +148,8 @@ class LabelJob:
         self.notes += notes_of_model(identity, request.settings)
         if request.lists:
             request.labeler_class.check_lists(request.model, request.settings.hub, request.lists)
+        # Before the run is made, which goes on reusing labels from then on.
+        check_stores(request.settings.reuse_stores, store.url)
         record = identity.open_run(store)
         self.run_name = record.run
         made_by = full_labelling(record.labelling)

@@ -20,6 +20,7 @@ from pipeline.reuse.order import ReuseOrder
 from pipeline.reuse.stored_images import StoredImages, find_others
 from pipeline.sources.shard import Shard
 from pipeline.store.ownership import shard_stem
+from pipeline.store.store import Store
 from pipeline.text import conceal
 from schemas import LABELLED
 
@@ -107,14 +108,27 @@ class Reuse:
             return None if self._is_closed else self._index.known(n_seen)
 
 
+def check_stores(stores: Sequence[str], own: str) -> None:
+    """Raises TagstreamError where a store whose labels are to be reused is not there, or is given with a login.
+
+    Args:
+        own: the store of the run that reuses them.
+    """
+    for url in _absolute(stores, own):
+        if not Store(url).exists():
+            raise StoreError(
+                f"there is no store at {url}, whose labels are to be reused; correct --reuse or reuse_stores"
+            )
+
+
 def open_order(job: OpenJob, shards: Sequence[Shard], pool: PoolPlan, stores: Sequence[str]) -> ReuseOrder:
     """The order in which a run reuses labels, to which a part is added where it does not name all of the shards yet.
 
     Args:
         shards: those to label.
-        stores: others whose labels the new shards may reuse, too.
+        stores: others whose labels the new shards may reuse, too, as `check_stores` takes them.
 
-    Raises StoreError where a store is not there.
+    Raises StoreError where the order cannot be read or written.
     """
     for _ in range(_TRIES):
         order = ReuseOrder.read(job.run)

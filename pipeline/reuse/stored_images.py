@@ -163,17 +163,10 @@ def find_others(own: Run, fingerprint: str, stores: Sequence[str]) -> Iterator[P
 
     Args:
         stores: absolute paths or URLs.
-
-    Raises StoreError for a store without runs.
     """
     for url in (None, *stores):
         store = Store(own.store_url if url is None else url)
-        names = store.run_names()
-        if url is not None and not names:
-            raise StoreError(
-                f"there is no store at {url}, whose labels are to be reused; correct --reuse or reuse_stores"
-            )
-        for name in names:
+        for name in store.run_names():
             run = store.run(name)
             record = None if url is None and name == own.name else run.read_record()
             if record is None or record.fingerprint != fingerprint or record.schema_version not in READABLE_VERSIONS:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from pipeline.errors import StoreError
-from pipeline.storage.files import open_filesystem, storage_errors
+from pipeline.storage.files import Filesystem, is_local, open_filesystem, storage_errors
 from pipeline.store.layout import Layout
 from pipeline.store.run import Run
 from schemas import RunRecord
@@ -47,6 +47,22 @@ class Store:
                 return []
             names = [PurePosixPath(entry.rstrip("/")).name for entry in entries if entry.rstrip("/") != folder]
             return sorted(name for name in names if _RUN_NAME.fullmatch(name))
+
+    def check_outside(self, url: str, filesystem: Filesystem, path: str) -> None:
+        """Raises StoreError where what is to be written would lie in the store.
+
+        Args:
+            url: as the user gave the place.
+            filesystem, path: where that is.
+        """
+        if is_local(filesystem) and is_local(self.filesystem):
+            # Links must not lead into the store.
+            is_inside = Path(path).resolve().is_relative_to(Path(self.root).resolve())
+        else:
+            own = f"{self.filesystem.unstrip_protocol(self.root)}/"
+            is_inside = f"{filesystem.unstrip_protocol(path)}/".startswith(own)
+        if is_inside:
+            raise StoreError(f"{url} lies in the store {self.url}, which is only read; give a place outside")
 
     def create_run(self, record: RunRecord) -> RunRecord:
         """Makes the run that a record describes, unless it exists; returns the record that stands, perhaps another's.

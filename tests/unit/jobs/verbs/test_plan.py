@@ -71,7 +71,7 @@ def test_what_is_known_has_no_range(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_how_many_tokens_a_photograph_costs_is_told_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert "tokens" not in printed(MADE, capsys)
-    assert "image       1,326 tokens a photograph\n" in printed(replace(MADE, n_image_tokens=1326), capsys)
+    assert "image       1,326 tokens a view\n" in printed(replace(MADE, n_image_tokens=1326), capsys)
 
 
 def test_a_limit_of_time_tells_how_many_images_it_covers(capsys: pytest.CaptureFixture[str]) -> None:

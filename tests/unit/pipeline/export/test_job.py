@@ -42,9 +42,17 @@ class TestFolder:
         with pytest.raises(TagstreamError, match=r"out exists; expected a folder that is not there yet"):
             export("csv")
 
-    def test_a_place_that_is_not_local_is_refused(self, export: ExportFunction) -> None:
+    def test_a_place_that_is_not_local_is_refused(self, store: Store) -> None:
         with pytest.raises(TagstreamError, match="expected a folder of this machine"):
-            job._new_folder("s3://bucket/out")
+            job._new_folder("s3://bucket/out", store)
+
+    def test_a_place_in_the_store_is_refused_also_behind_a_link(
+        self, export: ExportFunction, store: Store, tmp_path: Path
+    ) -> None:
+        (tmp_path / "link").symlink_to(f"{store.url}/labels")
+        for place in (f"{store.url}/out", f"{store.url}/labels/out", "link/out"):
+            with pytest.raises(TagstreamError, match=r"out lies in the store .*, which is only read"):
+                export("csv", out=place)
 
     def test_nothing_is_left_of_an_export_that_fails(
         self, export: ExportFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

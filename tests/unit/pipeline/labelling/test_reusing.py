@@ -259,8 +259,8 @@ def test_a_run_goes_on_with_reuse_without_being_asked_and_none_begins_it_later(s
         label(source, tmp_path / "without")
 
 
-def test_a_store_that_is_not_there_is_an_error_before_anything_is_labelled(source: Path, tmp_path: Path) -> None:
+def test_a_store_that_is_not_there_is_an_error_before_a_run_is_made(source: Path, tmp_path: Path) -> None:
     with pytest.raises(TagstreamError, match="no store at"):
         label(source, tmp_path / "store", reuse_stores=(str(tmp_path / "nowhere"),))
-    (run,) = Store(str(tmp_path / "store")).run_names()
-    assert not Store(str(tmp_path / "store")).run(run).list_images()
+    assert Store(str(tmp_path / "store")).run_names() == []
+    assert label(source, tmp_path / "store", reuse=False).n_labelled
