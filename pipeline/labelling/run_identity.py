@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Self
+from typing import NamedTuple, Self
 
 from model.choices import TOKEN_MERGING
 from model.fingerprint import fingerprint_folder
@@ -17,7 +17,13 @@ from pipeline.cluster.pool import PoolPlan
 from pipeline.errors import StoreError, TagstreamError
 from pipeline.labelling.request import LabelRequest
 from pipeline.machine import installed_versions
-from pipeline.settings.labelling import FORMER_DECODING, FORMER_LABELLING, FORMER_PIXEL_RULE, run_fingerprint
+from pipeline.settings.labelling import (
+    FORMER_DECODING,
+    FORMER_LABELLING,
+    FORMER_PIXEL_RULE,
+    LabelSettings,
+    run_fingerprint,
+)
 from pipeline.sources.image_folder import count_buckets
 from pipeline.sources.listing import absolute_source, source_name
 from pipeline.sources.shard import Source
@@ -55,53 +61,35 @@ class RunIdentity:
         Raises TagstreamError where the model cannot be read.
         """
         folder = fetch_model(request.model)
-        model_fingerprint = fingerprint_folder(folder)
-        settings, n_image_tokens, ignores_views = request.settings, 0, False
-        is_of_hub = is_hub_model(folder)
-        if is_of_hub:
-            cost = request.labeler_class.measure_image_cost(request.model, settings.hub)
-            n_image_tokens = cost.n_tokens
-            if not cost.sees_squares:
-                ignores_views = most_squares(settings.views) > 1
-                settings = replace(settings, views=CENTRE, view_tokens=0)
-            # With those by default: another version of the program, with others, would label another run.
-            settings = replace(settings, hub=replace(settings.hub, image_options=cost.image_options))
-        else:
-            # Asked for by number or by 0, all tokens give the same labels, and the same run.
-            if settings.image_tokens:
-                n_image_tokens = resolve_image_tokens(request.model, settings.image_tokens)
-                settings = replace(settings, image_tokens=n_image_tokens)
-            if settings.view_tokens:
-                n_view_tokens = resolve_image_tokens(request.model, settings.view_tokens, "view_tokens")
-                settings = replace(settings, view_tokens=n_view_tokens)
-        labelling = settings.labelling(pool.dtype, is_of_hub)
-        fingerprint = run_fingerprint(model_fingerprint, labelling)
+        model_fingerprint, is_of_hub = fingerprint_folder(folder), is_hub_model(folder)
+        settled = _settled_of_hub(request) if is_of_hub else _settled_tokens(request)
+        settings = settled.settings
         given = [conceal(absolute_source(one)) for one in source.addresses or request.sources]
-        wanted = RunRecord(
-            run=request.run or f"{model_name(request.model)}-{fingerprint}",
-            schema_version=SCHEMA_VERSION,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            source=source_name(given),
-            source_root=source.root,
-            folder_buckets=count_buckets(len(source.images)) if source.images else 0,
-            model=request.model,
-            model_fingerprint=model_fingerprint,
-            fingerprint=fingerprint,
-            labelling=labelling,
-            versions=installed_versions(),
-            sources=given if len(given) > 1 else [],
-            columns=request.columns.given(),
-            reuses=settings.reuse,
-            perceptual_hash=settings.perceptual_hash or settings.skip_near_duplicates,
-        )
-        former = []
-        for rule in range(PIXEL_RULE - 1, FORMER_PIXEL_RULE - 1, -1):
-            labelling = replace(settings, pixel_rule=rule).labelling(pool.dtype, is_of_hub)
+
+        def by_rule(pixel_rule: int) -> RunRecord:
+            labelling = replace(settings, pixel_rule=pixel_rule).labelling(pool.dtype, is_of_hub)
             fingerprint = run_fingerprint(model_fingerprint, labelling)
-            name = request.run or f"{model_name(request.model)}-{fingerprint}"
-            former.append(replace(wanted, run=name, fingerprint=fingerprint, labelling=labelling))
-        is_chosen = settings.decoding not in (DECODING, FORMER_DECODING)
-        return cls(wanted, () if is_chosen else tuple(former), n_image_tokens, ignores_views)
+            return RunRecord(
+                run=request.run or f"{model_name(request.model)}-{fingerprint}",
+                schema_version=SCHEMA_VERSION,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                source=source_name(given),
+                source_root=source.root,
+                folder_buckets=count_buckets(len(source.images)) if source.images else 0,
+                model=request.model,
+                model_fingerprint=model_fingerprint,
+                fingerprint=fingerprint,
+                labelling=labelling,
+                versions=installed_versions(),
+                sources=given if len(given) > 1 else [],
+                columns=request.columns.given(),
+                reuses=settings.reuse,
+                perceptual_hash=settings.perceptual_hash or settings.skip_near_duplicates,
+            )
+
+        knows_former = settings.decoding in (DECODING, FORMER_DECODING)
+        former = map(by_rule, range(PIXEL_RULE - 1, FORMER_PIXEL_RULE - 1, -1)) if knows_former else ()
+        return cls(by_rule(settings.pixel_rule), tuple(former), settled.n_image_tokens, settled.ignores_views)
 
     def open_run(self, store: Store) -> RunRecord:
         """The record of the run in a store; makes the run where there is none of this name, and none of before.
@@ -163,6 +151,37 @@ class RunIdentity:
                 f"run {stored.run} in {store} reads {_columns(stored)} of Parquet files, not {_columns(wanted)}; "
                 "ask for the same columns, or give the others a --run name of their own"
             )
+
+
+class _Settled(NamedTuple):
+    """Settings as the model leaves them, and what `RunIdentity` tells beside its records."""
+
+    settings: LabelSettings
+    n_image_tokens: int
+    ignores_views: bool = False
+
+
+def _settled_of_hub(request: LabelRequest) -> _Settled:
+    settings = request.settings
+    cost = request.labeler_class.measure_image_cost(request.model, settings.hub)
+    ignores_views = not cost.sees_squares and most_squares(settings.views) > 1
+    if not cost.sees_squares:
+        settings = replace(settings, views=CENTRE, view_tokens=0)
+    # With those by default: another version of the program, with others, would label another run.
+    settings = replace(settings, hub=replace(settings.hub, image_options=cost.image_options))
+    return _Settled(settings, cost.n_tokens, ignores_views)
+
+
+def _settled_tokens(request: LabelRequest) -> _Settled:
+    # Asked for by number or by 0, all tokens give the same labels, and the same run.
+    settings, n_image_tokens = request.settings, 0
+    if settings.image_tokens:
+        n_image_tokens = resolve_image_tokens(request.model, settings.image_tokens)
+        settings = replace(settings, image_tokens=n_image_tokens)
+    if settings.view_tokens:
+        n_view_tokens = resolve_image_tokens(request.model, settings.view_tokens, "view_tokens")
+        settings = replace(settings, view_tokens=n_view_tokens)
+    return _Settled(settings, n_image_tokens)
 
 
 def _check_hasher() -> None:
