@@ -197,8 +197,7 @@ class JobCluster:
         """A job's log in pieces, until the connection ends."""
         with asyncio.Runner() as runner:
             pieces = self._client.tail_job_logs(job_id)
-            # A connection that was cut without a word stays silent for ever: a silent one is made anew.
-            while (piece := runner.run(asyncio.wait_for(_next(pieces), _SILENCE_PATIENCE_S))) is not None:
+            while (piece := runner.run(_next(pieces))) is not None:
                 yield piece
 
     @contextlib.contextmanager
@@ -246,7 +245,10 @@ class _Log:
 
 
 async def _next(pieces: AsyncIterator[str]) -> str | None:
-    return await anext(pieces, None)
+    # A connection that was cut without a word stays silent for ever: a silent one is made anew. Not `asyncio.wait_for`:
+    # until Python 3.12 that forgets Ctrl-C where a piece comes in the same moment.
+    async with asyncio.timeout(_SILENCE_PATIENCE_S):
+        return await anext(pieces, None)
 
 
 def _describe(job: JobDetails) -> SubmittedJob:

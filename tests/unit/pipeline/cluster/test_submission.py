@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,25 @@ class TestFollowing:
         monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 0.2)
         client.logs = [["one\n", None], ["one\ntwo\n"]]
         assert list(JobCluster().follow("job")) == ["one", "two"]
+
+    @pytest.mark.parametrize("is_ready", [True, False])
+    def test_ctrl_c_ends_it_also_in_the_moment_in_which_a_line_comes(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch, is_ready: bool
+    ) -> None:
+        async def tail(_: str) -> AsyncIterator[str]:
+            yield "one\n"
+            os.kill(os.getpid(), signal.SIGINT)
+            if not is_ready:
+                await asyncio.Event().wait()
+            yield "two\n"
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(client, "tail_job_logs", tail)
+        monkeypatch.setattr(submission, "_SILENCE_PATIENCE_S", 5)
+        lines = JobCluster().follow("job")
+        assert next(lines) == "one"
+        with pytest.raises(KeyboardInterrupt):
+            next(lines)
 
     def test_a_cluster_that_stays_away_is_an_error_that_says_how_to_go_on(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
