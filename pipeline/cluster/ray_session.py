@@ -18,6 +18,7 @@ from pipeline.cluster.nodes import local_cpus
 from pipeline.errors import ClusterError
 from pipeline.text import one_line
 
+_END_OF_READING_S = 30
 _UV_RUN = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # A path of a socket has 107 bytes. Ray's are /ray/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store.
 _MAX_FOLDER_BYTES = 107 - 69
@@ -139,10 +140,27 @@ def _keep_the_callers_folder_out() -> None:
 
 
 def stop_ray() -> None:
-    """Leaves Ray; a Ray that was started here ends."""
+    """Leaves Ray; a Ray that was started here ends. Datasets that somebody still reads end, too."""
     import ray
 
+    _end_reading()
     ray.shutdown()
+
+
+def _end_reading() -> None:
+    """Ends the threads in which Ray Data reads.
+
+    One that calls Ray once it has been left ends the process, silently and with exit code 1
+    (ray-project/ray#19115).
+    """
+    if "ray.data" not in sys.modules:
+        return
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+    for thread in threading.enumerate():
+        if isinstance(thread, StreamingExecutor):
+            thread.shutdown(force=True)
+            thread.join(_END_OF_READING_S)
 
 
 @contextlib.contextmanager

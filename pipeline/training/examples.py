@@ -163,6 +163,8 @@ def read_in_order(shards: list[Shard], teacher: TeacherPlan | None = None) -> It
 def read_tables(shards: list[Shard], teacher: TeacherPlan | None = None) -> Iterator[pa.Table]:
     """Rows of `datasource.BATCHES`, in the order of the shards; with a teacher its labels stand in place of the truth.
 
+    Reading ends with the generator, wherever that is left. (Not by `Dataset.iter_batches`, whose threads may go on.)
+
     Raises TagstreamError with one clear sentence for whatever stops the reading.
     """
     dataset = ray.data.read_datasource(ShardDatasource(shards, _READ_BATCH), override_num_blocks=len(shards))
@@ -171,6 +173,7 @@ def read_tables(shards: list[Shard], teacher: TeacherPlan | None = None) -> Iter
     if teacher is not None:
         dataset = map_on_pool(dataset, Teacher, (teacher.config, teacher.min_score), teacher.pool)
     try:
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+        for bundle in dataset.iter_internal_ref_bundles():
+            yield from ray.get(list(bundle.block_refs))
     except RayError as error:
         raise as_sentence(error) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from pipeline.cluster.ray_session import log_folder, place_of_files, start_ray
 from pipeline.errors import ClusterError
+from tests.fixtures.checkout import ROOT
 
 
 @pytest.mark.parametrize("n_failures", [1, 2])
@@ -67,3 +70,23 @@ def test_ray_does_not_send_the_folder_that_uv_run_was_started_in_unless_it_is_to
         monkeypatch.setenv(name, value)
     start_ray(None, verbose=True)
     assert ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV is is_on
+
+
+_LEAVE = """
+import ray
+from pipeline.cluster.ray_session import start_ray, stop_ray
+
+start_ray(None, verbose=False)
+held = [iter(ray.data.range(5000, override_num_blocks=50).iter_batches(batch_size=10)) for _ in range(3)]
+for batches in held:
+    next(batches)
+stop_ray()
+print("left")
+"""
+
+
+def test_a_process_goes_on_after_it_left_ray_while_datasets_were_read() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _LEAVE], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "left\n"), ended.stderr

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.errors import TagstreamError
+from pipeline.sources.listing import find_source
 from pipeline.sources.shard import Shard
-from pipeline.training.examples import Example, ExampleStream, Position, shuffled, target_labels
+from pipeline.training.examples import Example, ExampleStream, Position, read_tables, shuffled, target_labels
 from pipeline.training.settings import TrainSettings
+from tests.fixtures.corpus import write_tars
 
 PER_SHARD = 7
 BUFFER = 10
@@ -54,6 +58,30 @@ def stream_of(
 
 def drawn(stream: ExampleStream, n_examples: int, position: Position = Position()) -> list[bytes]:  # noqa: B008
     return [batch[0].data for batch, _ in islice(stream.batches(1, position), n_examples)]
+
+
+@pytest.mark.usefixtures("shared_ray")
+class TestReading:
+    """Shards as Ray Data reads them."""
+
+    def test_tables_come_in_the_order_of_the_shards(self, tmp_path: Path) -> None:
+        write_tars(tmp_path / "source", 5, 70)
+        shards = find_source(str(tmp_path / "source")).shards[::-1]
+        batches = [row for table in read_tables(shards) for row in table.select(["shard", "samples"]).to_pylist()]
+        assert [(row["shard"], len(row["samples"])) for row in batches] == [
+            (shard.name, n_samples) for shard in shards for n_samples in (64, 6)
+        ]
+
+    def test_what_is_left_early_has_no_thread_that_goes_on(self, tmp_path: Path) -> None:
+        write_tars(tmp_path / "source", 8, 70)
+        before = set(threading.enumerate())
+        tables = read_tables(find_source(str(tmp_path / "source")).shards)
+        next(tables)
+        tables.close()  # type: ignore[attr-defined]
+        left = set(threading.enumerate()) - before
+        for thread in left:
+            thread.join(20)
+        assert [thread.name for thread in left if thread.is_alive()] == []
 
 
 def everything(n_shards: int) -> set[bytes]:
