@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pipeline import background
 from pipeline.cluster.environment import LOCAL_RAY
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.servers.fake_hub import EXAMPLES, FakeHub
@@ -34,6 +36,12 @@ settings.register_profile(
     "replayable", derandomize=True, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("replayable")
+
+
+@pytest.fixture(autouse=True)
+def nothing_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets the threads that former tests left behind: a command in this process would end it at once for them."""
+    monkeypatch.setattr(background, "_has_abandoned", threading.Event())
 
 
 @pytest.fixture(scope="session")
