@@ -96,6 +96,10 @@ class KeptActors:
         self._is_read, self._blocks, self._events, self._quiet_s = False, deque(), SimpleQueue(), 0.0
         reader = BlockReader(datasets, max(2, self._pool.n_actors), self._arrive, self._end)
         try:
+            # What they answered during a former stream, or between two, is lost with that one's events.
+            for actor in self._actors:
+                if not actor.node:
+                    self._ask_for_node(actor)
             self._start(self._pool.min_actors - len(self._actors))
             while not self._is_done:
                 rows = self._next_event()()
@@ -136,7 +140,10 @@ class KeptActors:
         for _ in range(n_actors):
             actor = _Actor(_actor_class(self._class, self._pool).remote(self._config))
             self._actors.append(actor)
-            self._tell(actor.handle.find_node.remote(), partial(self._welcome, actor))
+            self._ask_for_node(actor)
+
+    def _ask_for_node(self, actor: _Actor) -> None:
+        self._tell(actor.handle.find_node.remote(), partial(self._welcome, actor))
 
     def _tell(self, result: Any, then: Callable[[Any], pa.Table | None]) -> None:
         """Makes an event of a result that comes; an error that comes in its place is raised in the event's turn."""

@@ -23,6 +23,8 @@ from pipeline.errors import ClusterError
 from pipeline.settings.labelling import LabelSettings
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 
+# How long to wait for what comes at once, on any machine.
+LONG_S = 60
 SETTINGS = LabelSettings(batch_size=4, actors=1)
 CONFIG = LabelerConfig.of("none", SETTINGS, dtype="float32", device="cpu", n_threads=1)
 
@@ -67,7 +69,7 @@ class FakeActor:
     @property
     def find_node(self) -> Call:
         def find() -> str:
-            assert self.cluster.is_ready.wait(5)
+            assert self.cluster.is_ready.wait(LONG_S)
             return self.cluster.nodes[self.number]
 
         return Call(self, find)
@@ -141,7 +143,7 @@ def make_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Clus
         cluster.threads.shutdown()
 
 
-def actors_of(n_actors: int = 1, min_actors: int = 1, timeout_s: float = 5) -> KeptActors:
+def actors_of(n_actors: int = 1, min_actors: int = 1, timeout_s: float = LONG_S) -> KeptActors:
     pool = replace(plan_pool([Node(2, 0)], SETTINGS), n_actors=n_actors, min_actors=min_actors)
     return KeptActors(pool, CONFIG, InstantLabeler, timeout_s, 7)
 
@@ -165,41 +167,51 @@ def test_a_second_stream_is_labelled_by_the_same_actors(make_cluster: Callable[.
     assert cluster.n_actors == 2
 
 
-def test_an_actor_has_four_blocks_at_once_and_no_more(make_cluster: Callable[..., Cluster]) -> None:
-    may_go_on, lock, running, most = threading.Event(), threading.Lock(), [0], [0]
+class Together:
+    """Work that waits until so many calls are at work, and a moment more, in which others would begin."""
 
-    def work(block: str) -> pa.Table:
-        with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-            if running[0] == 4:
-                threading.Timer(0.1, may_go_on.set).start()
-        assert may_go_on.wait(5)
-        with lock:
-            running[0] -= 1
+    def __init__(self, n_calls: int) -> None:
+        self.most = 0
+        self._n_calls, self._n_running = n_calls, 0
+        self._lock, self._may_go_on = threading.Lock(), threading.Event()
+
+    def __call__(self, block: str) -> pa.Table:
+        with self._lock:
+            self._n_running += 1
+            self.most = max(self.most, self._n_running)
+            if self._n_running == self._n_calls:
+                threading.Timer(0.1, self._may_go_on.set).start()
+        assert self._may_go_on.wait(LONG_S)
+        with self._lock:
+            self._n_running -= 1
         return named(block)
 
+
+def test_an_actor_that_is_ready_between_two_streams_works_in_the_second(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(is_ready=False)
+    with actors_of(2, 2) as actors:
+        assert label(actors) == []
+        cluster.is_ready.set()
+        # Of eight calls at once an actor has four.
+        cluster.work = Together(8)
+        assert label(actors, blocks("abcdefgh")) == list("abcdefgh")
+    assert cluster.n_actors == 2
+
+
+def test_an_actor_has_four_blocks_at_once_and_no_more(make_cluster: Callable[..., Cluster]) -> None:
+    work = Together(4)
     make_cluster(work)
     with actors_of() as actors:
         assert label(actors, blocks("abcdefgh")) == list("abcdefgh")
-    assert most == [4]
+    assert work.most == 4
 
 
-@pytest.mark.parametrize(("most", "expected"), [(1, 1), (2, 2), (3, 3)])
-def test_a_pool_grows_while_none_has_room_up_to_its_bound(
-    make_cluster: Callable[..., Cluster], most: int, expected: int
-) -> None:
-    may_go_on = threading.Event()
-
-    def work(block: str) -> pa.Table:
-        assert may_go_on.wait(5)
-        return named(block)
-
-    cluster = make_cluster(work)
-    threading.Timer(0.3, may_go_on.set).start()
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_pool_grows_while_none_has_room_up_to_its_bound(make_cluster: Callable[..., Cluster], most: int) -> None:
+    cluster = make_cluster(Together(4 * most))
     with actors_of(most) as actors:
         assert len(label(actors, blocks("abcdefghijklmnopqrstuvwxyz"))) == 26
-    assert cluster.n_actors == expected
+    assert cluster.n_actors == most
 
 
 def test_a_pool_whose_actors_keep_up_does_not_grow(make_cluster: Callable[..., Cluster]) -> None:
@@ -210,9 +222,10 @@ def test_a_pool_whose_actors_keep_up_does_not_grow(make_cluster: Callable[..., C
 
 
 def test_blocks_go_to_the_actor_of_their_node_where_both_have_as_few(make_cluster: Callable[..., Cluster]) -> None:
-    cluster = make_cluster(nodes=["here", "there"])
+    # Eight calls are at work at once when both actors are there.
+    cluster = make_cluster(Together(8), nodes=["here", "there"])
     with actors_of(2, 2) as actors:
-        label(actors, blocks("xy"))
+        label(actors, blocks("stuvwxyz"))
         cluster.given.clear()
         label(actors, Blocks([Bundle("a", "there")]))
         label(actors, Blocks([Bundle("b", "here")]))
@@ -220,14 +233,7 @@ def test_blocks_go_to_the_actor_of_their_node_where_both_have_as_few(make_cluste
 
 
 def test_the_batches_of_the_last_block_are_spread_over_the_actors(make_cluster: Callable[..., Cluster]) -> None:
-    may_go_on = threading.Event()
-
-    def work(block: str) -> pa.Table:
-        assert may_go_on.wait(5)
-        return named(block)
-
-    cluster = make_cluster(work)
-    threading.Timer(0.3, may_go_on.set).start()
+    cluster = make_cluster(Together(8))
     with actors_of(2, 2) as actors:
         assert label(actors, blocks("xy"), Blocks([Bundle("abcdef")])) == list("abcdefxy")
     n_each = Counter(actor for actor, _ in cluster.given)
