@@ -30,9 +30,14 @@ from tests.fixtures.corpus import write_tars
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler, InstantRecognizer
 
 N_SHARDS, N_SAMPLES, BATCH_SIZE = 3, 20, 8
-SETTINGS = LabelSettings(batch_size=BATCH_SIZE, no_progress_timeout_s=1)
+SETTINGS = LabelSettings(batch_size=BATCH_SIZE)
+# For tests in which nothing moves.
+IMPATIENT = replace(SETTINGS, no_progress_timeout_s=1)
 POOL = replace(plan_pool([Node(2, 0)], SETTINGS), in_process=True)
-CONFIG = LabelerConfig.of("none", SETTINGS, dtype="float32", device="cpu", n_threads=2)
+
+
+def config_of(settings: LabelSettings) -> LabelerConfig:
+    return LabelerConfig.of("none", settings, dtype="float32", device="cpu", n_threads=2)
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +58,12 @@ def stream(
     shards: list[Shard], labeler_class: type[Labeler], pool: PoolPlan = POOL, settings: LabelSettings = SETTINGS
 ) -> Iterator[pa.Table]:
     """Tables with rows."""
-    with open_labelers(pool, CONFIG, labeler_class, settings) as label:
+    with open_labelers(pool, config_of(settings), labeler_class, settings) as label:
         yield from (rows for rows in label([Wave(shards)]) if rows.num_rows)
 
 
 def label_one_by_one(shards: list[Shard]) -> pa.Table:
-    labeler = InstantLabeler(CONFIG)
+    labeler = InstantLabeler(config_of(SETTINGS))
     return pa.concat_tables([labeler(batch) for shard in shards for batch in read_batches(shard, BATCH_SIZE)])
 
 
@@ -79,6 +84,7 @@ def test_two_batches_are_at_work_at_once_and_no_more_are_in_memory_than_a_few(
     shards: list[Shard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock, n_working, n_at_once, n_read = threading.Lock(), 0, [], []
+    are_two = threading.Event()
 
     class Counting(InstantLabeler):
         def __call__(self, batches: pa.Table) -> pa.Table:
@@ -86,6 +92,10 @@ def test_two_batches_are_at_work_at_once_and_no_more_are_in_memory_than_a_few(
             with lock:
                 n_working += 1
                 n_at_once.append(n_working)
+                if n_working == 2:
+                    are_two.set()
+            # However slowly the shards are read, the first one waits for a second; a third may come in a moment.
+            assert are_two.wait(60)
             time.sleep(0.02)
             with lock:
                 n_working -= 1
@@ -138,15 +148,26 @@ def test_a_model_that_is_stuck_is_told_and_nobody_waits_for_its_thread(
 ) -> None:
     monkeypatch.setattr(device_thread, "_LOOK_EVERY_S", 0.1)
     monkeypatch.setattr(waves, "_SLACK_S", 60)
-    is_over = threading.Event()
+    is_stuck, is_over = threading.Event(), threading.Event()
 
     class Stuck(InstantRecognizer):
         def sample(self, *_: Any, **__: Any) -> Any:
+            is_stuck.set()
             is_over.wait(60)
 
-    labeler = type("StuckLabeler", (InstantLabeler,), {"load_recognizer": staticmethod(lambda config: Stuck())})
+    class StuckLabeler(InstantLabeler):
+        @staticmethod
+        def load_recognizer(config: LabelerConfig) -> Any:
+            return Stuck()
+
+        def __call__(self, batches: pa.Table) -> pa.Table:
+            # The second batch, which another thread decodes, does not get to the model before the first.
+            if batches["first_index"][0].as_py():
+                is_stuck.wait(60)
+            return super().__call__(batches)
+
     with pytest.raises(ClusterError, match=r"is stuck: for 1 s .* on 8 images of shard 00000, from sample 0 on"):
-        list(stream(shards, labeler))
+        list(stream(shards, StuckLabeler, settings=IMPATIENT))
     assert abandoned.is_set()
     is_over.set()
 
@@ -159,7 +180,7 @@ def test_a_model_that_never_gets_loaded_is_a_standstill(
     is_over = threading.Event()
     labeler = type("NeverReady", (InstantLabeler,), {"load_recognizer": staticmethod(lambda config: is_over.wait(60))})
     with pytest.raises(ClusterError, match=r"^no worker has finished anything for longer than the 1 s of"):
-        list(stream(shards, labeler))
+        list(stream(shards, labeler, settings=IMPATIENT))
     assert abandoned.is_set()
     is_over.set()
 
@@ -206,7 +227,7 @@ def test_while_a_batch_takes_long_a_table_without_rows_comes_again_and_again(
             return super().__call__(batches)
 
     n_quiet, n_rows = 0, 0
-    with open_labelers(POOL, CONFIG, Slow, replace(SETTINGS, no_progress_timeout_s=60)) as label:
+    with open_labelers(POOL, config_of(SETTINGS), Slow, SETTINGS) as label:
         for rows in label([Wave(shards)]):
             n_quiet += not rows.num_rows
             n_rows += rows.num_rows
