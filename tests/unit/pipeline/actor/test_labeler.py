@@ -243,15 +243,16 @@ class TestFaults:
         assert [rows[0][name] for name in ("stage", "error", "width", "height")] == ["decode", "ImageTooLarge", 12, 9]
         assert rows[0]["message"] == "12 x 9 pixels are 108; the limit is 107 (setting max_image_pixels)"
 
-    def test_an_image_that_takes_too_long_is_one_rejected_row_that_names_the_setting(self) -> None:
+    def test_an_image_that_takes_too_long_is_one_rejected_row_that_names_the_setting(self, clock: Any) -> None:
         class SlowLabeler(StubLabeler):
             def _decode(self, data: bytes | None) -> DecodedImage:
                 if data == b"slow":
+                    # For the others no time goes by: one thread decodes one after the other.
+                    clock.now += 0.25
                     release.wait(60)
                 return super()._decode(data)
 
-        # The others take less, however busy the machine.
-        release, labeler = threading.Event(), SlowLabeler(replace(CONFIG, max_sample_s=1.5))
+        release, labeler = threading.Event(), SlowLabeler(replace(CONFIG, n_threads=1, max_sample_s=0.25))
         rows = labeler(batch(shade(1), b"slow", shade(2))).to_pylist()
         release.set()
         assert [row["status"] for row in rows] == ["labelled", "rejected", "labelled"]
@@ -261,7 +262,7 @@ class TestFaults:
             4,
             content_hash(b"slow"),
         ]
-        assert rows[1]["message"] == "decoding took longer than 1.5 s (setting max_sample_s)"
+        assert rows[1]["message"] == "decoding took longer than 0.25 s (setting max_sample_s)"
 
     def test_damaged_images_of_every_format_are_messages_and_never_errors(self) -> None:
         generator = random.Random(0)
