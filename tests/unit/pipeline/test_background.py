@@ -16,17 +16,17 @@ def test_the_work_runs_while_the_context_lasts_and_has_returned_behind_it() -> N
     def work(is_over: threading.Event) -> None:
         events.append(threading.current_thread().name)
         began.set()
-        events.append(is_over.wait(10))
+        events.append(is_over.wait(60))
 
     with in_background("beside", work):
-        assert began.wait(10)
+        assert began.wait(60)
         assert events == ["beside"]
     assert events == ["beside", True]
 
 
 def test_the_work_ends_where_the_context_ends_in_an_error() -> None:
     ended = []
-    with pytest.raises(KeyboardInterrupt), in_background("beside", lambda is_over: ended.append(is_over.wait(10))):
+    with pytest.raises(KeyboardInterrupt), in_background("beside", lambda is_over: ended.append(is_over.wait(60))):
         raise KeyboardInterrupt
     assert ended == [True]
 
@@ -34,7 +34,7 @@ def test_the_work_ends_where_the_context_ends_in_an_error() -> None:
 def test_work_that_has_returned_before_is_not_waited_for() -> None:
     returned = threading.Event()
     with in_background("beside", lambda _: returned.set()):
-        assert returned.wait(10)
+        assert returned.wait(60)
 
 
 def test_the_collector_is_away_for_the_context_and_stays_away_where_it_was_before() -> None:

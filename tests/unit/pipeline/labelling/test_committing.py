@@ -19,6 +19,8 @@ from pipeline.store.store import Store
 from tests.fixtures.stored.tables import commit_shard, run_record, shard_tables
 
 RUN, FINGERPRINT = "r", "0a1b"
+# How long to wait for what comes at once, on any machine.
+LONG_S = 60
 Complete = Callable[[WholeShard, CommittedShard | None], WholeShard | None]
 
 
@@ -62,7 +64,7 @@ def commit_all(
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + LONG_S
     while not is_true():
         assert time.monotonic() < give_up, "it never came to be"
         time.sleep(0.001)
@@ -118,8 +120,9 @@ def test_the_seconds_of_a_commit_count_completing_and_writing(run: Run) -> None:
         time.sleep(0.1)
         return shard
 
+    started = time.perf_counter()
     _, commits = commit_all(run, [[whole("a")]], complete)
-    assert 0.1 <= commits["a"].seconds < 10
+    assert 0.1 <= commits["a"].seconds <= time.perf_counter() - started
 
 
 def test_shards_that_are_being_written_are_counted_until_each_is(run: Run) -> None:
@@ -127,7 +130,7 @@ def test_shards_that_are_being_written_are_counted_until_each_is(run: Run) -> No
     seen = []
 
     def complete(shard: WholeShard, former: CommittedShard | None) -> WholeShard:
-        assert may_go_on[shard.name].wait(10)
+        assert may_go_on[shard.name].wait(LONG_S)
         return shard
 
     def arrivals() -> Iterator[list[WholeShard]]:
@@ -148,7 +151,7 @@ def test_no_more_shards_are_taken_than_there_are_threads_to_write_them(run: Run)
     taken = []
 
     def complete(shard: WholeShard, former: CommittedShard | None) -> None:
-        assert may_go_on.wait(10)
+        assert may_go_on.wait(LONG_S)
 
     def arrivals() -> Iterator[list[WholeShard]]:
         for number in range(n_threads + 5):
@@ -174,7 +177,7 @@ def test_the_first_failure_is_raised_though_no_more_shards_become_whole(run: Run
     def arrivals() -> Iterator[list[WholeShard]]:
         yield [whole("a")]
         # Rows go on coming, of shards that are not whole yet.
-        for _ in range(1000):
+        for _ in range(100 * LONG_S):
             time.sleep(0.01)
             yield []
         pytest.fail("labelling goes on for nobody")

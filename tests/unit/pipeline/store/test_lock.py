@@ -23,6 +23,8 @@ from pipeline.upkeep.verification import verify_run
 from tests.fixtures.stored.tables import run_record
 
 RUN = "run-1"
+# How long to wait for what comes at once, on any machine.
+LONG_S = 60
 
 
 # SeaweedFS is asked the same in integration/test_object_store.py.
@@ -350,7 +352,7 @@ def test_a_storage_that_fails_for_a_while_does_not_end_the_renewal(
         (standing,) = read_locks(local_store.run(RUN))
         os.utime(standing.path, (0, 0))
         monkeypatch.setattr(lock_module, "write_whole", write)
-        assert is_renewed.wait(10)
+        assert is_renewed.wait(LONG_S)
         (standing,) = read_locks(local_store.run(RUN))
         assert standing.modified_s is not None
         assert standing.modified_s > time.time() - 60
@@ -381,14 +383,14 @@ def test_it_is_renewed_while_the_job_runs_and_a_loss_is_told(
     with held_lock(local_store.run(RUN), losses.append):
         (keeper,) = lock_threads() - others
         (standing,) = read_locks(local_store.run(RUN))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LONG_S
         while read_locks(local_store.run(RUN))[0].modified_s == standing.modified_s:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         # Somebody who took it for expired.
         write_whole(local_store.filesystem, standing.path.replace("lock-1", "lock-2"), b"{}")
         # It is told once: nobody goes on to renew.
-        keeper.join(10)
+        keeper.join(LONG_S)
         assert not keeper.is_alive()
     assert len(losses) == 1
     assert "another job labels beside it" in losses[0]
@@ -410,8 +412,8 @@ def test_a_renewal_that_is_under_way_when_the_job_ends_does_not_bring_the_lock_b
     with held_lock(local_store.run(RUN), [].append):
         (keeper,) = lock_threads() - others
         monkeypatch.setattr(lock_module, "write_whole", write)
-        assert is_under_way.wait(10)
-    keeper.join(10)
+        assert is_under_way.wait(LONG_S)
+    keeper.join(LONG_S)
     assert numbers(local_store) == []
 
 
