@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,9 @@ def test_an_original_that_changed_is_not_shown(tmp_path: Path) -> None:
     assert changed == Thumbnail(0, None, "the original has changed since it was labelled")
 
 
-def test_after_a_failure_the_other_shards_are_not_read_to_their_ends(tmp_path: Path) -> None:
+def test_after_a_failure_the_other_shards_are_not_read_to_their_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = run_record("run-1", source=str(tmp_path), source_root=str(tmp_path))
     data = jpeg(0)
     for shard in range(3):
@@ -132,16 +135,23 @@ def test_after_a_failure_the_other_shards_are_not_read_to_their_ends(tmp_path: P
         {"image_id": n, "shard": str(n // 500), "index": n % 500, "key": str(n), "content_hash": None}
         for n in range(1500)
     ]
-    calls: list[None] = []
+    stopping, lock, n_calls = Event(), Lock(), 0
+    monkeypatch.setattr(thumbnails, "Event", lambda: stopping)
 
     def fail_first() -> None:
-        calls.append(None)
-        if len(calls) == 1:
+        nonlocal n_calls
+        with lock:
+            n_calls += 1
+            is_first = n_calls == 1
+        if is_first:
             raise KeyboardInterrupt
+        # However long the failing thread takes to tell the others.
+        assert stopping.wait(60)
 
     with pytest.raises(KeyboardInterrupt):
         make_thumbnails(record, rows, 256, 100_000, fail_first)
-    assert len(calls) < 1000
+    # One picture of each shard.
+    assert n_calls <= 3
 
 
 def test_an_original_that_is_gone_says_so(tmp_path: Path) -> None:
