@@ -275,11 +275,14 @@ class TestImages:
         members = [(f"{key}.jpg", jpeg(1)) for key in ("../../x", "data/../../../x", str(tmp_path / "x"), "C:\\x")]
         (tmp_path / "odd" / "0.tar").write_bytes(tar_bytes(members))
         label_source(store, "odd", str(tmp_path / "odd"), [("dog", 0.5)])
-        before = set(tmp_path.parent.rglob("*"))
-        assert export(to, run="odd", images=images).n_images == len(members)
-        made = set(tmp_path.parent.rglob("*")) - before
+        # So far below that the keys lead to folders of this test, where nobody else makes anything.
+        out = tmp_path / "far" / "below" / "out"
+        out.parent.mkdir(parents=True)
+        before = set(tmp_path.rglob("*"))
+        assert export(to, run="odd", images=images, out="far/below/out").n_images == len(members)
+        made = set(tmp_path.rglob("*")) - before
         assert made
-        assert all(path.is_relative_to(tmp_path / "out") for path in made)
+        assert all(path.is_relative_to(out) for path in made)
 
     def test_names_of_copies_stay_in_the_folder_whatever_the_keys(
         self, export: ExportFunction, tmp_path: Path, store: Store
