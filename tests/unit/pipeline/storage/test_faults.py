@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -99,7 +100,13 @@ class TestReading:
     """A shard on a storage that fails."""
 
     @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
-    def test_its_samples_are_those_of_an_undisturbed_read(self, source: str, faulty_s3: FaultyS3, seed: int) -> None:
+    def test_its_samples_are_those_of_an_undisturbed_read(
+        self, source: str, faulty_s3: FaultyS3, seed: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # So many that none of its requests, which are others in each session, fails as often; by a client of its own.
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "12")
+        retries = {"total_max_attempts": 12, "mode": "standard"}
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 60, "retries": retries}})
         expected = read_samples(source)
         assert [sample["data"] for sample in expected] == IMAGES[: len(expected)]
         faulty_s3.inject(Fault.CUT_BODY, method="GET", part="/shard" if "/shard" in source else "/0.jpg")
