@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from botocore.exceptions import ClientError
 
@@ -23,8 +24,14 @@ PASSING = [fault for fault in Fault if fault is not Fault.FORBIDDEN]
 
 
 @pytest.fixture
-def folder(faulty_s3: FaultyS3, s3: str, tmp_path: Path) -> Iterator[tuple[Filesystem, str]]:
+def folder(
+    request: pytest.FixtureRequest, faulty_s3: FaultyS3, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Filesystem, str]]:
     """A filesystem, and the path of a folder on it that holds the file `a`."""
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if given.get("fault") in (Fault.STALL, Fault.STALL_BODY):
+        # These answers never come.
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 1}})
     filesystem, root = open_filesystem(f"{s3}/{tmp_path.name}")
     filesystem.pipe_file(f"{root}/a", CONTENT)
     faulty_s3.calm()
