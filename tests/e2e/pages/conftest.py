@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.e2e.pages.report_pages import write_report
 from tests.fixtures.browser import OpenPage, find_chromium, launch, opened
 from tests.fixtures.stored.reported import REJECTED, random_shards
+
+# A page that is drawn while other processes have the cores takes long; what is wrong with it stays so.
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")

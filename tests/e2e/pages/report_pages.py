@@ -14,6 +14,9 @@ from pipeline.store.store import Store
 from tests.fixtures.stored.reported import OTHER, RUN, make_store
 
 IMAGE = {"labels": ["dog"]}
+_N_COLUMNS = """[...document.querySelectorAll(".card")]
+    .map((card) => card.getBoundingClientRect().top)
+    .filter((top, place, tops) => top === tops[0]).length"""
 
 
 def write_report(folder: Path, shards: Any, **options: Any) -> Path:
@@ -43,8 +46,12 @@ def shown_keys(page: Page) -> list[str]:
 
 def n_columns(page: Page) -> int:
     """Of the grid: cards that stand as high as the first one."""
-    tops = page.locator(".card").evaluate_all("(cards) => cards.map((card) => card.getBoundingClientRect().top)")
-    return sum(top == tops[0] for top in tops)
+    return int(page.evaluate(f"() => {_N_COLUMNS}"))
+
+
+def wait_for_fewer_columns(page: Page, n_before: int) -> None:
+    """Cards are laid out anew a while after the grid has got another width."""
+    page.wait_for_function(f"(n_before) => {_N_COLUMNS} < n_before", arg=n_before)
 
 
 def chart_rows(page: Page, title: str) -> list[list[str]]:

@@ -18,6 +18,7 @@ from model import Explanation, Recognizer
 from pipeline.explanation.page import explanation_page
 from pipeline.explanation.subject import Subject
 from pipeline.settings.labelling import LabelSettings
+from tests.e2e.pages.explanation_pages import open_explanation
 from tests.fixtures.browser import DESKTOP, PHONE, WIDTHS, OpenPage
 from tests.fixtures.corpus import jpeg
 
@@ -48,7 +49,7 @@ def stage_pixels(page: Page) -> np.ndarray:
 def test_labels_and_maps_are_chosen_with_the_keyboard_alone(
     open_page: OpenPage, tmp_path: Path, explanation: Explanation
 ) -> None:
-    page = open_page(write(tmp_path, explanation))
+    page = open_explanation(open_page, write(tmp_path, explanation))
     assert described(page).startswith("before any label, rollout:")
     # The slider, the labels, the maps: three stops.
     page.keyboard.press("Tab")
@@ -66,7 +67,7 @@ def test_the_chosen_map_is_described_and_drawn(open_page: OpenPage, tmp_path: Pa
     maps = best.maps.clone()
     maps[1, 0] = 0
     maps[1, 0, 2, 3] = 0.5
-    page = open_page(write(tmp_path, replace(explanation, labels=[replace(best, maps=maps)])))
+    page = open_explanation(open_page, write(tmp_path, replace(explanation, labels=[replace(best, maps=maps)])))
     page.get_by_role("radio", name=best.label.text).check(force=True)
     page.get_by_role("radio", name="layer 1 head 0").check(force=True)
     page.locator("#opacity").fill("100")
@@ -78,7 +79,7 @@ def test_the_chosen_map_is_described_and_drawn(open_page: OpenPage, tmp_path: Pa
 
 
 def test_the_slider_uncovers_the_photograph(open_page: OpenPage, tmp_path: Path, explanation: Explanation) -> None:
-    page = open_page(write(tmp_path, explanation))
+    page = open_explanation(open_page, write(tmp_path, explanation))
     covered = stage_pixels(page)
     page.locator("#opacity").fill("0")
     photograph = np.asarray(explanation.view.resize((896, 896))).astype(int)
@@ -88,7 +89,7 @@ def test_the_slider_uncovers_the_photograph(open_page: OpenPage, tmp_path: Path,
 def test_of_several_squares_each_label_shows_its_own(open_page: OpenPage, tmp_path: Path, tiny_model: Path) -> None:
     explanation = Recognizer.from_pretrained(tiny_model, device="cpu").explain(jpeg(1, 96, 64), top_k=12, views="whole")
     of_second = next(explained.label for explained in explanation.labels if explained.label.view == 1)
-    page = open_page(write(tmp_path, explanation))
+    page = open_explanation(open_page, write(tmp_path, explanation))
     assert described(page).startswith("before any label, square 1, rollout:")
     page.locator("#opacity").fill("0")
     page.get_by_role("radio", name=f"{of_second.text}").first.check(force=True)
@@ -102,7 +103,7 @@ def test_of_several_squares_each_label_shows_its_own(open_page: OpenPage, tmp_pa
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_fits_every_width(open_page: OpenPage, tmp_path: Path, explanation: Explanation, width: int) -> None:
     crowded = replace(explanation, labels=explanation.labels * 4)
-    page = open_page(write(tmp_path, crowded, "a" * 500), viewport={"width": width, "height": 800})
+    page = open_explanation(open_page, write(tmp_path, crowded, "a" * 500), viewport={"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
@@ -111,7 +112,7 @@ def test_it_fits_every_width(open_page: OpenPage, tmp_path: Path, explanation: E
 def test_axe_finds_nothing(
     open_page: OpenPage, tmp_path: Path, explanation: Explanation, viewport: Any, scheme: str
 ) -> None:
-    page = open_page(write(tmp_path, explanation), viewport=viewport, color_scheme=scheme)
+    page = open_explanation(open_page, write(tmp_path, explanation), viewport=viewport, color_scheme=scheme)
     assert [violation["id"] for violation in Axe().run(page).response["violations"]] == []
 
 
@@ -121,7 +122,7 @@ def test_axe_finds_nothing(
 def test_hostile_labels_are_text(open_page: OpenPage, tmp_path: Path, explanation: Explanation, text: str) -> None:
     best = explanation.labels[0]
     hostile = replace(explanation, labels=[replace(best, label=replace(best.label, text=text))])
-    page = open_page(write(tmp_path, hostile, address=text), viewport=PHONE)
+    page = open_explanation(open_page, write(tmp_path, hostile, address=text), viewport=PHONE)
     assert page.title().startswith("What the model looked at: ")
     assert page.locator("#labels bdi").first.text_content() == text[:1000]
     assert page.locator("#place").text_content() == text
@@ -132,6 +133,6 @@ def test_hostile_labels_are_text(open_page: OpenPage, tmp_path: Path, explanatio
 def test_without_labels_it_shows_the_answer_position(
     open_page: OpenPage, tmp_path: Path, explanation: Explanation
 ) -> None:
-    page = open_page(write(tmp_path, replace(explanation, labels=[])))
+    page = open_explanation(open_page, write(tmp_path, replace(explanation, labels=[])))
     assert described(page).startswith("before any label, rollout:")
     assert page.get_by_role("radio").count() == 1 + 2 + 4

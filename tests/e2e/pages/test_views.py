@@ -17,6 +17,7 @@ from model.images.preprocessing import ImagePreprocessor
 from pipeline.explanation.page import explanation_page
 from pipeline.explanation.subject import Subject
 from pipeline.settings.labelling import LabelSettings
+from tests.e2e.pages.explanation_pages import open_explanation
 from tests.e2e.pages.report_pages import report_of
 from tests.fixtures.browser import DESKTOP, PHONE, OpenPage
 from tests.fixtures.corpus import encode, tar_bytes
@@ -127,7 +128,7 @@ def test_an_explanation_outlines_the_squares_that_the_model_saw(
     subject = Subject(address="photo.png", data=b"", model="tiny", settings=LabelSettings())
     path = tmp_path / "explanation.html"
     path.write_text(explanation_page(explanation, subject), encoding="utf-8")
-    page = open_page(path, viewport=viewport, device_scale_factor=SCALE)
+    page = open_explanation(open_page, path, viewport=viewport, device_scale_factor=SCALE)
     shown = page.locator("#overview")
     expected = seen_places(data, recognizer.preprocessor.image_size)
     assert_alike(outlined_places(shown), expected)
