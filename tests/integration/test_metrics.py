@@ -25,6 +25,12 @@ from tests.fixtures.labelling import label_with
 pytestmark = pytest.mark.long
 # A rate, and with it what is left, is shown after two seconds of results.
 _SECONDS_A_BATCH = 0.6
+# Of 20 to 22 samples, in batches of 8.
+_N_SHARDS, _N_BATCHES = 6, 18
+_BATCH_STAGES = ("read", "decode", "encode", "prefill", "branches")
+_ZERO_AT_THE_END = ("shards_open", "commit_queue_shards", "eta_seconds")
+# A record's seconds are rounded.
+_ROUNDED_S = 0.002
 
 
 class SlowLabeler(Labeler):
@@ -52,7 +58,7 @@ def scraped(shared_ray: str, tiny_model: Path, tmp_path_factory: pytest.TempPath
     """A job over six shards with two kinds of rejects among them, watched as Prometheus does."""
     folder = tmp_path_factory.mktemp("metrics")
     (folder / "source").mkdir()
-    for shard in range(6):
+    for shard in range(_N_SHARDS):
         members = [(f"{number}.jpg", jpeg(number)) for number in range(20)]
         faults = [("broken.jpg", b"no image"), ("lost.txt", b"a caption without its image")]
         (folder / "source" / f"{shard}.tar").write_bytes(tar_bytes(members + faults[: max(0, 2 - shard)]))
@@ -60,15 +66,7 @@ def scraped(shared_ray: str, tiny_model: Path, tmp_path_factory: pytest.TempPath
         outcome = label_with(
             tiny_model, folder / "source", folder / "store", labeler_class=SlowLabeler, address=shared_ray
         )
-        record = outcome.record
-        _wait_for_the_last(samples, record)
-    last: dict[str, dict[frozenset[tuple[str, str]], float]] = defaultdict(dict)
-    seen: dict[str, list[float]] = defaultdict(list)
-    for sample in samples:
-        if sample.labels.get("started") == record.started:
-            last[sample.name][frozenset(sample.labels.items())] = sample.value
-            seen[sample.name].append(sample.value)
-    return Scraped(record, last, seen)
+        return _wait_for_the_last(samples, outcome.record)
 
 
 @contextmanager
@@ -83,7 +81,7 @@ def _watched() -> Iterator[list[Any]]:
 
     def watch() -> None:
         while not is_over.wait(0.5):
-            with urllib.request.urlopen(url, timeout=30) as answer:
+            with urllib.request.urlopen(url, timeout=120) as answer:
                 lines = [line for line in answer.read().decode().splitlines(keepends=True) if "tagstream_" in line]
             for family in text_string_to_metric_families("".join(lines)):
                 samples.extend(family.samples)
@@ -97,21 +95,36 @@ def _watched() -> Iterator[list[Any]]:
         thread.join()
 
 
-def _wait_for_the_last(samples: list[Any], record: JobRecord) -> None:
-    """Waits until all images are counted and no shard is open; Ray hands metrics on every few seconds."""
-    deadline = time.monotonic() + 60
-    while not _is_last(samples, record):
-        assert time.monotonic() < deadline, "the last values of the job were not shown in time"
+def _scraped_of(samples: list[Any], record: JobRecord) -> Scraped:
+    last: dict[str, dict[frozenset[tuple[str, str]], float]] = defaultdict(dict)
+    seen: dict[str, list[float]] = defaultdict(list)
+    for sample in list(samples):
+        if sample.labels.get("started") == record.started:
+            last[sample.name][frozenset(sample.labels.items())] = sample.value
+            seen[sample.name].append(sample.value)
+    return Scraped(record, last, seen)
+
+
+def _wait_for_the_last(samples: list[Any], record: JobRecord) -> Scraped:
+    """Waits until everything is counted and nothing is open; Ray hands metrics on every few seconds, one by one."""
+    deadline = time.monotonic() + 120
+    while not _is_last(scraped := _scraped_of(samples, record)):
+        assert time.monotonic() < deadline, f"the last values of the job were not shown in time: {scraped.last}"
         time.sleep(0.1)
-    # What came with them, from other processes.
-    time.sleep(4.5)
+    return scraped
 
 
-def _is_last(samples: list[Any], record: JobRecord) -> bool:
-    of_job = [sample for sample in list(samples) if sample.labels.get("started") == record.started]
-    images = {frozenset(s.labels.items()): s.value for s in of_job if s.name == "ray_tagstream_images_total"}
-    open_shards = [sample.value for sample in of_job if sample.name == "ray_tagstream_shards_open"]
-    return sum(images.values()) == record.n_images and open_shards[-1:] == [0]
+def _is_last(scraped: Scraped) -> bool:
+    """Whether the last values are those of the job's end: it counts a shard's commit after all else of the shard."""
+    record, n_stages = scraped.record, len(_BATCH_STAGES)
+    commit_s = scraped.by("ray_tagstream_stage_seconds_total", "stage").get(("commit",), 0.0)
+    return (
+        sum(scraped.last["ray_tagstream_images_total"].values()) == record.n_images
+        and sum(scraped.last["ray_tagstream_rejects_total"].values()) == record.n_rejected
+        and sum(scraped.last["ray_tagstream_batch_seconds_count"].values()) == n_stages * _N_BATCHES + _N_SHARDS
+        and commit_s == pytest.approx(record.seconds_by_stage["write"], abs=_ROUNDED_S)
+        and all(scraped.seen[f"ray_tagstream_{name}"][-1:] == [0] for name in _ZERO_AT_THE_END)
+    )
 
 
 def test_every_metric_is_shown_with_its_tags(scraped: Scraped) -> None:
@@ -134,22 +147,18 @@ def test_the_counts_are_those_of_the_jobs_record(scraped: Scraped) -> None:
 
 def test_the_seconds_of_the_stages_are_those_of_the_jobs_record(scraped: Scraped) -> None:
     n_batches = scraped.by("ray_tagstream_batch_seconds_count", "stage")
-    # Six shards of 20 to 22 samples in batches of 8.
-    assert n_batches == {(stage,): 18 for stage in ("read", "decode", "encode", "prefill", "branches")} | {
-        ("commit",): 6
-    }
+    assert n_batches == {(stage,): _N_BATCHES for stage in _BATCH_STAGES} | {("commit",): _N_SHARDS}
     seconds = scraped.by("ray_tagstream_stage_seconds_total", "stage")
     for stage, of_record in (("read", "read"), ("decode", "decode"), ("commit", "write")):
-        assert seconds[stage,] == pytest.approx(scraped.record.seconds_by_stage[of_record], abs=0.002)
+        assert seconds[stage,] == pytest.approx(scraped.record.seconds_by_stage[of_record], abs=_ROUNDED_S)
     parts_s = sum(seconds[part,] for part in ("encode", "prefill", "branches"))
-    assert 0 < parts_s <= scraped.record.seconds_by_stage["infer"] + 0.002
+    assert 0 < parts_s <= scraped.record.seconds_by_stage["infer"] + _ROUNDED_S
 
 
 def test_the_gauges_say_where_the_job_is(scraped: Scraped) -> None:
     assert set(scraped.seen["ray_tagstream_shards_open"]) <= set(range(7))
-    assert scraped.seen["ray_tagstream_shards_open"][-1] == 0
-    assert scraped.seen["ray_tagstream_commit_queue_shards"][-1] == 0
-    assert scraped.seen["ray_tagstream_eta_seconds"][-1] == 0
+    for name in _ZERO_AT_THE_END:
+        assert scraped.seen[f"ray_tagstream_{name}"][-1] == 0
     busy = scraped.seen["ray_tagstream_device_busy_ratio"]
     assert all(0 <= share <= 1 for share in busy)
     # Most of its time it sleeps at its work, less of it where the machine is busy.
