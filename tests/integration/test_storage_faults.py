@@ -20,8 +20,8 @@ from tests.fixtures.servers.faulty_s3 import Fault, FaultyS3
 from tests.fixtures.stored.queries import read_table, rows
 
 N_SHARDS, N_SAMPLES = 6, 3
-# A worker waits seconds before its fifth attempt, the last; this process hardly at all.
-_GIVEN_UP_AFTER_S = 120
+# A worker waits seconds before its fifth attempt, the last; this process hardly at all. The rest is for busy machines.
+_GIVEN_UP_AFTER_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,13 @@ def undisturbed(tiny_model: Path, corpus: Path) -> Path:
     store = corpus.with_name("undisturbed")
     label_with(tiny_model, corpus, store, labeler_class=InstantLabeler)
     return store
+
+
+@pytest.fixture
+def faulty_s3(faulty_s3: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> FaultyS3:
+    """As for all tests, but a slow answer is waited for: no request of these is left without one."""
+    monkeypatch.setitem(fsspec.config.conf, "s3", {})
+    return faulty_s3
 
 
 def assert_same_tables(store: Any, undisturbed: Path) -> None:
