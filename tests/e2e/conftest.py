@@ -21,7 +21,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def tagstream(environment: dict[str, str], tmp_path: Path) -> RunFunction:
     """Runs the command to its end, output captured."""
 
-    def run(*arguments: object, timeout_s: int = 180) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, timeout_s: int = 300) -> subprocess.CompletedProcess[str]:
         command = [TAGSTREAM, *map(str, arguments)]
         return subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=timeout_s, check=False

@@ -108,7 +108,7 @@ def test_it_labels_where_files_are_called_like_its_packages_and_temporary_files_
         # The working directory is on the path twice: by -m, and as people set it.
         environment = {**os.environ, "TMPDIR": str(deep), "PYTHONPATH": f"{ROOT}{os.pathsep}."}
         command = [sys.executable, "-m", "tagstream", *map(str, words)]
-        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=180)
+        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
 
     # On Ray, whose workers import them too, and whose sockets have short paths.
     labelled = run("label", tmp_path / "source", "--store", store, "--top-k", 1, "--address", "local")

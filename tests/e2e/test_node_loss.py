@@ -40,11 +40,11 @@ def test_when_a_node_dies_the_others_do_its_work_and_every_row_is_there_once(
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
     address, raylet = cluster
     with running(job(tmp_path / "source", tmp_path / "whole", address, 0), os.environ) as undisturbed:
-        _, reason = undisturbed.communicate(timeout=120)
+        _, reason = undisturbed.communicate(timeout=240)
     with running(job(tmp_path / "source", tmp_path / "killed", address, 0.5), os.environ) as process:
         wait_until(lambda: n_commits(tmp_path / "killed") > 0, process)
         os.kill(raylet, signal.SIGKILL)
-        output, errors = process.communicate(timeout=150)
+        output, errors = process.communicate(timeout=240)
 
     assert (undisturbed.returncode, process.returncode) == (0, 0), reason + errors
     assert f"Labelled {N_SHARDS * N_SAMPLES} images in {N_SHARDS} shards" in output

@@ -66,7 +66,7 @@ def run(
     program = str(ROOT / "tests" / "fixtures" / "processes" / "placed_job.py")
     arguments = [str(source), str(folder / "store"), str(notes), json.dumps(settings), str(n_actors), address]
     job = subprocess.run(
-        [sys.executable, program, *arguments], capture_output=True, text=True, timeout=150, check=False
+        [sys.executable, program, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
     assert job.returncode == 0, job.stderr
     told = [path.name.split("-") for path in notes.iterdir()]

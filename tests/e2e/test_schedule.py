@@ -139,7 +139,7 @@ def test_of_two_jobs_that_overlap_the_second_leaves_at_once_and_a_stopped_one_un
         assert process.poll() is None
         status = tagstream("status", tmp_path / "store")
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=180)
 
     assert second.returncode == 5, second.stderr
     (sentence,) = second.stderr.splitlines()

@@ -25,8 +25,8 @@ from tests.fixtures.processes.instant_command import do_without_recognizer
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler
 from tests.fixtures.stored.queries import read_table, rows
 
-# Ample for what is huge but fine, on a machine that does other things besides.
-MAX_SAMPLE_S = 10.0
+# Ample for what is huge but fine, on a machine that does other things besides; one picture takes two minutes.
+MAX_SAMPLE_S = 30.0
 
 
 class ReadyLabeler(InstantLabeler):

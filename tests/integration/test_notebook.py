@@ -35,7 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shown(folder: Path) -> dict[str, dict[str, Any]]:
     """What the notebook's cells show at last, by their last line: data by MIME type."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    # A busy machine takes long to start the kernel, and to import torch in it.
+    NotebookClient(notebook, timeout=300, startup_timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     return {cell.source.splitlines()[-1]: cell.outputs[-1].get("data", {}) for cell in cells}
 
