@@ -44,13 +44,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def decoded_in_the_actor(source: Path, cluster: tuple[str, int]) -> Path:
     """The store of an undisturbed job."""
     store = source.with_name("actor")
-    subprocess.run(list(map(str, job(source, store, cluster[0], "actor", 0.001))), check=True, timeout=150)
+    subprocess.run(list(map(str, job(source, store, cluster[0], "actor", 0.001))), check=True, timeout=240)
     return store
 
 
-def job(source: Path, store: Path, address: str, decode_in: str, decode_s: float, label_s: float = 0) -> list[object]:
-    seconds = ["--decode-s", decode_s, "--label-s", label_s]
-    settings = ["--batch-size", 4, "--decode-in", decode_in, "--resource", "gpu_node", *seconds]
+def job(source: Path, store: Path, address: str, decode_in: str, decode_s: float, *more: object) -> list[object]:
+    settings = ["--batch-size", 4, "--decode-in", decode_in, "--resource", "gpu_node", "--decode-s", decode_s, *more]
     return [sys.executable, ROOT / "tests" / "soak" / "instant_job.py", source, store, *settings, "--address", address]
 
 
@@ -63,11 +62,14 @@ def test_when_workers_that_decode_elsewhere_are_killed_every_row_is_there_once(
     source: Path, cluster: tuple[str, int], decoded_in_the_actor: Path, tmp_path: Path
 ) -> None:
     address, raylet = cluster
+    # No worker is done with a shard before the last kill.
+    over = tmp_path / "over"
+    command = job(source, tmp_path / "store", address, "read", 0.001, "--read-after", over)
     with (
-        running(job(source, tmp_path / "store", address, "read", 0.05), os.environ) as process,
-        killing("ReadShards", N_KILLS, of=psutil.Process(raylet)) as killed,
+        running(command, os.environ) as process,
+        killing("ReadShards", N_KILLS, over, of=psutil.Process(raylet)) as killed,
     ):
-        output, errors = process.communicate(timeout=150)
+        output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert len(killed) == N_KILLS
     assert f"Labelled {N_SHARDS * N_SAMPLES} images in {N_SHARDS} shards" in output
@@ -84,8 +86,9 @@ def test_a_job_learns_from_its_first_shards_where_to_decode(
     label_s: float,
     place: str,
 ) -> None:
-    with running(job(source, tmp_path, cluster[0], "auto", decode_s, label_s), os.environ) as process:
-        _, errors = process.communicate(timeout=150)
+    command = job(source, tmp_path, cluster[0], "auto", decode_s, "--label-s", label_s)
+    with running(command, os.environ) as process:
+        _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     store = Store(str(tmp_path))
     (name,) = store.run_names()

@@ -18,6 +18,7 @@ from pipeline.errors import TagstreamError
 from pipeline.labelling.job import LabelJob
 from pipeline.labelling.request import LabelRequest
 from pipeline.settings.labelling import LabelSettings
+from tests.fixtures.processes.ray_processes import waiting_read
 from tests.fixtures.recognizers.instant_labeler import InstantLabeler, UndecodedLabeler, paced
 from tests.fixtures.recognizers.timed_labeler import timed
 
@@ -40,9 +41,15 @@ def main() -> None:
     parser.add_argument("--decode-s", type=float, help="seconds that decoding an image takes, asleep")
     parser.add_argument("--label-s", type=float, default=0.0, help="the same of labelling, with --decode-s")
     parser.add_argument("--decode-in", default="auto")
+    parser.add_argument("--read-after", type=Path, help="on Ray, read of a shard one batch before this file is there")
     parser.add_argument("--undecoded", action="store_true", help="look at no image")
     parser.add_argument("--resource", help="Ray's resource that actors need one of")
     options = parser.parse_args()
+    if options.read_after:
+        # Brings in Ray, which takes seconds to import.
+        from pipeline.dataflow import actor_pool
+
+        actor_pool.read_batches_or_failure = waiting_read(actor_pool.read_batches_or_failure, options.read_after)
     request = LabelRequest(
         source=options.source,
         store=options.store,
