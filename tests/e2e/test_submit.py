@@ -50,7 +50,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert process.stdout is not None
     yield process.stdout.readline().strip()
     process.stdin.close()
-    process.wait(60)
+    process.wait(180)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def environment(s3: str) -> dict[str, str]:
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*TAGSTREAM, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def send(environment: dict[str, str], head: str, name: str) -> tuple[str, int]:
@@ -79,7 +79,9 @@ def send(environment: dict[str, str], head: str, name: str) -> tuple[str, int]:
         head,
         str(ROOT / "tests" / "fixtures" / "processes" / name),
     ]
-    sent = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    sent = subprocess.run(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=180, check=True
+    )
     job_id, n_bytes = sent.stdout.split()
     return job_id, int(n_bytes)
 
@@ -175,7 +177,7 @@ class TestEnds:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "working\n"
         follower.send_signal(signal.SIGINT)
-        _, errors = follower.communicate(timeout=90)
+        _, errors = follower.communicate(timeout=180)
 
         assert follower.returncode == 130
         assert "the job goes on" in errors
