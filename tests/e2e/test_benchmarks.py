@@ -15,13 +15,15 @@ from tests.fixtures.checkout import ROOT
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 needs_font = pytest.mark.skipif(not FONT.is_file(), reason="the font Noto Color Emoji is not installed")
 
-# Each runs a script of minutes in small.
-pytestmark = pytest.mark.long
+# Only a script that hangs takes so long; others need many times what they need alone, where the machine is busy.
+TIMEOUT_S = 600
+# Each runs a script of minutes in small, some two.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * TIMEOUT_S)]
 
 
-def run_script(name: str, *options: str, timeout_s: float = 120) -> subprocess.CompletedProcess:
+def run_script(name: str, *options: str) -> subprocess.CompletedProcess:
     command = [sys.executable, f"tests/benchmarks/{name}.py", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def test_the_record_says_where_and_how_it_was_measured(comparison):
 
 
 def test_models_of_the_hub_have_a_row_for_each_model_and_batch_size():
-    finished = run_script("hub_models", "--small", "--repeats", "1", timeout_s=280)
+    finished = run_script("hub_models", "--small", "--repeats", "1")
     assert finished.returncode == 0, finished.stderr
     header, _, *rows = table_rows(finished.stdout.partition("## One-shot sampling")[2])
     assert header[:2] == ["model", "batch"]
@@ -90,7 +92,7 @@ def test_the_benchmark_of_a_gpu_runs_in_small_and_says_what_failed_and_what_had_
     path = tmp_path / "record.md"
     chosen = ["rate", "way eager", "way fused, compiled, graphs, float8 decoder", "way encoder by cuDNN attention"]
     options = ["--tiny", "--out", str(path), "--only", *chosen, "sweep eager 10", "tests"]
-    finished = run_script("gpu", *options, timeout_s=280)
+    finished = run_script("gpu", *options)
     assert finished.returncode == 0, finished.stderr
     record = path.read_text()
     assert record in finished.stdout
@@ -172,7 +174,7 @@ def test_the_benchmark_of_questions_finds_the_same_answers_before_and_after_comp
 
 @needs_font
 def test_the_benchmark_of_listed_names_sets_their_recall_beside_that_of_open_labels():
-    finished = run_script("listed_names", "--images", "2", "--scenes", "40", timeout_s=280)
+    finished = run_script("listed_names", "--images", "2", "--scenes", "40")
     assert finished.returncode == 0, finished.stderr
     assert [row[0] for row in table_rows(finished.stdout)[-3:]] == [
         "listed",
@@ -185,7 +187,7 @@ def test_the_benchmark_of_listed_names_sets_their_recall_beside_that_of_open_lab
 def test_the_benchmark_of_image_tokens_has_a_row_for_each_number_and_model(tmp_path):
     tuned = shutil.copytree(resolve_folder("demo"), tmp_path / "tuned")
     options = ["--small", "--scenes", "32", "--repeats", "1", "--tuned", str(tuned)]
-    finished = run_script("image_tokens", *options, timeout_s=240)
+    finished = run_script("image_tokens", *options)
     assert finished.returncode == 0, finished.stderr
     rows = table_rows(finished.stdout)
     assert [row[1] for row in rows if row[0] == "demo"] == ["36", "27", "18", "13", "9", "5"]
@@ -195,7 +197,7 @@ def test_the_benchmark_of_image_tokens_has_a_row_for_each_number_and_model(tmp_p
 
 @needs_font
 def test_the_benchmark_of_views_sets_each_way_to_see_a_picture_beside_the_centre_on_five_shapes():
-    finished = run_script("views", "--small", timeout_s=240)
+    finished = run_script("views", "--small")
     assert finished.returncode == 0, finished.stderr
     rows = table_rows(finished.stdout)
     assert [len(row) for row in rows if row[0] == "centre"] == [7] * 5 + [5]
@@ -210,7 +212,7 @@ def test_the_benchmark_of_views_sets_each_way_to_see_a_picture_beside_the_centre
 
 @needs_font
 def test_the_benchmark_of_graphs_sets_onnxruntime_beside_torch_in_recall_and_time():
-    finished = run_script("exported", "--small", "--scenes", "32", "--single", "2", "--repeats", "1", timeout_s=240)
+    finished = run_script("exported", "--small", "--scenes", "32", "--single", "2", "--repeats", "1")
     assert finished.returncode == 0, finished.stderr
     names = ["torch float32", "onnxruntime float32", "onnxruntime int8"]
     of_scenes = [row for row in table_rows(finished.stdout) if row[0] in names]
@@ -233,18 +235,18 @@ def test_the_decoding_benchmark_sets_ways_to_decode_side_by_side():
 
 def test_the_planning_benchmark_sets_each_prediction_against_what_came():
     options = ["--images", "240", "--shards", "5", "--sample", "80", "--corpora", "tars"]
-    finished = run_script("plan", *options, timeout_s=280)
+    finished = run_script("plan", *options)
     assert finished.returncode == 0, finished.stderr
     header, _, row = table_rows(finished.stdout)
     assert header[:6] == ["corpus", "seed", "decode_in", "predicted s", "real s", "ratio"]
-    predicted_s, real_s = float(row[3].split()[0]), float(row[4])
-    assert float(row[5].strip("*")) == pytest.approx(predicted_s / real_s, abs=0.02)
+    predicted_s, real_s, ratio = float(row[3].split()[0]), float(row[4]), float(row[5].strip("*"))
+    # Seconds are shown to a tenth, the ratio to a hundredth: how much that is of the ratio depends on the seconds.
+    lowest, highest = (predicted_s - 0.05) / (real_s + 0.05), (predicted_s + 0.05) / (real_s - 0.05)
+    assert lowest - 0.005 <= ratio <= highest + 0.005
 
 
 def test_the_benchmark_of_the_busy_share_has_the_devices_share_and_the_hosts_cost_for_each_number_of_labels():
-    finished = run_script(
-        "busy_share", "--seconds", "1", "--rounds", "1", "--k", "5", "10", "--pauses", "2", timeout_s=280
-    )
+    finished = run_script("busy_share", "--seconds", "1", "--rounds", "1", "--k", "5", "10", "--pauses", "2")
     assert finished.returncode == 0, finished.stderr
     rows = table_rows(finished.stdout)
     shares, costs = [row for row in rows if row[2] == "2"], [row for row in rows if row[0] == "now" and row[2] != "2"]
@@ -255,7 +257,7 @@ def test_the_benchmark_of_the_busy_share_has_the_devices_share_and_the_hosts_cos
 
 def test_each_place_of_decoding_makes_the_same_rows_and_auto_reads_where_another_node_has_cpus():
     options = ["--shards", "4", "--images", "12", "--cpus", "0", "8", "--size", "400", "300"]
-    finished = run_script("decode_place", *options, timeout_s=400)
+    finished = run_script("decode_place", *options)
     assert finished.returncode == 0, finished.stderr
     header, _, *rows = table_rows(finished.stdout)
     assert header[1:3] == ["decode_in", "chosen"]
@@ -266,7 +268,7 @@ def test_each_place_of_decoding_makes_the_same_rows_and_auto_reads_where_another
 
 def test_many_shards_are_listed_counted_and_asked(tmp_path):
     path = tmp_path / "record.md"
-    finished = run_script("many_shards", "--shards", "60", "--images", "2", "--out", str(path), timeout_s=240)
+    finished = run_script("many_shards", "--shards", "60", "--images", "2", "--out", str(path))
     assert finished.returncode == 0, finished.stderr
     assert len(table_rows(path.read_text())[2:]) == 11
 
@@ -274,7 +276,7 @@ def test_many_shards_are_listed_counted_and_asked(tmp_path):
 def test_waves_are_labelled_by_models_that_are_loaded_once(tmp_path):
     path = tmp_path / "record.md"
     small = ("--shards", "6", "--wave", "2", "--actors", "2", "--load-s", "0.1", "--batch-s", "0.05")
-    finished = run_script("waves", *small, "--out", str(path), timeout_s=240)
+    finished = run_script("waves", *small, "--out", str(path))
     assert finished.returncode == 0, finished.stderr
     assert ["models loaded", "2"] in table_rows(path.read_text())
 
@@ -306,7 +308,7 @@ def test_the_simulation_of_reviews_has_every_measure_for_each_way_of_drawing(tmp
 def test_the_benchmark_of_reuse_compares_the_tables_of_jobs_with_and_without_it(tmp_path):
     path = tmp_path / "record.md"
     small = ("--hashes", "20000", "--images", "40", "--shard", "10", "--rounds", "1", "--image-ms", "1", "--no-ray")
-    finished = run_script("reuse", *small, "--out", str(path), timeout_s=240)
+    finished = run_script("reuse", *small, "--out", str(path))
     assert finished.returncode == 0, finished.stderr
     rows = {row[0]: row for row in table_rows(path.read_text())}
     assert rows["bytes of files an image"][1] == "24.0"
