@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -148,13 +149,14 @@ def faulty_s3(s3: str, s3_endpoint: FaultyS3, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="session")
-def shared_ray(s3: str) -> Iterator[str]:
+def shared_ray(s3: str) -> str:
     """The address for jobs of this process that are to label on a Ray: they share one. Others label without."""
     from pipeline.cluster.ray_session import start_ray, stop_ray
 
     start_ray(None, verbose=False)
-    yield LOCAL_RAY
-    stop_ray()
+    # Not before pytest has told all: where Ray's core crashes at its end, that would be taken for the last test's fault.
+    atexit.register(stop_ray)
+    return LOCAL_RAY
 
 
 @pytest.fixture
