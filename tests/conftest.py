@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,9 +156,22 @@ def shared_ray(s3: str) -> str:
     from pipeline.cluster.ray_session import start_ray, stop_ray
 
     start_ray(None, verbose=False)
-    # Not before pytest has told all: where Ray's core crashes at its end, that would be taken for the last test's fault.
+    # Not before pytest has told all: a crash of Ray's core at its end would be taken for the last test's fault.
     atexit.register(stop_ray)
     return LOCAL_RAY
+
+
+@pytest.fixture
+def main() -> Iterator[Callable[[], None]]:
+    """The program `tagstream` in this process, which goes on afterwards as it was."""
+    from jobs import cli
+
+    # A process that ends needs no collector.
+    was_collecting, before = gc.isenabled(), signal.getsignal(signal.SIGTERM)
+    yield cli.main
+    signal.signal(signal.SIGTERM, before)
+    if was_collecting:
+        gc.enable()
 
 
 @pytest.fixture

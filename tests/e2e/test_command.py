@@ -8,13 +8,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from jobs.cli import main
 from jobs.cli import tagstream as group
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.corpus import write_tars
@@ -74,6 +74,7 @@ def test_the_demo_labels_prints_rows_answers_sql_and_makes_a_report_and_status_a
     ],
 )
 def test_a_mistake_is_answered_in_one_sentence(
+    main: Callable[[], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

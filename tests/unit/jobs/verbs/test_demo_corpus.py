@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import webdataset
 from click.testing import CliRunner, Result
 from PIL import Image, ImageDraw
 
-from jobs.cli import main
 from jobs.demo import scenes
 from jobs.demo.scenes import MAX_OBJECTS, SCENE_PX, Scene, draw_scene, pictogram_names
 from jobs.verbs import demo_corpus as demo_corpus_module
@@ -298,7 +297,11 @@ class TestCommand:
         assert list(tmp_path.iterdir()) == []
 
     def test_the_whole_command_leaves_with_two_as_well(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        main: Callable[[], None],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         arguments = ["demo-corpus", "--out", str(tmp_path / "corpus"), "--font", str(tmp_path / "none.ttf")]
         monkeypatch.setattr("sys.argv", ["tagstream", *arguments])
