@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-import time
+import threading
 
 import pytest
 
@@ -93,7 +93,7 @@ class Terminal(io.StringIO):
 
 
 def draw(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> str:
-    """What is written while a job runs for a moment."""
+    """What is written while a job runs, until the line was made three times: two of them are drawn by then."""
     terminal = Terminal()
     terminal.is_terminal = is_terminal
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -102,10 +102,15 @@ def draw(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> str:
     monkeypatch.setenv("COLUMNS", "20")
     progress = Progress()
     progress.begin("loading the model of a long name")
-    with LiveLine(lambda elapsed_s: describe(progress.snapshot(), elapsed_s)):
-        deadline = time.monotonic() + 5
-        while not terminal.getvalue() and time.monotonic() < deadline:
-            time.sleep(0.005)
+    n_made, is_third = iter(range(1, 1_000_000)), threading.Event()
+
+    def make(elapsed_s: float) -> str:
+        if next(n_made) == 3:
+            is_third.set()
+        return describe(progress.snapshot(), elapsed_s)
+
+    with LiveLine(make):
+        assert is_third.wait(240)
     return terminal.getvalue()
 
 
