@@ -95,14 +95,14 @@ def test_the_command_waits_for_no_thread_that_was_left_behind_and_tells_a_worker
         "from pipeline.background import abandon_threads\n"
         "from pipeline.errors import worker_failed\n"
         "def fail(**_):\n"
-        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    threading.Thread(target=time.sleep, args=(600,)).start()\n"
         "    abandon_threads()\n"
         "    raise worker_failed('KeyError: 7') from KeyError(7)\n"
         "jobs.verbs.label.label.callback = fail\n"
         "sys.argv = ['tagstream', 'label', 'photos', '--store', 'tags', '--verbose']\n"
         "jobs.cli.main()"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
     assert done.stderr.startswith("KeyError: 7\n")
     assert done.stderr.endswith("Error: a worker failed: KeyError: 7; run with --verbose for its whole story\n")

@@ -6,14 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures.checkout import ROOT
 
-# Cleaning up takes a minute, as it does where a store no longer answers.
+# For a process to end, on a laden machine too. What is to be stopped would take longer by itself.
+WAIT_S = 240
+# Cleaning up may take minutes, as it does where a store no longer answers.
 JOB = """
 import os, sys, time
 from jobs.console.process import NOTHING_KEPT, job_process
@@ -43,9 +44,9 @@ def start(work: str, clean_up_s: float, sentences: str = "") -> subprocess.Popen
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_lets_the_job_clean_up(number: signal.Signals) -> None:
-    process = start("time.sleep(60)", clean_up_s=0.1)
+    process = start("time.sleep(600)", clean_up_s=0.1)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=WAIT_S)
 
     assert output == "cleaning up\n"
     assert "a second time stops at once" in errors
@@ -55,36 +56,34 @@ def test_the_first_signal_lets_the_job_clean_up(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_second_signal_stops_at_once(number: signal.Signals, code: int) -> None:
-    process = start("time.sleep(60)", clean_up_s=60)
+    process = start("time.sleep(600)", clean_up_s=600)
     process.send_signal(number)
     assert process.stdout is not None
     assert process.stdout.readline() == "cleaning up\n"
-    stopped_at = time.monotonic()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=WAIT_S)
 
     assert process.returncode == code
-    assert time.monotonic() - stopped_at < 10
     assert "Stopped at once" in errors
     assert "ended from outside" not in errors
 
 
 @pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), 9)"])
 def test_an_end_from_outside_is_explained(end: str) -> None:
-    _, errors = start(end, clean_up_s=0).communicate(timeout=20)
+    _, errors = start(end, clean_up_s=0).communicate(timeout=WAIT_S)
 
     assert errors.startswith("Error: the job's process was ended from outside")
     assert "run the same command to go on" in errors
 
 
 def test_a_job_that_keeps_nothing_does_not_say_that_it_does() -> None:
-    stopped = start("time.sleep(60)", clean_up_s=60, sentences="**NOTHING_KEPT")
+    stopped = start("time.sleep(600)", clean_up_s=600, sentences="**NOTHING_KEPT")
     stopped.send_signal(signal.SIGINT)
     assert stopped.stdout is not None
     assert stopped.stdout.readline() == "cleaning up\n"
     stopped.send_signal(signal.SIGINT)
     killed = start("os._exit(1)", clean_up_s=0, sentences="**NOTHING_KEPT")
-    of_stopped, of_killed = (process.communicate(timeout=20)[1] for process in (stopped, killed))
+    of_stopped, of_killed = (process.communicate(timeout=WAIT_S)[1] for process in (stopped, killed))
 
     assert "Stopping: nothing is kept; a second time stops at once.\n" in of_stopped
     assert "Stopped at once; run the same command to begin anew.\n" in of_stopped
@@ -92,7 +91,7 @@ def test_a_job_that_keeps_nothing_does_not_say_that_it_does() -> None:
 
 
 def test_an_end_of_its_own_needs_no_explanation() -> None:
-    _, errors = start("pass", clean_up_s=0).communicate(timeout=20)
+    _, errors = start("pass", clean_up_s=0).communicate(timeout=WAIT_S)
     assert errors == ""
 
 
@@ -100,7 +99,7 @@ def test_nothing_is_left_running() -> None:
     process = start("sys.stdin.read()", clean_up_s=0)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     # With its standard input the job ends.
-    process.communicate(timeout=20)
+    process.communicate(timeout=WAIT_S)
 
     assert len(children) == 1
     with pytest.raises(ProcessLookupError):
