@@ -147,7 +147,7 @@ def test_the_wheel_installs_as_the_image_installs_it_and_runs(wheel: Path, tmp_p
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": installed},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     ).stdout
     assert said.startswith(str(environment))
