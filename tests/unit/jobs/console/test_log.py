@@ -69,7 +69,10 @@ def test_what_the_pipeline_and_libraries_tell_is_json_too(json_lines: Any) -> No
     logging.getLogger("pipeline.labelling.job").info("shard %s committed", "a", extra={"fields": {"shard": "a"}})
     logging.getLogger("some.library").warning("careful")
     logging.getLogger("some.library").info("chatter")
-    warnings.warn("old", stacklevel=1)
+    with warnings.catch_warnings():
+        # Whatever warnings the environment hides.
+        warnings.simplefilter("always")
+        warnings.warn("old", stacklevel=1)
     lines = json_lines()
     assert [(line["level"], line.get("shard")) for line in lines] == [
         ("info", "a"),
