@@ -123,8 +123,8 @@ def start_script() -> Callable[[str], ProcessWorker]:
 
 def test_a_process_tells_its_events_and_how_it_ended(start_script):
     worker = start_script("""
-        print(Event("begin", "a").to_line())
-        print("half a")
+        print(Event("begin", "a").to_line(), flush=True)
+        print("half a", flush=True)
         print("Segmentation fault", file=sys.stderr)
         os._exit(3)
     """)
