@@ -41,6 +41,11 @@ settings.register_profile(
 settings.load_profile("replayable")
 
 
+# A shell that runs the tests in the background has them ignore Ctrl-C, and all commands that they start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def nothing_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets the threads that former tests left behind: a command in this process would end it at once for them."""
