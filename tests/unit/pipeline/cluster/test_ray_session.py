@@ -87,6 +87,7 @@ print("left")
 """
 
 
+@pytest.mark.long
 def test_a_process_goes_on_after_it_left_ray_while_datasets_were_read() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", _LEAVE], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
