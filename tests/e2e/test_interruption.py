@@ -170,7 +170,7 @@ def test_a_job_that_loses_rays_head_process_does_not_end_without_a_word(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
 )
-@pytest.mark.parametrize("where", [(), ON_RAY], ids=["in-process", "on-ray"])
+@pytest.mark.parametrize("where", [(), pytest.param(ON_RAY, marks=pytest.mark.long)], ids=["in-process", "on-ray"])
 def test_ctrl_c_and_a_scheduler_stop_a_job_cleanly_and_it_says_how_to_go_on(
     environment: dict[str, str],
     tiny_model: Path,

@@ -34,7 +34,7 @@ def noting_labeler(folder: Path) -> type[InstantLabeler]:
     return NotingLabeler
 
 
-@pytest.mark.parametrize("limit", [0, 13])
+@pytest.mark.parametrize("limit", [0, pytest.param(13, marks=pytest.mark.long)])
 def test_a_model_is_loaded_once_and_the_rows_are_those_of_one_wave(
     shared_ray: str, label_instantly: LabelFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:

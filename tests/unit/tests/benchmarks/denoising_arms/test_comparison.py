@@ -25,7 +25,7 @@ class TestInterval:
         assert paired_interval(np.full((3, 10), 0.25)) == (pytest.approx(0.25),) * 3
 
     def test_it_is_the_normal_one_where_only_scenes_differ(self) -> None:
-        difference = np.random.default_rng(1).normal(0.1, 1.0, 4000)
+        difference = np.random.default_rng(1).normal(0.1, 1.0, 1000)
         mean, low, high = paired_interval(np.stack([difference] * 3))
         margin = 1.96 * difference.std() / np.sqrt(len(difference))
         assert (mean - low, high - mean) == (pytest.approx(margin, rel=0.1), pytest.approx(margin, rel=0.1))
