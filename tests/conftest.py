@@ -47,9 +47,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
-def nothing_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forgets the threads that former tests left behind: a command in this process would end it at once for them."""
-    monkeypatch.setattr(background, "_has_abandoned", threading.Event())
+def abandoned(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Whether the test left threads behind. For those of former tests a command in this process would end at once."""
+    event = threading.Event()
+    monkeypatch.setattr(background, "_has_abandoned", event)
+    return event
 
 
 @pytest.fixture(scope="session")

@@ -88,10 +88,11 @@ class Export:
             connection: the store as the request has it opened, which is narrowed to the run; None opens it.
         """
         request = self.request
-        out = _new_folder(request.out, Store(request.store))
+        store = Store(request.store)
+        out = _new_folder(request.out, store)
         if connection is None:
             connection = open_store(request.store, request.vocabulary, request.thresholds, labels=request.labels)
-        record = choose_run(Store(request.store), request.run).record
+        record = choose_run(store, request.run).record
         self.run = record.run
         if request.labels.shows_listed:
             shown_ranking(connection, record.run, record.labelling)
@@ -110,7 +111,7 @@ class Export:
                 images = self._with_files(record, rows, temporary) if request.images else self._referenced(record, rows)
                 WRITERS[request.to](temporary, self._counted(images), origin)
                 self._check_any_left()
-                _new_folder(request.out, Store(request.store))
+                _new_folder(request.out, store)
                 temporary.rename(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from model.choices import TOKEN_MERGING
 from model.fingerprint import fingerprint_folder
@@ -66,30 +66,31 @@ class RunIdentity:
         settings = settled.settings
         given = [conceal(absolute_source(one)) for one in source.addresses or request.sources]
 
-        def by_rule(pixel_rule: int) -> RunRecord:
+        def named(pixel_rule: int) -> dict[str, Any]:
             labelling = replace(settings, pixel_rule=pixel_rule).labelling(pool.dtype, is_of_hub)
             fingerprint = run_fingerprint(model_fingerprint, labelling)
-            return RunRecord(
-                run=request.run or f"{model_name(request.model)}-{fingerprint}",
-                schema_version=SCHEMA_VERSION,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                source=source_name(given),
-                source_root=source.root,
-                folder_buckets=count_buckets(len(source.images)) if source.images else 0,
-                model=request.model,
-                model_fingerprint=model_fingerprint,
-                fingerprint=fingerprint,
-                labelling=labelling,
-                versions=installed_versions(),
-                sources=given if len(given) > 1 else [],
-                columns=request.columns.given(),
-                reuses=settings.reuse,
-                perceptual_hash=settings.perceptual_hash or settings.skip_near_duplicates,
-            )
+            run = request.run or f"{model_name(request.model)}-{fingerprint}"
+            return {"run": run, "fingerprint": fingerprint, "labelling": labelling}
 
+        wanted = RunRecord(
+            **named(settings.pixel_rule),
+            schema_version=SCHEMA_VERSION,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=source_name(given),
+            source_root=source.root,
+            folder_buckets=count_buckets(len(source.images)) if source.images else 0,
+            model=request.model,
+            model_fingerprint=model_fingerprint,
+            versions=installed_versions(),
+            sources=given if len(given) > 1 else [],
+            columns=request.columns.given(),
+            reuses=settings.reuse,
+            perceptual_hash=settings.perceptual_hash or settings.skip_near_duplicates,
+        )
         knows_former = settings.decoding in (DECODING, FORMER_DECODING)
-        former = map(by_rule, range(PIXEL_RULE - 1, FORMER_PIXEL_RULE - 1, -1)) if knows_former else ()
-        return cls(by_rule(settings.pixel_rule), tuple(former), settled.n_image_tokens, settled.ignores_views)
+        rules = range(PIXEL_RULE - 1, FORMER_PIXEL_RULE - 1, -1) if knows_former else ()
+        former = tuple(replace(wanted, **named(rule)) for rule in rules)
+        return cls(wanted, former, settled.n_image_tokens, settled.ignores_views)
 
     def open_run(self, store: Store) -> RunRecord:
         """The record of the run in a store; makes the run where there is none of this name, and none of before.

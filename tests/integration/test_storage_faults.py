@@ -48,13 +48,6 @@ def undisturbed(tiny_model: Path, corpus: Path) -> Path:
     return store
 
 
-@pytest.fixture
-def faulty_s3(faulty_s3: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> FaultyS3:
-    """As for all tests, but a slow answer is waited for: no request of these is left without one."""
-    monkeypatch.setitem(fsspec.config.conf, "s3", {})
-    return faulty_s3
-
-
 def assert_same_tables(store: Any, undisturbed: Path) -> None:
     for table in ("images", "labels"):
         assert read_table(store, table).equals(read_table(undisturbed, table))

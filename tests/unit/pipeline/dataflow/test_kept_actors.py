@@ -264,17 +264,22 @@ def test_where_nothing_happens_the_work_that_does_not_end_is_named(make_cluster:
         label(actors, blocks("a"))
 
 
+def named_after(event: threading.Event) -> Callable[[str], pa.Table]:
+    """Work that is not done before the event."""
+
+    def work(block: str) -> pa.Table:
+        assert event.wait(LONG_S)
+        return named(block)
+
+    return work
+
+
 def test_while_nothing_comes_a_table_without_rows_does_and_what_comes_in_the_end_is_whole(
     make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_actors, "QUIET_S", 0.01)
     may_go_on = threading.Event()
-
-    def work(block: str) -> pa.Table:
-        assert may_go_on.wait(60)
-        return named(block)
-
-    make_cluster(work)
+    make_cluster(named_after(may_go_on))
     with actors_of(timeout_s=60) as actors:
         n_quiet, names = 0, []
         for rows in actors.label([blocks("abc")]):
@@ -290,12 +295,7 @@ def test_time_in_which_nobody_takes_the_rows_is_no_standstill(
 ) -> None:
     monkeypatch.setattr(kept_actors, "QUIET_S", 0.01)
     may_go_on = threading.Event()
-
-    def work(block: str) -> pa.Table:
-        assert may_go_on.wait(60)
-        return named(block)
-
-    make_cluster(work)
+    make_cluster(named_after(may_go_on))
     with actors_of(timeout_s=60) as actors:
         stream = actors.label([blocks("a")])
         assert not next(stream).num_rows

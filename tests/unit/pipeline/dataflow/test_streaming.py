@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import background
 from pipeline.actor import device_thread
 from pipeline.actor.labeler import Labeler, LabelerConfig
 from pipeline.cluster.nodes import Node
@@ -38,14 +37,6 @@ POOL = replace(plan_pool([Node(2, 0)], SETTINGS), in_process=True)
 
 def config_of(settings: LabelSettings) -> LabelerConfig:
     return LabelerConfig.of("none", settings, dtype="float32", device="cpu", n_threads=2)
-
-
-@pytest.fixture(autouse=True)
-def abandoned(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Whether threads were left behind."""
-    event = threading.Event()
-    monkeypatch.setattr(background, "_has_abandoned", event)
-    return event
 
 
 @pytest.fixture
