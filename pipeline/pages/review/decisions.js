@@ -109,3 +109,16 @@ class Decisions {
     }
   }
 }
+
+/**
+ * Waits until the browser has taken note of this page. Chromium gives a page from the disk that asks for its storage
+ * earlier one that leads nowhere, without an error: what is written there is gone when the page is opened again.
+ */
+async function waitForBrowser() {
+  try {
+    // Any question does that the browser answers and not the page's own process: its answers come after the note.
+    await navigator.locks?.query();
+  } catch {
+    // That is an answer as well.
+  }
+}

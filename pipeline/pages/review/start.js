@@ -13,8 +13,9 @@ const KEYS = [
 // A browser takes long for a list of many more.
 const MAX_PROPOSED_NAMES = 2000;
 
-function start() {
+async function start() {
   const review = takePageData();
+  await waitForBrowser();
   const decisions = new Decisions(review);
   const say = (text) => (document.getElementById("said").textContent = text);
   const show = () => showProgress(review, decisions);
