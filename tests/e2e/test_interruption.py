@@ -84,40 +84,46 @@ def test_after_a_kill_of_the_whole_process_group_the_tables_equal_those_of_an_un
     assert_equal(tmp_path / "killed", undisturbed)
 
 
+# Ways of not labelling an image again: settings, and what counts the images.
+SPARING = {"equal": ({"reuse": True}, "n_reused"), "alike": ({"skip_near_duplicates": True}, "n_near_duplicates")}
+
+
 @pytest.fixture(scope="module")
 def repeating(tiny_model: Path, shared_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source in which most images occur several times, and the store that one job on Ray made of it with reuse."""
+    """A source in which most images occur several times, and of each way the store that one job on Ray made of it."""
     folder = tmp_path_factory.mktemp("repeating")
     (folder / "source").mkdir()
     draw = random.Random(3)
     for shard in range(N_SHARDS):
         members = [(f"{place:02}.jpg", jpeg(draw.randrange(120))) for place in range(N_SAMPLES)]
         (folder / "source" / f"{shard:02}.tar").write_bytes(tar_bytes(members))
-    settings = {"labeler_class": InstantLabeler, "address": shared_ray, "actors": 1, "reuse": True}
-    assert label_with(tiny_model, folder / "source", folder / "store", **settings).record.n_reused > N_SAMPLES
+    for way, (settings, count) in SPARING.items():
+        settings = {"labeler_class": InstantLabeler, "address": shared_ray, "actors": 1, **settings}
+        record = label_with(tiny_model, folder / "source", folder / way / "store", **settings).record
+        assert getattr(record, count) > N_SAMPLES
     return folder
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("n_before", [1, 9, 20])
+@pytest.mark.parametrize(("way", "n_before"), [("equal", 1), ("equal", 9), ("equal", 20), ("alike", 9)])
 def test_after_a_kill_the_same_images_have_labels_of_their_own(
-    environment: dict[str, str], repeating: Path, tiny_model: Path, tmp_path: Path, n_before: int
+    environment: dict[str, str], repeating: Path, tiny_model: Path, tmp_path: Path, way: str, n_before: int
 ) -> None:
     store = tmp_path / "killed"
-    reusing = ("--reuse", store, "--actors", 1)
+    sparing = ("--actors", 1, *(("--reuse", store) if way == "equal" else ("--skip-near-duplicates",)))
     # The last shard is never whole.
     hold = held_after(N_BATCHES - 1, tmp_path)
-    command = job(repeating, store, tiny_model, SLOWLY_S / 2, *ON_RAY, *reusing, hold=hold)
+    command = job(repeating, store, tiny_model, SLOWLY_S / 2, *ON_RAY, *sparing, hold=hold)
     with running(command, environment) as process:
         wait_until(lambda: n_commits(store) >= n_before, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert n_before <= n_commits(store) < N_SHARDS
     # Without Ray, where shards would look at one another otherwise.
-    with running(job(repeating, store, tiny_model, 0, *reusing), environment) as again:
+    with running(job(repeating, store, tiny_model, 0, *sparing), environment) as again:
         _, errors = again.communicate(timeout=180)
     assert again.returncode == 0, errors
-    assert_equal(store, repeating)
+    assert_equal(store, repeating / way)
 
 
 @pytest.mark.long
