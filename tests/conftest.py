@@ -54,6 +54,15 @@ def abandoned(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
+@pytest.fixture(autouse=True)
+def keeps_ctrl_c() -> Iterator[None]:
+    """Whoever takes Ctrl-C gives it back: what calls tagstream in its process, as tests do, would lose it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    after = signal.signal(signal.SIGINT, before)
+    assert after is before
+
+
 @pytest.fixture(scope="session")
 def coco_mini() -> Path:
     """Eighty real photographs, where the checkout has them beside it."""

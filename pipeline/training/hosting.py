@@ -13,6 +13,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -29,6 +30,16 @@ _MAX_FAILURES = 3
 _POLL_S = 0.5
 
 
+class _InterruptibleTrainer(TorchTrainer):
+    """A trainer that leaves Ctrl-C to whoever calls it, as a KeyboardInterrupt.
+
+    Ray's own handler ends the process with exit code 1 and no word, and stays in the process when training is over.
+    """
+
+    def _register_sigint_handler(self, controller: ActorHandle) -> None:
+        pass
+
+
 def fit(plan: TrainPlan, n_workers: int, pool: PoolPlan, progress: TrainProgress) -> None:
     """Trains until the last step is done.
 
@@ -43,7 +54,7 @@ def fit(plan: TrainPlan, n_workers: int, pool: PoolPlan, progress: TrainProgress
         return
     reports = Queue()
     with tempfile.TemporaryDirectory() as storage, _followed(reports, progress):
-        trainer = TorchTrainer(
+        trainer = _InterruptibleTrainer(
             _train_worker,
             train_loop_config={"plan": plan, "reports": reports},
             torch_config=TorchConfig(backend="nccl" if plan.device == "cuda" else "gloo"),

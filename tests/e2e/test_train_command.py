@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -63,6 +64,23 @@ def test_a_killed_job_resumes_to_its_end(
     assert metrics["step"] == list(range(1, 401))
     card = (tmp_path / "model" / "README.md").read_text()
     assert str(tmp_path / "train") in card
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_ctrl_c_stops_it_and_it_says_what_is_kept(
+    environment: dict[str, str], arguments: list[object], tmp_path: Path, n_workers: int
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(config.read_text().replace("steps = 400", "steps = 100000", 1))
+    checkpoint = tmp_path / "model" / "checkpoints" / "step-00000020" / "training.json"
+    with running([TAGSTREAM, *arguments, "--workers", n_workers], environment) as process:
+        wait_until(checkpoint.exists, process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert re.search(r"Stopped\. the checkpoint of step \d+ is kept; the same command with --resume goes on\.", errors)
+    assert "Traceback" not in errors
 
 
 def test_an_unknown_preset_is_named_with_those_there_are(tagstream: RunFunction, arguments: list[object]) -> None:
