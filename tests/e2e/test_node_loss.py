@@ -17,6 +17,8 @@ from tests.fixtures.servers.two_nodes import two_nodes
 from tests.fixtures.stored.queries import read_table
 
 N_SHARDS, N_SAMPLES = 12, 24
+# For a job: its workers alone need a minute on a busy machine to start.
+PATIENCE_S = 480
 # A dead node is given up after two seconds, not after half a minute.
 IMPATIENT = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "2"}
 
@@ -40,11 +42,11 @@ def test_when_a_node_dies_the_others_do_its_work_and_every_row_is_there_once(
     write_tars(tmp_path / "source", N_SHARDS, N_SAMPLES)
     address, raylet = cluster
     with running(job(tmp_path / "source", tmp_path / "whole", address, 0), os.environ) as undisturbed:
-        _, reason = undisturbed.communicate(timeout=240)
+        _, reason = undisturbed.communicate(timeout=PATIENCE_S)
     with running(job(tmp_path / "source", tmp_path / "killed", address, 0.5), os.environ) as process:
         wait_until(lambda: n_commits(tmp_path / "killed") > 0, process)
         os.kill(raylet, signal.SIGKILL)
-        output, errors = process.communicate(timeout=240)
+        output, errors = process.communicate(timeout=PATIENCE_S)
 
     assert (undisturbed.returncode, process.returncode) == (0, 0), reason + errors
     assert f"Labelled {N_SHARDS * N_SAMPLES} images in {N_SHARDS} shards" in output
