@@ -56,7 +56,7 @@ def abandoned(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 @pytest.fixture(autouse=True)
 def keeps_ctrl_c() -> Iterator[None]:
-    """Whoever takes Ctrl-C gives it back: what calls tagstream in its process, as tests do, would lose it."""
+    """Whoever takes Ctrl-C gives it back; a program that calls tagstream would lose it otherwise."""
     before = signal.getsignal(signal.SIGINT)
     yield
     after = signal.signal(signal.SIGINT, before)

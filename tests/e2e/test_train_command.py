@@ -77,7 +77,7 @@ def test_ctrl_c_stops_it_and_it_says_what_is_kept(
     with running([TAGSTREAM, *arguments, "--workers", n_workers], environment) as process:
         wait_until(checkpoint.exists, process)
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert re.search(r"Stopped\. the checkpoint of step \d+ is kept; the same command with --resume goes on\.", errors)
     assert "Traceback" not in errors

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -212,8 +212,7 @@ class TestFollowing:
     ) -> None:
         async def tail(_: str) -> AsyncIterator[str]:
             yield "one\n"
-            # Not `os.kill`: any thread of the process may get what that sends, and tell this one too late.
-            _thread.interrupt_main()
+            os.kill(os.getpid(), signal.SIGINT)
             if not is_ready:
                 await asyncio.Event().wait()
             yield "two\n"
